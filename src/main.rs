@@ -1,0 +1,3 @@
+//! The certlet command.
+
+fn main() {}

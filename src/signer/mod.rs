@@ -1,0 +1,103 @@
+//! Who signs: one trait, and a signer for each place that can turn a certificate signing request into a chain.
+
+use crate::attributes::{Attributes, PodIdentity, PodTokens, SignerKind, VolumeId};
+use futures_util::future::BoxFuture;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Turns certificate signing requests into chains. One instance serves all volumes of the node.
+pub trait Signer: Send + Sync + 'static {
+    /// Which `signer` attribute selects it.
+    fn kind(&self) -> SignerKind;
+
+    /// Whether a signing may outlast a publish, so that key, request and [`Progress`] have to wait in the store.
+    fn is_slow(&self) -> bool;
+
+    /// Signs one request. Dropping the future abandons the wait, and only the wait: with the same [`Progress`] a later
+    /// call takes up what was begun.
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>>;
+
+    /// The chain that `progress` led to is in use: what was kept for it, or came before it, may go.
+    fn delivered<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    /// The volume is gone: remove what still stands for it elsewhere. Best effort.
+    fn removed<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// The volume that a signer is told about after the fact.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedVolume<'a> {
+    /// The volume.
+    pub id: &'a VolumeId,
+    /// The pod it belongs to.
+    pub pod: &'a PodIdentity,
+    /// What it asked for.
+    pub attributes: &'a Attributes,
+}
+
+/// One request for a signer.
+#[derive(Clone, Copy)]
+pub struct SigningRequest<'a> {
+    /// The volume it is for.
+    pub volume: &'a VolumeId,
+    /// The pod it is for.
+    pub pod: &'a PodIdentity,
+    /// The pod's service account tokens, as fresh as the kubelet's last call.
+    pub tokens: &'a PodTokens,
+    /// What the volume asked for.
+    pub attributes: &'a Attributes,
+    /// The PKCS#10 certificate signing request (RFC 2986), DER.
+    pub csr_der: &'a [u8],
+    /// The note an earlier, cut-off call left, and where to leave one.
+    pub progress: &'a dyn Progress,
+}
+
+/// A signer's own short note about a signing that is under way: the name of a CertificateRequest, a certificate's ARN.
+/// It is kept in the store beside the pending key until the signing has succeeded or has failed for good.
+pub trait Progress: Send + Sync {
+    /// The note, if an earlier call left one.
+    fn load(&self) -> Option<String>;
+
+    /// Leaves a note; when this returns, it survives a kill -9.
+    fn save(&self, note: &str) -> Result<(), SignError>;
+}
+
+/// What a signer answers; nothing in it is trusted before [`crate::issue`] has verified it.
+#[derive(Clone, Debug)]
+pub struct SignedChain {
+    /// PEM certificates: the leaf and what leads up from it, in whatever order the signer gives them.
+    pub chain: Vec<u8>,
+    /// PEM certificates of the trust anchors, where the signer names them apart.
+    pub ca: Option<Vec<u8>>,
+    /// Something the pod's author should know though the signing succeeded: a lifetime that was cut short, say.
+    pub remark: Option<String>,
+}
+
+/// Why a signer gave no chain.
+#[derive(Clone, Debug, Error)]
+pub enum SignError {
+    /// Asking again will not help until somebody changes something.
+    #[error("{reason}")]
+    Permanent {
+        /// What is wrong and what to do about it.
+        reason: String,
+    },
+    /// The signer asks us to slow down.
+    #[error("{reason}")]
+    Throttled {
+        /// Who throttled.
+        reason: String,
+        /// How long to wait, where the signer says so.
+        retry_after: Option<Duration>,
+    },
+    /// Asking again may help.
+    #[error("{reason}")]
+    Transient {
+        /// What went wrong.
+        reason: String,
+    },
+}
