@@ -3,13 +3,37 @@
 //! Two dialects are told apart by their prefix: `csi.cert-manager.io/` with exactly the meaning and defaults of
 //! cert-manager's csi-driver, and `csi.certlet.io/` with the same names, ours beside them, and today's defaults.
 //! Everything here is pure: no clock, no file, no network.
+//!
+//! [`VolumeContext::parse`] takes the kubelet's part of a publish away from the author's; [`Attributes::parse`] reads the author's:
+//! `sorted` finds the dialect and the known names, `fields` reads single ones by the rules in `table` and `rows` with the checks in
+//! `values`, `parse` and `files` put them together. `reference` writes docs/attributes.md from the same table.
 
+mod context;
+mod errors;
+mod fields;
+mod files;
 mod identity;
-pub use identity::{PodIdentity, VolumeId};
-mod types;
-pub use types::{
-    Attributes, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaRequest, Pkcs12, SignerKind, Subject,
-    SubjectAltNames, SubjectFields, Usage,
-};
+mod parse;
+mod raw;
+mod reference;
+mod rows;
+mod sorted;
+mod table;
 mod tokens;
+mod types;
+mod usage;
+mod values;
+
+pub use context::VolumeContext;
+pub use errors::{AttributeError, AttributeErrors};
+pub use identity::{PodIdentity, VolumeId};
+pub use raw::RawAttributes;
+pub use reference::reference_markdown;
 pub use tokens::{PodToken, PodTokens};
+pub use types::{
+    Attributes, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaRequest, Pkcs12,
+    SignerKind, Subject, SubjectAltNames, SubjectFields, Usage,
+};
+
+#[cfg(test)]
+mod tests;

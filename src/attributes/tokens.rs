@@ -1,4 +1,4 @@
-//! The pod's service account tokens, where the CSIDriver's `tokenRequests` make the kubelet send them.
+//! The pod's service account tokens, where the `CSIDriver`'s `tokenRequests` make the kubelet send them.
 
 use jiff::Timestamp;
 use secrecy::SecretString;

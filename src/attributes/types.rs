@@ -73,7 +73,7 @@ pub struct Attributes {
     pub fs_group: Option<u32>,
     /// How long before expiry to renew; `None` means a third of the lifetime.
     pub renew_before: Option<Duration>,
-    /// Other `group/key` attributes, copied to the CertificateRequest (cert-manager dialect).
+    /// Other `group/key` attributes, copied to the `CertificateRequest` (cert-manager dialect).
     pub annotations: BTreeMap<String, String>,
     /// What is asked of AWS Private CA; there when `signer` is [`SignerKind::AcmPca`].
     pub pca: Option<PcaRequest>,

@@ -1,0 +1,196 @@
+//! The volume context of a publish, taken apart into what the kubelet says and what the author wrote.
+
+use super::errors::{AttributeError, AttributeErrors, shown};
+use super::{PodIdentity, PodToken, PodTokens, RawAttributes};
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use zeroize::Zeroizing;
+
+/// The group of the keys that the kubelet adds; an author cannot set them, for the kubelet writes them last.
+const KUBELET_GROUP: &str = "csi.storage.k8s.io/";
+const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
+const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
+const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
+const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
+const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
+const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+
+/// What one publish says of its volume.
+#[derive(Clone, Debug)]
+pub struct VolumeContext {
+    /// The pod.
+    pub pod: PodIdentity,
+    /// Its service account tokens, where the `CSIDriver` object asks for some.
+    pub tokens: PodTokens,
+    /// What the author wrote.
+    pub raw: RawAttributes,
+}
+
+impl VolumeContext {
+    /// Takes a volume context apart. Tokens are looked for in `secrets` first (`serviceAccountTokenInSecrets`), then among the
+    /// attributes. All faults are reported together.
+    pub fn parse(
+        volume_context: HashMap<String, String>,
+        mut secrets: HashMap<String, String>,
+    ) -> Result<Self, AttributeErrors> {
+        let (mut kubelet, author): (HashMap<_, _>, BTreeMap<_, _>) = {
+            let (kubelet, author): (Vec<_>, Vec<_>) =
+                volume_context.into_iter().partition(|(key, _)| key.starts_with(KUBELET_GROUP));
+            (kubelet.into_iter().collect(), author.into_iter().collect())
+        };
+        let raw = RawAttributes(author);
+        let mut faults = Vec::new();
+        let mut required = |key: &str| {
+            kubelet.remove(key).filter(|value| !value.is_empty()).unwrap_or_else(|| {
+                faults.push(AttributeError::Missing {
+                    attribute: key.to_owned(),
+                    accepted: "what the kubelet sets where the CSIDriver has podInfoOnMount: true".into(),
+                });
+                String::new()
+            })
+        };
+        let pod = PodIdentity {
+            namespace: required(POD_NAMESPACE),
+            name: required(POD_NAME),
+            uid: required(POD_UID),
+            service_account: required(SERVICE_ACCOUNT),
+        };
+        faults.extend(ephemeral(kubelet.get(EPHEMERAL).map(String::as_str)).err());
+        let in_context = kubelet.remove(TOKENS).map(Zeroizing::new);
+        let in_secrets = secrets.remove(TOKENS).map(Zeroizing::new);
+        let json = [in_secrets, in_context].into_iter().flatten().find(|json| !json.is_empty());
+        let tokens = json.map_or_else(|| Ok(PodTokens::default()), |json| tokens(&json));
+        match tokens {
+            Ok(tokens) if faults.is_empty() => Ok(Self { pod, tokens, raw }),
+            tokens => {
+                faults.extend(tokens.err());
+                Err(AttributeErrors::new(faults))
+            }
+        }
+    }
+}
+
+/// A volume that outlives its pod would hold the certificate of a pod that is gone.
+fn ephemeral(value: Option<&str>) -> Result<(), AttributeError> {
+    let accepted = "\"true\", as the kubelet sets it for a volume that is declared in the pod itself (spec.volumes[].csi)";
+    match value {
+        Some("true") => Ok(()),
+        Some(other) => Err(AttributeError::Invalid {
+            attribute: EPHEMERAL.into(),
+            value: shown(other),
+            problem: "is not an ephemeral inline volume".into(),
+            accepted: accepted.into(),
+        }),
+        None => Err(AttributeError::Missing { attribute: EPHEMERAL.into(), accepted: accepted.into() }),
+    }
+}
+
+/// Reads the kubelet's tokens. No part of them may reach an error, so the JSON parser's own message is dropped.
+fn tokens(json: &str) -> Result<PodTokens, AttributeError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Token {
+        token: SecretString,
+        expiration_timestamp: Timestamp,
+    }
+    let malformed = || AttributeError::Conflict {
+        attribute: TOKENS.into(),
+        problem: "does not hold the JSON that the kubelet sends (its content is not shown)".into(),
+        accepted: r#"{"AUDIENCE":{"token":"...","expirationTimestamp":"RFC 3339 time"}}"#.into(),
+    };
+    let tokens: BTreeMap<String, Token> = serde_json::from_str(json).map_err(|_| malformed())?;
+    if tokens.values().any(|token| secrecy::ExposeSecret::expose_secret(&token.token).is_empty()) {
+        return Err(malformed());
+    }
+    let tokens = tokens.into_iter().map(|(audience, token)| {
+        (audience, PodToken { token: token.token, expires_at: token.expiration_timestamp })
+    });
+    Ok(PodTokens(tokens.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    fn context(extra: &[(&str, &str)]) -> HashMap<String, String> {
+        let kubelet = [
+            (POD_NAME, "cart-0"),
+            (POD_NAMESPACE, "shop"),
+            (POD_UID, "b8f1"),
+            (SERVICE_ACCOUNT, "cart"),
+            (EPHEMERAL, "true"),
+        ];
+        kubelet.iter().chain(extra).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    fn json(token: &str) -> String {
+        format!(r#"{{"":{{"token":"{token}","expirationTimestamp":"2030-01-02T03:04:05Z","x":1}}}}"#)
+    }
+
+    #[test]
+    fn the_kubelets_keys_are_taken_out_of_the_authors_attributes() {
+        let extra = [("csi.certlet.io/issuer-name", "ca"), ("csi.storage.k8s.io/fsGroup", "ignored")];
+        let context = VolumeContext::parse(context(&extra), HashMap::new()).unwrap();
+        assert_eq!(context.pod.name, "cart-0");
+        assert_eq!(context.pod.namespace, "shop");
+        assert_eq!(context.pod.uid, "b8f1");
+        assert_eq!(context.pod.service_account, "cart");
+        assert!(context.tokens.is_empty());
+        assert_eq!(context.raw.0.len(), 1);
+        assert_eq!(context.raw.value("csi.certlet.io/issuer-name"), Some("ca"));
+    }
+
+    #[test]
+    fn every_missing_key_of_the_kubelet_is_reported() {
+        let errors = VolumeContext::parse(HashMap::new(), HashMap::new()).unwrap_err();
+        let attributes: Vec<_> = errors.iter().map(AttributeError::attribute).collect();
+        assert_eq!(attributes, [EPHEMERAL, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT]);
+    }
+
+    #[test]
+    fn a_volume_that_is_not_ephemeral_is_refused() {
+        for value in ["false", "True", ""] {
+            let errors = VolumeContext::parse(context(&[(EPHEMERAL, value)]), HashMap::new()).unwrap_err();
+            assert!(errors.to_string().starts_with(EPHEMERAL), "{errors}");
+        }
+    }
+
+    #[test]
+    fn tokens_in_secrets_win_over_those_in_the_context() {
+        let in_context = context(&[(TOKENS, &json("old"))]);
+        let secrets = HashMap::from([(TOKENS.to_owned(), json("new"))]);
+        let context = VolumeContext::parse(in_context.clone(), secrets).unwrap();
+        let token = context.tokens.audience("").unwrap();
+        assert_eq!(token.token.expose_secret(), "new");
+        assert_eq!(token.expires_at, "2030-01-02T03:04:05Z".parse().unwrap());
+        let context = VolumeContext::parse(in_context, HashMap::new()).unwrap();
+        assert_eq!(context.tokens.audience("").unwrap().token.expose_secret(), "old");
+        assert!(context.tokens.audience("other").is_none());
+    }
+
+    #[test]
+    fn malformed_tokens_are_refused_without_showing_them() {
+        let bad = [
+            "hunter2".to_owned(),
+            json("hunter2").replace("2030", "hunter2"),
+            r#"{"":"hunter2"}"#.into(),
+            r#"{"":{"hunter2":1}}"#.into(),
+            json(""),
+            format!("{}hunter2", json("a")),
+        ];
+        for tokens in bad {
+            let errors = VolumeContext::parse(context(&[(TOKENS, &tokens)]), HashMap::new()).unwrap_err();
+            assert!(errors.to_string().starts_with(TOKENS), "{errors}");
+            assert!(!format!("{errors} {errors:?}").contains("hunter"), "{errors}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let context = VolumeContext::parse(context(&[(TOKENS, &json("hunter2"))]), HashMap::new()).unwrap();
+        assert!(!format!("{context:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,66 @@
+//! The author's attributes as written.
+
+use super::table::Key;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use zeroize::Zeroize;
+
+/// The author's attributes as written, without the kubelet's own: what a record keeps, to be parsed again after a restart.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RawAttributes(pub(super) BTreeMap<String, String>);
+
+impl RawAttributes {
+    /// The value of one attribute by its full key.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+}
+
+impl FromIterator<(String, String)> for RawAttributes {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(attributes: I) -> Self {
+        Self(attributes.into_iter().collect())
+    }
+}
+
+/// Shows keys only: a password may stand under a mistyped key as well.
+impl fmt::Debug for RawAttributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Overwrites what looks like a password.
+impl Drop for RawAttributes {
+    fn drop(&mut self) {
+        let password = Key::Pkcs12Password.row().name;
+        self.0.iter_mut().filter(|(key, _)| key.ends_with(password)).for_each(|(_, value)| value.zeroize());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_value() {
+        let raw: RawAttributes = [
+            ("csi.certlet.io/pkcs12-password".to_owned(), "hunter2".to_owned()),
+            ("csi.certlet.io/pkcs12-pasword".to_owned(), "hunter3".to_owned()),
+        ]
+        .into_iter()
+        .collect();
+        let debug = format!("{raw:?}");
+        assert!(debug.contains("csi.certlet.io/pkcs12-password"), "{debug}");
+        assert!(!debug.contains("hunter"), "{debug}");
+    }
+
+    #[test]
+    fn a_record_holds_the_attributes_as_a_plain_map() {
+        let raw: RawAttributes = [("a/b".to_owned(), "c".to_owned())].into_iter().collect();
+        let json = serde_json::to_string(&raw).unwrap();
+        assert_eq!(json, r#"{"a/b":"c"}"#);
+        assert_eq!(serde_json::from_str::<RawAttributes>(&json).unwrap(), raw);
+    }
+}

@@ -1,0 +1,334 @@
+//! The whole of a volume, from the author's attributes to the typed ones.
+
+#[path = "../../tests/support/rejected.rs"]
+#[allow(unreachable_pub, reason = "the integration tests include the file as well")]
+mod rejected;
+
+use super::*;
+use secrecy::ExposeSecret;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+fn pod() -> PodIdentity {
+    PodIdentity {
+        namespace: "shop".into(),
+        name: "cart-0".into(),
+        uid: "b8f1".into(),
+        service_account: "cart".into(),
+    }
+}
+
+fn parse(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+    let raw = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Attributes::parse(&raw, &pod())
+}
+
+fn with_prefix(prefix: &str, attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+    let mut full: Vec<_> =
+        attributes.iter().map(|(name, value)| (format!("{prefix}/{name}"), *value)).collect();
+    if !attributes.iter().any(|(name, _)| *name == "issuer-name" || *name == "signer") {
+        full.push((format!("{prefix}/issuer-name"), "ca"));
+    }
+    parse(&full.iter().map(|(key, value)| (key.as_str(), *value)).collect::<Vec<_>>())
+}
+
+fn certlet(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+    with_prefix("csi.certlet.io", attributes)
+}
+
+fn cert_manager(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+    with_prefix("csi.cert-manager.io", attributes)
+}
+
+fn fields(attributes: &Attributes) -> &SubjectFields {
+    match &attributes.subject {
+        Subject::Fields(fields) => fields,
+        Subject::Literal(literal) => panic!("literal subject {literal}"),
+    }
+}
+
+#[test]
+fn the_certlet_dialect_defaults_to_ecdsa_pkcs8_and_a_day() {
+    let attributes = certlet(&[]).unwrap();
+    assert_eq!(attributes.dialect, Dialect::Certlet);
+    assert_eq!(attributes.duration, Duration::from_hours(24));
+    let expected = KeySpec { algorithm: KeyAlgorithm::EcdsaP256, encoding: KeyEncoding::Pkcs8, reuse: false };
+    assert_eq!(attributes.key, expected);
+}
+
+#[test]
+fn the_cert_manager_dialect_defaults_to_rsa_pkcs1_and_ninety_days() {
+    let attributes = cert_manager(&[]).unwrap();
+    assert_eq!(attributes.dialect, Dialect::CertManager);
+    assert_eq!(attributes.duration, Duration::from_hours(2160));
+    let expected = KeySpec { algorithm: KeyAlgorithm::Rsa2048, encoding: KeyEncoding::Pkcs1, reuse: false };
+    assert_eq!(attributes.key, expected);
+}
+
+#[test]
+fn the_other_defaults_are_those_of_both_dialects() {
+    for attributes in [certlet(&[]).unwrap(), cert_manager(&[]).unwrap()] {
+        let issuer = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
+        assert_eq!(attributes.signer, SignerKind::CertManager);
+        assert_eq!(attributes.issuer, Some(issuer));
+        assert_eq!(attributes.subject, Subject::Fields(SubjectFields::default()));
+        assert!(attributes.sans.is_empty());
+        assert!(!attributes.is_ca);
+        assert_eq!(attributes.usages, [Usage::DigitalSignature, Usage::KeyEncipherment]);
+        assert_eq!(attributes.files.certificate, "tls.crt");
+        assert_eq!(attributes.files.private_key, "tls.key");
+        assert_eq!(attributes.files.ca, "ca.crt");
+        assert!(attributes.files.combined.is_none() && attributes.files.pkcs12.is_none());
+        assert_eq!((attributes.fs_group, attributes.renew_before), (None, None));
+        assert!(attributes.annotations.is_empty() && attributes.pca.is_none());
+    }
+}
+
+#[test]
+fn an_empty_value_is_the_same_as_none() {
+    let empty: Vec<_> = rows::TABLE
+        .iter()
+        .filter(|row| row.belongs_to(Dialect::CertManager) && row.name != "issuer-name")
+        .map(|row| (row.name, ""))
+        .collect();
+    for prefix in ["csi.cert-manager.io", "csi.certlet.io"] {
+        let mut attributes = vec![("issuer-name", "ca")];
+        attributes.extend(&empty);
+        let parsed = with_prefix(prefix, &attributes).unwrap();
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", with_prefix(prefix, &[]).unwrap()));
+    }
+}
+
+#[test]
+fn everything_asked_for_arrives() {
+    let attributes = certlet(&[
+        ("issuer-name", "ca.internal"),
+        ("issuer-kind", "ClusterIssuer"),
+        ("issuer-group", "example.com"),
+        ("common-name", "${SERVICE_ACCOUNT_NAME}.${POD_NAMESPACE}"),
+        ("dns-names", "$POD_NAME.cart, \n*.shop"),
+        ("uri-sans", "spiffe://td/ns/${POD_NAMESPACE}, \"https://a/b,c\""),
+        ("ip-sans", "10.0.0.1,::ffff:10.0.0.2"),
+        ("organizations", r#""Fruit, Sons", Other"#),
+        ("organizationalunits", "a,b"),
+        ("countries", "DE"),
+        ("provinces", "HE"),
+        ("localities", "Fulda"),
+        ("streetaddresses", "Weg 1"),
+        ("postalcodes", "36037"),
+        ("serialnumber", "${POD_UID}"),
+        ("duration", "1h30m"),
+        ("renew-before", "2h"),
+        ("is-ca", "true"),
+        ("key-usages", "signing, digital signature, s/mime, any"),
+        ("reuse-private-key", "true"),
+        ("fs-group", "2000"),
+    ])
+    .unwrap();
+    let issuer = attributes.issuer.clone().unwrap();
+    assert_eq!(
+        (&*issuer.name, &*issuer.kind, &*issuer.group),
+        ("ca.internal", "ClusterIssuer", "example.com")
+    );
+    let expected = SubjectFields {
+        common_name: Some("cart.shop".into()),
+        organizations: vec!["Fruit, Sons".into(), "Other".into()],
+        organizational_units: vec!["a".into(), "b".into()],
+        countries: vec!["DE".into()],
+        provinces: vec!["HE".into()],
+        localities: vec!["Fulda".into()],
+        street_addresses: vec!["Weg 1".into()],
+        postal_codes: vec!["36037".into()],
+        serial_number: Some("b8f1".into()),
+    };
+    assert_eq!(*fields(&attributes), expected);
+    assert_eq!(attributes.sans.dns_names, ["cart-0.cart", "*.shop"]);
+    assert_eq!(attributes.sans.uris, ["spiffe://td/ns/shop", "https://a/b,c"]);
+    assert_eq!(attributes.sans.ip_addresses, [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])]);
+    assert_eq!(attributes.duration, Duration::from_mins(90));
+    assert_eq!(attributes.renew_before, Some(Duration::from_hours(2)), "kept though it is over the lifetime");
+    assert_eq!(attributes.usages, [Usage::DigitalSignature, Usage::EmailProtection, Usage::Any]);
+    assert!(attributes.is_ca && attributes.key.reuse);
+    assert_eq!(attributes.fs_group, Some(2000));
+}
+
+#[test]
+fn every_key_algorithm_size_and_encoding_is_understood_in_any_case() {
+    use KeyAlgorithm as A;
+    use KeyEncoding::{Pkcs1, Pkcs8};
+    for (algorithm, size, encoding, expected) in [
+        ("rsa", "", "", (A::Rsa2048, Pkcs1)),
+        ("RSA", "3072", "pkcs8", (A::Rsa3072, Pkcs8)),
+        ("Rsa", "4096", "PKCS1", (A::Rsa4096, Pkcs1)),
+        ("ECDSA", "", "", (A::EcdsaP256, Pkcs8)),
+        ("ecdsa", "384", "Pkcs8", (A::EcdsaP384, Pkcs8)),
+        ("ecdsa", "521", "", (A::EcdsaP521, Pkcs8)),
+        ("ed25519", "", "", (A::Ed25519, Pkcs8)),
+    ] {
+        let asked = [("key-algorithm", algorithm), ("key-size", size), ("key-encoding", encoding)];
+        let key = cert_manager(&asked).unwrap().key;
+        assert_eq!((key.algorithm, key.encoding), expected, "{algorithm} {size} {encoding}");
+    }
+    let rsa = certlet(&[("key-algorithm", "RSA")]).unwrap().key;
+    assert_eq!(
+        (rsa.algorithm, rsa.encoding),
+        (A::Rsa2048, Pkcs8),
+        "certlet's own dialect never defaults to PKCS#1"
+    );
+}
+
+#[test]
+fn the_keystore_needs_a_password_and_has_a_default_name() {
+    let attributes = certlet(&[("pkcs12-enable", "true"), ("pkcs12-password", " p w ")]).unwrap();
+    let keystore = attributes.files.pkcs12.clone().unwrap();
+    assert_eq!(keystore.file, "keystore.p12");
+    assert_eq!(keystore.password.expose_secret(), " p w ");
+    assert!(!format!("{attributes:?}").contains("p w"));
+    assert!(certlet(&[("pkcs12-enable", "false")]).unwrap().files.pkcs12.is_none());
+    assert!(certlet(&[("pkcs12-enable", "false"), ("pkcs12-password", "x")]).unwrap().files.pkcs12.is_none());
+    assert!(
+        certlet(&[("pkcs12-enable", "false"), ("pkcs12-filename", "tls.crt")]).is_ok(),
+        "it is not written"
+    );
+}
+
+#[test]
+fn a_password_is_never_in_a_message() {
+    for attributes in [
+        &[("pkcs12-password", "hunter2")][..],
+        &[("pkcs12-pasword", "hunter2")],
+        &[("pkcs12-enable", "maybe"), ("pkcs12-password", "hunter2")],
+        &[("pkcs12-enable", "true"), ("pkcs12-filename", "/"), ("pkcs12-password", "hunter2")],
+    ] {
+        let errors = certlet(attributes).unwrap_err();
+        assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{errors}");
+    }
+}
+
+#[test]
+fn a_literal_subject_is_expanded_checked_and_kept_in_order() {
+    let attributes = cert_manager(&[("literal-subject", "cn=${POD_NAME}, OU=b, O=c")]).unwrap();
+    assert_eq!(attributes.subject, Subject::Literal("CN=cart-0,OU=b,O=c".into()));
+}
+
+#[test]
+fn other_groups_become_annotations_in_the_cert_manager_dialect_only() {
+    let theirs = [("csi.cert-manager.io/issuer-name", "ca"), ("example.com/team", "${shop}")];
+    let attributes = parse(&theirs).unwrap();
+    assert_eq!(attributes.annotations.get("example.com/team").map(String::as_str), Some("${shop}"));
+    let errors = parse(&[("csi.certlet.io/issuer-name", "ca"), ("example.com/team", "shop")]).unwrap_err();
+    assert!(errors.to_string().starts_with("example.com/team: "), "{errors}");
+}
+
+#[test]
+fn the_local_signer_needs_no_issuer_and_private_ca_needs_its_arn() {
+    let local = certlet(&[("signer", "local")]).unwrap();
+    assert_eq!((local.signer, local.issuer, local.pca), (SignerKind::Local, None, None));
+    let authority = "arn:aws-us-gov:acm-pca:us-gov-west-1:123456789012:certificate-authority/\
+                     11111111-2222-3333-4444-555555555555";
+    let attributes = certlet(&[
+        ("signer", "acm-pca"),
+        ("certificate-authority-arn", authority),
+        ("signing-algorithm", "SHA384WITHECDSA"),
+        ("template-arn", "arn:aws-us-gov:acm-pca:::template/EndEntityServerAuthCertificate/V1"),
+        ("role-arn", "arn:aws-us-gov:iam::123456789012:role/pca"),
+    ])
+    .unwrap();
+    let pca = attributes.pca.unwrap();
+    assert_eq!(attributes.issuer, None);
+    assert_eq!(pca.certificate_authority_arn, authority);
+    assert_eq!(pca.signing_algorithm.as_deref(), Some("SHA384WITHECDSA"));
+    assert!(pca.template_arn.is_some() && pca.role_arn.is_some());
+}
+
+#[test]
+fn a_combined_file_is_delivered_when_asked_for() {
+    assert_eq!(certlet(&[("combined-file", "all.pem")]).unwrap().files.combined.as_deref(), Some("all.pem"));
+}
+
+#[test]
+fn a_volume_without_attributes_hears_of_issuer_and_signer() {
+    assert_eq!(
+        parse(&[]).unwrap_err().to_string(),
+        "csi.certlet.io/issuer-name: is required; accepted: the name of a cert-manager issuer; or another signer in \
+         csi.certlet.io/signer"
+    );
+}
+
+#[test]
+fn mixing_the_dialects_is_an_error() {
+    let mixed = [("csi.cert-manager.io/issuer-name", "ca"), ("csi.certlet.io/duration", "1h")];
+    assert_eq!(
+        parse(&mixed).unwrap_err().to_string(),
+        "csi.certlet.io/duration: stands beside csi.cert-manager.io/issuer-name in one volume; accepted: one prefix for \
+         the whole volume, csi.certlet.io/ or csi.cert-manager.io/"
+    );
+}
+
+#[test]
+fn an_unknown_attribute_names_the_nearest_known_one() {
+    assert_eq!(
+        certlet(&[("dns-name", "a")]).unwrap_err().to_string(),
+        "csi.certlet.io/dns-name: is not a known attribute; the nearest known one is csi.certlet.io/dns-names"
+    );
+    assert_eq!(
+        cert_manager(&[("combined-file", "a")]).unwrap_err().to_string(),
+        "csi.cert-manager.io/combined-file: is not a known attribute; the nearest known one is \
+         csi.certlet.io/combined-file"
+    );
+}
+
+#[test]
+fn several_faults_are_told_together_in_a_stable_order() {
+    let attributes = [
+        ("key-size", "1"),
+        ("duration", "1d"),
+        ("dns-names", "-a,b,c-"),
+        ("is-ca", "yes"),
+        ("dnsnames", "x"),
+    ];
+    let mut reversed = attributes;
+    reversed.reverse();
+    let errors = certlet(&attributes).unwrap_err();
+    assert_eq!(errors, certlet(&reversed).unwrap_err());
+    let names: Vec<_> =
+        errors.iter().map(|fault| fault.attribute().trim_start_matches("csi.certlet.io/")).collect();
+    assert_eq!(names, ["dns-names", "dns-names", "dnsnames", "duration", "is-ca", "key-size"]);
+    let message = errors.to_string();
+    assert!(message.starts_with("6 faults: (1) csi.certlet.io/dns-names: \"-a\" has a label"), "{message}");
+    assert!(message.contains(
+        "(4) csi.certlet.io/duration: \"1d\" has the unknown unit \"d\"; accepted: a Go duration above zero, such as \
+         `24h` or `1h30m` (5) "
+    ));
+}
+
+#[test]
+fn two_files_of_one_name_are_refused_by_an_attribute_the_author_wrote() {
+    let errors = certlet(&[("certificate-file", "tls.key")]).unwrap_err();
+    assert!(errors.to_string().starts_with(
+        "csi.certlet.io/certificate-file: \"tls.key\" is also the name of csi.certlet.io/privatekey-file; accepted: "
+    ));
+}
+
+#[test]
+fn every_rejected_input_is_refused_and_its_fault_is_named() {
+    let inputs = rejected::rejected_inputs();
+    assert!(inputs.len() >= 300, "{}", inputs.len());
+    let names: BTreeSet<_> = inputs.iter().map(|input| &input.name).collect();
+    assert_eq!(names.len(), inputs.len());
+    for input in &inputs {
+        let context: HashMap<_, _> = input.attributes.iter().cloned().collect();
+        assert_eq!(context.len(), input.attributes.len(), "{}", input.name);
+        let result = VolumeContext::parse(context, HashMap::new())
+            .and_then(|context| Attributes::parse(&context.raw, &context.pod));
+        let errors = result.map(drop).expect_err(&input.name);
+        let at_fault: Vec<_> = errors.iter().map(AttributeError::attribute).collect();
+        assert!(at_fault.iter().all(|name| *name == input.attribute), "{}: {errors}", input.name);
+        assert!(!errors.to_string().contains("secret"), "{}: {errors}", input.name);
+        assert!(
+            errors.to_string().contains("accepted: ") || errors.to_string().contains("nearest"),
+            "{errors}"
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! Lists: comma-separated, and an element that holds a comma is quoted as in CSV (RFC 4180), the way cert-manager reads
+//! such annotations. A backslash is an ordinary character, as it is there.
+
+/// Splits a list into its elements, white space around them trimmed. None is empty.
+pub(in crate::attributes) fn split(text: &str) -> Result<Vec<String>, String> {
+    let mut elements = Vec::new();
+    let mut rest = text;
+    loop {
+        let number = elements.len() + 1;
+        let (element, after) = match rest.trim_start().strip_prefix('"') {
+            Some(quoted) => quoted_element(quoted, number)?,
+            None => plain_element(rest, number)?,
+        };
+        if element.is_empty() {
+            return Err(format!("has nothing in place {number} of the list"));
+        }
+        elements.push(element);
+        match after {
+            Some(after) => rest = after,
+            None => return Ok(elements),
+        }
+    }
+}
+
+/// An element without quotes, and what follows its comma.
+fn plain_element(text: &str, number: usize) -> Result<(String, Option<&str>), String> {
+    let (element, after) = match text.split_once(',') {
+        Some((element, after)) => (element, Some(after)),
+        None => (text, None),
+    };
+    let element = element.trim();
+    if element.contains('"') {
+        return Err(format!(
+            "has a stray quote in place {number} of the list (quote the whole element, double the quote)"
+        ));
+    }
+    // A line break is fine around an element; within one, a comma was forgotten.
+    if element.contains(['\n', '\r']) {
+        return Err(format!("has a line break without a comma in place {number} of the list"));
+    }
+    Ok((element.to_owned(), after))
+}
+
+/// An element after its opening quote, and what follows its comma.
+fn quoted_element(text: &str, number: usize) -> Result<(String, Option<&str>), String> {
+    let mut element = String::new();
+    let mut rest = text;
+    loop {
+        let Some((head, tail)) = rest.split_once('"') else {
+            return Err(format!("has an open quote in place {number} of the list"));
+        };
+        element.push_str(head);
+        let Some(after) = tail.strip_prefix('"') else {
+            rest = tail.trim_start();
+            break;
+        };
+        element.push('"');
+        rest = after;
+    }
+    match rest.strip_prefix(',') {
+        None if rest.is_empty() => Ok((element, None)),
+        None => Err(format!("has text after the closing quote in place {number} of the list")),
+        Some(after) => Ok((element, Some(after))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn quoted(elements: &[String]) -> String {
+        let quoted: Vec<_> = elements.iter().map(|e| format!("\"{}\"", e.replace('"', "\"\""))).collect();
+        quoted.join(",")
+    }
+
+    #[test]
+    fn elements_are_split_at_commas_and_trimmed() {
+        assert_eq!(split("a, b ,c"), Ok(vec!["a".into(), "b".into(), "c".into()]));
+        assert_eq!(split("  a,\n  b\n"), Ok(vec!["a".into(), "b".into()]));
+    }
+
+    #[test]
+    fn a_quoted_element_keeps_its_commas_quotes_and_spaces() {
+        assert_eq!(
+            split(r#""10 Downing Street, Westminster",  "the ""big"" one " , Leeds"#),
+            Ok(vec!["10 Downing Street, Westminster".into(), r#"the "big" one "#.into(), "Leeds".into()])
+        );
+    }
+
+    #[test]
+    fn a_backslash_is_an_ordinary_character() {
+        assert_eq!(split(r"a\,b"), Ok(vec![r"a\".into(), "b".into()]));
+    }
+
+    #[test]
+    fn empty_elements_stray_quotes_and_broken_lines_are_refused() {
+        for text in
+            ["", " ", ",", "a,", ",a", "a,,b", "\"\"", "\"a", "\"a\"b", "a\"b\"", "a\nb", "\"a\" \"b\""]
+        {
+            assert!(split(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_escaped_list_reads_back(elements in proptest::collection::vec("(?s).{1,12}", 1..6)) {
+            prop_assert_eq!(split(&quoted(&elements)), Ok(elements));
+        }
+
+        #[test]
+        fn a_list_of_plain_words_reads_back(
+            elements in proptest::collection::vec("[a-z\\\\.*-]{1,8}( [a-z]{1,3})?", 1..6),
+            comma in "[ \n\t]{0,2},[ \n\t]{0,2}",
+        ) {
+            prop_assert_eq!(split(&elements.join(&comma)), Ok(elements));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic_or_gives_an_empty_element(text in "(?s)[ab\", \n]{0,12}|.{0,12}") {
+            if let Ok(elements) = split(&text) {
+                prop_assert!(elements.iter().all(|e| !e.is_empty()));
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Variables in values, with the syntax of Go's `os.Expand`, which cert-manager's csi-driver uses: `${NAME}` and `$NAME`.
+//!
+//! What `os.Expand` swallows (`${}`, an unclosed `${`) would put a wrong name into a certificate: here it is an error. A
+//! dollar sign that no name follows stands for itself. There is no escape for a dollar sign before a name.
+
+use crate::attributes::PodIdentity;
+
+/// The variables, in the order the documentation lists them.
+pub(in crate::attributes) const VARIABLES: [&str; 4] =
+    ["POD_NAME", "POD_NAMESPACE", "POD_UID", "SERVICE_ACCOUNT_NAME"];
+
+/// Replaces every variable. What a variable stands for is not looked at again.
+pub(in crate::attributes) fn expand(text: &str, pod: &PodIdentity) -> Result<String, String> {
+    let mut expanded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((head, tail)) = rest.split_once('$') {
+        expanded.push_str(head);
+        let (name, after) = name(tail)?;
+        match name {
+            Some(name) => expanded.push_str(value(name, pod)?),
+            None => expanded.push('$'),
+        }
+        rest = after;
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+/// The name after a dollar sign, if there is one, and what follows it.
+fn name(tail: &str) -> Result<(Option<&str>, &str), String> {
+    if let Some(braced) = tail.strip_prefix('{') {
+        return match braced.split_once('}') {
+            Some(("", _)) => Err("has the empty variable ${}".into()),
+            Some((name, after)) => Ok((Some(name), after)),
+            None => Err("has a ${ that no } closes".into()),
+        };
+    }
+    // One of the shell's special variables is a name of its own: `$$` and `$1` are unknown variables, not text.
+    if tail.starts_with(|c: char| c.is_ascii_digit() || "*#$@!?-".contains(c)) {
+        return Ok((Some(&tail[..1]), &tail[1..]));
+    }
+    let end = tail.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(tail.len());
+    let (name, after) = tail.split_at(end);
+    Ok((Some(name).filter(|name| !name.is_empty()), after))
+}
+
+fn value<'a>(name: &str, pod: &'a PodIdentity) -> Result<&'a str, String> {
+    match name {
+        "POD_NAME" => Ok(&pod.name),
+        "POD_NAMESPACE" => Ok(&pod.namespace),
+        "POD_UID" => Ok(&pod.uid),
+        "SERVICE_ACCOUNT_NAME" => Ok(&pod.service_account),
+        _ => Err(format!("has the unknown variable {name:?} (known: {})", VARIABLES.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pod() -> PodIdentity {
+        PodIdentity {
+            namespace: "shop".into(),
+            name: "cart-0".into(),
+            uid: "b8f1".into(),
+            service_account: "cart".into(),
+        }
+    }
+
+    #[test]
+    fn variables_are_replaced_with_and_without_braces() {
+        assert_eq!(expand("${POD_NAME}.${POD_NAMESPACE}.svc", &pod()), Ok("cart-0.shop.svc".into()));
+        assert_eq!(expand("$SERVICE_ACCOUNT_NAME-$POD_UID", &pod()), Ok("cart-b8f1".into()));
+        assert_eq!(expand("spiffe://td/ns/${POD_NAMESPACE}", &pod()), Ok("spiffe://td/ns/shop".into()));
+    }
+
+    #[test]
+    fn a_dollar_sign_without_a_name_stands_for_itself() {
+        assert_eq!(expand("5$", &pod()), Ok("5$".into()));
+        assert_eq!(expand("a$/b$ c$.d", &pod()), Ok("a$/b$ c$.d".into()));
+        assert_eq!(expand("a$\u{e9}", &pod()), Ok("a$\u{e9}".into()));
+    }
+
+    #[test]
+    fn a_variable_that_holds_a_variable_is_not_replaced_again() {
+        let pod = PodIdentity { name: "${POD_UID}".into(), ..pod() };
+        assert_eq!(expand("${POD_NAME}", &pod), Ok("${POD_UID}".into()));
+    }
+
+    #[test]
+    fn an_unknown_variable_is_an_error_that_lists_the_known_ones() {
+        let problem = expand("${POD_IP}", &pod()).unwrap_err();
+        assert_eq!(
+            problem,
+            "has the unknown variable \"POD_IP\" (known: POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME)"
+        );
+        for text in ["$$", "$1", "$*", "${$}", "$pod_name", "${ POD_NAME}", "$POD_NAMES"] {
+            assert!(expand(text, &pod()).unwrap_err().contains("unknown variable"), "{text}");
+        }
+    }
+
+    #[test]
+    fn braces_that_do_not_close_are_an_error() {
+        for text in ["${", "a${POD_NAME", "${}", "x${}y"] {
+            assert!(expand(text, &pod()).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_a_dollar_sign_is_unchanged(text in "[^$]{0,40}") {
+            prop_assert_eq!(expand(&text, &pod()), Ok(text));
+        }
+
+        #[test]
+        fn a_braced_variable_is_replaced_wherever_it_stands(before in "[^$]{0,10}", after in "[^$]{0,10}", i in 0_usize..4) {
+            let text = format!("{before}${{{}}}{after}", VARIABLES[i]);
+            let value = ["cart-0", "shop", "b8f1", "cart"][i];
+            prop_assert_eq!(expand(&text, &pod()), Ok(format!("{before}{value}{after}")));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "(?s)[$\\{\\}A-Z_]{0,12}|.{0,12}") {
+            let _ = expand(&text, &pod());
+        }
+    }
+}
