@@ -159,4 +159,13 @@ async fn the_cost_of_each_step_is_printed() {
             start.elapsed() / ROUNDS
         );
     }
+    attributes.key.algorithm = KeyAlgorithm::EcdsaP256;
+    let password = secrecy::SecretString::from("changeit");
+    attributes.files.pkcs12 = Some(crate::attributes::Pkcs12 { file: "keystore.p12".into(), password });
+    let bundle = run(&issuer, &attributes).await.unwrap();
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        crate::delivery::encode(&bundle, &attributes.files, KeyEncoding::Pkcs8).unwrap();
+    }
+    println!("encode with PKCS#12: {:?}", start.elapsed() / ROUNDS);
 }
