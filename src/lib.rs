@@ -6,6 +6,7 @@ pub mod delivery;
 pub mod issue;
 pub mod signer;
 pub mod store;
+pub mod x509;
 
 /// The gRPC services of `proto/`, as generated.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic)]

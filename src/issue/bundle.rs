@@ -1,6 +1,7 @@
 //! What an issuance yields.
 
-use super::key::PrivateKey;
+use super::verify::VerifiedChain;
+use crate::x509::PrivateKey;
 use jiff::Timestamp;
 
 /// A private key and the certificates that go with it: verified, in memory, zeroized on drop.
@@ -16,6 +17,14 @@ pub struct Bundle {
     pub trust_anchors: Vec<Vec<u8>>,
     /// What people and the renewal queue want to know of the leaf.
     pub facts: CertificateFacts,
+}
+
+impl Bundle {
+    /// Puts a key and the chain that was verified for it together.
+    pub fn new(key: PrivateKey, chain: VerifiedChain) -> Self {
+        let VerifiedChain { leaf, intermediates, trust_anchors, facts, remark: _ } = chain;
+        Self { key, leaf, intermediates, trust_anchors, facts }
+    }
 }
 
 /// The leaf's facts, free of secrets.

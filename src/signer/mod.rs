@@ -1,9 +1,13 @@
 //! Who signs: one trait, and a signer for each place that can turn a certificate signing request into a chain.
 
+mod local;
+
 use crate::attributes::{Attributes, PodIdentity, PodTokens, SignerKind, VolumeId};
 use futures_util::future::BoxFuture;
 use std::time::Duration;
 use thiserror::Error;
+
+pub use local::{LocalCa, LocalCaError};
 
 /// Turns certificate signing requests into chains. One instance serves all volumes of the node.
 pub trait Signer: Send + Sync + 'static {

@@ -1,0 +1,245 @@
+//! From a heap of certificates to a path: leaf, then who signed it, and so on upwards.
+
+use super::verify_error::{Part, VerifyError};
+use crate::x509::pem::{self, PemError};
+use crate::x509::{name, signature};
+use der::asn1::{AnyRef, BitStringRef};
+use der::{Decode, Reader, SliceReader, Tag, Tagged};
+use jiff::{SignedDuration, Timestamp};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+/// Longest accepted chain, and longest accepted CA bundle, in bytes.
+const MAX_BYTES: usize = 64 * 1024;
+/// Most certificates of a chain.
+const MAX_CERTIFICATES: usize = 20;
+
+/// How far a certificate's beginning may lie in the future. The signer stamps it with its own clock; a node whose clock
+/// is a little behind would otherwise refuse every certificate. The end of validity gets no such tolerance.
+pub(super) const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// The DER of every certificate in a PEM text, in order and without duplicates. A blank text holds none.
+pub(super) fn decode(part: Part, text: &[u8]) -> Result<Vec<Vec<u8>>, VerifyError> {
+    if text.len() > MAX_BYTES {
+        return Err(VerifyError::TooLarge { part, bytes: text.len(), limit: MAX_BYTES });
+    }
+    if part == Part::Anchors && text.trim_ascii().is_empty() {
+        return Ok(Vec::new());
+    }
+    let blocks = pem::blocks(text).map_err(|source: PemError| VerifyError::NotPem { part, source })?;
+    let mut certificates: Vec<Vec<u8>> = Vec::new();
+    for block in blocks {
+        if block.label != "CERTIFICATE" {
+            let label = block.label.escape_debug().take(40).collect();
+            return Err(VerifyError::NotACertificate { part, label });
+        }
+        if !certificates.contains(&block.der) {
+            certificates.push(block.der.to_vec());
+        }
+    }
+    if part == Part::Chain && certificates.len() > MAX_CERTIFICATES {
+        return Err(VerifyError::TooMany { count: certificates.len(), limit: MAX_CERTIFICATES });
+    }
+    Ok(certificates)
+}
+
+/// One certificate, parsed.
+pub(super) struct Certificate<'a> {
+    pub(super) der: &'a [u8],
+    pub(super) x509: X509Certificate<'a>,
+}
+
+impl<'a> Certificate<'a> {
+    /// Parses every certificate; one that does not parse fails all.
+    pub(super) fn parse_all(part: Part, ders: &'a [Vec<u8>]) -> Result<Vec<Self>, VerifyError> {
+        let parse = |(index, der): (usize, &'a Vec<u8>)| {
+            let malformed = |reason| VerifyError::Malformed { part, number: index + 1, reason };
+            let not_der = || malformed("it is not an X.509 certificate in DER".to_owned());
+            let (rest, x509) = X509Certificate::from_der(der).map_err(|_| not_der())?;
+            if !rest.is_empty() {
+                return Err(malformed(format!("{} bytes follow the certificate", rest.len())));
+            }
+            if !algorithms_agree(der).map_err(|_| not_der())? {
+                return Err(malformed("the signature algorithm inside it is not the one outside".to_owned()));
+            }
+            Ok(Self { der, x509 })
+        };
+        ders.iter().enumerate().map(parse).collect()
+    }
+
+    /// The subject, for people.
+    pub(super) fn subject(&self) -> String {
+        readable(name::to_rfc4514(self.x509.subject()))
+    }
+
+    fn issuer(&self) -> String {
+        readable(name::to_rfc4514(self.x509.issuer()))
+    }
+
+    pub(super) fn not_before(&self) -> Timestamp {
+        timestamp(self.x509.validity().not_before.timestamp())
+    }
+
+    pub(super) fn not_after(&self) -> Timestamp {
+        timestamp(self.x509.validity().not_after.timestamp())
+    }
+
+    /// Whether its validity covers `now`, give or take [`CLOCK_SKEW`] at the beginning.
+    pub(super) fn check_validity(&self, now: Timestamp) -> Result<(), VerifyError> {
+        let (not_before, not_after) = (self.not_before(), self.not_after());
+        if now > not_after || not_before > not_after {
+            return Err(VerifyError::Expired { subject: self.subject(), not_after });
+        }
+        if not_before.duration_since(now) > CLOCK_SKEW {
+            return Err(VerifyError::NotYetValid { subject: self.subject(), not_before });
+        }
+        Ok(())
+    }
+
+    fn names_as_issuer(&self, other: &Certificate<'_>) -> bool {
+        self.x509.issuer().as_raw() == other.x509.subject().as_raw()
+    }
+
+    fn check_signed_by(&self, issuer: &Certificate<'_>) -> Result<(), VerifyError> {
+        let certificate = &self.x509;
+        let broken =
+            |reason| VerifyError::BrokenLink { subject: self.subject(), issuer: self.issuer(), reason };
+        let signed: &[u8] = certificate.tbs_certificate.as_ref();
+        let key = issuer.x509.public_key();
+        signature::verify(key, &certificate.signature_algorithm, &certificate.signature_value, signed)
+            .map_err(|error| broken(error.to_string()))
+    }
+
+    fn is_self_signed(&self) -> bool {
+        self.names_as_issuer(self) && self.check_signed_by(self).is_ok()
+    }
+}
+
+/// Whether the outer signature algorithm repeats the signed one to the byte (RFC 5280 section 4.1.1.2). The signature
+/// does not cover the outer one, and x509-parser reads it leniently: damage there would pass and reach the pod.
+fn algorithms_agree(certificate: &[u8]) -> der::Result<bool> {
+    let mut fields = SliceReader::new(AnyRef::from_der(certificate)?.value())?;
+    let signed = AnyRef::decode(&mut fields)?;
+    let outer = AnyRef::decode(&mut fields)?;
+    BitStringRef::decode(&mut fields)?;
+    fields.finish()?;
+
+    let mut fields = SliceReader::new(signed.value())?;
+    let version_or_serial = AnyRef::decode(&mut fields)?;
+    if version_or_serial.tag() != Tag::Integer {
+        AnyRef::decode(&mut fields)?;
+    }
+    Ok(AnyRef::decode(&mut fields)? == outer)
+}
+
+/// The way from the leaf upwards.
+pub(super) struct Path<'p, 'a> {
+    /// The leaf, then intermediates; a self-signed root is not among them, unless it is the leaf itself.
+    pub(super) certificates: Vec<&'p Certificate<'a>>,
+    /// The self-signed certificate at the top, where the chain has one. For a self-signed leaf: the leaf.
+    pub(super) root: Option<&'p Certificate<'a>>,
+}
+
+impl<'p, 'a> Path<'p, 'a> {
+    /// Puts `chain` in order, beginning with `leaf`, and checks every link on the way.
+    pub(super) fn build(
+        leaf: &'p Certificate<'a>,
+        chain: &'p [Certificate<'a>],
+        now: Timestamp,
+    ) -> Result<Self, VerifyError> {
+        let mut path = Self { certificates: vec![leaf], root: leaf.is_self_signed().then_some(leaf) };
+        let mut top = leaf;
+        while path.root.is_none() {
+            let Some(issuer) = path.issuer_of(top, chain)? else { break };
+            if !issuer.x509.is_ca() {
+                return Err(VerifyError::IssuerNotCa { subject: issuer.subject() });
+            }
+            issuer.check_validity(now)?;
+            if issuer.is_self_signed() {
+                path.root = Some(issuer);
+            } else {
+                path.certificates.push(issuer);
+                top = issuer;
+            }
+        }
+        match chain.iter().find(|certificate| !path.is_explained(certificate, chain)) {
+            Some(stranger) => Err(VerifyError::Unrelated { subject: stranger.subject() }),
+            None => Ok(path),
+        }
+    }
+
+    /// Whose key signed `subject`, among the certificates that are not in the path yet.
+    fn issuer_of(
+        &self,
+        subject: &Certificate<'a>,
+        chain: &'p [Certificate<'a>],
+    ) -> Result<Option<&'p Certificate<'a>>, VerifyError> {
+        let candidates =
+            chain.iter().filter(|candidate| subject.names_as_issuer(candidate) && !self.contains(candidate));
+        let mut best = None;
+        let mut failure = None;
+        for candidate in candidates {
+            match subject.check_signed_by(candidate) {
+                // Of a root and its cross-signed twin the root is preferred: it ends the path.
+                Ok(()) if best.is_none() || candidate.names_as_issuer(candidate) => best = Some(candidate),
+                Ok(()) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        match (best, failure) {
+            (None, Some(error)) => Err(error),
+            (best, _) => Ok(best),
+        }
+    }
+
+    fn contains(&self, certificate: &Certificate<'_>) -> bool {
+        self.certificates.iter().copied().chain(self.root).any(|member| member.der == certificate.der)
+    }
+
+    /// In the path, the twin of one that is (cross-signed), or the issuer that another certificate names.
+    fn is_explained(&self, certificate: &Certificate<'a>, chain: &[Certificate<'a>]) -> bool {
+        let twin =
+            |member: &Certificate<'_>| member.x509.subject().as_raw() == certificate.x509.subject().as_raw();
+        self.contains(certificate)
+            || self.certificates.iter().copied().chain(self.root).any(twin)
+            || chain.iter().any(|other| other.der != certificate.der && other.names_as_issuer(certificate))
+    }
+
+    /// Whether one of `anchors` is in the path or has signed a certificate of it.
+    pub(super) fn check_anchored(
+        &self,
+        anchors: &[Certificate<'_>],
+        now: Timestamp,
+    ) -> Result<(), VerifyError> {
+        let mut failure = None;
+        for member in self.root.iter().chain(self.certificates.iter().rev()) {
+            for anchor in anchors {
+                let link = if member.der == anchor.der {
+                    Ok(())
+                } else if member.names_as_issuer(anchor) {
+                    member.check_signed_by(anchor)
+                } else {
+                    continue;
+                };
+                match link.and_then(|()| anchor.check_validity(now)) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| {
+            let top = self.root.or(self.certificates.last().copied());
+            VerifyError::NotAnchored { issuer: top.map(Certificate::issuer).unwrap_or_default() }
+        }))
+    }
+}
+
+/// Long enough for any real name, short enough for a message.
+fn readable(name: String) -> String {
+    if name.chars().count() <= 200 { name } else { name.chars().take(200).chain(['…']).collect() }
+}
+
+/// ASN.1 time spans the years 0 to 9999, which fits: the fallback is never taken.
+fn timestamp(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MIN)
+}

@@ -1,0 +1,104 @@
+//! A hierarchy of CAs to take answers from.
+
+use super::*;
+use crate::attributes::{KeyAlgorithm, Subject};
+use crate::issue::request::csr;
+use crate::x509::certificate::{self, Template};
+use crate::x509::extensions::{basic_constraints, subject_alt_names, usages};
+use crate::x509::testing::{ALL_ALGORITHMS, attributes, openssl};
+use crate::x509::{PrivateKey, pem};
+use jiff::SignedDuration;
+
+mod accepted;
+mod refused;
+
+fn now() -> Timestamp {
+    "2026-05-01T12:00:00Z".parse().unwrap()
+}
+
+/// A hierarchy to take certificates from: two roots, two intermediates one under the other, a key for the leaf.
+struct World {
+    root: Authority,
+    upper: Authority,
+    lower: Authority,
+    stranger: Authority,
+    key: PrivateKey,
+    attributes: Attributes,
+}
+
+struct Authority {
+    name: Vec<u8>,
+    key: PrivateKey,
+    der: Vec<u8>,
+}
+
+fn authority(name: &str, algorithm: KeyAlgorithm, issuer: Option<&Authority>) -> Authority {
+    let key = PrivateKey::generate(algorithm).unwrap();
+    let subject = name::parse_rfc4514(name).unwrap();
+    let template = Template {
+        serial: &[1],
+        issuer: issuer.map_or(&subject, |issuer| &issuer.name),
+        not_before: now() - SignedDuration::from_hours(1),
+        not_after: now() + SignedDuration::from_hours(1000),
+        subject: &subject,
+        spki: key.spki_der(),
+        extensions: &[basic_constraints(true)],
+    };
+    let der = template.sign(issuer.map_or(&key, |issuer| &issuer.key)).unwrap();
+    Authority { name: subject, key, der }
+}
+
+fn world() -> World {
+    let root = authority("CN=root", KeyAlgorithm::EcdsaP384, None);
+    let upper = authority("CN=upper", KeyAlgorithm::EcdsaP256, Some(&root));
+    let lower = authority("CN=lower", KeyAlgorithm::EcdsaP521, Some(&upper));
+    let stranger = authority("CN=stranger", KeyAlgorithm::Ed25519, None);
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    World { root, upper, lower, stranger, key, attributes: attributes() }
+}
+
+/// How one leaf differs from the one that was asked for.
+struct Leaf {
+    attributes: Attributes,
+    spki: Vec<u8>,
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl World {
+    fn leaf(&self, issuer: &Authority, change: impl FnOnce(&mut Leaf)) -> Vec<u8> {
+        let mut leaf = Leaf {
+            attributes: self.attributes.clone(),
+            spki: self.key.spki_der().to_vec(),
+            from: now(),
+            to: now() + SignedDuration::from_hours(24),
+        };
+        change(&mut leaf);
+        let mut extensions = usages(&leaf.attributes.usages, leaf.attributes.is_ca);
+        if !leaf.attributes.sans.is_empty() {
+            extensions.push(subject_alt_names(&leaf.attributes.sans, false).unwrap());
+        }
+        extensions.push(basic_constraints(leaf.attributes.is_ca));
+        extensions.push(certificate::subject_key_id(&[7; 20]));
+        let template = Template {
+            serial: &[0, 0xab, 0x01],
+            issuer: &issuer.name,
+            not_before: leaf.from,
+            not_after: leaf.to,
+            subject: &name::encode(&leaf.attributes.subject).unwrap(),
+            spki: &leaf.spki,
+            extensions: &extensions,
+        };
+        template.sign(&issuer.key).unwrap()
+    }
+
+    fn check(&self, chain: &[&[u8]], ca: Option<&[&[u8]]>) -> Result<VerifiedChain, VerifyError> {
+        let chain = pem::certificates(chain.iter().copied());
+        let ca = ca.map(|ca| pem::certificates(ca.iter().copied()));
+        verify(&SignedChain { chain, ca, remark: None }, self.key.spki_der(), &self.attributes, now())
+    }
+
+    fn check_leaf(&self, change: impl FnOnce(&mut Leaf)) -> Result<VerifiedChain, VerifyError> {
+        self.check(&[&self.leaf(&self.root, change)], Some(&[&self.root.der]))
+    }
+}

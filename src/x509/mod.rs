@@ -1,0 +1,21 @@
+//! The wire formats beneath `issue`, `signer` and `delivery`: DER, PEM, names, extensions, certificates, keys.
+//!
+//! Nothing here decides anything: what a volume asks for comes in as [`crate::attributes`], what is acceptable is
+//! judged in [`crate::issue`]. Reading is x509-parser's work. Writing is done here, byte by byte, because a request
+//! has to carry a subject exactly as asked (attribute types that repeat, an order that is kept), and because a
+//! library's buffers of key bytes would not be zeroized.
+
+pub(crate) mod asn1;
+pub(crate) mod certificate;
+pub(crate) mod extensions;
+pub(crate) mod key;
+pub(crate) mod name;
+pub(crate) mod pem;
+pub(crate) mod signature;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use extensions::ExtensionError;
+pub use key::{KeyError, PrivateKey};
+pub use name::{NameError, parse_rfc4514};
+pub use pem::PemError;

@@ -1,0 +1,99 @@
+//! Checking signatures on certificates and requests.
+
+use aws_lc_rs::signature::{self as aws, UnparsedPublicKey, VerificationAlgorithm};
+use thiserror::Error;
+use x509_parser::asn1_rs::BitString;
+use x509_parser::oid_registry as oid;
+use x509_parser::signature_algorithm::RsaSsaPssParams;
+use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
+
+/// Why a signature is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum SignatureError {
+    /// SHA-1, DSA, small RSA keys, other curves.
+    #[error("it is signed with an algorithm that is not accepted ({0})")]
+    Unsupported(String),
+    /// The signature is not one by this key over this message.
+    #[error("the signature does not verify")]
+    Wrong,
+}
+
+/// Whether `signature` is one over `message` by the holder of `key`.
+///
+/// x509-parser's own check knows neither P-521 nor ECDSA with SHA-512.
+pub(crate) fn verify(
+    key: &SubjectPublicKeyInfo<'_>,
+    algorithm: &AlgorithmIdentifier<'_>,
+    signature: &BitString<'_>,
+    message: &[u8],
+) -> Result<(), SignatureError> {
+    let accepted = accepted_algorithm(key, algorithm)
+        .ok_or_else(|| SignatureError::Unsupported(algorithm.algorithm.to_id_string()))?;
+    if signature.unused_bits != 0 {
+        return Err(SignatureError::Wrong);
+    }
+    UnparsedPublicKey::new(accepted, &key.subject_public_key.data)
+        .verify(message, &signature.data)
+        .map_err(|_| SignatureError::Wrong)
+}
+
+fn accepted_algorithm(
+    key: &SubjectPublicKeyInfo<'_>,
+    algorithm: &AlgorithmIdentifier<'_>,
+) -> Option<&'static dyn VerificationAlgorithm> {
+    let signed_with = &algorithm.algorithm;
+    if key.algorithm.algorithm == oid::OID_PKCS1_RSAENCRYPTION {
+        if *signed_with == oid::OID_PKCS1_SHA256WITHRSA {
+            Some(&aws::RSA_PKCS1_2048_8192_SHA256)
+        } else if *signed_with == oid::OID_PKCS1_SHA384WITHRSA {
+            Some(&aws::RSA_PKCS1_2048_8192_SHA384)
+        } else if *signed_with == oid::OID_PKCS1_SHA512WITHRSA {
+            Some(&aws::RSA_PKCS1_2048_8192_SHA512)
+        } else if *signed_with == oid::OID_PKCS1_RSASSAPSS {
+            pss(algorithm)
+        } else {
+            None
+        }
+    } else if key.algorithm.algorithm == oid::OID_KEY_TYPE_EC_PUBLIC_KEY {
+        ecdsa(key, algorithm)
+    } else if key.algorithm.algorithm == oid::OID_SIG_ED25519 && *signed_with == oid::OID_SIG_ED25519 {
+        Some(&aws::ED25519)
+    } else {
+        None
+    }
+}
+
+fn pss(algorithm: &AlgorithmIdentifier<'_>) -> Option<&'static dyn VerificationAlgorithm> {
+    let parameters = RsaSsaPssParams::try_from(algorithm.parameters.as_ref()?).ok()?;
+    let hash = parameters.hash_algorithm_oid();
+    if *hash == oid::OID_NIST_HASH_SHA256 {
+        Some(&aws::RSA_PSS_2048_8192_SHA256)
+    } else if *hash == oid::OID_NIST_HASH_SHA384 {
+        Some(&aws::RSA_PSS_2048_8192_SHA384)
+    } else if *hash == oid::OID_NIST_HASH_SHA512 {
+        Some(&aws::RSA_PSS_2048_8192_SHA512)
+    } else {
+        None
+    }
+}
+
+fn ecdsa(
+    key: &SubjectPublicKeyInfo<'_>,
+    algorithm: &AlgorithmIdentifier<'_>,
+) -> Option<&'static dyn VerificationAlgorithm> {
+    let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
+    let column =
+        [oid::OID_SIG_ECDSA_WITH_SHA256, oid::OID_SIG_ECDSA_WITH_SHA384, oid::OID_SIG_ECDSA_WITH_SHA512]
+            .iter()
+            .position(|hash| *hash == algorithm.algorithm)?;
+    let row: [&'static dyn VerificationAlgorithm; 3] = if curve == oid::OID_EC_P256 {
+        [&aws::ECDSA_P256_SHA256_ASN1, &aws::ECDSA_P256_SHA384_ASN1, &aws::ECDSA_P256_SHA512_ASN1]
+    } else if curve == oid::OID_NIST_EC_P384 {
+        [&aws::ECDSA_P384_SHA256_ASN1, &aws::ECDSA_P384_SHA384_ASN1, &aws::ECDSA_P384_SHA512_ASN1]
+    } else if curve == oid::OID_NIST_EC_P521 {
+        [&aws::ECDSA_P521_SHA256_ASN1, &aws::ECDSA_P521_SHA384_ASN1, &aws::ECDSA_P521_SHA512_ASN1]
+    } else {
+        return None;
+    };
+    Some(row[column])
+}

@@ -1,0 +1,98 @@
+//! What the tests of several rooms share: openssl as the judge, attributes to start from, a clock that stands still.
+
+use crate::attributes::{
+    Attributes, Dialect, Files, KeyAlgorithm, KeyEncoding, KeySpec, SignerKind, Subject, SubjectAltNames,
+    SubjectFields, Usage,
+};
+use crate::clock::Clock;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+pub(crate) const ALL_ALGORITHMS: [KeyAlgorithm; 7] = [
+    KeyAlgorithm::Rsa2048,
+    KeyAlgorithm::Rsa3072,
+    KeyAlgorithm::Rsa4096,
+    KeyAlgorithm::EcdsaP256,
+    KeyAlgorithm::EcdsaP384,
+    KeyAlgorithm::EcdsaP521,
+    KeyAlgorithm::Ed25519,
+];
+
+/// Runs a program and gives its output and whether it succeeded.
+pub(crate) fn run(program: &str, arguments: &[&str], input: &[u8]) -> (bool, String, Vec<u8>) {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    // A program that does not read its input closes it: that is not ours to judge.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned(), output.stdout)
+}
+
+/// Runs openssl, which must succeed.
+pub(crate) fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let (success, errors, output) = run("openssl", arguments, input);
+    assert!(success, "openssl {arguments:?}: {errors}{}", String::from_utf8_lossy(&output));
+    output
+}
+
+/// Runs openssl, which must succeed, and gives its output as text.
+pub(crate) fn openssl_text(arguments: &[&str], input: &[u8]) -> String {
+    String::from_utf8(openssl(arguments, input)).unwrap()
+}
+
+/// The `SubjectPublicKeyInfo` that openssl sees in a PEM private key.
+pub(crate) fn openssl_public_key(pem: &[u8]) -> Vec<u8> {
+    openssl(&["pkey", "-pubout", "-outform", "DER"], pem)
+}
+
+/// A volume that asks for little.
+pub(crate) fn attributes() -> Attributes {
+    Attributes {
+        dialect: Dialect::Certlet,
+        signer: SignerKind::Local,
+        issuer: None,
+        subject: Subject::Fields(SubjectFields { common_name: Some("web".into()), ..Default::default() }),
+        sans: SubjectAltNames {
+            dns_names: vec!["web.shop.svc".into()],
+            uris: vec!["spiffe://example.org/ns/shop/sa/web".into()],
+            ip_addresses: vec!["10.1.2.3".parse().unwrap(), "2001:db8::7".parse().unwrap()],
+        },
+        duration: Duration::from_hours(24),
+        is_ca: false,
+        usages: vec![Usage::DigitalSignature, Usage::KeyEncipherment],
+        key: KeySpec { algorithm: KeyAlgorithm::EcdsaP256, encoding: KeyEncoding::Pkcs8, reuse: false },
+        files: Files {
+            certificate: "tls.crt".into(),
+            private_key: "tls.key".into(),
+            ca: "ca.crt".into(),
+            combined: None,
+            pkcs12: None,
+        },
+        fs_group: None,
+        renew_before: None,
+        annotations: BTreeMap::new(),
+        pca: None,
+    }
+}
+
+/// A clock that stands still.
+pub(crate) struct Stopped(pub(crate) Timestamp);
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn wait_until(&self, _deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
