@@ -1,0 +1,225 @@
+//! Why the store could not do something, and what a person can do about it.
+
+use super::RecordError;
+use nix::errno::Errno;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why the store could not do something. Nothing is half done when one of these comes back.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The tmpfs has no room left.
+    #[error("the store has no {resource} left to {operation} {}: raise {}", path.display(), resource.flag())]
+    Full {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What ran out.
+        resource: Resource,
+    },
+    /// The file system is read-only.
+    #[error("cannot {operation} {}: the file system is read-only; it must be writable for the driver", path.display())]
+    ReadOnly {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+    },
+    /// A directory the store relies on is not there.
+    #[error(
+        "cannot {operation} {}: it has vanished; something outside the driver removed or unmounted it, \
+         and a restart of the driver sets the store up again", path.display()
+    )]
+    Vanished {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+    },
+    /// The kernel refused for want of privileges.
+    #[error(
+        "not permitted to {operation} {}: the driver must be root with CAP_SYS_ADMIN (a privileged container)",
+        path.display()
+    )]
+    NotPermitted {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+    },
+    /// Any other error of the operating system.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A limit of the store that cannot be.
+    #[error("{flag} is 0, which tmpfs takes for no limit at all: give a positive number")]
+    Limit {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// The data root is a file.
+    #[error("--data-root {} is not a directory: name a directory, or a path where one can be made", root.display())]
+    RootNotADirectory {
+        /// The data root.
+        root: PathBuf,
+    },
+    /// Something that is not ours is mounted at the data root.
+    #[error(
+        "{found} is mounted at --data-root {}, and it is not the driver's own tmpfs: unmount it or choose another \
+         directory", root.display()
+    )]
+    RootOccupied {
+        /// The data root.
+        root: PathBuf,
+        /// What is mounted there.
+        found: String,
+    },
+    /// Another process has the store open.
+    #[error("another certlet process has the store at {} open: only one may run per data root", root.display())]
+    InUse {
+        /// The data root.
+        root: PathBuf,
+    },
+    /// A target that the store must not touch.
+    #[error("target path {} {problem}: give the absolute path that the kubelet made for this volume", target.display())]
+    Target {
+        /// The target path.
+        target: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The target's parent directory is missing.
+    #[error(
+        "the parent directory of target path {} does not exist: the kubelet makes it, and the driver must see the \
+         kubelet's pods directory under the same path", target.display()
+    )]
+    MissingParent {
+        /// The target path.
+        target: PathBuf,
+    },
+    /// The target exists and is not a directory.
+    #[error("target path {} exists and is not a directory: remove it", target.display())]
+    TargetNotADirectory {
+        /// The target path.
+        target: PathBuf,
+    },
+    /// The target is a plain directory with something in it.
+    #[error("target path {} is a directory that is not empty: move its contents away, the driver deletes none",
+        target.display())]
+    TargetNotEmpty {
+        /// The target path.
+        target: PathBuf,
+    },
+    /// Something else is mounted at the target.
+    #[error("something that is not this volume is mounted at target path {}: unmount it", target.display())]
+    TargetOccupied {
+        /// The target path.
+        target: PathBuf,
+    },
+    /// The kernel's limit on mounts is reached.
+    #[error("cannot mount at target path {}: this node is at its limit of mounts; raise sysctl fs.mount-max",
+        target.display())]
+    MountLimit {
+        /// The target path.
+        target: PathBuf,
+    },
+    /// A delivered file whose name is not a plain one.
+    #[error("file name {name:?} {problem}")]
+    FileName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The key could not be given to the pod's group.
+    #[error("cannot give {} to group {group}: {source}; fs-group must be a group number this node can use",
+        path.display())]
+    Group {
+        /// The file.
+        path: PathBuf,
+        /// The group.
+        group: u32,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A record that cannot be read or written.
+    #[error("the record {}: {source}", path.display())]
+    Record {
+        /// The record's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RecordError,
+    },
+}
+
+/// What a tmpfs can run out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Bytes, limited by `--store-size`.
+    Space,
+    /// Files and directories, limited by `--store-inodes`.
+    Inodes,
+}
+
+impl Resource {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Space => "--store-size",
+            Self::Inodes => "--store-inodes",
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Space => "space",
+            Self::Inodes => "inodes",
+        })
+    }
+}
+
+/// Turns the operating system's answer into a [`StoreError`] that says what was tried, and on what.
+pub(super) trait Attempt<T> {
+    fn attempt(self, operation: &'static str, path: &Path) -> Result<T, StoreError>;
+}
+
+impl<T> Attempt<T> for io::Result<T> {
+    fn attempt(self, operation: &'static str, path: &Path) -> Result<T, StoreError> {
+        self.map_err(|source| classify(operation, path.to_owned(), source))
+    }
+}
+
+impl<T> Attempt<T> for nix::Result<T> {
+    fn attempt(self, operation: &'static str, path: &Path) -> Result<T, StoreError> {
+        self.map_err(io::Error::from).attempt(operation, path)
+    }
+}
+
+fn classify(operation: &'static str, path: PathBuf, source: io::Error) -> StoreError {
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC) => StoreError::Full { operation, resource: exhausted(&path), path },
+        Some(Errno::EROFS) => StoreError::ReadOnly { operation, path },
+        Some(Errno::ENOENT) => StoreError::Vanished { operation, path },
+        Some(Errno::EPERM | Errno::EACCES) => StoreError::NotPermitted { operation, path },
+        _ => StoreError::Io { operation, path, source },
+    }
+}
+
+/// The kernel says ENOSPC for both; which one it was decides the flag to raise.
+fn exhausted(path: &Path) -> Resource {
+    let statistics = path.ancestors().find_map(|ancestor| nix::sys::statvfs::statvfs(ancestor).ok());
+    match statistics {
+        Some(statistics) if statistics.files() > 0 && statistics.files_free() == 0 => Resource::Inodes,
+        _ => Resource::Space,
+    }
+}

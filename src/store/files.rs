@@ -1,0 +1,105 @@
+//! The few file operations the store is made of. Modes are exact whatever the process's umask is.
+
+use super::error::{Attempt, StoreError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Makes a directory unless it is there, and sees to its mode: a umask, or a crash, may have come between. A mode that is
+/// right is left alone, since setting it again wakes whoever watches the directory.
+pub(super) fn ensure_dir(path: &Path, mode: u32) -> Result<(), StoreError> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        outcome => outcome.attempt("make the directory", path)?,
+    }
+    let found = fs::symlink_metadata(path).attempt("look at", path)?.permissions().mode();
+    if found & 0o7777 == mode { Ok(()) } else { set_mode(path, mode) }
+}
+
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), StoreError> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).attempt("set the mode of", path)
+}
+
+/// Makes a file that only its owner can use, from its first instant on. `create_new` is `O_CREAT|O_EXCL`, which neither
+/// follows a symlink nor takes over a file that somebody else made.
+pub(super) fn create(path: &Path, mode: u32, contents: &[u8]) -> Result<File, StoreError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .attempt("make the file", path)?;
+    file.write_all(contents).attempt("write to", path)?;
+    Ok(file)
+}
+
+/// Puts a whole new file (0600) in place of an old one, or leaves the old one. There is no fsync: the store is a tmpfs,
+/// which a kill -9 does not touch and a power cut takes whole.
+pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
+    let temporary = temporary(path);
+    remove_file(&temporary)?;
+    let written = create(&temporary, 0o600, contents)
+        .and_then(|_| fs::rename(&temporary, path).attempt("put in place", path));
+    if written.is_err() {
+        discard(remove_file(&temporary));
+    }
+    written
+}
+
+/// The name under which [`replace`] writes.
+pub(super) fn temporary(path: &Path) -> PathBuf {
+    path.with_added_extension("tmp")
+}
+
+/// Reads a whole file; `None` where there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    use std::io::Read;
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.attempt("open", path)?,
+    };
+    // Room for all of it at once: a buffer that grows leaves copies of a key behind.
+    let length = file.metadata().attempt("look at", path)?.len();
+    let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0)));
+    file.read_to_end(&mut contents).attempt("read", path)?;
+    Ok(Some(contents))
+}
+
+/// The names in a directory; none where there is no directory.
+pub(super) fn names(path: &Path) -> Result<Vec<std::ffi::OsString>, StoreError> {
+    match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>())
+            .attempt("list", path),
+    }
+}
+
+/// Removes a file; one that is not there is fine.
+pub(super) fn remove_file(path: &Path) -> Result<(), StoreError> {
+    absent_is_fine(fs::remove_file(path)).attempt("remove", path)
+}
+
+/// Removes whatever is at `path`, with all that is in it; nothing there is fine. Symlinks are not followed.
+pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(path),
+        removed => absent_is_fine(removed).attempt("remove", path),
+    }
+}
+
+/// For clearing up after a failure: a second failure must not hide the first, and the next sweep finds what is left.
+pub(super) fn discard(cleared: Result<(), StoreError>) {
+    if let Err(error) = cleared {
+        tracing::warn!(%error, "left for the next sweep");
+    }
+}
+
+fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}

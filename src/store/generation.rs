@@ -1,0 +1,169 @@
+//! The directory that a pod sees, and its atomic swap.
+//!
+//! ```text
+//! mount/
+//!   ..7/            the generation that is live: tls.crt, tls.key, ca.crt as plain files
+//!   ..data -> ..7
+//!   tls.crt -> ..data/tls.crt       and so for every name
+//! ```
+
+use super::error::{Attempt, StoreError};
+use super::files;
+use crate::delivery::DeliveredFile;
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, fchown, symlink};
+use std::path::{Path, PathBuf};
+
+/// The symlink whose rename is the swap. Envoy, Istio and other inotify watchers know it by this name.
+pub(super) const DATA: &str = "..data";
+/// The name it is made under.
+const DATA_NEXT: &str = "..data_tmp";
+
+/// Writes a new generation and swaps it in. On failure the old generation is live and nothing new is left.
+pub(super) fn write(mount: &Path, delivery: &[DeliveredFile], group: Option<u32>) -> Result<u64, StoreError> {
+    check_names(delivery)?;
+    let Swept { live, names: visible } = sweep(mount)?;
+    let next = live.map_or(1, |live| live.wrapping_add(1));
+    let wanted: BTreeSet<String> = delivery.iter().map(|file| file.name.clone()).collect();
+    let fresh: Vec<&String> = wanted.difference(&visible).collect();
+    if let Err(error) = stage(mount, next, delivery, group, &fresh).and_then(|()| swap(mount, next)) {
+        undo(mount, next, &fresh);
+        return Err(error);
+    }
+    for stale in visible.difference(&wanted) {
+        files::discard(files::remove_file(&mount.join(stale)));
+    }
+    if let Some(old) = live {
+        files::discard(files::remove_tree(&directory(mount, old)));
+    }
+    Ok(next)
+}
+
+/// The live generation's number.
+pub(super) fn live(mount: &Path) -> Result<Option<u64>, StoreError> {
+    let data = mount.join(DATA);
+    match fs::read_link(&data) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        linked => Ok(linked.attempt("read the link", &data)?.to_str().and_then(number)),
+    }
+}
+
+/// What a sweep left.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    /// The live generation.
+    pub(super) live: Option<u64>,
+    /// The names that lead into it.
+    pub(super) names: BTreeSet<String>,
+}
+
+/// Removes whatever a crash can have left, whichever step it came after: the next link, generations that are not live,
+/// names that lead nowhere.
+pub(super) fn sweep(mount: &Path) -> Result<Swept, StoreError> {
+    let live = live(mount)?;
+    let mut names = BTreeSet::new();
+    for name in files::names(mount)? {
+        let name = name.to_string_lossy().into_owned();
+        let keep = if name == DATA {
+            live.is_some()
+        } else if name.starts_with("..") {
+            live.is_some() && number(&name) == live
+        } else {
+            // Followed to its end: a name leads into the live generation, or it is a leftover.
+            mount.join(&name).is_file() && names.insert(name.clone())
+        };
+        if !keep {
+            files::remove_tree(&mount.join(&name))?;
+        }
+    }
+    Ok(Swept { live, names })
+}
+
+/// Everything up to the swap; none of it shows to a reader, since the names do not lead there yet. The directory stays
+/// closed to others while it is being filled.
+fn stage(
+    mount: &Path,
+    generation: u64,
+    delivery: &[DeliveredFile],
+    group: Option<u32>,
+    fresh: &[&String],
+) -> Result<(), StoreError> {
+    let directory = directory(mount, generation);
+    files::ensure_dir(&directory, 0o700)?;
+    for file in delivery {
+        write_file(&directory.join(&file.name), file, group)?;
+    }
+    files::set_mode(&directory, 0o755)?;
+    for name in fresh {
+        let link = mount.join(name);
+        symlink(Path::new(DATA).join(name), &link).attempt("make the link", &link)?;
+    }
+    Ok(())
+}
+
+/// The one instant at which a reader sees the new generation.
+fn swap(mount: &Path, generation: u64) -> Result<(), StoreError> {
+    let next = mount.join(DATA_NEXT);
+    symlink(format!("..{generation}"), &next).attempt("make the link", &next)?;
+    fs::rename(&next, mount.join(DATA)).attempt("swap in", &next)
+}
+
+fn undo(mount: &Path, generation: u64, fresh: &[&String]) {
+    files::discard(files::remove_file(&mount.join(DATA_NEXT)));
+    for name in fresh {
+        files::discard(files::remove_file(&mount.join(name)));
+    }
+    files::discard(files::remove_tree(&directory(mount, generation)));
+}
+
+/// A secret is its owner's alone from the first instant, and is opened to the group only once it is that group's.
+fn write_file(path: &Path, file: &DeliveredFile, group: Option<u32>) -> Result<(), StoreError> {
+    let written = files::create(path, 0o400, &file.contents)?;
+    let mode = match (file.secret, group) {
+        (false, _) => 0o444,
+        (true, None) => return Ok(()),
+        (true, Some(group)) => {
+            fchown(&written, None, Some(group)).map_err(|source| StoreError::Group {
+                path: path.to_owned(),
+                group,
+                source,
+            })?;
+            0o440
+        }
+    };
+    written.set_permissions(Permissions::from_mode(mode)).attempt("set the mode of", path)
+}
+
+fn directory(mount: &Path, generation: u64) -> PathBuf {
+    mount.join(format!("..{generation}"))
+}
+
+fn number(name: &str) -> Option<u64> {
+    name.strip_prefix("..")?.parse().ok()
+}
+
+fn check_names(delivery: &[DeliveredFile]) -> Result<(), StoreError> {
+    let mut seen = BTreeSet::new();
+    for DeliveredFile { name, .. } in delivery {
+        check_name(name)?;
+        if !seen.insert(name) {
+            return Err(StoreError::FileName { name: name.clone(), problem: "is given to two files" });
+        }
+    }
+    Ok(())
+}
+
+/// The layout's own names begin with two dots, so a file's may not.
+pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
+    let problem = match name {
+        "" => "is empty",
+        "." => "is the directory itself",
+        name if name.starts_with("..") => "begins with two dots",
+        name if name.contains(['/', '\0']) => "has a slash or a NUL in it",
+        name if name.len() > 255 => "is longer than 255 bytes",
+        _ => return Ok(()),
+    };
+    Err(StoreError::FileName { name: name.to_owned(), problem })
+}

@@ -1,0 +1,163 @@
+//! The record: all that a restart needs to know about a volume.
+
+use crate::attributes::{PodIdentity, VolumeId};
+use crate::issue::CertificateFacts;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// What the store keeps about one volume. It holds what the pod's author wrote, a keystore password among it, and so it
+/// is a 0600 file on the tmpfs and its `Debug` leaves the attributes' values out. It never holds a key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Which volume.
+    pub volume_id: VolumeId,
+    /// Where it is, or is to be, mounted.
+    pub target: PathBuf,
+    /// Whose it is.
+    pub pod: PodIdentity,
+    /// `volumeAttributes` as the pod's author wrote them.
+    pub attributes: BTreeMap<String, String>,
+    /// CSI's `volume_mount_group`, where the kubelet sent one.
+    #[serde(default)]
+    pub fs_group: Option<u32>,
+    /// The signer's name, for people to read.
+    pub signer: String,
+    /// Whether a publish has bound the volume at its target.
+    #[serde(default)]
+    pub published: bool,
+    /// The certificate that was written last.
+    #[serde(default)]
+    pub issued: Option<IssuedRecord>,
+    /// The failure that stands, if the last issuance failed.
+    #[serde(default)]
+    pub last_error: Option<LastError>,
+}
+
+/// The certificate that was written last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedRecord {
+    /// The certificate.
+    pub facts: CertificateFacts,
+    /// When it was issued, by our clock.
+    pub issued_at: Timestamp,
+    /// When its renewal is due.
+    pub renew_at: Timestamp,
+    /// The generation it was written as. Where [`Store::generation`](super::Store::generation) gives another, the
+    /// process died between writing the files and writing this, and the facts here are an older certificate's.
+    pub generation: u64,
+    /// What the signer remarked, for the pod's author.
+    #[serde(default)]
+    pub remark: Option<String>,
+}
+
+/// A failed issuance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// When.
+    pub at: Timestamp,
+    /// In words.
+    pub message: String,
+    /// How many failures there were in a row.
+    pub consecutive: u32,
+    /// The class of the failure: permanent, throttled, transient.
+    pub class: String,
+}
+
+impl Record {
+    /// The version of the format that this build writes, and the newest that it reads.
+    pub const VERSION: u32 = 1;
+
+    /// Reads a record. Fields it does not know are passed over, so that a newer build may add some.
+    pub fn parse(json: &[u8]) -> Result<Self, RecordError> {
+        let Versioned { version } = serde_json::from_slice(json).map_err(|error| unreadable(&error))?;
+        if version > Self::VERSION {
+            return Err(RecordError::FutureVersion { version });
+        }
+        if version == 0 {
+            return Err(RecordError::Unreadable { problem: "its version is 0".into() });
+        }
+        let Envelope { record, .. } = serde_json::from_slice(json).map_err(|error| unreadable(&error))?;
+        Ok(record)
+    }
+
+    /// The record as it is written.
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+        // Room for nearly every record, since a buffer that grows leaves copies of a keystore password behind.
+        let mut json = Zeroizing::new(Vec::with_capacity(16 * 1024));
+        serde_json::to_writer(&mut *json, &Envelope { version: Self::VERSION, record: self })
+            .map_err(|error| unreadable(&error))?;
+        Ok(json)
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("volume_id", &self.volume_id)
+            .field("target", &self.target)
+            .field("pod", &self.pod)
+            .field("attributes", &self.attributes.keys())
+            .field("fs_group", &self.fs_group)
+            .field("signer", &self.signer)
+            .field("published", &self.published)
+            .field("issued", &self.issued)
+            .field("last_error", &self.last_error)
+            .finish()
+    }
+}
+
+/// Why a volume has no record to go by.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// It is not there. No bind mount is made before the record is written, so nothing depends on this volume.
+    #[error("there is none: the volume was never finished")]
+    Missing,
+    /// It was set aside before; the volume may well be mounted.
+    #[error("there is none: it was set aside as {}", super::SET_ASIDE)]
+    SetAside,
+    /// It cannot be made sense of.
+    #[error("it cannot be read: {problem}")]
+    Unreadable {
+        /// What is wrong, without any of its contents.
+        problem: String,
+    },
+    /// A newer build wrote it.
+    #[error("it has version {version}, and this build knows versions up to {}", Record::VERSION)]
+    FutureVersion {
+        /// The version it has.
+        version: u32,
+    },
+    /// It belongs to another volume than the directory it lies in.
+    #[error("it is that of another volume, {volume}")]
+    Misplaced {
+        /// The volume it names.
+        volume: VolumeId,
+    },
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<R> {
+    version: u32,
+    record: R,
+}
+
+/// Where the JSON went wrong, but not serde's own words: they quote what they found, which may be a password.
+fn unreadable(error: &serde_json::Error) -> RecordError {
+    let kind = match error.classify() {
+        serde_json::error::Category::Io => "cannot be encoded",
+        serde_json::error::Category::Syntax => "not JSON",
+        serde_json::error::Category::Data => "a field is missing or of the wrong type",
+        serde_json::error::Category::Eof => "cut off",
+    };
+    RecordError::Unreadable { problem: format!("{kind} at line {} column {}", error.line(), error.column()) }
+}

@@ -1,0 +1,170 @@
+//! What a kill -9 leaves, made by hand: each test sets up the state after one step and lets the next call find it.
+
+use super::namespace::in_namespace;
+use super::{delivery, mount_dir, names, open, record, set, target, volume};
+use crate::signer::Progress;
+use crate::store::{RecordError, Store};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+/// Sets up leftovers in a live volume, then looks whether the next open has cleared them, and, in a second volume,
+/// whether the next write has.
+fn clears(scratch: &Path, leave: impl Fn(&Path)) {
+    let whole = |generation: &str| set(&[generation, "..data", "tls.crt", "tls.key", "ca.crt"]);
+    let live_before = |id: &str, store: &Store| {
+        store.write_bundle(&volume(id), &delivery("live"), None).unwrap();
+        leave(&mount_dir(scratch, id));
+    };
+    let store = open(scratch);
+    live_before("opened", &store);
+    drop(store);
+    let store = open(scratch);
+    assert_eq!(names(&mount_dir(scratch, "opened")), whole("..1"));
+    assert_eq!(&**store.read_file(&volume("opened"), "tls.key").unwrap().unwrap(), b"live");
+
+    live_before("written", &store);
+    assert_eq!(store.write_bundle(&volume("written"), &delivery("next"), None).unwrap(), 2);
+    assert_eq!(names(&mount_dir(scratch, "written")), whole("..2"));
+    assert_eq!(&**store.read_file(&volume("written"), "tls.key").unwrap().unwrap(), b"next");
+}
+
+#[test]
+fn a_generation_that_was_being_filled_is_cleared() {
+    in_namespace(|scratch| {
+        clears(scratch, |mount| {
+            fs::create_dir(mount.join("..2")).unwrap();
+            fs::write(mount.join("..2/tls.key"), "half a k").unwrap();
+        });
+    });
+}
+
+#[test]
+fn names_that_lead_nowhere_are_cleared() {
+    in_namespace(|scratch| {
+        clears(scratch, |mount| {
+            fs::create_dir(mount.join("..2")).unwrap();
+            fs::write(mount.join("..2/new.pem"), "new").unwrap();
+            symlink("..data/new.pem", mount.join("new.pem")).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_data_link_that_was_not_swapped_in_is_cleared() {
+    in_namespace(|scratch| {
+        clears(scratch, |mount| {
+            fs::create_dir(mount.join("..2")).unwrap();
+            symlink("..2", mount.join("..data_tmp")).unwrap();
+        });
+    });
+}
+
+#[test]
+fn an_old_generation_and_stale_names_after_the_swap_are_cleared() {
+    in_namespace(|scratch| {
+        clears(scratch, |mount| {
+            fs::create_dir(mount.join("..0")).unwrap();
+            fs::write(mount.join("..0/old.pem"), "old").unwrap();
+            symlink("..data/old.pem", mount.join("old.pem")).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_first_bundle_that_was_not_swapped_in_leaves_nothing() {
+    in_namespace(|scratch| {
+        drop(open(scratch));
+        let mount = mount_dir(scratch, "v");
+        fs::create_dir_all(mount.join("..1")).unwrap();
+        fs::write(mount.join("..1/tls.key"), "key").unwrap();
+        symlink("..data/tls.key", mount.join("tls.key")).unwrap();
+        symlink("..1", mount.join("..data_tmp")).unwrap();
+        let store = open(scratch);
+        assert!(names(&mount).is_empty());
+        assert_eq!(store.list().unwrap()[0].record, Err(RecordError::Missing));
+        assert_eq!(store.write_bundle(&volume("v"), &delivery("one"), None).unwrap(), 1);
+    });
+}
+
+#[test]
+fn files_without_their_record_show_in_the_generation_number() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        store.write_bundle(&volume("v"), &delivery("one"), None).unwrap();
+        store.write_record(&record("v", &target(scratch, "pod"))).unwrap();
+        store.write_bundle(&volume("v"), &delivery("two"), None).unwrap();
+        drop(store);
+        assert_eq!(open(scratch).generation(&volume("v")).unwrap(), Some(2));
+    });
+}
+
+#[test]
+fn a_record_that_was_being_written_leaves_the_old_one() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        let old = record("v", &target(scratch, "pod"));
+        store.write_record(&old).unwrap();
+        drop(store);
+        let dir = scratch.join("data/volumes/v");
+        fs::write(dir.join("record.json.tmp"), "{\"version\":").unwrap();
+        let store = open(scratch);
+        assert_eq!(names(&dir), set(&["record.json"]));
+        assert_eq!(store.read_record(&volume("v")).unwrap(), Some(old.clone()));
+        fs::write(dir.join("record.json.tmp"), "{\"version\":").unwrap();
+        store.write_record(&old).unwrap();
+        assert_eq!(names(&dir), set(&["record.json"]));
+    });
+}
+
+#[test]
+fn a_volume_that_was_being_removed_is_gone_after_the_restart() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        store.write_bundle(&volume("v"), &delivery("one"), None).unwrap();
+        drop(store);
+        let volumes = scratch.join("data/volumes");
+        fs::rename(volumes.join("v"), volumes.join(".trash-v")).unwrap();
+        fs::remove_file(volumes.join(".trash-v/mount/..data")).unwrap();
+        let store = open(scratch);
+        assert!(names(&volumes).is_empty());
+        // Within one process: a removal that failed halfway, of a volume that came back.
+        fs::create_dir_all(volumes.join(".trash-v/mount")).unwrap();
+        store.write_bundle(&volume("v"), &delivery("one"), None).unwrap();
+        store.remove(&volume("v")).unwrap();
+        assert!(names(&volumes).is_empty());
+    });
+}
+
+#[test]
+fn a_pending_request_is_there_whole_or_not_at_all() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        store.write_record(&record("v", &target(scratch, "pod"))).unwrap();
+        let slot = store.pending(&volume("v"));
+        assert!(slot.load_request().unwrap().is_none() && slot.load().is_none());
+        assert!(slot.save("too early").is_err());
+        slot.save_request(b"key 1", b"csr 1").unwrap();
+        slot.save("request-1").unwrap();
+        slot.save("request-2").unwrap();
+        let dir = scratch.join("data/volumes/v");
+        assert_eq!(super::mode(&dir.join("pending/key.pem")), 0o600);
+        for leftover in ["pending.tmp", "pending.old"] {
+            fs::create_dir(dir.join(leftover)).unwrap();
+            fs::write(dir.join(leftover).join("key.pem"), "half").unwrap();
+        }
+        drop(store);
+
+        let store = open(scratch);
+        assert_eq!(names(&dir), set(&["record.json", "pending"]));
+        let slot = store.pending(&volume("v"));
+        let kept = slot.load_request().unwrap().unwrap();
+        assert_eq!((&**kept.key_pem, &*kept.csr_der), (&b"key 1"[..], &b"csr 1"[..]));
+        assert_eq!(slot.load().as_deref(), Some("request-2"));
+        slot.save_request(b"key 2", b"csr 2").unwrap();
+        assert_eq!(slot.load(), None, "a note outlived its request");
+        slot.clear().unwrap();
+        slot.clear().unwrap();
+        assert_eq!(names(&dir), set(&["record.json"]));
+    });
+}

@@ -1,0 +1,150 @@
+use super::namespace::in_namespace;
+use super::{MIB, delivery, open, options, target, volume};
+use crate::store::{Store, StoreError, StoreOptions};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn the_store_is_a_limited_and_hardened_tmpfs() {
+    in_namespace(|scratch| {
+        let (_store, opened) = Store::open(&options(scratch)).unwrap();
+        assert!(!opened.adopted);
+        let root = scratch.join("data");
+        let statistics = statvfs(&root).unwrap();
+        assert_eq!(
+            (statistics.blocks() * statistics.fragment_size(), statistics.files()),
+            (16 * MIB, 10_000)
+        );
+        let hardened = FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC;
+        assert!(statistics.flags().contains(hardened));
+        // Whether the kernel takes noswap is its business; that we say what it did is ours.
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = table.lines().find(|line| line.split(' ').nth(4) == root.to_str()).unwrap();
+        assert_eq!(line.ends_with(",noswap") || line.contains(",noswap,"), opened.noswap, "{line}");
+        assert_eq!(opened.warnings.is_empty(), opened.noswap, "{:?}", opened.warnings);
+    });
+}
+
+#[test]
+fn a_restart_adopts_the_store_and_every_mount() {
+    in_namespace(|scratch| {
+        let (id, target) = (volume("v"), target(scratch, "pod"));
+        let (store, first) = Store::open(&options(scratch)).unwrap();
+        store.write_bundle(&id, &delivery("one"), None).unwrap();
+        store.bind(&id, &target).unwrap();
+        drop(store);
+        let (store, second) = Store::open(&options(scratch)).unwrap();
+        assert!(second.adopted);
+        assert_eq!((second.noswap, second.warnings), (first.noswap, first.warnings));
+        assert!(store.is_bound(&id, &target).unwrap());
+        assert_eq!(store.write_bundle(&id, &delivery("two"), None).unwrap(), 2);
+        assert_eq!(fs::read_to_string(target.join("tls.crt")).unwrap(), "two");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert_eq!(mounts.matches(" - tmpfs certlet ").count(), 3, "the store, its view, one target");
+    });
+}
+
+#[test]
+fn a_restart_in_the_middle_of_making_the_view_finishes_it() {
+    in_namespace(|scratch| {
+        let view = scratch.join("data/view");
+        drop(open(scratch));
+        umount2(&view, MntFlags::MNT_DETACH).unwrap();
+        drop(open(scratch));
+        assert!(statvfs(&view).unwrap().flags().contains(FsFlags::ST_RDONLY));
+        let writable = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+        mount(None::<&str>, &view, None::<&str>, writable, None::<&str>).unwrap();
+        let store = open(scratch);
+        store.write_bundle(&volume("v"), &delivery("one"), None).unwrap();
+        let target = target(scratch, "pod");
+        store.bind(&volume("v"), &target).unwrap();
+        assert!(statvfs(&target).unwrap().flags().contains(FsFlags::ST_RDONLY | FsFlags::ST_NOEXEC));
+    });
+}
+
+#[test]
+fn new_limits_apply_to_an_adopted_store_unless_it_is_too_full() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        store.write_bundle(&volume("v"), &delivery(&"x".repeat(200 * 1024)), None).unwrap();
+        drop(store);
+        let larger = StoreOptions { size_bytes: 32 * MIB, inodes: 20_000, ..options(scratch) };
+        let (store, opened) = Store::open(&larger).unwrap();
+        assert_eq!(opened.warnings.is_empty(), opened.noswap, "{:?}", opened.warnings);
+        let usage = store.usage(&volume("v")).unwrap();
+        assert_eq!((usage.total_bytes, usage.total_inodes), (32 * MIB, 20_000));
+        drop(store);
+        let (store, opened) = Store::open(&StoreOptions { size_bytes: MIB / 8, ..larger }).unwrap();
+        assert!(
+            opened.warnings.iter().any(|warning| warning.contains("keeps its 33554432 bytes")),
+            "{opened:?}"
+        );
+        assert_eq!(store.usage(&volume("v")).unwrap().total_bytes, 32 * MIB);
+    });
+}
+
+#[test]
+fn two_processes_cannot_have_one_store_open() {
+    in_namespace(|scratch| {
+        let first = open(scratch);
+        assert!(matches!(Store::open(&options(scratch)), Err(StoreError::InUse { .. })));
+        drop(first);
+        open(scratch);
+    });
+}
+
+#[test]
+fn a_data_root_that_cannot_be_is_refused_in_plain_words() {
+    in_namespace(|scratch| {
+        let root = scratch.join("data");
+        fs::write(&root, "").unwrap();
+        assert!(matches!(Store::open(&options(scratch)), Err(StoreError::RootNotADirectory { .. })));
+        let below = StoreOptions { root: root.join("below"), ..options(scratch) };
+        assert!(matches!(Store::open(&below), Err(StoreError::RootNotADirectory { .. })));
+        fs::remove_file(&root).unwrap();
+        fs::create_dir(&root).unwrap();
+        mount(Some("theirs"), &root, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let error = Store::open(&options(scratch)).unwrap_err();
+        assert!(matches!(&error, StoreError::RootOccupied { found, .. } if found == "tmpfs"), "{error}");
+        assert!(fs::read_dir(&root).unwrap().next().is_none(), "somebody else's tmpfs was written to");
+        for (size_bytes, inodes) in [(0, 1), (1, 0)] {
+            let options = StoreOptions { root: root.clone(), size_bytes, inodes };
+            assert!(matches!(Store::open(&options), Err(StoreError::Limit { .. })));
+        }
+    });
+}
+
+#[test]
+fn a_read_only_file_system_is_named_as_such() {
+    in_namespace(|scratch| {
+        mount(Some("x"), scratch, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).unwrap();
+        let error = Store::open(&options(scratch)).unwrap_err();
+        assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_store_that_was_unmounted_underneath_is_an_error_and_nothing_reaches_the_disk() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        umount2(&scratch.join("data/view"), MntFlags::MNT_DETACH).unwrap();
+        umount2(&scratch.join("data"), MntFlags::MNT_DETACH).unwrap();
+        let error = store.write_bundle(&volume("v"), &delivery("one"), None).unwrap_err();
+        assert!(matches!(error, StoreError::Vanished { .. }), "{error}");
+        assert!(fs::read_dir(scratch.join("data")).unwrap().next().is_none());
+    });
+}
+
+#[test]
+fn a_relative_data_root_works() {
+    in_namespace(|scratch| {
+        std::env::set_current_dir(scratch).unwrap();
+        let relative = StoreOptions { root: "a/data".into(), ..options(scratch) };
+        let (store, _) = Store::open(&relative).unwrap();
+        std::env::set_current_dir(Path::new("/")).unwrap();
+        store.write_bundle(&volume("v"), &delivery("one"), None).unwrap();
+        assert!(scratch.join("a/data/volumes/v/mount/tls.crt").exists());
+    });
+}

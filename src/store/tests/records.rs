@@ -1,0 +1,148 @@
+use super::namespace::in_namespace;
+use super::{delivery, mode, open, record, target, volume};
+use crate::issue::CertificateFacts;
+use crate::store::{IssuedRecord, LastError, Record, RecordError, StoreError, read_volumes};
+use jiff::Timestamp;
+use std::fs;
+use std::path::Path;
+
+fn whole() -> Record {
+    let at: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+    Record {
+        issued: Some(IssuedRecord {
+            facts: CertificateFacts {
+                serial: "0a1b".into(),
+                subject: "CN=web".into(),
+                sans: vec!["DNS:web.sandbox".into()],
+                not_before: at,
+                not_after: at,
+            },
+            issued_at: at,
+            renew_at: at,
+            generation: 7,
+            remark: Some("cut to 7 days".into()),
+        }),
+        last_error: Some(LastError {
+            at,
+            message: "throttled".into(),
+            consecutive: 3,
+            class: "throttled".into(),
+        }),
+        ..record("v", Path::new("/var/lib/kubelet/pods/x/mount"))
+    }
+}
+
+#[test]
+fn a_record_comes_back_as_it_was_written() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        assert_eq!(store.read_record(&volume("v")).unwrap(), None);
+        store.write_record(&whole()).unwrap();
+        assert_eq!(store.read_record(&volume("v")).unwrap(), Some(whole()));
+        assert_eq!(mode(&scratch.join("data/volumes/v/record.json")), 0o600);
+    });
+}
+
+#[test]
+fn fields_from_the_future_are_passed_over_and_absent_ones_have_defaults() {
+    let mut json: serde_json::Value = serde_json::from_slice(&whole().encode().unwrap()).unwrap();
+    json["mood"] = "good".into();
+    json["record"]["colour"] = "green".into();
+    assert_eq!(Record::parse(json.to_string().as_bytes()).unwrap(), whole());
+    for absent in ["fs_group", "published", "issued", "last_error"] {
+        json["record"].as_object_mut().unwrap().remove(absent);
+    }
+    let read = Record::parse(json.to_string().as_bytes()).unwrap();
+    let expected = Record {
+        fs_group: None,
+        published: false,
+        ..record("v", Path::new("/var/lib/kubelet/pods/x/mount"))
+    };
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn a_record_of_a_newer_version_says_so_whatever_it_holds() {
+    let future = br#"{"version":2,"record":["all","different"]}"#;
+    assert_eq!(Record::parse(future), Err(RecordError::FutureVersion { version: 2 }));
+}
+
+#[test]
+fn a_record_cut_off_anywhere_is_unreadable_and_nothing_worse() {
+    let json = whole().encode().unwrap();
+    for length in 0..json.len() {
+        assert!(matches!(Record::parse(&json[..length]), Err(RecordError::Unreadable { .. })), "{length}");
+    }
+    for junk in
+        [&b"null"[..], b"[]", b"{}", b"\xff\xfe", br#"{"version":1}"#, br#"{"version":0,"record":{}}"#]
+    {
+        assert!(matches!(Record::parse(junk), Err(RecordError::Unreadable { .. })));
+    }
+}
+
+#[test]
+fn neither_debug_output_nor_errors_show_a_password() {
+    let debug = format!("{:?}", whole());
+    assert!(debug.contains("csi.certlet.io/pkcs12-password") && !debug.contains("hunter2"), "{debug}");
+    let json = String::from_utf8(whole().encode().unwrap().to_vec()).unwrap();
+    // serde's own message would quote the value that it did not expect.
+    let broken = json.replace(r#"{"csi.certlet.io/pkcs12-password":"hunter2"}"#, r#""hunter2""#);
+    assert_ne!(broken, json);
+    let error = Record::parse(broken.as_bytes()).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+}
+
+#[test]
+fn an_unreadable_record_is_set_aside_and_costs_that_volume_only() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        let (id, target) = (volume("broken"), target(scratch, "pod"));
+        store.write_bundle(&id, &delivery("one"), None).unwrap();
+        store.bind(&id, &target).unwrap();
+        store.write_record(&whole()).unwrap();
+        let json = scratch.join("data/volumes/broken/record.json");
+        fs::write(&json, "{").unwrap();
+        assert!(matches!(store.read_record(&id), Err(StoreError::Record { .. })));
+
+        let listed = store.list().unwrap();
+        assert_eq!(listed.len(), 2);
+        assert!(matches!(listed[0].record, Err(RecordError::Unreadable { .. })));
+        assert_eq!(listed[1].record, Ok(whole()));
+        for _ in 0..2 {
+            store.set_aside(&listed[0].dir).unwrap();
+            assert_eq!(store.list().unwrap()[0].record, Err(RecordError::SetAside));
+            assert_eq!(store.read_record(&id).unwrap(), None);
+            fs::write(&json, "{").unwrap();
+        }
+        assert_eq!(fs::read_to_string(target.join("tls.crt")).unwrap(), "one");
+        let anew = record("broken", &target);
+        store.write_record(&anew).unwrap();
+        assert_eq!(store.list().unwrap()[0].record, Ok(anew));
+        store.unbind(&target).unwrap();
+        store.remove_dir(&listed[0].dir).unwrap();
+        assert_eq!(store.list().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_record_in_another_volumes_directory_is_not_believed() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        store.write_record(&whole()).unwrap();
+        let volumes = scratch.join("data/volumes");
+        fs::rename(volumes.join("v"), volumes.join("w")).unwrap();
+        assert_eq!(store.list().unwrap()[0].record, Err(RecordError::Misplaced { volume: volume("v") }));
+    });
+}
+
+#[test]
+fn records_are_read_beside_a_driver_that_is_running() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        store.write_record(&whole()).unwrap();
+        let read = read_volumes(&scratch.join("data")).unwrap();
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0].record, Ok(whole()));
+        assert_eq!(store.list().unwrap().len(), 1);
+    });
+}

@@ -1,0 +1,56 @@
+//! How full the store is, and with what.
+
+use super::error::{Attempt, StoreError};
+use super::{Store, files};
+use crate::attributes::VolumeId;
+use nix::sys::statvfs::statvfs;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What a volume uses, and what the store, which all volumes share, has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in the volume's directory.
+    pub volume_bytes: u64,
+    /// Inodes in the volume's directory.
+    pub volume_inodes: u64,
+    /// Bytes the store can hold.
+    pub total_bytes: u64,
+    /// Bytes the store has left.
+    pub available_bytes: u64,
+    /// Inodes the store can hold.
+    pub total_inodes: u64,
+    /// Inodes the store has left.
+    pub available_inodes: u64,
+}
+
+impl Store {
+    /// What the volume uses and what the store has.
+    pub fn usage(&self, volume: &VolumeId) -> Result<Usage, StoreError> {
+        let (volume_bytes, volume_inodes) = measure(&self.dir_of(volume))?;
+        let store = statvfs(&self.root).attempt("look at", &self.root)?;
+        let page = store.fragment_size();
+        Ok(Usage {
+            volume_bytes,
+            volume_inodes,
+            total_bytes: store.blocks() * page,
+            available_bytes: store.blocks_available() * page,
+            total_inodes: store.files(),
+            available_inodes: store.files_available(),
+        })
+    }
+}
+
+/// Bytes and inodes of a directory, itself included.
+fn measure(directory: &Path) -> Result<(u64, u64), StoreError> {
+    // st_blocks counts in units of 512 bytes, whatever the file system's own are.
+    let mut sum = (fs::symlink_metadata(directory).attempt("look at", directory)?.blocks() * 512, 1);
+    for name in files::names(directory)? {
+        let path = directory.join(name);
+        let metadata = fs::symlink_metadata(&path).attempt("look at", &path)?;
+        let part = if metadata.is_dir() { measure(&path)? } else { (metadata.blocks() * 512, 1) };
+        sum = (sum.0 + part.0, sum.1 + part.1);
+    }
+    Ok(sum)
+}

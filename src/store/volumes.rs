@@ -1,0 +1,83 @@
+//! Which volume lies in which directory, and what its record says.
+
+use super::error::StoreError;
+use super::{RECORD, Record, RecordError, SET_ASIDE, VOLUMES, files};
+use crate::attributes::VolumeId;
+use sha2::{Digest, Sha256};
+use std::fmt::{self, Write};
+use std::path::Path;
+
+const HASHED: &str = "sha256-";
+
+/// A volume's directory in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VolumeDir(String);
+
+/// A volume found in the store.
+#[derive(Clone, Debug)]
+pub struct StoredVolume {
+    /// Its directory.
+    pub dir: VolumeDir,
+    /// Its record, or why there is none to go by.
+    pub record: Result<Record, RecordError>,
+}
+
+/// Every volume below a data root, ordered by directory, without opening the store: for `certlet status`, beside a
+/// driver that is running.
+pub fn read_volumes(root: &Path) -> Result<Vec<StoredVolume>, StoreError> {
+    let volumes = root.join(VOLUMES);
+    let mut dirs: Vec<VolumeDir> = files::names(&volumes)?
+        .into_iter()
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .map(VolumeDir)
+        .collect();
+    dirs.sort_unstable();
+    let read = |dir: VolumeDir| StoredVolume { record: read_record(&volumes.join(&dir.0), &dir), dir };
+    Ok(dirs.into_iter().map(read).collect())
+}
+
+impl VolumeDir {
+    /// The directory of a volume: named after it where the name is safe, after its hash otherwise. Identifiers that look
+    /// like a hash are hashed too, so that no two volumes share a directory.
+    pub fn of(volume: &VolumeId) -> Self {
+        let id = volume.as_str();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let safe = !id.is_empty() && id.len() <= 200 && id.bytes().all(plain);
+        if safe && !id.starts_with('.') && !id.starts_with(HASHED) {
+            return Self(id.to_owned());
+        }
+        let mut name = String::from(HASHED);
+        for byte in Sha256::digest(id.as_bytes()) {
+            // Writing to a String cannot fail.
+            let _ = write!(name, "{byte:02x}");
+        }
+        Self(name)
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VolumeDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(super) fn read_record(path: &Path, dir: &VolumeDir) -> Result<Record, RecordError> {
+    let json = match files::read(&path.join(RECORD)) {
+        Ok(Some(json)) => json,
+        Ok(None) if path.join(SET_ASIDE).exists() => return Err(RecordError::SetAside),
+        Ok(None) => return Err(RecordError::Missing),
+        Err(error) => return Err(RecordError::Unreadable { problem: error.to_string() }),
+    };
+    let record = Record::parse(&json)?;
+    if VolumeDir::of(&record.volume_id) == *dir {
+        Ok(record)
+    } else {
+        Err(RecordError::Misplaced { volume: record.volume_id })
+    }
+}
