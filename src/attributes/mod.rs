@@ -35,5 +35,10 @@ pub use types::{
     SignerKind, Subject, SubjectAltNames, SubjectFields, Usage,
 };
 
+/// A Go duration above zero: `1h30m`, `90s`; an error says what is wrong with it.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    values::go_duration::positive(text)
+}
+
 #[cfg(test)]
 mod tests;

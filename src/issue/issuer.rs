@@ -130,6 +130,17 @@ pub enum FailureClass {
     Transient,
 }
 
+impl FailureClass {
+    /// The word for it in metrics, logs and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Permanent => "permanent",
+            Self::Throttled { .. } => "throttled",
+            Self::Transient => "transient",
+        }
+    }
+}
+
 impl IssueError {
     /// How to go on after it.
     pub fn class(&self) -> FailureClass {

@@ -9,7 +9,6 @@ use crate::signer::SignedChain;
 use crate::x509::extensions::{self, Meaning};
 use crate::x509::name;
 use jiff::Timestamp;
-use std::fmt::Write;
 use std::net::IpAddr;
 use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::FromDer;
@@ -149,12 +148,8 @@ fn facts_of(leaf: &Certificate<'_>, names: &[String]) -> CertificateFacts {
     } else {
         serial
     };
-    let mut hex = String::new();
-    for byte in digits {
-        let _ = write!(hex, "{byte:02x}");
-    }
     CertificateFacts {
-        serial: hex,
+        serial: crate::x509::hex(digits),
         subject: name::to_rfc4514(leaf.x509.subject()),
         sans: names.to_vec(),
         not_before: leaf.not_before(),

@@ -161,6 +161,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether there is no room: more of it, or fewer volumes, would help.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::MountLimit { .. })
+    }
+}
+
 /// What a tmpfs can run out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {

@@ -1,10 +1,9 @@
 //! The record: all that a restart needs to know about a volume.
 
-use crate::attributes::{PodIdentity, VolumeId};
+use crate::attributes::{PodIdentity, RawAttributes, VolumeId};
 use crate::issue::CertificateFacts;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -21,15 +20,12 @@ pub struct Record {
     /// Whose it is.
     pub pod: PodIdentity,
     /// `volumeAttributes` as the pod's author wrote them.
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: RawAttributes,
     /// CSI's `volume_mount_group`, where the kubelet sent one.
     #[serde(default)]
     pub fs_group: Option<u32>,
     /// The signer's name, for people to read.
     pub signer: String,
-    /// Whether a publish has bound the volume at its target.
-    #[serde(default)]
-    pub published: bool,
     /// The certificate that was written last.
     #[serde(default)]
     pub issued: Option<IssuedRecord>,
@@ -101,10 +97,9 @@ impl fmt::Debug for Record {
             .field("volume_id", &self.volume_id)
             .field("target", &self.target)
             .field("pod", &self.pod)
-            .field("attributes", &self.attributes.keys())
+            .field("attributes", &self.attributes)
             .field("fs_group", &self.fs_group)
             .field("signer", &self.signer)
-            .field("published", &self.published)
             .field("issued", &self.issued)
             .field("last_error", &self.last_error)
             .finish()

@@ -4,7 +4,7 @@ use super::error::StoreError;
 use super::{RECORD, Record, RecordError, SET_ASIDE, VOLUMES, files};
 use crate::attributes::VolumeId;
 use sha2::{Digest, Sha256};
-use std::fmt::{self, Write};
+use std::fmt;
 use std::path::Path;
 
 const HASHED: &str = "sha256-";
@@ -47,12 +47,7 @@ impl VolumeDir {
         if safe && !id.starts_with('.') && !id.starts_with(HASHED) {
             return Self(id.to_owned());
         }
-        let mut name = String::from(HASHED);
-        for byte in Sha256::digest(id.as_bytes()) {
-            // Writing to a String cannot fail.
-            let _ = write!(name, "{byte:02x}");
-        }
-        Self(name)
+        Self(format!("{HASHED}{}", crate::x509::hex(&Sha256::digest(id.as_bytes()))))
     }
 
     /// Its name.

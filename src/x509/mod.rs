@@ -5,6 +5,8 @@
 //! has to carry a subject exactly as asked (attribute types that repeat, an order that is kept), and because a
 //! library's buffers of key bytes would not be zeroized.
 
+use std::fmt::Write;
+
 pub(crate) mod asn1;
 pub(crate) mod certificate;
 pub(crate) mod extensions;
@@ -14,6 +16,16 @@ pub(crate) mod pem;
 pub(crate) mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
+
+/// Lower-case hexadecimal, without separators.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
 
 pub use extensions::ExtensionError;
 pub use key::{KeyError, PrivateKey};

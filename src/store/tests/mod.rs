@@ -11,7 +11,7 @@ mod records;
 use super::{Record, Store, StoreOptions};
 use crate::attributes::{PodIdentity, VolumeId};
 use crate::delivery::DeliveredFile;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -50,10 +50,9 @@ fn record(id: &str, target: &Path) -> Record {
             uid: "6f8b".into(),
             service_account: "web".into(),
         },
-        attributes: BTreeMap::from([("csi.certlet.io/pkcs12-password".into(), "hunter2".into())]),
+        attributes: [("csi.certlet.io/pkcs12-password".into(), "hunter2".into())].into_iter().collect(),
         fs_group: Some(2000),
         signer: "local".into(),
-        published: true,
         issued: None,
         last_error: None,
     }

@@ -49,15 +49,11 @@ fn fields_from_the_future_are_passed_over_and_absent_ones_have_defaults() {
     json["mood"] = "good".into();
     json["record"]["colour"] = "green".into();
     assert_eq!(Record::parse(json.to_string().as_bytes()).unwrap(), whole());
-    for absent in ["fs_group", "published", "issued", "last_error"] {
+    for absent in ["fs_group", "issued", "last_error"] {
         json["record"].as_object_mut().unwrap().remove(absent);
     }
     let read = Record::parse(json.to_string().as_bytes()).unwrap();
-    let expected = Record {
-        fs_group: None,
-        published: false,
-        ..record("v", Path::new("/var/lib/kubelet/pods/x/mount"))
-    };
+    let expected = Record { fs_group: None, ..record("v", Path::new("/var/lib/kubelet/pods/x/mount")) };
     assert_eq!(read, expected);
 }
 

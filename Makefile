@@ -1,0 +1,61 @@
+# certlet's commands. `make` alone lists them.
+
+CARGO ?= cargo
+# Where tools that the checks need are installed once a machine.
+TOOLS ?= $(or $(CERTLET_TOOLS),$(HOME)/.cache/certlet/tools)
+export PATH := $(TOOLS)/bin:$(PATH)
+
+CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
+# Seconds that each fuzz target runs.
+FUZZ_SECONDS ?= 20
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test check fmt clippy deny docs docs-check fuzz bench clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## See it work: real driver, local signer, no cluster, no root
+	@$(CARGO) run --quiet --release --bin certlet -- demo
+
+build: ## Build the release binary
+	$(CARGO) build --release --bin certlet
+
+test: ## Unit and integration tests; no root and no cluster needed
+	$(CARGO) test
+
+check: fmt clippy deny docs-check ## Formatting, lints, licences and bans, documentation
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+deny: $(TOOLS)/bin/cargo-deny
+	scripts/deny
+
+docs: ## Write the generated pages of docs/
+	$(CARGO) run --quiet --bin certlet -- reference attributes > docs/attributes.md
+	$(CARGO) run --quiet --bin certlet -- reference cli > docs/cli.md
+
+docs-check:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
+	scripts/docs-check
+
+fuzz: $(TOOLS)/bin/cargo-fuzz ## Run each fuzz target for FUZZ_SECONDS (20)
+	scripts/fuzz $(FUZZ_SECONDS)
+
+bench: ## Measure the driver against its budgets
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) run --quiet --release --package certlet-bench
+
+clean: ## Remove what was built here
+	$(CARGO) clean
+
+$(TOOLS)/bin/cargo-deny:
+	CARGO_TARGET_DIR= $(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
+
+$(TOOLS)/bin/cargo-fuzz:
+	CARGO_TARGET_DIR= $(CARGO) install --quiet --locked --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ_VERSION)

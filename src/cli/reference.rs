@@ -1,0 +1,88 @@
+//! `certlet reference`: pages of the documentation that come from the code, so that they cannot differ from it.
+
+use super::Cli;
+use clap::{Arg, ArgAction, Args, Command, CommandFactory, ValueEnum};
+use std::fmt::Write;
+
+/// `certlet reference`
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ReferenceArgs {
+    /// Which page.
+    #[arg(value_enum)]
+    pub page: Page,
+}
+
+/// The generated pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Page {
+    /// docs/attributes.md
+    Attributes,
+    /// docs/cli.md
+    Cli,
+}
+
+impl ReferenceArgs {
+    /// The page, Markdown.
+    pub fn render(self) -> String {
+        match self.page {
+            Page::Attributes => crate::attributes::reference_markdown(),
+            Page::Cli => command_reference(),
+        }
+    }
+}
+
+/// The command line reference, Markdown, in the order and words of a manual page.
+pub fn command_reference() -> String {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut page = String::from(
+        "# The certlet command\n\nGenerated from the command line itself by `make docs`. Every flag is also an \
+         environment variable; the flag wins.\nA wrong value ends with exit code 2 and one line that says what is accepted.\n",
+    );
+    for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+        render(command, &mut page);
+    }
+    page
+}
+
+fn render(command: &Command, page: &mut String) {
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let usage = command.clone().render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage: ");
+    let name = command.get_name();
+    let _infallible = write!(page, "\n## certlet {name}\n\n{about}\n\n```text\n{usage}\n```\n");
+    for arg in command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
+        render_arg(arg, page);
+    }
+}
+
+fn render_arg(arg: &Arg, page: &mut String) {
+    let name =
+        arg.get_long().map_or_else(|| arg.get_id().as_str().to_uppercase(), |long| format!("--{long}"));
+    let takes_value = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
+    let value = arg
+        .get_value_names()
+        .and_then(|names| names.first())
+        .filter(|_| takes_value && arg.get_long().is_some());
+    let value = value.map_or_else(String::new, |value| format!(" {value}"));
+    let help = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
+    let _infallible = write!(page, "\n### `{name}{value}`\n\n{help}\n");
+    let mut facts = Vec::new();
+    if let Some(variable) = arg.get_env() {
+        facts.push(format!("Environment: `{}`.", variable.to_string_lossy()));
+    }
+    let accepted: Vec<String> =
+        arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
+    if takes_value && !accepted.is_empty() {
+        facts.push(format!("Accepted: {}.", accepted.join(", ")));
+    }
+    if takes_value && let [default] = arg.get_default_values() {
+        facts.push(format!("Default: `{}`.", default.to_string_lossy()));
+    }
+    if arg.is_required_set() {
+        facts.push("Required.".to_owned());
+    }
+    if !facts.is_empty() {
+        let _infallible = write!(page, "\n{}\n", facts.join(" "));
+    }
+}

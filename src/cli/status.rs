@@ -1,0 +1,148 @@
+//! `certlet status`: what the records say, for `kubectl exec`. No secret in it.
+
+use super::node::default_data_root;
+use crate::store::{Record, RecordError, StoreError, StoredVolume};
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// `certlet status`
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// The CSI driver's name, which tells where its store is.
+    #[arg(long, env = "CERTLET_DRIVER_NAME", default_value = "csi.certlet.io", value_parser = super::values::driver_name)]
+    pub driver_name: String,
+
+    /// The directory of the store [default: /var/lib/kubelet/plugins/DRIVER-NAME/data]
+    #[arg(long, env = "CERTLET_DATA_ROOT", value_name = "DIR")]
+    pub data_root: Option<PathBuf>,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One volume.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    namespace: String,
+    pod: String,
+    signer: String,
+    subject: String,
+    sans: Vec<String>,
+    issued_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    renews_at: Option<Timestamp>,
+    remark: Option<String>,
+    last_error: Option<String>,
+    volume: String,
+}
+
+impl StatusArgs {
+    /// The table or the JSON.
+    pub fn render(&self) -> Result<String, StoreError> {
+        let root = default_data_root(&self.driver_name, self.data_root.clone());
+        let stored = crate::store::read_volumes(&root)?;
+        let mut rows: Vec<Row> = stored.into_iter().filter_map(row).collect();
+        rows.sort_by(|a, b| (&a.namespace, &a.pod, &a.volume).cmp(&(&b.namespace, &b.pod, &b.volume)));
+        Ok(if self.json { json(&rows) } else { table(&rows, Timestamp::now()) })
+    }
+}
+
+fn row(stored: StoredVolume) -> Option<Row> {
+    match stored.record {
+        Ok(record) => Some(from_record(record)),
+        // A publish that has only just begun.
+        Err(RecordError::Missing) => None,
+        Err(error) => Some(Row {
+            namespace: String::new(),
+            pod: String::new(),
+            signer: String::new(),
+            subject: String::new(),
+            sans: Vec::new(),
+            issued_at: None,
+            expires_at: None,
+            renews_at: None,
+            remark: None,
+            last_error: Some(error.to_string()),
+            volume: stored.dir.to_string(),
+        }),
+    }
+}
+
+fn from_record(record: Record) -> Row {
+    let issued = record.issued;
+    let facts = issued.as_ref().map(|issued| issued.facts.clone());
+    Row {
+        namespace: record.pod.namespace,
+        pod: record.pod.name,
+        signer: record.signer,
+        subject: facts.as_ref().map(|facts| facts.subject.clone()).unwrap_or_default(),
+        sans: facts.as_ref().map(|facts| facts.sans.clone()).unwrap_or_default(),
+        issued_at: issued.as_ref().map(|issued| issued.issued_at),
+        expires_at: facts.map(|facts| facts.not_after),
+        renews_at: issued.as_ref().map(|issued| issued.renew_at),
+        remark: issued.and_then(|issued| issued.remark),
+        last_error: record.last_error.map(|last| {
+            format!("{} ({} in a row, last at {})", last.message, last.consecutive, seconds(last.at))
+        }),
+        volume: record.volume_id.to_string(),
+    }
+}
+
+fn json(rows: &[Row]) -> String {
+    let mut text =
+        serde_json::to_string_pretty(rows).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+    text.push('\n');
+    text
+}
+
+fn seconds(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn table(rows: &[Row], now: Timestamp) -> String {
+    if rows.is_empty() {
+        return "no volumes on this node\n".to_owned();
+    }
+    let header = ["NAMESPACE", "POD", "SIGNER", "NAME", "ISSUED", "EXPIRES", "RENEWS", "LAST ERROR"]
+        .map(str::to_owned);
+    let lines: Vec<[String; 8]> =
+        std::iter::once(header).chain(rows.iter().map(|row| line(row, now))).collect();
+    let widths: Vec<usize> = (0..8)
+        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in &lines {
+        let mut padded = String::new();
+        for (cell, width) in line.iter().zip(&widths) {
+            let _infallible = write!(padded, "{cell:width$}  ");
+        }
+        text.push_str(padded.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn line(row: &Row, now: Timestamp) -> [String; 8] {
+    let at = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), seconds);
+    let name = match (row.sans.as_slice(), row.subject.as_str()) {
+        ([], "") => "-".to_owned(),
+        ([], subject) => subject.to_owned(),
+        (sans, _) => sans.join(","),
+    };
+    let expired = row.expires_at.is_some_and(|expires| expires <= now);
+    let expiry = if expired { format!("{} EXPIRED", at(row.expires_at)) } else { at(row.expires_at) };
+    [
+        row.namespace.clone(),
+        row.pod.clone(),
+        row.signer.clone(),
+        name,
+        at(row.issued_at),
+        expiry,
+        at(row.renews_at),
+        row.last_error.clone().or_else(|| row.remark.clone()).unwrap_or_else(|| "-".to_owned()),
+    ]
+}

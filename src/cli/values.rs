@@ -1,0 +1,129 @@
+//! Values of flags: what is accepted, and what is said of the rest.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `unix:///path`, `unix:/path` or a plain path.
+pub(super) fn endpoint(value: &str) -> Result<PathBuf, String> {
+    let path = value.strip_prefix("unix://").or_else(|| value.strip_prefix("unix:")).unwrap_or(value);
+    if path.is_empty() || path.contains("://") {
+        return Err("accepted: a Unix socket, as unix:///path/csi.sock or /path/csi.sock".to_owned());
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// A Go duration, positive.
+pub(super) fn duration(value: &str) -> Result<Duration, String> {
+    crate::attributes::parse_duration(value)
+        .map_err(|fault| format!("{fault}; accepted: a Go duration above zero, such as 90s or 1h30m"))
+}
+
+/// Long enough for a rotation that a person can watch.
+pub(super) fn demo_duration(value: &str) -> Result<Duration, String> {
+    let duration = duration(value)?;
+    if duration < Duration::from_secs(5) {
+        return Err("accepted: 5s or more".to_owned());
+    }
+    Ok(duration)
+}
+
+/// Bytes, or a number with a binary (Ki, Mi, Gi) or decimal (k, M, G) suffix, as Kubernetes quantities have them.
+pub(super) fn size(value: &str) -> Result<u64, String> {
+    const SUFFIXES: [(&str, u64); 7] = [
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("k", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("", 1),
+    ];
+    let accepted = || "accepted: bytes, or a number with Ki, Mi, Gi, k, M or G, such as 64Mi".to_owned();
+    let (suffix, unit) = SUFFIXES.iter().find(|(suffix, _)| value.ends_with(suffix)).ok_or_else(accepted)?;
+    let count: u64 = value.strip_suffix(suffix).unwrap_or(value).parse().map_err(|_| accepted())?;
+    count.checked_mul(*unit).filter(|bytes| *bytes > 0).ok_or_else(accepted)
+}
+
+/// `host:port`, `:port` for every address, or nothing for no admin server.
+pub(super) fn bind_address(value: &str) -> Result<Bind, String> {
+    let accepted = "accepted: address:port, :port for every address, or 0 for no admin server";
+    if value == "0" {
+        return Ok(Bind(None));
+    }
+    match value.strip_prefix(':') {
+        Some(port) => {
+            let port = port.parse().map_err(|_| accepted.to_owned())?;
+            Ok(Bind(Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))))
+        }
+        None => value.parse().map(|address| Bind(Some(address))).map_err(|_| accepted.to_owned()),
+    }
+}
+
+/// Where the admin server listens, if at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Bind(pub Option<SocketAddr>);
+
+/// A CSI driver name: what a CSIDriver object may be called (a DNS subdomain of at most 63 bytes).
+pub(super) fn driver_name(value: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if value.len() <= 63 && value.split('.').all(label) {
+        Ok(value.to_owned())
+    } else {
+        Err("accepted: a DNS subdomain of at most 63 characters, such as csi.certlet.io".to_owned())
+    }
+}
+
+/// Something that is not empty: a node id, say.
+pub(super) fn not_empty(value: &str) -> Result<String, String> {
+    if value.trim().is_empty() {
+        Err("accepted: any text that is not empty".to_owned())
+    } else {
+        Ok(value.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_kubernetes_suffixes() {
+        assert_eq!(size("64Mi"), Ok(64 << 20));
+        assert_eq!(size("1G"), Ok(1_000_000_000));
+        assert_eq!(size("4096"), Ok(4096));
+        for odd in ["", "0", "-1", "1.5Mi", "Mi", "99999999999Gi", "64 Mi", "64MB"] {
+            assert!(size(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_unix_sockets() {
+        for good in ["unix:///run/csi.sock", "unix:/run/csi.sock", "/run/csi.sock"] {
+            assert_eq!(endpoint(good), Ok(PathBuf::from("/run/csi.sock")), "{good}");
+        }
+        for odd in ["", "unix://", "tcp://127.0.0.1:1"] {
+            assert!(endpoint(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_alone_means_every_address() {
+        assert_eq!(bind_address(":9402").unwrap().0.unwrap().to_string(), "[::]:9402");
+        assert!(bind_address("0").unwrap().0.is_none());
+        assert!(bind_address("localhost").is_err());
+    }
+
+    #[test]
+    fn driver_names_are_dns_subdomains() {
+        assert!(driver_name("csi.cert-manager.io").is_ok());
+        for odd in ["", "a..b", "-a", "a/b", "csi_certlet"] {
+            assert!(driver_name(odd).is_err(), "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! CSI's Identity service.
+
+use super::Driver;
+use crate::proto::csi::identity_server::Identity as IdentityService;
+use crate::proto::csi::{
+    GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
+    ProbeRequest, ProbeResponse,
+};
+use std::collections::HashMap;
+use tonic::{Request, Response, Status};
+
+pub(super) struct Identity {
+    pub(super) driver: Driver,
+}
+
+#[tonic::async_trait]
+impl IdentityService for Identity {
+    async fn get_plugin_info(
+        &self,
+        _request: Request<GetPluginInfoRequest>,
+    ) -> Result<Response<GetPluginInfoResponse>, Status> {
+        Ok(Response::new(GetPluginInfoResponse {
+            name: self.driver.name.clone(),
+            vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
+            manifest: HashMap::new(),
+        }))
+    }
+
+    /// None: there is no controller service and no topology.
+    async fn get_plugin_capabilities(
+        &self,
+        _request: Request<GetPluginCapabilitiesRequest>,
+    ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
+        Ok(Response::new(GetPluginCapabilitiesResponse::default()))
+    }
+
+    /// The socket only listens once the store is open and recovery is done: whoever gets here finds it ready.
+    async fn probe(&self, _request: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
+        Ok(Response::new(ProbeResponse { ready: Some(true) }))
+    }
+}

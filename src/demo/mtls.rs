@@ -1,0 +1,118 @@
+//! Two pods talk: TLS 1.3 with a certificate on both sides, from nothing but the files in their volumes.
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// What a demo's step can fail with: shown to a person, and nothing else.
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What one conversation showed.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    /// The SPIFFE ID in the client's certificate, as the server saw it.
+    pub client: String,
+    /// The SPIFFE ID in the server's certificate, as the client saw it.
+    pub server: String,
+    /// The protocol version and cipher suite.
+    pub protocol: String,
+    /// What the server answered.
+    pub answer: String,
+}
+
+/// The client in the volume at `client` greets the server in the volume at `server`, whose DNS name is `name`.
+pub(super) async fn converse(client: &Path, server: &Path, name: &str) -> Result<Conversation, Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(server)?));
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await?;
+        let mut stream = acceptor.accept(stream).await?;
+        let peer = spiffe_id(stream.get_ref().1.peer_certificates());
+        let mut greeting = [0_u8; 5];
+        stream.read_exact(&mut greeting).await?;
+        stream.write_all(format!("{} to you, {peer}", String::from_utf8_lossy(&greeting)).as_bytes()).await?;
+        stream.shutdown().await?;
+        Ok::<_, Failure>(peer)
+    });
+    let connector = TlsConnector::from(Arc::new(client_config(client)?));
+    let mut stream =
+        connector.connect(ServerName::try_from(name.to_owned())?, TcpStream::connect(address).await?).await?;
+    let server = spiffe_id(stream.get_ref().1.peer_certificates());
+    let version =
+        stream.get_ref().1.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default();
+    let suite = stream.get_ref().1.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+    stream.write_all(b"hello").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let client = serving.await??;
+    Ok(Conversation { client, server, protocol: format!("{version} {}", suite.unwrap_or_default()), answer })
+}
+
+fn server_config(volume: &Path) -> Result<ServerConfig, Failure> {
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots(volume)?)).build()?;
+    Ok(ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain(volume)?, key(volume)?)?)
+}
+
+fn client_config(volume: &Path) -> Result<ClientConfig, Failure> {
+    Ok(ClientConfig::builder()
+        .with_root_certificates(roots(volume)?)
+        .with_client_auth_cert(chain(volume)?, key(volume)?)?)
+}
+
+fn chain(volume: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    Ok(CertificateDer::pem_slice_iter(&fs::read(volume.join("tls.crt"))?).collect::<Result<_, _>>()?)
+}
+
+fn key(volume: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
+    Ok(PrivateKeyDer::from_pem_slice(&fs::read(volume.join("tls.key"))?)?)
+}
+
+fn roots(volume: &Path) -> Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(&fs::read(volume.join("ca.crt"))?) {
+        roots.add(root?)?;
+    }
+    Ok(roots)
+}
+
+/// The first URI name of the peer's leaf.
+fn spiffe_id(chain: Option<&[CertificateDer<'_>]>) -> String {
+    let parsed = chain.and_then(<[_]>::first).and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    let names = parsed.as_ref().and_then(|(_, leaf)| leaf.subject_alternative_name().ok().flatten());
+    let uri = names.and_then(|names| {
+        names.value.general_names.iter().find_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        })
+    });
+    uri.unwrap_or_else(|| "somebody without a SPIFFE ID".to_owned())
+}
+
+/// The leaf's serial number and end of validity, from the volume's files.
+pub fn leaf(volume: &Path) -> Result<Leaf, Failure> {
+    let chain = chain(volume)?;
+    let leaf = chain.first().ok_or("tls.crt holds no certificate")?;
+    let (_, leaf) = X509Certificate::from_der(leaf)?;
+    let serial = crate::x509::hex(leaf.raw_serial());
+    Ok(Leaf { serial, not_after: jiff::Timestamp::from_second(leaf.validity().not_after.timestamp())? })
+}
+
+/// What the demo shows of a leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// End of validity.
+    pub not_after: jiff::Timestamp,
+}

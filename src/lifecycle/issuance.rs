@@ -1,0 +1,241 @@
+//! What publish and renewal share: one issuance, from key to files, record and queue.
+
+use super::locks::Guard;
+use super::schedule::{self, Lifetime};
+use super::volume::Volume;
+use super::{LifecycleError, Shared};
+use crate::attributes::{Attributes, KeyEncoding, VolumeId};
+use crate::delivery;
+use crate::issue::{Bundle, IssueError, IssueRequest, PrivateKey};
+use crate::signer::{Progress, SignedVolume, Signer};
+use crate::store::{IssuedRecord, PendingRequest};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A bundle, and what its signer remarked.
+struct Issued {
+    bundle: Bundle,
+    remark: Option<String>,
+}
+
+/// A key and the request made with it.
+struct Prepared {
+    key: PrivateKey,
+    csr_der: Vec<u8>,
+}
+
+/// What an issuance is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    /// A publish, whose caller waits so long.
+    Publish {
+        /// None: as long as it takes.
+        patience: Option<Duration>,
+    },
+    /// A renewal, which waits as long as it takes.
+    Renewal,
+}
+
+impl Purpose {
+    /// The `purpose` label of the metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Publish { .. } => "publish",
+            Self::Renewal => "renewal",
+        }
+    }
+}
+
+impl Shared {
+    /// One issuance for a volume whose lock the caller holds: files written, record written, for a publish mounted, the
+    /// next renewal queued.
+    pub(super) async fn issue(
+        self: &Arc<Self>,
+        guard: &Guard,
+        id: &VolumeId,
+        volume: &Arc<Volume>,
+        purpose: Purpose,
+    ) -> Result<(), LifecycleError> {
+        let started = Instant::now();
+        let result = self.issue_and_deliver(guard, id, volume, purpose).await;
+        let signer = volume.attributes.signer;
+        self.metrics.issuance(
+            signer,
+            purpose.label(),
+            result.as_ref().err().map(LifecycleError::class),
+            started.elapsed(),
+        );
+        result?;
+        self.queue_renewal(id, volume);
+        self.tell_delivered(id, volume);
+        Ok(())
+    }
+
+    async fn issue_and_deliver(
+        self: &Arc<Self>,
+        guard: &Guard,
+        id: &VolumeId,
+        volume: &Arc<Volume>,
+        purpose: Purpose,
+    ) -> Result<(), LifecycleError> {
+        let signer = Arc::clone(self.issuer.signer(volume.attributes.signer)?);
+        let patience = match purpose {
+            Purpose::Publish { patience } => patience,
+            Purpose::Renewal => None,
+        };
+        let issued = tokio::select! {
+            biased;
+            () = guard.cancel().cancelled() => Err(LifecycleError::Cancelled { volume: id.clone() }),
+            result = self.sign(id, volume, &*signer) => result,
+            () = elapsed(patience) => Err(self.still_waiting(id, &*signer, patience.unwrap_or_default()).await),
+        }?;
+        self.deliver(id, volume, issued, matches!(purpose, Purpose::Publish { .. })).await
+    }
+
+    /// Key, request, signature, verification.
+    async fn sign(
+        self: &Arc<Self>,
+        id: &VolumeId,
+        volume: &Arc<Volume>,
+        signer: &dyn Signer,
+    ) -> Result<Issued, LifecycleError> {
+        let Prepared { key, csr_der } = self.prepare(id, volume, signer).await?;
+        let pending = self.store.pending(id);
+        let (pod, tokens) = (volume.look(|record| record.pod.clone()), volume.tokens());
+        let request = IssueRequest {
+            volume: id,
+            pod: &pod,
+            tokens: &tokens,
+            attributes: &volume.attributes,
+            key: &key,
+            csr_der: &csr_der,
+            progress: &pending,
+        };
+        let result = self.issuer.issue(request).await;
+        // An answer that does not verify will not verify next time either: the next attempt starts afresh.
+        if signer.is_slow() && matches!(result, Err(IssueError::Refused(_))) {
+            pending.clear()?;
+        }
+        let mut chain = result?;
+        let remark = chain.remark.take();
+        Ok(Issued { bundle: Bundle::new(key, chain), remark })
+    }
+
+    /// The key to certify, with its request: the pair that waits for a slow signer, the key in use where it is to be
+    /// kept, or a new one.
+    async fn prepare(
+        self: &Arc<Self>,
+        id: &VolumeId,
+        volume: &Arc<Volume>,
+        signer: &dyn Signer,
+    ) -> Result<Prepared, LifecycleError> {
+        let spec = volume.attributes.key;
+        let fits =
+            |pem: &[u8]| PrivateKey::from_pem(pem).ok().filter(|key| key.algorithm() == spec.algorithm);
+        let pending = self.store.pending(id);
+        if signer.is_slow()
+            && let Some(PendingRequest { key_pem, csr_der }) = pending.load_request()?
+            && let Some(key) = fits(&key_pem)
+        {
+            return Ok(Prepared { key, csr_der });
+        }
+        let in_use =
+            if spec.reuse { self.store.read_file(id, &volume.attributes.files.private_key)? } else { None };
+        let key = match in_use.as_ref().and_then(|pem| fits(pem)) {
+            Some(key) => key,
+            None => self.issuer.make_key(spec.algorithm).await?,
+        };
+        let csr_der = self.issuer.csr(&volume.attributes, &key)?;
+        if signer.is_slow() {
+            // Record first: without one, a restart takes the volume for debris.
+            self.store.write_record(&volume.record())?;
+            let key_pem = key.to_pem(KeyEncoding::Pkcs8).map_err(IssueError::from)?;
+            pending.save_request(&key_pem, &csr_der)?;
+        }
+        Ok(Prepared { key, csr_der })
+    }
+
+    async fn deliver(
+        self: &Arc<Self>,
+        id: &VolumeId,
+        volume: &Arc<Volume>,
+        issued: Issued,
+        bind: bool,
+    ) -> Result<(), LifecycleError> {
+        let volume = Arc::clone(volume);
+        self.blocking(id, move |shared| {
+            let Attributes { files, key, fs_group, .. } = &volume.attributes;
+            let mut record = volume.record();
+            let encoded = delivery::encode(&issued.bundle, files, key.encoding)?;
+            let generation =
+                shared.store.write_bundle(&record.volume_id, &encoded, fs_group.or(record.fs_group))?;
+            record.issued = Some(shared.issued_record(&volume, issued, generation));
+            record.last_error = None;
+            shared.store.write_record(&record)?;
+            // From here on the files are in place; should the bind fail, a retry finds them and binds.
+            volume.set_record(record.clone());
+            if bind {
+                shared.store.bind(&record.volume_id, &record.target)?;
+            }
+            // Last: until now a crash would have had the signer take up the same request again.
+            if shared.issuer.signer(volume.attributes.signer)?.is_slow() {
+                shared.store.pending(&record.volume_id).clear()?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn issued_record(&self, volume: &Volume, issued: Issued, generation: u64) -> IssuedRecord {
+        let Issued { bundle, remark } = issued;
+        let issued_at = self.clock.now();
+        let lifetime = Lifetime { issued_at, not_after: bundle.facts.not_after };
+        let id = volume.look(|record| record.volume_id.clone());
+        let renew_at = schedule::renew_at(&id, lifetime, volume.attributes.renew_before);
+        IssuedRecord { facts: bundle.facts, issued_at, renew_at, generation, remark }
+    }
+
+    /// Puts the volume's renewal where its record says.
+    pub(super) fn queue_renewal(&self, id: &VolumeId, volume: &Volume) {
+        if let Some(at) = volume.look(|record| record.issued.as_ref().map(|issued| issued.renew_at)) {
+            self.queue.put(id, at);
+        }
+    }
+
+    /// Lets a slow signer clear away what stood for older certificates, without making anybody wait for it.
+    fn tell_delivered(self: &Arc<Self>, id: &VolumeId, volume: &Arc<Volume>) {
+        if let Ok(signer) = self.issuer.signer(volume.attributes.signer)
+            && signer.is_slow()
+        {
+            let (id, volume, signer) = (id.clone(), Arc::clone(volume), Arc::clone(signer));
+            tokio::spawn(async move {
+                let pod = volume.look(|record| record.pod.clone());
+                signer.delivered(&SignedVolume { id: &id, pod: &pod, attributes: &volume.attributes }).await;
+            });
+        }
+    }
+
+    async fn still_waiting(
+        self: &Arc<Self>,
+        id: &VolumeId,
+        signer: &dyn Signer,
+        waited: Duration,
+    ) -> LifecycleError {
+        let progress = {
+            let id = id.clone();
+            self.blocking(&id.clone(), move |shared| Ok(shared.store.pending(&id).load())).await
+        };
+        LifecycleError::StillWaiting {
+            signer: signer.kind().as_str(),
+            waited,
+            progress: progress.ok().flatten(),
+        }
+    }
+}
+
+async fn elapsed(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => tokio::time::sleep(patience).await,
+        None => std::future::pending().await,
+    }
+}

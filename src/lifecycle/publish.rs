@@ -1,0 +1,209 @@
+//! Publish: from a request to files under the target.
+
+use super::issuance::Purpose;
+use super::locks::{Guard, Operation};
+use super::volume::Volume;
+use super::{Lifecycle, LifecycleError, Shared, ended_early};
+use crate::attributes::{Attributes, VolumeContext, VolumeId};
+use crate::store::Record;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::SemaphorePermit;
+
+/// A `NodePublishVolume`, parsed and checked.
+#[derive(Debug)]
+pub struct PublishRequest {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Where the kubelet wants it: an absolute path whose parent exists.
+    pub target: PathBuf,
+    /// Pod, tokens and the author's attributes as they came.
+    pub context: VolumeContext,
+    /// The attributes, typed.
+    pub attributes: Attributes,
+    /// The pod's fsGroup, as CSI's `volume_mount_group`.
+    pub mount_group: Option<u32>,
+    /// How long the caller waits, where it says so.
+    pub patience: Option<Duration>,
+}
+
+impl Lifecycle {
+    /// Makes the volume's files and mounts them at the target; at once if that is so already.
+    ///
+    /// Dropping the future cancels the wait for the signer and undoes what this call made.
+    pub async fn publish(&self, request: PublishRequest) -> Result<(), LifecycleError> {
+        let shared = Arc::clone(&self.0);
+        let volume = request.volume.clone();
+        let guard = match shared.locks.try_acquire(&volume, Operation::Publish) {
+            Ok(guard) => guard,
+            // A republish must not fail because the volume is just being renewed.
+            Err(Operation::Renewal) if shared.is_live(&request).await => return Ok(()),
+            Err(operation) => return Err(LifecycleError::Busy { volume, operation }),
+        };
+        let caller = guard.cancel().clone().drop_guard();
+        let task = tokio::spawn(async move { shared.publish(&guard, request).await });
+        let result = task.await.map_err(|error| ended_early(&volume, &error))?;
+        caller.disarm();
+        result
+    }
+}
+
+impl Shared {
+    async fn publish(self: &Arc<Self>, guard: &Guard, request: PublishRequest) -> Result<(), LifecycleError> {
+        if self.shutdown.is_cancelled() {
+            return Err(LifecycleError::ShuttingDown);
+        }
+        let known = self.volumes.get(&request.volume);
+        if let Some(volume) = &known
+            && self.republish(volume, &request).await?
+        {
+            return Ok(());
+        }
+        if known.is_none() && self.is_left_by_another_driver(&request).await? {
+            return Ok(());
+        }
+        let _slot = self.slot()?;
+        let is_new = known.is_none();
+        let volume = known.unwrap_or_else(|| {
+            let PublishRequest { volume, target, context, attributes, mount_group, .. } = &request;
+            let record = Record {
+                volume_id: volume.clone(),
+                target: target.clone(),
+                pod: context.pod.clone(),
+                attributes: context.raw.clone(),
+                fs_group: *mount_group,
+                signer: attributes.signer.to_string(),
+                issued: None,
+                last_error: None,
+            };
+            Volume::new(record, attributes.clone(), context.tokens.clone())
+        });
+        let id = request.volume.clone();
+        match self.issue(guard, &id, &volume, Purpose::Publish { patience: request.patience }).await {
+            Ok(()) => {
+                self.volumes.insert(id, volume);
+                Ok(())
+            }
+            Err(error) => {
+                if is_new {
+                    self.undo(&id, volume).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A publish of a volume this process knows. True: there is nothing more to do.
+    async fn republish(
+        self: &Arc<Self>,
+        volume: &Arc<Volume>,
+        request: &PublishRequest,
+    ) -> Result<bool, LifecycleError> {
+        let id = &request.volume;
+        let record = volume.record();
+        let bound = {
+            let (id, target) = (id.clone(), record.target.clone());
+            self.blocking(&request.volume, move |shared| Ok(shared.store.is_bound(&id, &target)?)).await?
+        };
+        let differs = [
+            (record.target != request.target, "target_path"),
+            (record.attributes != request.context.raw, "volumeAttributes"),
+        ];
+        if let Some((_, what)) = differs.iter().find(|(differs, _)| *differs) {
+            if bound {
+                return Err(LifecycleError::Incompatible { volume: id.clone(), what });
+            }
+            // Nobody uses what is there: begin anew.
+            self.forget(id).await?;
+            return Ok(false);
+        }
+        volume.refresh_tokens(request.context.tokens.clone());
+        let valid = record.issued.as_ref().is_some_and(|issued| issued.facts.not_after > self.clock.now());
+        match (bound, valid) {
+            (true, true) => Ok(true),
+            (true, false) => {
+                // An error here could make the kubelet take the mount away from a running pod (kubernetes#121271):
+                // the renewal is put ahead instead, and says what is wrong by metric, log and volume condition.
+                tracing::warn!(volume = %id, "republished with an expired certificate; renewing now");
+                self.queue.put(id, self.clock.now());
+                Ok(true)
+            }
+            (false, true) => {
+                let (id, target) = (id.clone(), record.target.clone());
+                self.blocking(&request.volume, move |shared| {
+                    shared.store.bind(&id, &target)?;
+                    Ok(())
+                })
+                .await?;
+                self.queue_renewal(&request.volume, volume);
+                Ok(true)
+            }
+            (false, false) => Ok(false),
+        }
+    }
+
+    /// Whether the volume is mounted, valid, and what is asked for: a republish has nothing to do. Takes no lock.
+    async fn is_live(self: &Arc<Self>, request: &PublishRequest) -> bool {
+        let Some(volume) = self.volumes.get(&request.volume) else { return false };
+        let now = self.clock.now();
+        let same = volume.look(|record| {
+            record.target == request.target
+                && record.attributes == request.context.raw
+                && record.issued.as_ref().is_some_and(|issued| issued.facts.not_after > now)
+        });
+        volume.refresh_tokens(request.context.tokens.clone());
+        let (id, target) = (request.volume.clone(), request.target.clone());
+        same && matches!(
+            self.blocking(&request.volume, move |shared| Ok(shared.store.is_bound(&id, &target)?)).await,
+            Ok(true)
+        )
+    }
+
+    /// Whether the target already holds another driver's mount with the files asked for: cert-manager's csi-driver,
+    /// before certlet took over its name. The pod keeps it until it ends; certlet cannot renew what is not its own.
+    async fn is_left_by_another_driver(
+        self: &Arc<Self>,
+        request: &PublishRequest,
+    ) -> Result<bool, LifecycleError> {
+        let (id, target) = (request.volume.clone(), request.target.clone());
+        let certificate = target.join(&request.attributes.files.certificate);
+        let foreign = self
+            .blocking(&request.volume, move |shared| {
+                Ok((shared.store.foreign_mount(&id, &target)?, certificate.exists()))
+            })
+            .await?;
+        match foreign {
+            (false, _) => Ok(false),
+            (true, false) => Err(LifecycleError::ForeignMount { target: request.target.clone() }),
+            (true, true) => {
+                tracing::warn!(
+                    volume = %request.volume, target = %request.target.display(),
+                    "another driver's volume is mounted here: left as it is, and not renewed; restart the pod to take it over"
+                );
+                Ok(true)
+            }
+        }
+    }
+
+    fn slot(&self) -> Result<SemaphorePermit<'_>, LifecycleError> {
+        self.publishing
+            .try_acquire()
+            .map_err(|_| LifecycleError::TooManyInFlight { limit: self.limits.publishes })
+    }
+
+    /// After a failed first publish: what waits for a slow signer stays for the retry, all else goes.
+    async fn undo(self: &Arc<Self>, id: &VolumeId, volume: Arc<Volume>) {
+        let waiting = {
+            let id = id.clone();
+            self.blocking(&id.clone(), move |shared| Ok(shared.store.pending(&id).load_request()?.is_some()))
+                .await
+        };
+        if matches!(waiting, Ok(true)) {
+            self.volumes.insert(id.clone(), volume);
+            self.queue_reap(id);
+        } else if let Err(error) = self.forget(id).await {
+            tracing::error!(volume = %id, %error, "what a failed publish made could not be removed");
+        }
+    }
+}

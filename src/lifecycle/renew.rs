@@ -1,0 +1,152 @@
+//! The task that turns the queue.
+
+use super::issuance::Purpose;
+use super::locks::Operation;
+use super::schedule::{self, Lifetime};
+use super::volume::Volume;
+use super::{Lifecycle, LifecycleError, Shared};
+use crate::attributes::VolumeId;
+use crate::store::LastError;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// When a volume that is not mounted is looked at again, to see whether its pod is gone.
+const REAP_AFTER: Duration = Duration::from_mins(10);
+
+/// When a volume somebody else is working on is looked at again.
+const BUSY_RETRY: Duration = Duration::from_secs(5);
+
+impl Lifecycle {
+    /// Turns the queue until shutdown: sleeps until something is due, starts what is due, within the limit.
+    pub async fn turn(&self) {
+        let shared = &self.0;
+        shared.turning.store(true, Ordering::Relaxed);
+        while let Some((volume, permit)) = shared.next_due().await {
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move { shared.look_after(&volume, permit).await });
+        }
+        shared.turning.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// The next volume that is due, as soon as it is and there is room to work on it; none at shutdown.
+    async fn next_due(&self) -> Option<(VolumeId, OwnedSemaphorePermit)> {
+        let permit = tokio::select! {
+            () = self.shutdown.cancelled() => return None,
+            permit = Arc::clone(&self.renewing).acquire_owned() => permit.ok()?,
+        };
+        loop {
+            if let Some(volume) = self.queue.take_due(self.clock.now()) {
+                return Some((volume, permit));
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => return None,
+                () = self.queue.earlier() => {}
+                () = self.clock.wait_until(self.queue.next()) => {}
+            }
+        }
+    }
+
+    /// A volume is due: renew it if it is mounted, remove it if its pod is gone.
+    async fn look_after(self: &Arc<Self>, id: &VolumeId, _permit: OwnedSemaphorePermit) {
+        let Ok(guard) = self.locks.try_acquire(id, Operation::Renewal) else {
+            // A publish queues the volume again by itself if it issues, an unpublish forgets it; else we look again.
+            return self.queue_in(id, BUSY_RETRY);
+        };
+        let Some(volume) = self.volumes.get(id) else { return };
+        match self.presence(id, &volume).await {
+            Ok(Presence::Mounted) => {
+                if let Err(error) = self.issue(&guard, id, &volume, Purpose::Renewal).await {
+                    self.renewal_failed(id, &volume, &error);
+                }
+            }
+            Ok(Presence::Expected) => self.queue_reap(id),
+            Ok(Presence::Gone) => {
+                tracing::info!(volume = %id, "the pod is gone; removing its volume");
+                if let Err(error) = self.forget(id).await {
+                    tracing::error!(volume = %id, %error, "the volume of a pod that is gone could not be removed");
+                    self.queue_reap(id);
+                }
+            }
+            Err(error) => self.renewal_failed(id, &volume, &error),
+        }
+    }
+
+    /// The old certificate stays; when to try again, and what to say.
+    fn renewal_failed(&self, id: &VolumeId, volume: &Volume, error: &LifecycleError) {
+        if matches!(error, LifecycleError::Cancelled { .. }) {
+            // An unpublish wants the volume, or the process ends: neither is a failure.
+            return;
+        }
+        let now = self.clock.now();
+        let mut record = volume.record();
+        let consecutive = record.last_error.as_ref().map_or(1, |last| last.consecutive.saturating_add(1));
+        let lifetime = record.issued.as_ref().map_or(Lifetime { issued_at: now, not_after: now }, |issued| {
+            Lifetime { issued_at: issued.issued_at, not_after: issued.facts.not_after }
+        });
+        let class = error.class();
+        let pause =
+            schedule::retry_after(class, consecutive, lifetime, now, schedule::spread(id, consecutive));
+        let remaining = lifetime.remaining_fraction(now).max(0.0);
+        tracing::warn!(
+            volume = %id, namespace = record.pod.namespace, pod = record.pod.name, %error, class = class.as_str(),
+            consecutive, retry_in_seconds = pause.as_secs_f64(), remaining_fraction = remaining,
+            "renewal failed; the old certificate stays in place"
+        );
+        record.last_error = Some(LastError {
+            at: now,
+            message: error.to_string(),
+            consecutive,
+            class: class.as_str().to_owned(),
+        });
+        if let Err(error) = self.store.write_record(&record) {
+            tracing::warn!(volume = %id, %error, "the failure could not be written to the volume's record");
+        }
+        volume.set_record(record);
+        self.queue_in(id, pause);
+    }
+
+    /// Looks at an unmounted volume again later: if no publish has taken it up by then, its pod may be gone.
+    pub(super) fn queue_reap(&self, id: &VolumeId) {
+        self.queue_in(id, REAP_AFTER);
+    }
+
+    pub(super) fn queue_in(&self, id: &VolumeId, pause: Duration) {
+        let now = self.clock.now();
+        self.queue.put(id, now.saturating_add(pause).unwrap_or(now));
+    }
+
+    /// Whether the volume is mounted, or may still be.
+    pub(super) async fn presence(
+        self: &Arc<Self>,
+        id: &VolumeId,
+        volume: &Volume,
+    ) -> Result<Presence, LifecycleError> {
+        let (volume, target) = (id.clone(), volume.look(|record| record.target.clone()));
+        self.blocking(id, move |shared| {
+            Ok(if shared.store.is_bound(&volume, &target)? {
+                Presence::Mounted
+            } else if target.parent().is_some_and(std::path::Path::exists) {
+                // The kubelet removes the directory around the target when the pod ends.
+                Presence::Expected
+            } else {
+                Presence::Gone
+            })
+        })
+        .await
+    }
+}
+
+/// Where a volume's mount stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Mounted at its target.
+    Mounted,
+    /// Not mounted, but the kubelet still keeps a place for it: a publish may come.
+    Expected,
+    /// The place is gone, and so is the pod.
+    Gone,
+}

@@ -1,0 +1,184 @@
+//! When a renewal is due, and when to try again after a failure. Pure arithmetic on wall time.
+
+use crate::attributes::VolumeId;
+use crate::issue::FailureClass;
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+
+/// Share of the rotation window over which renewals of different volumes spread, always towards earlier.
+const JITTER: f64 = 0.1;
+
+/// The life of one certificate, counted from the time of issue: AWS Private CA and others backdate `notBefore`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it expires.
+    pub not_after: Timestamp,
+}
+
+impl Lifetime {
+    /// The whole of it, at least a nanosecond.
+    fn total(self) -> SignedDuration {
+        self.not_after.duration_since(self.issued_at).max(SignedDuration::from_nanos(1))
+    }
+
+    /// What is left at `now`, as a fraction of the whole: 1 when new, 0 or less once expired.
+    pub fn remaining_fraction(self, now: Timestamp) -> f64 {
+        self.not_after.duration_since(now).as_secs_f64() / self.total().as_secs_f64()
+    }
+}
+
+/// The point at which a certificate is renewed: two thirds into its life, or `renew_before` ahead of its end, moved
+/// earlier by a jitter fixed by (issued at, lifetime, volume id).
+///
+/// A `renew_before` as long as the life or longer is ignored: it would renew at once, for ever.
+pub(super) fn renew_at(volume: &VolumeId, lifetime: Lifetime, renew_before: Option<Duration>) -> Timestamp {
+    let total = lifetime.total();
+    let renew_before = renew_before
+        .and_then(|before| SignedDuration::try_from(before).ok())
+        .filter(|before| *before < total)
+        .unwrap_or(total / 3);
+    let window = total - renew_before;
+    let seed = [lifetime.issued_at, lifetime.not_after].map(|at| at.as_nanosecond().to_be_bytes()).concat();
+    let earlier = window.mul_f64(JITTER * fraction(volume, &seed));
+    lifetime.issued_at.saturating_add(window - earlier).unwrap_or(lifetime.not_after)
+}
+
+/// A number in [0, 1) fixed by the volume and the count of an attempt: spreads retries without a source of randomness.
+pub(super) fn spread(volume: &VolumeId, attempt: u32) -> f64 {
+    fraction(volume, &attempt.to_be_bytes())
+}
+
+/// A number in [0, 1) fixed by its arguments.
+fn fraction(volume: &VolumeId, seed: &[u8]) -> f64 {
+    let mut hash = Sha256::new();
+    hash.update(seed);
+    hash.update(volume.as_str());
+    let digest = hash.finalize();
+    let head = digest.iter().take(4).fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte));
+    f64::from(head) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// The pause after the `failures`-th failure in a row (counted from one).
+///
+/// Doubles from a base that fits the class, up to a cap; `jitter` in [0, 1) spreads it over its upper half. While the
+/// certificate lives, the pause is never more than half of what is left, so that attempts come closer as the end does.
+pub(super) fn retry_after(
+    class: FailureClass,
+    failures: u32,
+    lifetime: Lifetime,
+    now: Timestamp,
+    jitter: f64,
+) -> Duration {
+    let (base, cap) = match class {
+        FailureClass::Transient => (Duration::from_secs(2), Duration::from_mins(5)),
+        FailureClass::Throttled { .. } => (Duration::from_secs(10), Duration::from_mins(10)),
+        FailureClass::Permanent => (Duration::from_mins(1), Duration::from_hours(1)),
+    };
+    // A certificate of a minute cannot wait as one of a day can.
+    let base = base.min(lifetime.total().unsigned_abs() / 50).max(SHORTEST_RETRY);
+    let doubled = base.saturating_mul(1_u32 << failures.saturating_sub(1).min(16)).min(cap);
+    let spread = doubled.mul_f64(0.5 + 0.5 * jitter);
+    let asked = match class {
+        FailureClass::Throttled { retry_after: Some(asked) } => spread.max(asked),
+        _ => spread,
+    };
+    let left = crate::clock::until(now, lifetime.not_after);
+    if left.is_zero() { asked } else { asked.min(left / 2).max(SHORTEST_RETRY) }
+}
+
+/// No signer is asked more often than this by one volume.
+const SHORTEST_RETRY: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lifetime(hours: i64) -> Lifetime {
+        let issued_at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        Lifetime { issued_at, not_after: issued_at + SignedDuration::from_hours(hours) }
+    }
+
+    #[test]
+    fn renewal_is_due_at_two_thirds_or_a_jitter_earlier() {
+        let life = lifetime(24);
+        for n in 0..1000 {
+            let due = renew_at(&VolumeId::new(format!("csi-{n}")), life, None);
+            let after = due.duration_since(life.issued_at);
+            assert!(after <= SignedDuration::from_hours(16), "{after:?}");
+            assert!(after >= SignedDuration::from_hours(16).mul_f64(0.9), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn the_point_is_fixed_by_volume_and_lifetime() {
+        let volume = VolumeId::new("csi-1");
+        assert_eq!(renew_at(&volume, lifetime(24), None), renew_at(&volume, lifetime(24), None));
+        assert_ne!(
+            renew_at(&volume, lifetime(24), None),
+            renew_at(&VolumeId::new("csi-2"), lifetime(24), None)
+        );
+    }
+
+    #[test]
+    fn volumes_published_in_one_second_do_not_renew_in_one_second() {
+        let life = lifetime(24);
+        let mut seconds: Vec<i64> =
+            (0..250).map(|n| renew_at(&VolumeId::new(format!("csi-{n}")), life, None).as_second()).collect();
+        seconds.sort_unstable();
+        let most = seconds.chunk_by(|a, b| a == b).map(<[i64]>::len).max().unwrap();
+        assert!(most <= 4, "{most} volumes renew in the same second");
+    }
+
+    #[test]
+    fn renew_before_is_kept_but_for_jitter_towards_earlier() {
+        let life = lifetime(24);
+        for n in 0..100 {
+            let due = renew_at(&VolumeId::new(format!("csi-{n}")), life, Some(Duration::from_hours(4)));
+            let before = life.not_after.duration_since(due);
+            assert!(
+                before >= SignedDuration::from_hours(4) && before <= SignedDuration::from_hours(6),
+                "{before:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn renew_before_at_or_over_the_lifetime_is_ignored() {
+        let volume = VolumeId::new("csi-1");
+        let usual = renew_at(&volume, lifetime(24), None);
+        assert_eq!(renew_at(&volume, lifetime(24), Some(Duration::from_hours(24))), usual);
+        assert_eq!(renew_at(&volume, lifetime(24), Some(Duration::MAX)), usual);
+    }
+
+    #[test]
+    fn a_certificate_that_was_born_expired_does_not_panic() {
+        let issued_at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let life = Lifetime { issued_at, not_after: issued_at - SignedDuration::from_hours(1) };
+        assert!(
+            renew_at(&VolumeId::new("csi-1"), life, Some(Duration::from_secs(1)))
+                <= issued_at + SignedDuration::from_secs(1)
+        );
+    }
+
+    #[test]
+    fn retries_grow_but_never_past_half_of_what_is_left() {
+        let life = lifetime(24);
+        let start = life.issued_at + SignedDuration::from_hours(16);
+        let pauses: Vec<_> =
+            (1..20).map(|n| retry_after(FailureClass::Transient, n, life, start, 0.999)).collect();
+        assert!(pauses.is_sorted());
+        assert!(*pauses.last().unwrap() <= Duration::from_mins(5));
+        let late = life.not_after - SignedDuration::from_secs(20);
+        assert!(retry_after(FailureClass::Permanent, 9, life, late, 0.5) <= Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_throttled_retry_waits_as_long_as_it_was_told() {
+        let life = lifetime(24);
+        let class = FailureClass::Throttled { retry_after: Some(Duration::from_mins(20)) };
+        assert_eq!(retry_after(class, 1, life, life.issued_at, 0.0), Duration::from_mins(20));
+    }
+}

@@ -1,0 +1,71 @@
+//! The volumes this process knows, in memory.
+
+use crate::attributes::{Attributes, PodTokens, VolumeId};
+use crate::store::Record;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One volume as this process knows it. Changed by whoever holds the volume's lock; only the tokens change without.
+pub(super) struct Volume {
+    pub(super) attributes: Attributes,
+    record: Mutex<Record>,
+    tokens: Mutex<Arc<PodTokens>>,
+}
+
+impl Volume {
+    pub(super) fn new(record: Record, attributes: Attributes, tokens: PodTokens) -> Arc<Self> {
+        Arc::new(Self { attributes, record: Mutex::new(record), tokens: Mutex::new(Arc::new(tokens)) })
+    }
+
+    pub(super) fn record(&self) -> Record {
+        lock(&self.record).clone()
+    }
+
+    /// Looks at the record without copying it.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
+        look(&lock(&self.record))
+    }
+
+    pub(super) fn set_record(&self, record: Record) {
+        *lock(&self.record) = record;
+    }
+
+    pub(super) fn tokens(&self) -> Arc<PodTokens> {
+        lock(&self.tokens).clone()
+    }
+
+    /// A republish brings fresh tokens; one without any leaves the old ones.
+    pub(super) fn refresh_tokens(&self, tokens: PodTokens) {
+        if !tokens.is_empty() {
+            *lock(&self.tokens) = Arc::new(tokens);
+        }
+    }
+}
+
+/// All volumes of the node.
+#[derive(Default)]
+pub(super) struct Volumes(Mutex<HashMap<VolumeId, Arc<Volume>>>);
+
+impl Volumes {
+    pub(super) fn get(&self, id: &VolumeId) -> Option<Arc<Volume>> {
+        lock(&self.0).get(id).cloned()
+    }
+
+    pub(super) fn insert(&self, id: VolumeId, volume: Arc<Volume>) {
+        lock(&self.0).insert(id, volume);
+    }
+
+    pub(super) fn remove(&self, id: &VolumeId) -> Option<Arc<Volume>> {
+        lock(&self.0).remove(id)
+    }
+
+    /// Every volume, in no order.
+    pub(super) fn all(&self) -> Vec<Arc<Volume>> {
+        lock(&self.0).values().cloned().collect()
+    }
+}
+
+/// Values behind these locks are replaced whole, so that one left by a panic is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,254 @@
+//! `certlet node`, put together: store, signers, lifecycle, CSI server, registration, admin server.
+
+use crate::attributes::SignerKind;
+use crate::clock::{Clock, SystemClock};
+use crate::csi::{CsiServer, Driver, Registration, RegistrationState, SocketError};
+use crate::issue::Issuer;
+use crate::lifecycle::{Lifecycle, LifecycleError, Limits, Parts, Recovered};
+use crate::proto::csi::ProbeRequest;
+use crate::proto::csi::identity_client::IdentityClient;
+use crate::signer::{LocalCa, LocalCaError, Signer};
+use crate::store::{Store, StoreError, StoreOptions};
+use crate::telemetry::{Admin, Health, Metrics, VolumeSamples, VolumeSource};
+use futures_util::future::BoxFuture;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+
+/// What `certlet node` runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who the driver is.
+    pub driver: Driver,
+    /// The CSI socket.
+    pub endpoint: PathBuf,
+    /// The CSI socket as the kubelet sees it, where that is another path.
+    pub kubelet_endpoint: PathBuf,
+    /// The kubelet's `plugins_registry`; none: the driver does not register itself.
+    pub registration_dir: Option<PathBuf>,
+    /// The store.
+    pub store: StoreOptions,
+    /// The admin server's address; none: there is no admin server.
+    pub metrics_bind_address: Option<SocketAddr>,
+    /// Whether metrics name pods and volumes.
+    pub metrics_per_volume: bool,
+    /// The local signer; none: there is none.
+    pub local_signer: Option<LocalSigner>,
+    /// How much may go on at once.
+    pub limits: Limits,
+    /// How long what is in flight may go on after a SIGTERM.
+    pub shutdown_grace: Duration,
+}
+
+/// Where the local signer's CA comes from.
+#[derive(Clone, Debug)]
+pub enum LocalSigner {
+    /// Made when the process starts, gone when it ends.
+    Ephemeral,
+    /// Loaded.
+    Files {
+        /// PEM certificate.
+        certificate: PathBuf,
+        /// PEM private key.
+        key: PathBuf,
+    },
+}
+
+/// Why the driver could not run.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The local signer's CA.
+    #[error(transparent)]
+    LocalCa(#[from] LocalCaError),
+    /// The CSI socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Recovery.
+    #[error("the volumes of the last run could not be read: {0}")]
+    Recovery(LifecycleError),
+    /// The admin server.
+    #[error("--metrics-bind-address {address}: {source}")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The CSI server.
+    #[error("the CSI server failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Runs the driver until `shutdown`, on the machine's clock.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), NodeError> {
+    run_with(config, Arc::new(SystemClock), Vec::new(), shutdown).await
+}
+
+/// Runs the driver with another clock, and with signers beside those of the configuration.
+pub async fn run_with(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    mut signers: Vec<Arc<dyn Signer>>,
+    shutdown: CancellationToken,
+) -> Result<(), NodeError> {
+    let metrics = Arc::new(Metrics::default());
+    let store = Arc::new(open_store(&config)?);
+    signers.extend(local_signer(&config, &clock)?);
+    let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.kind()).collect();
+    let lifecycle = Lifecycle::new(Parts {
+        store,
+        issuer: Issuer::new(signers, Arc::clone(&clock)),
+        clock,
+        metrics: Arc::clone(&metrics),
+        limits: config.limits,
+    });
+    metrics.watch_volumes(Box::new(Volumes(lifecycle.clone())), config.metrics_per_volume);
+    let Recovered { adopted, waiting, removed, unreadable } =
+        lifecycle.recover().await.map_err(NodeError::Recovery)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id, signers = ?kinds,
+        adopted, waiting, removed, unreadable, "certlet starts"
+    );
+    serve(config, lifecycle, metrics, shutdown).await
+}
+
+fn open_store(config: &Config) -> Result<Store, StoreError> {
+    let (store, opened) = Store::open(&config.store)?;
+    if !opened.noswap {
+        tracing::warn!(
+            path = %config.store.root.display(),
+            "the store's tmpfs may be swapped out: this kernel or user namespace does not take noswap; switch swap off on this node"
+        );
+    }
+    for warning in &opened.warnings {
+        tracing::warn!(path = %config.store.root.display(), "{warning}");
+    }
+    Ok(store)
+}
+
+fn local_signer(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Signer>>, LocalCaError> {
+    Ok(match &config.local_signer {
+        None => None,
+        Some(LocalSigner::Ephemeral) => Some(Arc::new(LocalCa::ephemeral(Arc::clone(clock))?)),
+        Some(LocalSigner::Files { certificate, key }) => {
+            Some(Arc::new(LocalCa::from_files(certificate, key, Arc::clone(clock))?))
+        }
+    })
+}
+
+async fn serve(
+    config: Config,
+    lifecycle: Lifecycle,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> Result<(), NodeError> {
+    let listener = CsiServer::listen(&config.endpoint)?;
+    let (state, registered) = watch::channel(RegistrationState::Waiting);
+    if let Some(address) = config.metrics_bind_address {
+        let admin =
+            TcpListener::bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
+        let health = NodeHealth {
+            endpoint: config.endpoint.clone(),
+            lifecycle: lifecycle.clone(),
+            registered: config.registration_dir.is_some().then_some(registered),
+        };
+        let admin_server = Admin { metrics: Arc::clone(&metrics), health: Arc::new(health) };
+        tokio::spawn(admin_server.serve(admin, shutdown.clone()));
+    }
+    let registering = config.registration_dir.as_ref().map(|directory| {
+        let registration = Registration {
+            socket: directory.join(format!("{}-reg.sock", config.driver.name)),
+            driver_name: config.driver.name.clone(),
+            endpoint: config.kubelet_endpoint.clone(),
+            metrics: Arc::clone(&metrics),
+            state,
+        };
+        tokio::spawn(registration.keep(shutdown.clone()))
+    });
+    let turning = lifecycle.clone();
+    tokio::spawn(async move { turning.turn().await });
+    let server = CsiServer { driver: config.driver, lifecycle: lifecycle.clone(), metrics };
+    let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
+    tokio::select! {
+        ended = &mut serving => return ended.unwrap_or(Ok(())).map_err(NodeError::from),
+        () = shutdown.cancelled() => {}
+    }
+    tracing::info!(
+        grace_seconds = config.shutdown_grace.as_secs_f64(),
+        "shutting down; mounts stay as they are"
+    );
+    lifecycle.shut_down(config.shutdown_grace).await;
+    if let Some(registering) = registering {
+        let _ended = registering.await;
+    }
+    // A client that keeps its connection open does not keep the process: everything in flight has been answered.
+    if tokio::time::timeout(Duration::from_millis(500), &mut serving).await.is_err() {
+        serving.abort();
+    }
+    let _gone = std::fs::remove_file(&config.endpoint);
+    tracing::info!("certlet ends");
+    Ok(())
+}
+
+struct Volumes(Lifecycle);
+
+impl VolumeSource for Volumes {
+    fn samples(&self) -> VolumeSamples {
+        self.0.samples()
+    }
+}
+
+/// Answers the probes.
+struct NodeHealth {
+    endpoint: PathBuf,
+    lifecycle: Lifecycle,
+    registered: Option<watch::Receiver<RegistrationState>>,
+}
+
+/// A CSI socket that takes longer than this to answer Probe does not work.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl Health for NodeHealth {
+    fn alive(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            if !self.lifecycle.is_turning() {
+                return Err("the renewal queue does not turn".to_owned());
+            }
+            let socket = format!("unix://{}", self.endpoint.display());
+            let probe = async {
+                let channel = Endpoint::from_shared(socket)?.connect().await?;
+                Ok::<_, tonic::transport::Error>(IdentityClient::new(channel).probe(ProbeRequest {}).await)
+            };
+            match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
+                Err(_) => {
+                    Err(format!("the CSI socket has not answered within {} s", PROBE_TIMEOUT.as_secs()))
+                }
+                Ok(Err(error)) => Err(format!("the CSI socket cannot be reached: {error}")),
+                Ok(Ok(Err(status))) => Err(format!("the CSI socket answers {status}")),
+                Ok(Ok(Ok(_))) => Ok(()),
+            }
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let Some(registered) = &self.registered else { return Ok(()) };
+        match &*registered.borrow() {
+            RegistrationState::Accepted => Ok(()),
+            RegistrationState::Waiting => Err("the kubelet has not asked for the driver yet".to_owned()),
+            RegistrationState::Refused(reason) => Err(format!("the kubelet refused the driver: {reason}")),
+            RegistrationState::Lost(reason) => {
+                Err(format!("the registration with the kubelet was lost: {reason}"))
+            }
+        }
+    }
+}

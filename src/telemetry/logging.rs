@@ -1,0 +1,44 @@
+//! Logging.
+//!
+//! Field names are the same everywhere: `volume`, `namespace`, `pod`, `target`, `signer`, `method`, `code`, `error`,
+//! `class`, `path`, `socket`, and numbers with their unit in the name (`elapsed_seconds`, `retry_in_seconds`).
+//! Values that are secret have types whose `Debug` and `Display` say so; no request is ever logged whole.
+
+use clap::ValueEnum;
+use std::io::IsTerminal;
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The log level was not understood.
+#[derive(Debug, Error)]
+#[error(
+    "--log-level {level:?}: {reason}; accepted: error, warn, info, debug, trace, or a filter such as \"info,certlet=debug\""
+)]
+pub struct LoggingError {
+    level: String,
+    reason: String,
+}
+
+/// Starts logging to standard error.
+pub fn init(format: LogFormat, level: &str) -> Result<(), LoggingError> {
+    let refuse = |reason: String| LoggingError { level: level.to_owned(), reason };
+    if level.trim().is_empty() {
+        return Err(refuse("empty".to_owned()));
+    }
+    let filter = EnvFilter::builder().parse(level).map_err(|error| refuse(error.to_string()))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    done.map_err(|error| refuse(error.to_string()))
+}

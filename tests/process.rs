@@ -1,0 +1,191 @@
+//! The process: command line, registration, probes, signals, status.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use certlet::demo::Kubelet;
+use certlet::proto::registration::registration_client::RegistrationClient;
+use certlet::proto::registration::{InfoRequest, RegistrationStatus};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use support::{CERTLET, Node, eventually, pod, pod_with};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::transport::Endpoint;
+
+#[test]
+fn a_wrong_value_ends_with_code_2_and_one_line_that_names_the_flag() {
+    let wrong: [(&str, &[&str]); 14] = [
+        ("--node-id", &["--driver-name=csi.certlet.io"]),
+        ("--node-id", &["--node-id="]),
+        ("--endpoint", &["--node-id=n", "--endpoint=tcp://127.0.0.1:1"]),
+        ("--driver-name", &["--node-id=n", "--driver-name=no/slashes"]),
+        ("--store-size", &["--node-id=n", "--store-size=lots"]),
+        ("--store-inodes", &["--node-id=n", "--store-inodes=1"]),
+        ("--max-volumes-in-flight", &["--node-id=n", "--max-volumes-in-flight=0"]),
+        ("--shutdown-grace", &["--node-id=n", "--shutdown-grace=-1s"]),
+        ("--metrics-bind-address", &["--node-id=n", "--metrics-bind-address=nowhere"]),
+        ("--log-format", &["--node-id=n", "--log-format=xml"]),
+        ("--log-level", &["--node-id=n", "--log-level=certlet=loud"]),
+        ("--local-ca-key", &["--node-id=n", "--allow-local-signer", "--local-ca-cert=/tmp/ca.pem"]),
+        ("--local-ca-cert", &["--node-id=n", "--local-ca-cert=/tmp/ca.pem", "--local-ca-key=/tmp/ca.key"]),
+        ("--no-such-flag", &["--node-id=n", "--no-such-flag"]),
+    ];
+    for (flag, args) in wrong {
+        let output = Command::new(CERTLET).arg("node").args(args).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        assert!(said.contains(flag), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn every_flag_of_the_node_is_also_an_environment_variable() {
+    let help = Command::new(CERTLET).args(["node", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let flags = help.lines().map(str::trim).filter_map(|line| line.strip_prefix("--"));
+    for flag in flags.map(|line| line.split([' ', '=']).next().unwrap()) {
+        let variable = format!("CERTLET_{}", flag.to_uppercase().replace('-', "_"));
+        assert!(help.contains(&format!("[env: {variable}=")), "--{flag} has no {variable}\n{help}");
+    }
+    assert!(help.contains("--data-root"), "{help}");
+}
+
+node_test! {
+    async fn the_data_root_may_be_relative() {
+        let mut node = Node::new();
+        fs::create_dir_all(&node.root).unwrap();
+        std::env::set_current_dir(&node.root).unwrap();
+        let mut command = Command::new(CERTLET);
+        command.args(["node", "--node-id=n", "--data-root=here/data", "--metrics-bind-address=0", "--allow-local-signer"])
+            .arg("--endpoint").arg(node.endpoint())
+            .arg("--registration-dir").arg(node.root.join("plugins_registry"));
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let kubelet = node.kubelet().await;
+        support::assert_whole(&kubelet.publish(&pod("web-0")).await.unwrap());
+        assert!(node.root.join("here/data/volumes").is_dir());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+node_test! {
+    async fn a_refused_registration_shows_and_is_offered_again() {
+        let mut node = Node::with_flags(&["--allow-local-signer", "--metrics-bind-address=127.0.0.1:19402"]);
+        node.start();
+        eventually("the socket is there", async || node.registration_socket().exists()).await;
+        eventually("the probe answers", async || get("/readyz").await.is_some()).await;
+        assert_eq!(get("/readyz").await.unwrap().0, 503);
+        let channel = Endpoint::from_shared(format!("unix://{}", node.registration_socket().display())).unwrap();
+        let mut registration = RegistrationClient::new(channel.connect().await.unwrap());
+        let info = registration.get_info(InfoRequest {}).await.unwrap().into_inner();
+        assert_eq!((info.r#type.as_str(), info.name.as_str()), ("CSIPlugin", support::DRIVER));
+        assert_eq!(info.endpoint, node.endpoint().display().to_string());
+        let refusal = RegistrationStatus { plugin_registered: false, error: "not today".to_owned() };
+        registration.notify_registration_status(refusal).await.unwrap();
+        eventually("the refusal shows", async || {
+            get("/readyz").await.is_some_and(|(code, body)| code == 503 && body.contains("not today"))
+        }).await;
+        assert!(get("/metrics").await.unwrap().1.contains("certlet_registrations_total{result=\"refused\"} 1"));
+
+        node.kubelet().await;
+        assert_eq!(get("/readyz").await.unwrap().0, 200);
+        assert!(get("/metrics").await.unwrap().1.contains("certlet_registered 1"));
+        fs::remove_file(node.registration_socket()).unwrap();
+        eventually("the loss shows", async || get("/readyz").await.is_some_and(|(code, _)| code == 503)).await;
+        node.kubelet().await;
+        assert_eq!(get("/readyz").await.unwrap().0, 200);
+        assert_eq!(get("/healthz").await.unwrap().0, 200);
+    }
+}
+
+/// One GET from the admin server: status code and body.
+async fn get(path: &str) -> Option<(u16, String)> {
+    let mut stream = tokio::net::TcpStream::connect("127.0.0.1:19402").await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+node_test! {
+    async fn sockets_are_private() {
+        let mut node = Node::new();
+        node.started().await;
+        for socket in [node.endpoint(), node.registration_socket()] {
+            assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600, "{}", socket.display());
+        }
+    }
+}
+
+node_test! {
+    async fn a_sigterm_in_mid_publish_ends_cleanly_and_the_next_start_goes_on() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let settled = kubelet.publish(&pod("settled")).await.unwrap();
+        let slow = pod_with("slow", &[("key-algorithm", "RSA"), ("key-size", "4096")]);
+        let publish = { let (kubelet, slow) = (kubelet.clone(), slow.clone()); tokio::spawn(async move { kubelet.publish(&slow).await }) };
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        node.stop();
+        assert!(!node.endpoint().exists() && !node.registration_socket().exists(), "sockets are taken away");
+        support::assert_whole(&settled);
+        let cut_off = publish.await.unwrap();
+        let kubelet = node.started().await;
+        support::assert_whole(&kubelet.publish(&slow).await.unwrap_or_else(|status| panic!("{status:?} after {cut_off:?}")));
+        support::assert_whole(&settled);
+        kubelet.unpublish(&slow).await.unwrap();
+        kubelet.unpublish(&pod("settled")).await.unwrap();
+        assert!(node.stored().is_empty());
+    }
+}
+
+node_test! {
+    async fn a_sigint_ends_cleanly_and_a_second_signal_at_once() {
+        let mut node = Node::new();
+        node.started().await;
+        node.signal(Signal::SIGINT);
+        assert!(node.wait().success());
+
+        let kubelet = node.started().await;
+        let publishes: Vec<_> = (0..8).map(|number| {
+            let (kubelet, pod) = (kubelet.clone(), pod_with(&format!("slow-{number}"), &[("key-algorithm", "RSA"), ("key-size", "4096")]));
+            tokio::spawn(async move { kubelet.publish(&pod).await })
+        }).collect();
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        node.signal(Signal::SIGTERM);
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        node.signal(Signal::SIGTERM);
+        let status = node.wait();
+        assert!(status.code() == Some(143) || status.success(), "{status:?} {:?}", status.signal());
+        for publish in publishes {
+            let _cut_off = publish.await;
+        }
+    }
+}
+
+node_test! {
+    async fn status_shows_every_volume_and_no_secret() {
+        let mut node = Node::new();
+        assert_eq!(node.status(&[]), "no volumes on this node\n");
+        let kubelet: Kubelet = node.started().await;
+        kubelet.publish(&pod_with("web-0", &[("pkcs12-enable", "true"), ("pkcs12-password", "hunter2")])).await.unwrap();
+        kubelet.publish(&pod("web-1")).await.unwrap();
+        let table = node.status(&[]);
+        assert_eq!(table.lines().count(), 3, "{table}");
+        for expected in ["NAMESPACE", "shop", "web-0", "web-1", "local", "DNS:web-0.shop.svc.cluster.local"] {
+            assert!(table.contains(expected), "{expected} is not in\n{table}");
+        }
+        let json = node.status(&["--json"]);
+        let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(rows.as_array().unwrap().len(), 2);
+        assert_eq!(rows[0]["pod"], "web-0");
+        assert!(rows[0]["expires_at"].is_string() && rows[0]["renews_at"].is_string(), "{json}");
+        assert!(!table.contains("hunter2") && !json.contains("hunter2"));
+    }
+}

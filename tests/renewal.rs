@@ -1,0 +1,426 @@
+//! Renewal through the socket, with a clock that tests turn and a signer that fails when told to.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use certlet::attributes::SignerKind;
+use certlet::clock::Clock;
+use certlet::csi::Driver;
+use certlet::demo::Kubelet;
+use certlet::lifecycle::Limits;
+use certlet::node::{Config, NodeError, run_with};
+use certlet::signer::{LocalCa, SignError, SignedChain, SignedVolume, Signer, SigningRequest};
+use certlet::store::StoreOptions;
+use futures_util::future::BoxFuture;
+use jiff::{SignedDuration, Timestamp};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use support::{DRIVER, Node, assert_whole, eventually, key_in, pod, pod_with, serial};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+/// A wall clock that stands still until it is set.
+struct HandClock {
+    now: watch::Sender<Timestamp>,
+    waits: AtomicUsize,
+}
+
+impl HandClock {
+    fn new() -> Arc<Self> {
+        // Now, so that openssl, which has no other clock, finds certificates valid.
+        Arc::new(Self { now: watch::Sender::new(Timestamp::now()), waits: AtomicUsize::new(0) })
+    }
+
+    fn turn(&self, by: SignedDuration) {
+        self.now.send_modify(|now| *now += by);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        *self.now.borrow()
+    }
+
+    fn wait_until(&self, deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
+        let mut now = self.now.subscribe();
+        Box::pin(async move {
+            self.waits.fetch_add(1, Ordering::Relaxed);
+            if deadline.is_some_and(|deadline| deadline <= *now.borrow_and_update()) {
+                return;
+            }
+            // Every setting is a jump to the waiter, as it is for a timerfd.
+            let _ended = now.changed().await;
+        })
+    }
+}
+
+/// What the signer does next.
+#[derive(Clone)]
+enum Mood {
+    Signs,
+    Fails(SignError),
+    Waits,
+    Babbles,
+}
+
+/// A local CA with moods, as slow as a remote signer where it is told to be.
+struct MoodySigner {
+    ca: LocalCa,
+    mood: Mutex<Mood>,
+    slow: bool,
+    calls: AtomicUsize,
+    requests: Mutex<Vec<Vec<u8>>>,
+    notes: Mutex<Vec<Option<String>>>,
+    removed: AtomicUsize,
+    cheer_up: Notify,
+}
+
+impl MoodySigner {
+    fn new(clock: &Arc<HandClock>, slow: bool) -> Arc<Self> {
+        Arc::new(Self {
+            ca: LocalCa::ephemeral(Arc::clone(clock) as Arc<dyn Clock>).unwrap(),
+            mood: Mutex::new(Mood::Signs),
+            slow,
+            calls: AtomicUsize::new(0),
+            requests: Mutex::default(),
+            notes: Mutex::default(),
+            removed: AtomicUsize::new(0),
+            cheer_up: Notify::new(),
+        })
+    }
+
+    fn set(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+        self.cheer_up.notify_waiters();
+    }
+
+    fn fail(&self, reason: &str) {
+        self.set(Mood::Fails(SignError::Transient { reason: reason.to_owned() }));
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Signer for MoodySigner {
+    fn kind(&self) -> SignerKind {
+        SignerKind::Local
+    }
+
+    fn is_slow(&self) -> bool {
+        self.slow
+    }
+
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
+        Box::pin(async move {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            self.requests.lock().unwrap().push(request.csr_der.to_vec());
+            self.notes.lock().unwrap().push(request.progress.load());
+            if self.slow {
+                request.progress.save("request-1")?;
+            }
+            loop {
+                let cheered_up = self.cheer_up.notified();
+                let mood = self.mood.lock().unwrap().clone();
+                match mood {
+                    Mood::Signs => return self.ca.sign(request).await,
+                    Mood::Fails(error) => return Err(error),
+                    Mood::Babbles => {
+                        return Ok(SignedChain {
+                            chain: b"<html>busy</html>".to_vec(),
+                            ca: None,
+                            remark: None,
+                        });
+                    }
+                    Mood::Waits => cheered_up.await,
+                }
+            }
+        })
+    }
+
+    fn removed<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+        self.removed.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async {})
+    }
+}
+
+/// The driver in this process, on a node's directories.
+struct InProcess {
+    clock: Arc<HandClock>,
+    signer: Arc<MoodySigner>,
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), NodeError>>,
+}
+
+impl InProcess {
+    async fn start(node: &mut Node, clock: &Arc<HandClock>, signer: &Arc<MoodySigner>) -> (Self, Kubelet) {
+        let config = Config {
+            driver: Driver { name: DRIVER.to_owned(), node_id: "node-1".to_owned() },
+            endpoint: node.endpoint(),
+            kubelet_endpoint: node.endpoint(),
+            registration_dir: Some(node.root.join("plugins_registry")),
+            store: StoreOptions { root: node.data_root(), size_bytes: 1 << 24, inodes: 4096 },
+            metrics_bind_address: None,
+            metrics_per_volume: false,
+            local_signer: None,
+            limits: Limits { publishes: 64, renewals: 4 },
+            shutdown_grace: Duration::from_secs(1),
+        };
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run_with(
+            config,
+            Arc::clone(clock) as Arc<dyn Clock>,
+            vec![Arc::clone(signer) as Arc<dyn Signer>],
+            shutdown.clone(),
+        ));
+        let driver = Self { clock: Arc::clone(clock), signer: Arc::clone(signer), shutdown, running };
+        (driver, node.kubelet().await)
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+async fn started(slow: bool) -> (Node, InProcess, Kubelet) {
+    let mut node = Node::new();
+    let clock = HandClock::new();
+    let signer = MoodySigner::new(&clock, slow);
+    let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+    (node, driver, kubelet)
+}
+
+node_test! {
+    async fn a_failed_renewal_keeps_the_old_certificate_and_follows_by_itself() {
+        let (_node, driver, kubelet) = started(false).await;
+        let pod = pod("web-0");
+        let volume = kubelet.publish(&pod).await.unwrap();
+        let before = serial(&volume);
+        driver.signer.fail("the signer is down");
+        driver.clock.turn(SignedDuration::from_hours(17));
+        eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
+        assert_eq!(serial(&volume), before);
+        // Trouble is told, and a republish is fine all the same.
+        kubelet.publish(&pod).await.unwrap();
+        driver.clock.turn(SignedDuration::from_hours(3));
+        eventually("the condition says so", async || {
+            let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
+            condition.abnormal && condition.message.contains("the signer is down")
+        }).await;
+        driver.signer.set(Mood::Signs);
+        driver.clock.turn(SignedDuration::from_mins(10));
+        eventually("the renewal follows", async || serial(&volume) != before).await;
+        let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
+        assert!(!condition.abnormal, "{condition:?}");
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn an_answer_that_is_no_certificate_changes_nothing() {
+        let (_node, driver, kubelet) = started(false).await;
+        let volume = kubelet.publish(&pod("web-0")).await.unwrap();
+        let before = serial(&volume);
+        driver.signer.set(Mood::Babbles);
+        driver.clock.turn(SignedDuration::from_hours(17));
+        eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
+        let refused = kubelet.publish(&pod("web-1")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+        assert_eq!(serial(&volume), before);
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn an_expired_volume_is_republished_and_renewed_as_soon_as_can_be() {
+        let (_node, driver, kubelet) = started(false).await;
+        let pod = pod("web-0");
+        let volume = kubelet.publish(&pod).await.unwrap();
+        let before = serial(&volume);
+        driver.signer.fail("the signer is down");
+        driver.clock.turn(SignedDuration::from_hours(17));
+        eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
+        driver.clock.turn(SignedDuration::from_hours(10));
+        let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
+        assert!(condition.abnormal && condition.message.contains("expired"), "{condition:?}");
+        kubelet.publish(&pod).await.expect("a republish of a mounted volume never fails");
+        assert_eq!(serial(&volume), before, "the old files stay");
+        driver.signer.set(Mood::Signs);
+        kubelet.publish(&pod).await.unwrap();
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn a_clock_that_jumps_back_breaks_nothing_and_one_that_jumps_ahead_renews() {
+        let (_node, driver, kubelet) = started(false).await;
+        let volume = kubelet.publish(&pod("web-0")).await.unwrap();
+        let before = serial(&volume);
+        driver.clock.turn(SignedDuration::from_hours(-48));
+        kubelet.publish(&pod("web-0")).await.unwrap();
+        assert_eq!((serial(&volume), driver.signer.calls()), (before.clone(), 1));
+        driver.clock.turn(SignedDuration::from_hours(48 + 16));
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn nothing_wakes_up_when_nothing_is_due() {
+        let (_node, driver, kubelet) = started(false).await;
+        for number in 0..50 {
+            kubelet.publish(&pod(&format!("web-{number}"))).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let waits = driver.clock.waits.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(driver.clock.waits.load(Ordering::Relaxed), waits);
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn volumes_published_together_are_not_renewed_together_and_never_too_many_at_once() {
+        let (_node, driver, kubelet) = started(false).await;
+        let mut volumes = Vec::new();
+        for number in 0..40 {
+            volumes.push(kubelet.publish(&pod(&format!("web-{number}"))).await.unwrap());
+        }
+        // Between the earliest point (two thirds less a tenth) and the latest, renewals come one after the other.
+        driver.clock.turn(SignedDuration::from_mins(16 * 60 - 48));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let some = driver.signer.calls() - 40;
+        assert!((2..38).contains(&some), "{some} of 40 renewed at half the window");
+        driver.signer.set(Mood::Waits);
+        driver.clock.turn(SignedDuration::from_hours(1));
+        eventually("four are at work", async || driver.signer.calls() == 40 + some + 4).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(driver.signer.calls(), 40 + some + 4, "as many as --max-renewals-in-flight allows");
+        driver.signer.set(Mood::Signs);
+        eventually("all are renewed", async || driver.signer.calls() == 80).await;
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn a_slow_signer_gets_one_request_however_often_the_kubelet_asks() {
+        let (mut node, driver, kubelet) = started(true).await;
+        driver.signer.set(Mood::Waits);
+        let pod = pod("web-0");
+        for attempt in 1..=3 {
+            let cut_off = tokio::time::timeout(Duration::from_millis(100), kubelet.publish(&pod)).await;
+            assert!(cut_off.is_err(), "{cut_off:?}");
+            eventually("the attempt is noticed", async || driver.signer.calls() == attempt).await;
+            eventually("and cut off", async || kubelet.stats(&pod).await.is_err()).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // The driver starts again, and the pair of key and request waits in the store.
+        let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
+        driver.stop().await;
+        let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+        driver.signer.set(Mood::Signs);
+        let volume = kubelet.publish(&pod).await.unwrap();
+        assert_whole(&volume);
+        let requests = driver.signer.requests.lock().unwrap().clone();
+        assert!(requests.len() >= 4 && requests.iter().all(|request| *request == requests[0]), "one request, asked for again");
+        let notes = driver.signer.notes.lock().unwrap().clone();
+        assert_eq!(notes.first(), Some(&None));
+        assert!(notes[1..].iter().all(|note| note.as_deref() == Some("request-1")), "{notes:?}");
+        assert!(!node.stored_at(&pod).join("pending").exists(), "nothing waits any more");
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn an_answer_that_is_refused_is_not_asked_for_again() {
+        let (node, driver, kubelet) = started(true).await;
+        driver.signer.set(Mood::Babbles);
+        let pod = pod("web-0");
+        kubelet.publish(&pod).await.unwrap_err();
+        assert_eq!(node.stored(), Vec::<PathBuf>::new());
+        driver.signer.set(Mood::Signs);
+        kubelet.publish(&pod).await.unwrap();
+        let notes = driver.signer.notes.lock().unwrap().clone();
+        assert_eq!(notes, [None, None]);
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn our_answer_says_what_is_being_waited_for_before_the_kubelets_deadline() {
+        let (node, driver, kubelet) = started(true).await;
+        driver.signer.set(Mood::Waits);
+        let pod = pod("web-0");
+        std::fs::create_dir_all(kubelet.target(&pod).parent().unwrap()).unwrap();
+        let mut request = tonic::Request::new(kubelet.publish_request(&pod));
+        request.set_timeout(Duration::from_secs(1));
+        let refused = kubelet.node().node_publish_volume(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::DeadlineExceeded);
+        assert!(refused.message().contains("request-1") && refused.message().contains("stays in place"), "{refused:?}");
+        kubelet.unpublish(&pod).await.unwrap();
+        assert_eq!(node.stored(), Vec::<PathBuf>::new());
+        eventually("the signer is told", async || driver.signer.removed.load(Ordering::Relaxed) == 1).await;
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn an_unpublish_ends_a_publish_that_waits_for_a_signer() {
+        let (node, driver, kubelet) = started(true).await;
+        driver.signer.set(Mood::Waits);
+        let pod = pod("web-0");
+        let publish = { let (kubelet, pod) = (kubelet.clone(), pod.clone()); tokio::spawn(async move { kubelet.publish(&pod).await }) };
+        eventually("the signer is asked", async || driver.signer.calls() == 1).await;
+        kubelet.unpublish(&pod).await.unwrap();
+        assert_eq!(publish.await.unwrap().unwrap_err().code(), Code::Cancelled);
+        assert_eq!(node.stored(), Vec::<PathBuf>::new());
+        assert!(!kubelet.target(&pod).exists());
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn a_republish_during_a_renewal_is_fine_and_an_unpublish_ends_the_renewal() {
+        let (node, driver, kubelet) = started(false).await;
+        let pod = pod("web-0");
+        kubelet.publish(&pod).await.unwrap();
+        driver.signer.set(Mood::Waits);
+        driver.clock.turn(SignedDuration::from_hours(17));
+        eventually("the renewal waits", async || driver.signer.calls() == 2).await;
+        kubelet.publish(&pod).await.unwrap();
+        kubelet.unpublish(&pod).await.unwrap();
+        assert_eq!(node.stored(), Vec::<PathBuf>::new());
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn a_shutdown_does_not_wait_for_ever_for_a_signer() {
+        let (_node, driver, kubelet) = started(false).await;
+        driver.signer.set(Mood::Waits);
+        let publish = { let kubelet = kubelet.clone(); tokio::spawn(async move { kubelet.publish(&pod("web-0")).await }) };
+        eventually("the signer is asked", async || driver.signer.calls() == 1).await;
+        driver.stop().await;
+        assert!(publish.await.unwrap().is_err());
+    }
+}
+
+node_test! {
+    async fn a_key_that_is_to_be_kept_is_kept() {
+        let (_node, driver, kubelet) = started(false).await;
+        let volume = kubelet.publish(&pod_with("web-0", &[("reuse-private-key", "true"), ("key-algorithm", "RSA"), ("key-encoding", "PKCS1")])).await.unwrap();
+        let (before, key) = (serial(&volume), key_in(&volume));
+        driver.clock.turn(SignedDuration::from_hours(17));
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        assert_eq!(key_in(&volume), key);
+        driver.stop().await;
+    }
+}
