@@ -2,7 +2,7 @@
 
 use super::error::{Attempt, StoreError};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -55,7 +55,6 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
 
 /// Reads a whole file; `None` where there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-    use std::io::Read;
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.attempt("open", path)?,

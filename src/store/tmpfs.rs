@@ -81,7 +81,7 @@ pub(super) fn resize(root: &Path, options: &StoreOptions, opened: &mut Opened) -
     if now.blocks() == options.size_bytes.div_ceil(page) && now.files() == options.inodes {
         return Ok(());
     }
-    // A remount that does not repeat noswap is taken for a wish to end it, and refused.
+    // Kernels differ in whether a remount has to repeat noswap; none takes offence at it.
     let limits = format!("{}{}", limits(options), if opened.noswap { ",noswap" } else { "" });
     if let Err(error) = mount_tmpfs(root, &limits, MsFlags::MS_REMOUNT) {
         opened.warnings.push(format!(
@@ -100,14 +100,14 @@ pub(super) fn resize(root: &Path, options: &StoreOptions, opened: &mut Opened) -
 pub(super) fn ensure_view(root: &Path) -> Result<PathBuf, StoreError> {
     let view = root.join(VIEW);
     files::ensure_dir(&view, 0o700)?;
-    // Kept out of the host's mounts: the tmpfs itself has to live on there, its view does not. It also makes each bind a
-    // mount group of its own, so that nothing mounted on one target turns up at another.
+    // The tmpfs has propagated to the host by now, where it has to live on; its view should not. A view bound from a
+    // private mount is private too, and so each target is a mount group of its own: nothing that is mounted on one of
+    // them turns up at another, or in the store.
     set_private(root)?;
     if inode(&view)? != inode(root)? {
         mount(Some(root), &view, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .attempt("bind the view at", &view)?;
     }
-    set_private(&view)?;
     protect(&view)?;
     Ok(view)
 }

@@ -76,6 +76,7 @@ fn a_reader_never_sees_a_mixed_generation_in_a_thousand_swaps() {
 /// Follows `..data` once and reads every file in it, as a careful reader of a Secret volume does. False where the
 /// generation went away in the meantime, which such a reader answers by starting over.
 fn read_one_generation(target: &Path) -> bool {
+    fs::read_link(target.join("..data")).expect("there is a live generation at every instant");
     let path_only = nix::fcntl::OFlag::O_PATH.bits();
     let Ok(data) = fs::OpenOptions::new().read(true).custom_flags(path_only).open(target.join("..data"))
     else {

@@ -47,6 +47,44 @@ fn a_restart_adopts_the_store_and_every_mount() {
 }
 
 #[test]
+fn the_host_keeps_the_store_over_a_container_restart_but_never_its_view() {
+    in_namespace(|scratch| {
+        // The plugin directory as the host has it, and as two containers after each other see it.
+        let [host, first, second] = ["host", "first", "second"].map(|name| scratch.join(name));
+        for directory in [&host, &first, &second] {
+            fs::create_dir(directory).unwrap();
+        }
+        let bind = |from: &Path, to: &Path| {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(from), to, None::<&str>, flags, None::<&str>).unwrap();
+        };
+        bind(&host, &host);
+        mount(None::<&str>, &host, None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
+        bind(&host, &first);
+        let (id, target) = (volume("v"), target(scratch, "pod"));
+        let store = open(&first);
+        store.write_bundle(&id, &delivery("one"), None).unwrap();
+        store.bind(&id, &target).unwrap();
+        drop(store);
+        // A namespace that ends takes its mounts with it, but no others: unlike umount(2) it does not propagate.
+        let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, &first, None::<&str>, alone, None::<&str>).unwrap();
+        umount2(&first, MntFlags::MNT_DETACH).unwrap();
+        assert!(host.join("data/volumes/v").exists());
+        assert!(fs::read_dir(host.join("data/view")).unwrap().next().is_none(), "the view reached the host");
+        bind(&host, &second);
+        let (store, opened) = Store::open(&options(&second)).unwrap();
+        assert!(opened.adopted);
+        assert!(store.is_bound(&id, &target).unwrap());
+        store.write_bundle(&id, &delivery("two"), None).unwrap();
+        assert_eq!(fs::read_to_string(target.join("tls.crt")).unwrap(), "two");
+        let other = super::target(scratch, "other");
+        store.bind(&id, &other).unwrap();
+        assert!(statvfs(&other).unwrap().flags().contains(FsFlags::ST_RDONLY));
+    });
+}
+
+#[test]
 fn a_restart_in_the_middle_of_making_the_view_finishes_it() {
     in_namespace(|scratch| {
         let view = scratch.join("data/view");
