@@ -13,6 +13,8 @@ E2E_FAILED=$E2E_HOME/failed
 E2E_NODE=node-1
 E2E_NODE_IP=10.240.0.1
 E2E_SERVICE_IP=10.96.0.1
+# What runs in every cluster, in the order of starting.
+E2E_PARTS=(etcd containerd apiserver controller-manager scheduler kubelet proxy cert-manager)
 
 die() {
 	echo "$*" >&2
