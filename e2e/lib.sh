@@ -3,7 +3,7 @@
 set -Eeuo pipefail
 trap 'echo "${BASH_SOURCE[0]##*/}:$LINENO: failed: $BASH_COMMAND" >&2' ERR
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/cluster/env.sh"
-: "${POD_IMAGE:=localhost/pod:1}" # busybox, openssl and mtls-peer: cluster/up makes it
+: "${POD_IMAGE:=localhost/pod:1}" # busybox, openssl and mtls-peer: see cluster/images
 export POD_IMAGE
 
 fail() {
@@ -77,11 +77,14 @@ certificate_pod() {
 		          $prefix/issuer-name: "${ISSUER:-e2e-ca}"
 		          $prefix/issuer-kind: ClusterIssuer
 	YAML
-	for attribute; do printf '          %s/%s: "%s"\n' "$prefix" "${attribute%%=*}" "${attribute#*=}"; done
+	for attribute; do
+		if [[ ${attribute%%=*} != */* ]]; then attribute=$prefix/$attribute; fi
+		printf '          %s: "%s"\n' "${attribute%%=*}" "${attribute#*=}"
+	done
 	if [ -n "${SPEC:-}" ]; then printf '%s\n' "$SPEC" | sed 's/^/  /'; fi
 }
 
-# field POD FILE OPENSSL-OPTION...: what openssl x509 says about a certificate file in a pod.
+# x509 POD FILE OPTION...: what openssl x509 says about a certificate file in a pod.
 x509() {
 	local pod=$1 file=$2
 	shift 2
@@ -90,11 +93,13 @@ x509() {
 serial() { x509 "$1" /tls/tls.crt -serial; }
 
 # install_certlet NAME DRIVER [FLAG...]: a DaemonSet of certlet under that driver name. Again, it changes the flags.
+# TOKENS set before the call (a list of tokenRequests) has the kubelet send tokens, in secrets, and call again.
 install_certlet() {
-	local name=$1 driver=$2 flags='' flag
+	local name=$1 driver=$2 flag flags=''
 	shift 2
 	for flag; do flags+=", \"$flag\""; done
-	sed -e "s|@NAME@|$name|g; s|@DRIVER@|$driver|g; s|@IMAGE@|$CERTLET_IMAGE|g; s|@FLAGS@|$flags|g" \
-		-e "s|@KUBELET@|${KUBELET_ROOT:-/var/lib/kubelet}|g" "$E2E"/certlet/*.yaml | kubectl apply -f - >/dev/null
+	sed -e "s|@NAME@|$name|g; s|@DRIVER@|$driver|g; s|@IMAGE@|$CERTLET_IMAGE|g; s|@FLAGS@|$flags|" \
+		-e "s|@KUBELET@|${KUBELET_ROOT:-/var/lib/kubelet}|g; s|@TOKENS@|${TOKENS:-null}|; s|@WITH_TOKENS@|${TOKENS:+true}|" \
+		"$E2E"/certlet/*.yaml | kubectl apply -f - >/dev/null
 	kubectl -n certlet rollout status "daemonset/$name" --timeout=90s >/dev/null
 }
