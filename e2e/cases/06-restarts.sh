@@ -22,6 +22,7 @@ files() { for n in 1 2 3; do in_pod app-$n sha256sum /tls/tls.crt /tls/tls.key /
 before=$(files)
 mounted=$(mounts)
 unchanged() {
+	wait_for 30 in_pod app-3 true # a kubelet that has just started knows no pod yet
 	equal "the files after $1" "$(files)" "$before"
 	equal "the mounts after $1" "$(mounts)" "$mounted"
 	local last
