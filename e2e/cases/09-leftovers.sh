@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# A pod deleted while its publish waits, a namespace deleted, pods force-deleted while certlet is down: nothing of them
+# is left.
+# needs: certlet own-cluster
+. "$(dirname "$0")/../lib.sh"
+
+mounts() { grep -c -e 'kubernetes.io~csi' -e plugins/csi.certlet.io /proc/mounts || true; }
+files() { find /var/lib/kubelet/plugins/csi.certlet.io/data -name 'tls.*' | wc -l; }
+left() { echo "$(mounts) mounts, $(files) files"; }
+is_left() { [ "$(left)" = "$1" ]; }
+before=$(left)
+
+# Deleted while it waits for an issuer that never comes.
+ISSUER=never certificate_pod waiting common-name=a | k apply -f -
+wait_for 30 has_requests 1
+k delete pod waiting --wait --timeout=60s
+wait_for 30 has_requests 0
+wait_for 30 is_left "$before"
+
+# A namespace with everything in it.
+other=$NS-other
+kubectl create namespace "$other"
+for n in 1 2 3; do certificate_pod app-$n common-name=a | kubectl -n "$other" apply -f -; done
+kubectl -n "$other" wait --for=condition=ready pod --all --timeout=60s
+kubectl delete namespace "$other" --timeout=60s
+wait_for 30 is_left "$before"
+
+# Force-deleted while certlet is down.
+for n in 1 2 3; do certificate_pod app-$n common-name=a | k apply -f -; done
+running app-1 app-2 app-3
+only_on() { kubectl -n certlet patch daemonset certlet --type=merge -p "{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":$1}}}}"; }
+trap 'only_on null' EXIT
+only_on '{"nowhere":"true"}'
+kubectl -n certlet wait --for=delete pod -l app=certlet --timeout=60s
+k delete pod --all --grace-period=0 --force
+sleep 5
+only_on null
+kubectl -n certlet rollout status daemonset/certlet --timeout=60s
+wait_for 180 is_left "$before"
+wait_for 30 has_requests 0

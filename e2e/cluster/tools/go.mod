@@ -1,0 +1,3 @@
+module certlet.io/e2e/cluster/tools
+
+go 1.26.0

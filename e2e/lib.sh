@@ -1,0 +1,105 @@
+# Helpers for cases. Each case sources this first; NS is the namespace that is its own.
+# shellcheck shell=bash
+set -Eeuo pipefail
+trap 'echo "${BASH_SOURCE[0]##*/}:$LINENO: failed: $BASH_COMMAND" >&2' ERR
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/cluster/env.sh"
+: "${POD_IMAGE:=localhost/pod:1}" # busybox, openssl and mtls-peer: see cluster/images
+export POD_IMAGE
+
+fail() {
+	trap - ERR
+	echo "$*" >&2
+	exit 1
+}
+
+# Ends a case that cannot be run here.
+skip() {
+	trap - ERR
+	echo "$*"
+	exit 77
+}
+
+k() { kubectl -n "$NS" "$@"; }
+ctl() { "$E2E_CLUSTER/ctl" "$@"; }
+
+# equal WHAT ACTUAL EXPECTED
+equal() { [ "$2" = "$3" ] || fail "$1: is '$2', should be '$3'"; }
+# contains WHAT TEXT PART
+contains() { [[ $2 == *"$3"* ]] || fail "$1: should contain '$3', is: $2"; }
+
+# wait_for SECONDS COMMAND...: until the command succeeds.
+wait_for() {
+	local until=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ $SECONDS -lt $until ] || fail "gave up waiting for: $*"
+		sleep 0.2
+	done
+}
+
+running() { k wait --for=condition=ready pod "$@" --timeout=60s >/dev/null; }
+in_pod() {
+	local pod=$1
+	shift
+	k exec "$pod" -- "$@"
+}
+
+# Names of the CertificateRequests in the case's namespace.
+requests() { k get certificaterequests -o name; }
+request_count() { requests | wc -l; }
+has_requests() { [ "$(request_count)" = "$1" ]; }
+
+# certificate_pod NAME ATTRIBUTE=VALUE...: prints a pod that has a certificate volume at /tls and sleeps. DRIVER,
+# ISSUER (a ClusterIssuer) and SPEC (more lines of the pod's spec) may be set before the call.
+certificate_pod() {
+	local name=$1 driver=${DRIVER:-csi.certlet.io} prefix attribute
+	shift
+	prefix=csi.certlet.io
+	if [ "$driver" = csi.cert-manager.io ]; then prefix=csi.cert-manager.io; fi
+	cat <<-YAML
+		apiVersion: v1
+		kind: Pod
+		metadata: { name: $name, labels: { app: $name } }
+		spec:
+		  terminationGracePeriodSeconds: 0
+		  containers:
+		    - name: main
+		      image: $POD_IMAGE
+		      imagePullPolicy: IfNotPresent
+		      command: [sleep, infinity]
+		      volumeMounts: [{ name: tls, mountPath: /tls, readOnly: true }]
+		  volumes:
+		    - name: tls
+		      csi:
+		        driver: $driver
+		        readOnly: true
+		        volumeAttributes:
+		          $prefix/issuer-name: "${ISSUER:-e2e-ca}"
+		          $prefix/issuer-kind: ClusterIssuer
+	YAML
+	for attribute; do
+		if [[ ${attribute%%=*} != */* ]]; then attribute=$prefix/$attribute; fi
+		printf '          %s: "%s"\n' "${attribute%%=*}" "${attribute#*=}"
+	done
+	if [ -n "${SPEC:-}" ]; then printf '%s\n' "$SPEC" | sed 's/^/  /'; fi
+}
+
+# x509 POD FILE OPTION...: what openssl x509 says about a certificate file in a pod.
+x509() {
+	local pod=$1 file=$2
+	shift 2
+	in_pod "$pod" openssl x509 -in "$file" -noout "$@"
+}
+serial() { x509 "$1" /tls/tls.crt -serial; }
+
+# install_certlet NAME DRIVER [FLAG...]: a DaemonSet of certlet under that driver name. Again, it changes the flags.
+# TOKENS set before the call (a list of tokenRequests) has the kubelet send tokens, in secrets, and call again.
+install_certlet() {
+	local name=$1 driver=$2 flag flags=''
+	shift 2
+	for flag; do flags+=", \"$flag\""; done
+	sed -e "s|@NAME@|$name|g; s|@DRIVER@|$driver|g; s|@IMAGE@|$CERTLET_IMAGE|g; s|@FLAGS@|$flags|" \
+		-e "s|@KUBELET@|${KUBELET_ROOT:-/var/lib/kubelet}|g; s|@TOKENS@|${TOKENS:-null}|; s|@WITH_TOKENS@|${TOKENS:+true}|" \
+		"$E2E"/certlet/*.yaml | kubectl apply -f - >/dev/null
+	kubectl -n certlet rollout status "daemonset/$name" --timeout=90s >/dev/null
+}
