@@ -143,15 +143,12 @@ impl Shared {
         }
     }
 
-    /// Whether the volume is mounted, valid, and what is asked for: a republish has nothing to do. Takes no lock.
+    /// Whether a volume that is just being renewed is mounted as it is asked for: a republish has nothing to add, valid or
+    /// not. Takes no lock.
     async fn is_live(self: &Arc<Self>, request: &PublishRequest) -> bool {
         let Some(volume) = self.volumes.get(&request.volume) else { return false };
-        let now = self.clock.now();
-        let same = volume.look(|record| {
-            record.target == request.target
-                && record.attributes == request.context.raw
-                && record.issued.as_ref().is_some_and(|issued| issued.facts.not_after > now)
-        });
+        let same =
+            volume.look(|record| record.target == request.target && record.attributes == request.context.raw);
         volume.refresh_tokens(request.context.tokens.clone());
         let (id, target) = (request.volume.clone(), request.target.clone());
         same && matches!(
