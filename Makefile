@@ -23,7 +23,7 @@ build: ## Build the release binary
 	$(CARGO) build --release --bin certlet
 
 test: ## Unit and integration tests; no root and no cluster needed
-	$(CARGO) test
+	$(CARGO) test --workspace
 
 check: fmt clippy deny docs-check ## Formatting, lints, licences and bans, documentation
 

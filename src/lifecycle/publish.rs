@@ -6,7 +6,8 @@ use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared, ended_early};
 use crate::attributes::{Attributes, VolumeContext, VolumeId};
 use crate::store::Record;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
@@ -163,6 +164,9 @@ impl Shared {
         self: &Arc<Self>,
         request: &PublishRequest,
     ) -> Result<bool, LifecycleError> {
+        if nothing_at(&request.target) {
+            return Ok(false);
+        }
         let (id, target) = (request.volume.clone(), request.target.clone());
         let certificate = target.join(&request.attributes.files.certificate);
         let foreign = self
@@ -203,4 +207,9 @@ impl Shared {
             tracing::error!(volume = %id, %error, "what a failed publish made could not be removed");
         }
     }
+}
+
+/// So it is at a first publish: the kubelet has just made the parent. One look costs less than having another thread look.
+fn nothing_at(target: &Path) -> bool {
+    matches!(std::fs::symlink_metadata(target), Err(error) if error.kind() == ErrorKind::NotFound)
 }
