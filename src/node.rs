@@ -14,11 +14,11 @@ use crate::proto::csi::ProbeRequest;
 use crate::proto::csi::identity_client::IdentityClient;
 use crate::signer::{LocalCa, LocalCaError, Signer};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::telemetry::{Admin, CountedSigner, Health, Metrics, VolumeSamples, VolumeSource};
+use crate::telemetry::{Admin, CountedSigner, Health, Metrics};
 use cluster::Around;
 use futures_util::future::BoxFuture;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +113,7 @@ pub async fn run_with(
     shutdown: CancellationToken,
 ) -> Result<(), NodeError> {
     let metrics = Arc::new(Metrics::default());
-    let store = Arc::new(open_store(&config)?);
+    let store = Arc::new(open_store(&config, &shutdown).await?);
     let around = Around::find(&config.cluster, &config.driver, &metrics).await?;
     signers.extend(local_signer(&config, &clock)?);
     signers.extend(around.signer(&config.cluster, &clock, &shutdown));
@@ -128,7 +128,7 @@ pub async fn run_with(
         limits: config.limits,
         continue_on_not_ready: config.cluster.continue_on_not_ready,
     });
-    metrics.watch_volumes(Box::new(Volumes(lifecycle.clone())), config.metrics_per_volume);
+    metrics.watch_volumes(Box::new(lifecycle.sampler()), config.metrics_per_volume);
     let Recovered { adopted, waiting, removed, unreadable } =
         lifecycle.recover().await.map_err(NodeError::Recovery)?;
     tracing::info!(
@@ -138,8 +138,20 @@ pub async fn run_with(
     serve(config, lifecycle, metrics, &around, shutdown).await
 }
 
-fn open_store(config: &Config) -> Result<Store, StoreError> {
-    let (store, opened) = Store::open(&config.store)?;
+/// Opens the store, as soon as the process before this one has let go of it: a node's driver is replaced while the old
+/// one still finishes what is in flight.
+async fn open_store(config: &Config, shutdown: &CancellationToken) -> Result<Store, StoreError> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut patience = config.shutdown_grace + Duration::from_secs(5);
+    let (store, opened) = loop {
+        match Store::open(&config.store) {
+            Err(StoreError::InUse { .. }) if !patience.is_zero() && !shutdown.is_cancelled() => {
+                tokio::time::sleep(PAUSE).await;
+                patience = patience.saturating_sub(PAUSE);
+            }
+            opened => break opened?,
+        }
+    };
     if !opened.noswap {
         tracing::warn!(
             path = %config.store.root.display(),
@@ -173,8 +185,7 @@ async fn serve(
     let (state, registered) = watch::channel(RegistrationState::Waiting);
     around.untaint_when_ready(config.cluster.startup_taint.as_deref(), registered.clone());
     if let Some(address) = config.metrics_bind_address {
-        let admin =
-            TcpListener::bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
+        let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
         let health = NodeHealth {
             endpoint: config.endpoint.clone(),
             lifecycle: lifecycle.clone(),
@@ -218,11 +229,13 @@ async fn serve(
     Ok(())
 }
 
-struct Volumes(Lifecycle);
-
-impl VolumeSource for Volumes {
-    fn samples(&self) -> VolumeSamples {
-        self.0.samples()
+/// Listens; "every address" is that also on a node without IPv6.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        listener => listener,
     }
 }
 

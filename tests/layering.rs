@@ -69,7 +69,11 @@ fn every_room_is_in_the_picture() {
 fn rooms_named(line: &str) -> Vec<String> {
     line.split("crate::")
         .skip(1)
-        .map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>())
+        .map(|rest| {
+            rest.chars()
+                .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_')
+                .collect::<String>()
+        })
         .filter(|name| !name.is_empty())
         .collect()
 }
@@ -85,7 +89,7 @@ fn code_lines(source: &Path, room: &str) -> Vec<(PathBuf, String)> {
         }
     }
     let is_test =
-        |file: &PathBuf| file.file_stem().is_some_and(|stem| stem.to_string_lossy().contains("test"));
+        |file: &PathBuf| file.strip_prefix(source).is_ok_and(|path| path.to_string_lossy().contains("test"));
     let mut lines = Vec::new();
     for file in files.into_iter().filter(|file| file.exists() && !is_test(file)) {
         let text = fs::read_to_string(&file).unwrap();

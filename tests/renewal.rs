@@ -213,7 +213,7 @@ node_test! {
         driver.clock.turn(SignedDuration::from_hours(3));
         eventually("the condition says so", async || {
             let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
-            condition.abnormal && condition.message.contains("the signer is down")
+            condition.abnormal && condition.message.contains("2 attempts") && condition.message.contains("the signer is down")
         }).await;
         driver.signer.set(Mood::Signs);
         driver.clock.turn(SignedDuration::from_mins(10));

@@ -40,7 +40,8 @@ pub struct NodeArgs {
         long,
         env = "CERTLET_REGISTRATION_DIR",
         value_name = "DIR",
-        default_value = "/var/lib/kubelet/plugins_registry"
+        default_value = "/var/lib/kubelet/plugins_registry",
+        value_parser = values::maybe_path
     )]
     pub registration_dir: PathBuf,
 

@@ -13,6 +13,12 @@ pub(super) fn endpoint(value: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
+/// A path, or nothing at all, which clap's own parser refuses.
+#[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a Result")]
+pub(super) fn maybe_path(value: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(PathBuf::from(value))
+}
+
 /// A Go duration, positive.
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
     crate::attributes::parse_duration(value)

@@ -1,7 +1,7 @@
 //! A volume's life: publish, renew, unpublish, recover.
 //!
-//! One lock per volume ([`locks`]), one queue for everything that happens later ([`queue`]), one task that turns it
-//! ([`renew`]). Every operation runs in a task of its own: a caller that goes away cancels the wait for the signer and
+//! One lock per volume (`locks`), one queue for everything that happens later (`queue`), one task that turns it
+//! (`renew`). Every operation runs in a task of its own: a caller that goes away cancels the wait for the signer and
 //! nothing else, so that files and mounts are never left half done.
 
 mod error;
@@ -23,7 +23,7 @@ pub use locks::Operation;
 pub use publish::PublishRequest;
 pub use recover::Recovered;
 pub use schedule::Lifetime;
-pub use state::{Condition, VolumeStats};
+pub use state::{Condition, Sampler, VolumeStats};
 
 use crate::attributes::VolumeId;
 use crate::clock::Clock;

@@ -176,12 +176,12 @@ impl Shared {
         }
     }
 
-    /// Whether the volume is mounted and what is asked for: a republish in the middle of its renewal, even a late one, has
-    /// nothing to do. Takes no lock.
+    /// Whether a volume that is just being renewed is mounted as it is asked for: a republish has nothing to add, valid or
+    /// not. Takes no lock.
     async fn is_live(self: &Arc<Self>, request: &PublishRequest) -> bool {
         let Some(volume) = self.volumes.get(&request.volume) else { return false };
-        let same = volume
-            .look(|record| record.target == request.target && record.attributes == request.context.raw);
+        let same =
+            volume.look(|record| record.target == request.target && record.attributes == request.context.raw);
         volume.refresh_tokens(request.context.tokens.clone());
         let (id, target) = (request.volume.clone(), request.target.clone());
         same && matches!(

@@ -68,15 +68,17 @@ impl Node {
     pub fn command(&self) -> Command {
         let mut command = Command::new(CERTLET);
         command
-            .args(["node", "--node-id", "node-1", "--driver-name", DRIVER, "--log-level", "debug"])
+            .args(["node", "--node-id", "node-1", "--driver-name", DRIVER])
             .arg("--endpoint")
             .arg(self.endpoint())
             .arg("--data-root")
             .arg(self.data_root())
             .arg("--registration-dir")
             .arg(self.root.join("plugins_registry"));
-        if !self.flags.iter().any(|flag| flag.starts_with("--metrics-bind-address")) {
-            command.arg("--metrics-bind-address=0");
+        for (flag, value) in [("--metrics-bind-address", "0"), ("--log-level", "debug")] {
+            if !self.flags.iter().any(|given| given.starts_with(flag)) {
+                command.arg(format!("{flag}={value}"));
+            }
         }
         command.args(&self.flags);
         command
