@@ -118,7 +118,8 @@ pub async fn run_with(
     signers.extend(local_signer(&config, &clock)?);
     signers.extend(around.signer(&config.cluster, &clock, &shutdown));
     let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.kind()).collect();
-    let signers = signers.into_iter().map(|signer| CountedSigner::around(signer, Arc::clone(&metrics))).collect();
+    let signers =
+        signers.into_iter().map(|signer| CountedSigner::around(signer, Arc::clone(&metrics))).collect();
     let lifecycle = Lifecycle::new(Parts {
         store,
         issuer: Issuer::new(signers, Arc::clone(&clock)),

@@ -22,13 +22,28 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("telemetry", &["attributes", "issue", "kube", "signer"]),
     ("lifecycle", &["attributes", "clock", "delivery", "issue", "signer", "store", "telemetry"]),
     ("csi", &["attributes", "issue", "lifecycle", "proto", "store", "telemetry", "watch"]),
-    ("node", &["attributes", "clock", "csi", "issue", "kube", "lifecycle", "proto", "signer", "store", "telemetry"]),
+    (
+        "node",
+        &[
+            "attributes",
+            "clock",
+            "csi",
+            "issue",
+            "kube",
+            "lifecycle",
+            "proto",
+            "signer",
+            "store",
+            "telemetry",
+        ],
+    ),
     ("cli", &["attributes", "csi", "kube", "lifecycle", "node", "signer", "store", "telemetry"]),
     ("demo", &["cli", "clock", "proto", "store", "watch", "x509"]),
 ];
 
 /// Rooms that know nothing of gRPC.
-const WITHOUT_TONIC: [&str; 8] = ["kube", "attributes", "clock", "signer", "issue", "delivery", "store", "lifecycle"];
+const WITHOUT_TONIC: [&str; 8] =
+    ["kube", "attributes", "clock", "signer", "issue", "delivery", "store", "lifecycle"];
 
 #[test]
 fn rooms_import_along_the_drawn_arrows_only() {

@@ -40,7 +40,13 @@ pub struct ClusterArgs {
 
     /// What a pod must have before a certificate is asked for: pod-ip:any|ipv4|ipv6, pod-condition:TYPE[=STATUS] or
     /// pod-annotation:KEY. May be given several times; all must hold.
-    #[arg(long, env = "CERTLET_POD_READINESS_GATE", value_name = "GATE", value_delimiter = ',', requires = "continue_on_not_ready")]
+    #[arg(
+        long,
+        env = "CERTLET_POD_READINESS_GATE",
+        value_name = "GATE",
+        value_delimiter = ',',
+        requires = "continue_on_not_ready"
+    )]
     pub pod_readiness_gate: Vec<Gate>,
 
     /// Mount the volume empty while the pod is not ready for its certificate; the files follow.
@@ -71,7 +77,11 @@ pub struct ClusterArgs {
 impl ClusterArgs {
     /// The configuration they amount to.
     pub(super) fn into_config(self) -> ClusterConfig {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is above zero")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and is above zero"
+        )]
         let rate_limit = self.kube_api_qps.map(|qps| RateLimit {
             qps,
             burst: self.kube_api_burst.unwrap_or_else(|| (qps * 2.0).ceil() as u32),

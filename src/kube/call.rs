@@ -128,13 +128,16 @@ fn refusal(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> CallError {
     let asked = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let in_details =
         status.as_ref().and_then(|status| status.details.as_ref()).map(|details| details.retry_after_seconds);
-    let retry_after = asked.or(in_details.filter(|seconds| *seconds > 0).map(u64::from)).map(Duration::from_secs);
+    let retry_after =
+        asked.or(in_details.filter(|seconds| *seconds > 0).map(u64::from)).map(Duration::from_secs);
     let (reason, message) = status.map_or_else(Default::default, |status| (status.reason, status.message));
     let message = if message.is_empty() {
         // Priority and fairness, proxies and load balancers answer in plain text.
         let text = String::from_utf8_lossy(body);
         let line: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
-        format!("the Kubernetes API server answered {code}: {}", line.trim()).trim_end_matches(": ").to_owned()
+        format!("the Kubernetes API server answered {code}: {}", line.trim())
+            .trim_end_matches(": ")
+            .to_owned()
     } else {
         message
     };
@@ -148,7 +151,8 @@ mod tests {
     #[test]
     fn a_plain_text_refusal_keeps_its_retry_after() {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("7"))]);
-        let error = refusal(StatusCode::TOO_MANY_REQUESTS, &headers, b"Too many requests, please try again later.\n");
+        let error =
+            refusal(StatusCode::TOO_MANY_REQUESTS, &headers, b"Too many requests, please try again later.\n");
         let CallError::Refused { code: 429, message, retry_after, .. } = error else { panic!("{error:?}") };
         assert_eq!(retry_after, Some(Duration::from_secs(7)));
         assert!(message.contains("429") && message.contains("try again later"), "{message}");

@@ -84,7 +84,8 @@ impl Cluster {
         config.default_retry = false;
         let layer = ObservedLayer::new(observer, options.rate_limit);
         let build = |config: Config| {
-            let builder = ClientBuilder::try_from(config).map_err(|error| KubeError::Client(Box::new(error)))?;
+            let builder =
+                ClientBuilder::try_from(config).map_err(|error| KubeError::Client(Box::new(error)))?;
             Ok(builder.with_layer(&layer).build())
         };
         let mut bare = config.clone();

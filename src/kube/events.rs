@@ -178,7 +178,8 @@ mod tests {
             uid: "u".into(),
             service_account: "default".into(),
         };
-        let event = PodEventNote { kind: EventKind::Warning, reason: "RenewalFailing", note: note.to_owned() };
+        let event =
+            PodEventNote { kind: EventKind::Warning, reason: "RenewalFailing", note: note.to_owned() };
         recorder.record(&VolumeId::new(volume), &pod, event);
     }
 

@@ -36,7 +36,8 @@ pub async fn remove_startup_taint(cluster: &Cluster, node: &str, key: &str) -> R
         return Ok(false);
     }
     // With the version that was read: taints that others change meanwhile are not lost, the caller tries again.
-    let patch = json!({ "metadata": { "resourceVersion": metadata.resource_version }, "spec": { "taints": others } });
+    let patch =
+        json!({ "metadata": { "resourceVersion": metadata.resource_version }, "spec": { "taints": others } });
     let patch = nodes.patch(node, &PatchParams::default(), &Patch::Merge(patch));
     cluster.call(Caller::Driver, patch).await?;
     Ok(true)

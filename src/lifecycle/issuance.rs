@@ -93,9 +93,8 @@ impl Shared {
             Err(error) if was_issued => PodEvent::RenewalFailing(error),
             Err(error) => PodEvent::NotIssued(error),
         };
-        let (pod, not_after) = volume.look(|record| {
-            (record.pod.clone(), record.issued.as_ref().map(|issued| issued.facts.not_after))
-        });
+        let (pod, not_after) = volume
+            .look(|record| (record.pod.clone(), record.issued.as_ref().map(|issued| issued.facts.not_after)));
         self.events.tell(id, &pod, not_after, event);
     }
 

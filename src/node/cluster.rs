@@ -95,7 +95,11 @@ impl Around {
     }
 
     /// Takes the startup taint off once the kubelet has taken the driver, however long that needs trying.
-    pub(super) fn untaint_when_ready(&self, key: Option<&str>, registered: watch::Receiver<RegistrationState>) {
+    pub(super) fn untaint_when_ready(
+        &self,
+        key: Option<&str>,
+        registered: watch::Receiver<RegistrationState>,
+    ) {
         let Some((cluster, key)) = self.cluster.clone().zip(key.map(str::to_owned)) else { return };
         tokio::spawn(untaint(cluster, self.driver.node_id.clone(), key, registered));
     }
@@ -140,10 +144,14 @@ impl PodEvents for ClusterEvents {
 fn note(not_after: Option<Timestamp>, event: PodEvent<'_>) -> PodEventNote {
     let until = not_after.map_or_else(String::new, |not_after| format!(" until {not_after:.0}"));
     let (kind, reason, note) = match event {
-        PodEvent::Issued => (EventKind::Normal, "CertificateIssued", format!("certificate issued, valid{until}")),
-        PodEvent::RenewalRecovered => {
-            (EventKind::Normal, "CertificateRenewalRecovered", format!("certificate renewed again, valid{until}"))
+        PodEvent::Issued => {
+            (EventKind::Normal, "CertificateIssued", format!("certificate issued, valid{until}"))
         }
+        PodEvent::RenewalRecovered => (
+            EventKind::Normal,
+            "CertificateRenewalRecovered",
+            format!("certificate renewed again, valid{until}"),
+        ),
         PodEvent::RenewalFailing(error) => (
             EventKind::Warning,
             "CertificateRenewalFailing",

@@ -4,7 +4,10 @@ use crate::Failure;
 use crate::load::{Load, Measured};
 use base64ct::{Base64, Encoding};
 use futures_util::StreamExt;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams, WatchEvent,
+    WatchParams,
+};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use std::collections::HashMap;
@@ -21,11 +24,21 @@ pub(crate) fn api(client: &Client, namespace: &str) -> Api<DynamicObject> {
 }
 
 /// Asks for so many certificates, and deletes the requests afterwards.
-pub(crate) async fn measure(client: &Client, namespace: &str, issuer: &str, load: Load) -> Result<Measured, Failure> {
+pub(crate) async fn measure(
+    client: &Client,
+    namespace: &str,
+    issuer: &str,
+    load: Load,
+) -> Result<Measured, Failure> {
     let api = api(client, namespace);
     let request = signing_request().await?;
     let waiting = Waiting::default();
-    let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version.unwrap_or_default();
+    let version = api
+        .list_metadata(&ListParams::default().limit(1))
+        .await?
+        .metadata
+        .resource_version
+        .unwrap_or_default();
     let watching = tokio::spawn(watch(api.clone(), version, Arc::clone(&waiting)));
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "CertificateRequest"));
     let measured = load
@@ -51,7 +64,8 @@ async fn watch(api: Api<DynamicObject>, version: String, waiting: Waiting) -> Re
     while let Some(event) = events.next().await {
         if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event?
             && object.data["status"]["certificate"].is_string()
-            && let Some(ready) = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&object.name_any())
+            && let Some(ready) =
+                waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&object.name_any())
         {
             let _gone = ready.send(());
         }
@@ -61,7 +75,8 @@ async fn watch(api: Api<DynamicObject>, version: String, waiting: Waiting) -> Re
 
 /// One for all: what the issuer does is the same, and no key is made while time is taken.
 async fn signing_request() -> Result<String, Failure> {
-    let arguments = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bare -keyout /dev/null";
+    let arguments =
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bare -keyout /dev/null";
     let made = Command::new("openssl").args(arguments.split(' ')).stderr(Stdio::null()).output().await?;
     Ok(Base64::encode_string(&made.stdout))
 }

@@ -31,7 +31,14 @@ impl Driver {
         fs::create_dir_all(root.join("plugins_registry"))?;
         let kubeconfig = std::env::var("KUBECONFIG")?;
         let child = Command::new(binary)
-            .args(["node", "--node-id=bench", "--driver-name", NAME, "--log-level=warn", "--store-size=256Mi"])
+            .args([
+                "node",
+                "--node-id=bench",
+                "--driver-name",
+                NAME,
+                "--log-level=warn",
+                "--store-size=256Mi",
+            ])
             .args(["--metrics-bind-address", METRICS, "--kubeconfig", &kubeconfig])
             .arg("--endpoint")
             .arg(root.join("csi.sock"))
@@ -75,7 +82,10 @@ impl Driver {
             ("csi.certlet.io/duration", "1h"),
         ];
         let namespace = pod.namespace().unwrap_or_default();
-        KubeletPod { uid: pod.uid().unwrap_or_default(), ..KubeletPod::new(&namespace, &pod.name_any(), attributes) }
+        KubeletPod {
+            uid: pod.uid().unwrap_or_default(),
+            ..KubeletPod::new(&namespace, &pod.name_any(), attributes)
+        }
     }
 
     /// CPU, memory and calls so far, for `certificates`.
@@ -88,8 +98,10 @@ impl Driver {
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default().trim();
         let metrics = metrics().await?;
-        let calls: Vec<&str> =
-            metrics.lines().filter_map(|line| line.strip_prefix("certlet_kubernetes_api_calls_total")).collect();
+        let calls: Vec<&str> = metrics
+            .lines()
+            .filter_map(|line| line.strip_prefix("certlet_kubernetes_api_calls_total"))
+            .collect();
         Ok(format!(
             "{resident} resident; for {certificates} certificates {:.2} ms CPU each and the API calls {}",
             ticks as f64 * 10.0 / certificates as f64,

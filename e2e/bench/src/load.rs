@@ -33,7 +33,10 @@ impl Measured {
 
 impl Load {
     /// Does it: `one` gets a number from zero.
-    pub(crate) async fn run(self, one: impl AsyncFn(usize) -> Result<(), Failure>) -> Result<Measured, Failure> {
+    pub(crate) async fn run(
+        self,
+        one: impl AsyncFn(usize) -> Result<(), Failure>,
+    ) -> Result<Measured, Failure> {
         let begin = Instant::now();
         let one = &one;
         let mut times: Vec<Duration> = stream::iter(0..self.count)

@@ -54,7 +54,10 @@ async fn run(args: Args) -> Result<(), Failure> {
         Load { in_flight: 10, count: args.volumes.min(150) },
         Load { in_flight: 50, count: args.volumes },
     ];
-    println!("{:<10} {:>9} {:>7} {:>9} {:>9} {:>9}", "", "in flight", "count", "p50 ms", "p99 ms", "a second");
+    println!(
+        "{:<10} {:>9} {:>7} {:>9} {:>9} {:>9}",
+        "", "in flight", "count", "p50 ms", "p99 ms", "a second"
+    );
     let mut pairs = Vec::new();
     let mut driver = Driver::start(&args.certlet, &args.issuer).await?;
     for load in loads {
@@ -119,7 +122,13 @@ async fn make_pods(client: &Client, namespace: &str, count: usize) -> Result<Vec
 }
 
 async fn requests(client: &Client, namespace: &str) -> Result<usize, Failure> {
-    Ok(bare::api(client, namespace).list_metadata(&ListParams::default()).await?.items.iter().filter(|request| request.meta().deletion_timestamp.is_none()).count())
+    Ok(bare::api(client, namespace)
+        .list_metadata(&ListParams::default())
+        .await?
+        .items
+        .iter()
+        .filter(|request| request.meta().deletion_timestamp.is_none())
+        .count())
 }
 
 /// Waits until no request is left, and a moment more for the controllers to have seen it.

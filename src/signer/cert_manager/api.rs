@@ -111,7 +111,9 @@ impl CertificateRequest {
         match condition("Ready") {
             Some(ready) if ready.status == "True" => self.issued(),
             Some(ready) if ready.reason == "Failed" => State::Failed(format!("failed: {}", ready.message)),
-            Some(ready) if ready.reason == "Denied" => State::Refused(format!("was denied: {}", ready.message)),
+            Some(ready) if ready.reason == "Denied" => {
+                State::Refused(format!("was denied: {}", ready.message))
+            }
             Some(ready) if approved => State::Open(format!("approved, not signed yet: {}", ready.message)),
             None if approved => State::Open("approved, not signed yet".to_owned()),
             _ => State::Open("not approved yet".to_owned()),

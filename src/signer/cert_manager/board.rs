@@ -82,8 +82,10 @@ impl Board {
         if let Some(listing) = &mut inner.listing {
             listing.insert(key.clone());
         }
-        let waits_for = if let State::Open(words) = &state { words.chars().take(WORDS).collect() } else { String::new() };
-        if inner.requests.insert(key.clone(), Known { volume: volume.clone(), created, waits_for }).is_none() {
+        let waits_for =
+            if let State::Open(words) = &state { words.chars().take(WORDS).collect() } else { String::new() };
+        if inner.requests.insert(key.clone(), Known { volume: volume.clone(), created, waits_for }).is_none()
+        {
             inner.by_volume.entry(volume).or_default().push(key.clone());
         }
         if let Some(waiter) = inner.waiting.get(&key) {

@@ -63,7 +63,10 @@ pub(super) fn sign_error(error: &CallError, action: Action, pod: &PodIdentity) -
         },
         // An admission policy, a quota, a namespace that is going away: the message says it.
         CallError::Refused { code: 400 | 403 | 413 | 422, message, .. } => SignError::Permanent {
-            reason: format!("the API server refuses to {verb} {resource} in namespace {}: {message}", pod.namespace),
+            reason: format!(
+                "the API server refuses to {verb} {resource} in namespace {}: {message}",
+                pod.namespace
+            ),
         },
         CallError::Refused { code: 401, .. } => SignError::Transient {
             reason: match action {

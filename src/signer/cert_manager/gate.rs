@@ -53,7 +53,8 @@ impl FromStr for Gate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "is not one of pod-ip:any|ipv4|ipv6, pod-condition:TYPE[=STATUS], pod-annotation:KEY";
+        const FORMS: &str =
+            "is not one of pod-ip:any|ipv4|ipv6, pod-condition:TYPE[=STATUS], pod-annotation:KEY";
         let (kind, value) = text.split_once(':').filter(|(_, value)| !value.is_empty()).ok_or(FORMS)?;
         match kind {
             "pod-ip" => match value {
@@ -69,8 +70,12 @@ impl FromStr for Gate {
                 }
                 let status = ["True", "False", "Unknown"]
                     .into_iter()
-                    .find(|known| status.eq_ignore_ascii_case(known) || (status.is_empty() && *known == "True"))
-                    .ok_or_else(|| format!("condition status {status:?} is not one of True, False, Unknown"))?;
+                    .find(|known| {
+                        status.eq_ignore_ascii_case(known) || (status.is_empty() && *known == "True")
+                    })
+                    .ok_or_else(|| {
+                        format!("condition status {status:?} is not one of True, False, Unknown")
+                    })?;
                 Ok(Self::PodCondition { kind: kind.to_owned(), status })
             }
             "pod-annotation" => Ok(Self::PodAnnotation(value.to_owned())),
@@ -241,7 +246,8 @@ mod tests {
         assert_eq!("pod-condition:Net".parse(), Ok(condition("Net", "True")));
         assert_eq!("pod-condition:Net=fAlse".parse(), Ok(condition("Net", "False")));
         assert_eq!("pod-annotation:a/b".parse(), Ok(Gate::PodAnnotation("a/b".into())));
-        for odd in ["", "pod-ip", "pod-ip:", "pod-ip:v4", "pod-condition:=True", "pod-condition:A=no", "x:y"] {
+        for odd in ["", "pod-ip", "pod-ip:", "pod-ip:v4", "pod-condition:=True", "pod-condition:A=no", "x:y"]
+        {
             assert!(odd.parse::<Gate>().is_err(), "{odd}");
         }
     }
@@ -269,6 +275,9 @@ mod tests {
         let backoff = GateBackoff { jitter: 0.0, ..GateBackoff::default() };
         let pauses: Vec<u64> = (0..6).map(|looks| backoff.pause(looks, 0.9).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
-        assert!(GateBackoff { cap: Duration::ZERO, ..backoff }.pause(4_000_000_000, 0.0) <= Duration::from_hours(1));
+        assert!(
+            GateBackoff { cap: Duration::ZERO, ..backoff }.pause(4_000_000_000, 0.0)
+                <= Duration::from_hours(1)
+        );
     }
 }

@@ -181,14 +181,15 @@ impl CertManager {
     /// The request of that name, if it exists.
     async fn existing(&self, request: &SigningRequest<'_>, key: &Key) -> Result<Option<State>, SignError> {
         let requests = Request::new(CertificateRequest::url_path(&(), Some(&key.namespace)));
-        let answer = match self.cluster.call(Caller::Driver, requests.get(&key.name, &GetParams::default())).await {
-            Ok(answer) => answer,
-            Err(error) if error.code() == Some(404) => {
-                self.board.lost(key);
-                return Ok(None);
-            }
-            Err(error) => return Err(sign_error(&error, Action::Get, request.pod)),
-        };
+        let answer =
+            match self.cluster.call(Caller::Driver, requests.get(&key.name, &GetParams::default())).await {
+                Ok(answer) => answer,
+                Err(error) if error.code() == Some(404) => {
+                    self.board.lost(key);
+                    return Ok(None);
+                }
+                Err(error) => return Err(sign_error(&error, Action::Get, request.pod)),
+            };
         let found: CertificateRequest = parse(&answer)?;
         if found.metadata.deletion_timestamp.is_some() {
             return Ok(None);

@@ -27,8 +27,10 @@ pub(super) async fn watch(
     shutdown: CancellationToken,
 ) {
     let api: Api<CertificateRequest> = Api::all(cluster.client());
-    let config =
-        watcher::Config::default().labels(&format!("{NODE_LABEL}={node_label}")).timeout(TIMEOUT).page_size(PAGE);
+    let config = watcher::Config::default()
+        .labels(&format!("{NODE_LABEL}={node_label}"))
+        .timeout(TIMEOUT)
+        .page_size(PAGE);
     // Waits longer from failure to failure, up to half a minute, with jitter.
     let events = watcher(api, config).default_backoff();
     tokio::select! {
@@ -82,10 +84,12 @@ fn saw(request: &CertificateRequest, board: &Board, deletions: &Deletions) {
 
 fn trouble(error: &Error) -> String {
     let cause = match error {
-        Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => match error {
-            kube::Error::Api(status) => status.message.clone(),
-            other => other.to_string(),
-        },
+        Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => {
+            match error {
+                kube::Error::Api(status) => status.message.clone(),
+                other => other.to_string(),
+            }
+        }
         Error::WatchError(status) => status.message.clone(),
         Error::NoResourceVersion => error.to_string(),
     };

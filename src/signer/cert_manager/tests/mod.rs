@@ -159,7 +159,10 @@ async fn a_certificate_costs_one_create_and_no_get() {
     assert_eq!(object["metadata"]["annotations"]["certlet.io/volume-id"], driver.volume.as_str());
     assert_eq!(object["spec"]["duration"], "24h0m0s");
     assert_eq!(object["spec"]["usages"], json!(["digital signature", "key encipherment"]));
-    assert_eq!(object["spec"]["issuerRef"], json!({"name": "ca", "kind": "Issuer", "group": "cert-manager.io"}));
+    assert_eq!(
+        object["spec"]["issuerRef"],
+        json!({"name": "ca", "kind": "Issuer", "group": "cert-manager.io"})
+    );
 }
 
 #[tokio::test]
@@ -223,8 +226,10 @@ async fn a_failing_server_is_asked_again_under_the_same_name() {
 #[tokio::test]
 async fn a_denied_request_stands_for_a_while_and_says_who_denied_it() {
     let driver = Driver::new().await;
-    let denied = [("Denied", "True", "policy.cert-manager.io", "no such name"), ("Ready", "False", "Denied", "")];
-    let reason = permanent(driver.sign_while(async |server, name| server.set(&name, &denied, &json!({}))).await);
+    let denied =
+        [("Denied", "True", "policy.cert-manager.io", "no such name"), ("Ready", "False", "Denied", "")];
+    let reason =
+        permanent(driver.sign_while(async |server, name| server.set(&name, &denied, &json!({}))).await);
     assert!(reason.contains("policy.cert-manager.io: no such name"), "{reason}");
     for _ in 0..3 {
         let again = permanent(driver.sign().await);
@@ -252,7 +257,8 @@ async fn a_denied_request_stands_for_a_while_and_says_who_denied_it() {
 async fn an_invalid_request_is_permanent() {
     let driver = Driver::new().await;
     let invalid = [("InvalidRequest", "True", "BadSubject", "too long"), ("Ready", "False", "Failed", "x")];
-    let reason = permanent(driver.sign_while(async |server, name| server.set(&name, &invalid, &json!({}))).await);
+    let reason =
+        permanent(driver.sign_while(async |server, name| server.set(&name, &invalid, &json!({}))).await);
     assert!(reason.contains("BadSubject: too long"), "{reason}");
 }
 
@@ -260,7 +266,8 @@ async fn an_invalid_request_is_permanent() {
 async fn a_failed_request_is_replaced_by_another_for_the_same_key() {
     let driver = Driver::new().await;
     let failed = [("Approved", "True", "", ""), ("Ready", "False", "Failed", "backend down")];
-    let reason = transient(driver.sign_while(async |server, name| server.set(&name, &failed, &json!({}))).await);
+    let reason =
+        transient(driver.sign_while(async |server, name| server.set(&name, &failed, &json!({}))).await);
     assert!(reason.contains("backend down"), "{reason}");
     let first = driver.server.only().await;
     let csr = driver.server.object(&first)["spec"]["request"].clone();
@@ -284,7 +291,10 @@ async fn a_request_nobody_approves_says_so_and_is_signed_once_somebody_does() {
     let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
     assert!(waiting.is_err());
     let words = driver.signer.describe(&driver.notes.load().unwrap());
-    assert!(words.contains("CertificateRequest shop/web-0-") && words.contains("not approved yet"), "{words}");
+    assert!(
+        words.contains("CertificateRequest shop/web-0-") && words.contains("not approved yet"),
+        "{words}"
+    );
     driver.sign_and_issue().await;
     assert_eq!(driver.server.calls("create"), 1);
 }
@@ -365,10 +375,8 @@ async fn requests_are_made_with_the_pods_token_while_it_lasts() {
 
 fn tokens(expires: &str) -> PodTokens {
     let pod = [("pod.name", "p"), ("pod.namespace", "n"), ("pod.uid", "u"), ("serviceAccount.name", "s")];
-    let mut context: HashMap<String, String> = pod
-        .iter()
-        .map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), (*value).to_owned()))
-        .collect();
+    let mut context: HashMap<String, String> =
+        pod.iter().map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), (*value).to_owned())).collect();
     context.insert("csi.storage.k8s.io/ephemeral".into(), "true".into());
     let tokens = json!({ "": { "token": "pods-own", "expirationTimestamp": expires } }).to_string();
     context.insert("csi.storage.k8s.io/serviceAccount.tokens".into(), tokens);

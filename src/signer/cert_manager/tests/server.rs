@@ -193,10 +193,15 @@ impl Inner {
         if self.objects.contains_key(&name) {
             return status(409, "AlreadyExists");
         }
-        object["metadata"]["creationTimestamp"] = format!("2026-05-01T12:00:{:02}Z", self.objects.len()).into();
+        object["metadata"]["creationTimestamp"] =
+            format!("2026-05-01T12:00:{:02}Z", self.objects.len()).into();
         self.objects.insert(name.clone(), object.clone());
         self.tell("ADDED", object);
-        if mishap.is_some() { status(504, "Timeout") } else { self.objects[&name].to_string().into_response() }
+        if mishap.is_some() {
+            status(504, "Timeout")
+        } else {
+            self.objects[&name].to_string().into_response()
+        }
     }
 
     fn list(&self) -> Response {
@@ -258,7 +263,8 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         "list" => inner.list(),
         "get" => {
             let all = if path.contains("/pods/") { &inner.pods } else { &inner.objects };
-            all.get(&name).map_or_else(|| status(404, "NotFound"), |object| object.to_string().into_response())
+            all.get(&name)
+                .map_or_else(|| status(404, "NotFound"), |object| object.to_string().into_response())
         }
         "create" => inner.create(&body, token),
         _ => match inner.objects.remove(&name) {
