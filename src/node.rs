@@ -1,15 +1,21 @@
 //! `certlet node`, put together: store, signers, lifecycle, CSI server, registration, admin server.
 
+mod cluster;
+
+pub use cluster::ClusterConfig;
+
 use crate::attributes::SignerKind;
 use crate::clock::{Clock, SystemClock};
 use crate::csi::{CsiServer, Driver, Registration, RegistrationState, SocketError};
 use crate::issue::Issuer;
+use crate::kube::KubeError;
 use crate::lifecycle::{Lifecycle, LifecycleError, Limits, Parts, Recovered};
 use crate::proto::csi::ProbeRequest;
 use crate::proto::csi::identity_client::IdentityClient;
 use crate::signer::{LocalCa, LocalCaError, Signer};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::telemetry::{Admin, Health, Metrics};
+use crate::telemetry::{Admin, CountedSigner, Health, Metrics};
+use cluster::Around;
 use futures_util::future::BoxFuture;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -45,6 +51,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long what is in flight may go on after a SIGTERM.
     pub shutdown_grace: Duration,
+    /// The cluster around it.
+    pub cluster: ClusterConfig,
 }
 
 /// Where the local signer's CA comes from.
@@ -70,6 +78,9 @@ pub enum NodeError {
     /// The local signer's CA.
     #[error(transparent)]
     LocalCa(#[from] LocalCaError),
+    /// The cluster.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
     /// The CSI socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -103,14 +114,20 @@ pub async fn run_with(
 ) -> Result<(), NodeError> {
     let metrics = Arc::new(Metrics::default());
     let store = Arc::new(open_store(&config, &shutdown).await?);
+    let around = Around::find(&config.cluster, &config.driver, &metrics).await?;
     signers.extend(local_signer(&config, &clock)?);
+    signers.extend(around.signer(&config.cluster, &clock, &shutdown));
     let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.kind()).collect();
+    let signers =
+        signers.into_iter().map(|signer| CountedSigner::around(signer, Arc::clone(&metrics))).collect();
     let lifecycle = Lifecycle::new(Parts {
         store,
         issuer: Issuer::new(signers, Arc::clone(&clock)),
         clock,
         metrics: Arc::clone(&metrics),
+        events: around.events(),
         limits: config.limits,
+        continue_on_not_ready: config.cluster.continue_on_not_ready,
     });
     metrics.watch_volumes(Box::new(lifecycle.sampler()), config.metrics_per_volume);
     let Recovered { adopted, waiting, removed, unreadable } =
@@ -119,7 +136,7 @@ pub async fn run_with(
         version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id, signers = ?kinds,
         adopted, waiting, removed, unreadable, "certlet starts"
     );
-    serve(config, lifecycle, metrics, shutdown).await
+    serve(config, lifecycle, metrics, &around, shutdown).await
 }
 
 /// Opens the store, as soon as the process before this one has let go of it: a node's driver is replaced while the old
@@ -162,10 +179,12 @@ async fn serve(
     config: Config,
     lifecycle: Lifecycle,
     metrics: Arc<Metrics>,
+    around: &Around,
     shutdown: CancellationToken,
 ) -> Result<(), NodeError> {
     let listener = CsiServer::listen(&config.endpoint)?;
     let (state, registered) = watch::channel(RegistrationState::Waiting);
+    around.untaint_when_ready(config.cluster.startup_taint.as_deref(), registered.clone());
     if let Some(address) = config.metrics_bind_address {
         let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
         let health = NodeHealth {

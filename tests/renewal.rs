@@ -171,6 +171,7 @@ impl InProcess {
             local_signer: None,
             limits: Limits { publishes: 64, renewals: 4 },
             shutdown_grace: Duration::from_secs(1),
+            cluster: certlet::node::ClusterConfig::default(),
         };
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run_with(

@@ -6,6 +6,7 @@ use super::schedule::{self, Lifetime};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
 use crate::attributes::VolumeId;
+use crate::issue::FailureClass;
 use crate::store::LastError;
 use std::path::Path;
 use std::sync::Arc;
@@ -89,6 +90,10 @@ impl Shared {
             Lifetime { issued_at: issued.issued_at, not_after: issued.facts.not_after }
         });
         let class = error.class();
+        if let FailureClass::NotReady { retry_after } = class {
+            tracing::debug!(volume = %id, %error, "looked at the pod too early");
+            return self.queue_in(id, retry_after);
+        }
         let pause =
             schedule::retry_after(class, consecutive, lifetime, now, schedule::spread(id, consecutive));
         let remaining = lifetime.remaining_fraction(now).max(0.0);
