@@ -45,11 +45,11 @@ pod_on driver-elsewhere elsewhere $release
 pod_on app-here "$node" app
 server=$(kubectl config view --minify --raw -o 'jsonpath={.clusters[0].cluster.server}')
 kubectl config view --minify --raw --flatten -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}' | base64 -d >"$TMPDIR/$NS-ca"
-# as TOKEN COMMAND...: kubectl with that token and nothing else.
+# as TOKEN COMMAND...: kubectl with that token and nothing else, in namespace IN.
 as() {
 	local token=$1
 	shift
-	kubectl --kubeconfig=/dev/null --server="$server" --certificate-authority="$TMPDIR/$NS-ca" --token="$token" -n "$NS" "$@"
+	kubectl --kubeconfig=/dev/null --server="$server" --certificate-authority="$TMPDIR/$NS-ca" --token="$token" -n "${IN:-$NS}" "$@"
 }
 here=$(token_of driver-here $release)
 elsewhere=$(token_of driver-elsewhere $release)
@@ -57,11 +57,11 @@ unbound=$(k create token $release)
 app=$(token_of app-here app)
 equal "who the driver is" "$(as "$here" auth whoami -o 'jsonpath={.status.userInfo.extra.authentication\.kubernetes\.io/node-name}')" "[\"$node\"]"
 
-request() { # NAME [NODE-LABEL [NAMESPACE]]
+request() { # NAME [NODE-LABEL]
 	cat <<-YAML
 		apiVersion: cert-manager.io/v1
 		kind: CertificateRequest
-		metadata: { name: $1, namespace: ${3:-$NS}, labels: { ${2:+"certlet.io/node: $2"} } }
+		metadata: { name: $1, labels: { ${2:+"certlet.io/node: $2"} } }
 		spec: { request: LS0t, issuerRef: { name: nobody } }
 	YAML
 }
@@ -130,7 +130,10 @@ k delete rolebinding app-makes-requests
 makes_none() { if request probe "$node" | as "$here" create --dry-run=server -f -; then return 1; fi; }
 wait_for 30 makes_none
 denied "the driver's own request" "creates no CertificateRequests" create "$here" forged "$node"
-stays_at_home() { if request probe "" default | as "$app" create --dry-run=server -f -; then return 1; fi; }
+may_create_at_home() { request probe "$node" | as "$app" create --dry-run=server -f -; }
+in_default() { IN=default "$@"; }
+stays_at_home() { if request probe "$node" | IN=default as "$app" create --dry-run=server -f -; then return 1; fi; }
+wait_for 30 may_create_at_home
 wait_for 30 stays_at_home
 create "$app" at-home "$node"
-denied "a request in another namespace" "in its own namespace only" create "$app" abroad "$node" default
+denied "a request in another namespace" "in its own namespace only" in_default create "$app" abroad "$node"
