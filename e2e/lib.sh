@@ -115,3 +115,8 @@ helm_install() {
 		--set "fullnameOverride=$release,driverName=$driver,kubelet.rootDir=${KUBELET_ROOT:-/var/lib/kubelet}" \
 		--set-string "image.repository=${CERTLET_IMAGE%:*},image.tag=${CERTLET_IMAGE##*:}" "$@" >/dev/null
 }
+# helm_end RELEASE: ends the case's pods, then the driver, without which the kubelet could not unmount their volumes.
+helm_end() {
+	k delete pods --selector '!app.kubernetes.io/instance' --timeout=60s || true
+	helm uninstall "$1" --namespace "$NS" --wait || true
+}

@@ -7,7 +7,7 @@
 
 release=isolated
 cleanup() {
-	helm uninstall $release --namespace "$NS" --wait || true
+	helm_end $release
 	kubectl delete node elsewhere --ignore-not-found
 }
 trap cleanup EXIT
