@@ -47,8 +47,10 @@ docs-check:
 chart: ## Write what is made of the Helm chart: schema, README, deploy/
 	scripts/chart
 
-chart-check: ## Lint, render and validate the chart, test its alerts
+chart-check: ## Lint, render and validate the chart and the Dockerfile, test the alerts
 	scripts/chart-check
+	scripts/image-check
+	scripts/runbook-check
 
 fuzz: $(TOOLS)/bin/cargo-fuzz ## Run each fuzz target for FUZZ_SECONDS (20)
 	scripts/fuzz $(FUZZ_SECONDS)
