@@ -19,7 +19,7 @@ k wait --for=condition=ready pod/app --timeout=180s
 equal "who made the request" "$(k get certificaterequests -o 'jsonpath={.items[*].spec.username}')" "system:serviceaccount:$NS:default"
 in_pod app openssl verify -CAfile /tls/ca.crt /tls/tls.crt
 driver=$(k get pod -l app.kubernetes.io/instance=fresh -o name | head -n 1)
-contains "what certlet status shows" "$(k exec "$driver" -- certlet status --driver-name $DRIVER)" app
+contains "what certlet status shows" "$(k exec "$driver" -- certlet status)" app
 
 files() { in_pod app sha256sum /tls/tls.crt /tls/tls.key /tls/ca.crt; }
 before=$(files)

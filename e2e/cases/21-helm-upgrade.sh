@@ -2,6 +2,7 @@
 # Upgrade and rollback under live pods: no file lost, no mount piled up, and renewal goes on. The chart to upgrade from is
 # PREVIOUS_CHART, a folder; until there is a release, it is this chart with other values.
 # needs: certlet helm own-cluster
+# limit: 900
 . "$(dirname "$0")/../lib.sh"
 
 export DRIVER=upgrade.csi.certlet.io
@@ -14,7 +15,7 @@ else
 	helm_install upgraded $DRIVER "${flags[@]}" --set log.format=text,store.size=16Mi
 fi
 for n in 1 2; do certificate_pod app-$n common-name=app-$n duration=1h | k apply -f -; done
-certificate_pod renewing common-name=renewing duration=30s renew-before=20s | k apply -f -
+certificate_pod renewing common-name=renewing duration=5m renew-before=270s | k apply -f -
 running app-1 app-2 renewing
 files() { for n in 1 2; do in_pod app-$n sha256sum /tls/tls.crt /tls/tls.key /tls/ca.crt; done; }
 mounts() { grep -c 'kubernetes.io~csi' /proc/mounts; }
@@ -26,7 +27,8 @@ unchanged() {
 	local last
 	last=$(serial renewing)
 	renewed() { [ "$(serial renewing)" != "$last" ]; }
-	wait_for 30 renewed
+	# A driver that has just started has the pods' tokens again with the kubelet's next call.
+	wait_for 150 renewed
 	certificate_pod after common-name=after | k apply -f -
 	running after
 	k delete pod after --wait >/dev/null
