@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `helm install` with nothing but a driver name gives pods certificates, asked for as their own service account. Uninstalled
 # under a running pod, the pod keeps its files; installed again, it can be deleted. Then the same chart with every optional part on.
-# needs: certlet helm
+# needs: certlet helm prometheus
 # limit: 500
 . "$(dirname "$0")/../lib.sh"
 
@@ -37,7 +37,10 @@ gone() { ! k get pod app; }
 wait_for 150 gone
 wait_for 20 has_requests 0
 
-# The operator's resources are not in this cluster, and cert-manager may hold the usual port of the node.
-helm_install fresh $DRIVER --values "$E2E/../charts/certlet/tests/everything.yaml" --set metrics.port=19402 \
-	--set monitoring.podMonitor.enabled=false,monitoring.prometheusRule.enabled=false
-k get configmap fresh-dashboard fresh-pca-policy networkpolicy/fresh resourcequota/fresh >/dev/null
+# Every optional part, with the Prometheus operator's resources. On the node's network the usual port may be somebody else's.
+crds=("$E2E_RUN"/share/prometheus/monitoring.coreos.com_{podmonitors,prometheusrules}.yaml)
+kubectl apply --server-side "${crds[@]/#/--filename=}" >/dev/null
+trap 'helm_end fresh; kubectl delete "${crds[@]/#/--filename=}"' EXIT
+kubectl wait --for=condition=established crd/podmonitors.monitoring.coreos.com crd/prometheusrules.monitoring.coreos.com --timeout=30s
+helm_install fresh $DRIVER --values "$E2E/../charts/certlet/tests/everything.yaml" --set metrics.port=19402
+k get configmap/fresh-dashboard configmap/fresh-pca-policy networkpolicy/fresh resourcequota/fresh podmonitor/fresh prometheusrule/fresh >/dev/null
