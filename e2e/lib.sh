@@ -103,3 +103,20 @@ install_certlet() {
 		"$E2E"/certlet/*.yaml | kubectl apply -f - >/dev/null
 	kubectl -n certlet rollout status "daemonset/$name" --timeout=90s >/dev/null
 }
+
+# helm_install RELEASE DRIVER [HELM-FLAG...]: the chart, in the case's own namespace. RELEASE is in the names of its objects of
+# the whole cluster too, so each case takes one of its own. Again, it upgrades. With HELM_NO_WAIT set it does not wait
+# for the DaemonSet.
+helm_install() {
+	local release=$1 driver=$2 wait=(--wait --timeout=90s)
+	shift 2
+	if [ -n "${HELM_NO_WAIT:-}" ]; then wait=(); fi
+	helm upgrade --install "$release" "$E2E/../charts/certlet" --namespace "$NS" "${wait[@]}" \
+		--set "fullnameOverride=$release,driverName=$driver,kubelet.rootDir=${KUBELET_ROOT:-/var/lib/kubelet}" \
+		--set-string "image.repository=${CERTLET_IMAGE%:*},image.tag=${CERTLET_IMAGE##*:}" "$@" >/dev/null
+}
+# helm_end RELEASE: ends the case's pods, then the driver, without which the kubelet could not unmount their volumes.
+helm_end() {
+	k delete pods --selector '!app.kubernetes.io/instance' --timeout=60s || true
+	helm uninstall "$1" --namespace "$NS" --wait || true
+}

@@ -1,0 +1,61 @@
+# syntax=docker/dockerfile:1
+# certlet's image: the binary, the libc it is linked to, CA roots, and nothing else.
+#
+#   docker buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max \
+#     --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" --tag ghcr.io/certlet/certlet:0.1.0 --push .
+#
+# Both stages are of the same Debian, so that the libc at build time is the one at run time. A release names the bases by digest:
+# --build-arg RUST_IMAGE=docker.io/library/rust@sha256:... --build-arg BASE_IMAGE=gcr.io/distroless/cc-debian12@sha256:...
+ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm
+ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:latest
+
+# Builds on the machine's own architecture for the other one: emulation would take an hour.
+FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS build
+ARG TARGETARCH
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+
+# The Debian packages follow the base image's release.
+# hadolint ignore=DL3008
+RUN case "$TARGETARCH" in \
+      amd64) triple=x86_64-unknown-linux-gnu cross=x86-64-linux-gnu ;; \
+      arm64) triple=aarch64-unknown-linux-gnu cross=aarch64-linux-gnu ;; \
+      *) echo "TARGETARCH: $TARGETARCH; accepted: amd64, arm64" >&2; exit 1 ;; \
+    esac; \
+    packages=(gcc libc6-dev); \
+    if [ "$(dpkg --print-architecture)" != "$TARGETARCH" ]; then packages+=("gcc-$cross" "libc6-dev-$TARGETARCH-cross"); fi; \
+    apt-get update; \
+    apt-get install --yes --no-install-recommends "${packages[@]}"; \
+    rm -rf /var/lib/apt/lists/*; \
+    rustup target add "$triple"; \
+    echo "$triple" > /triple
+
+# The list of crates, with their versions, goes into the binary: scanners (Trivy, Grype, Syft, BuildKit's --sbom) read it there,
+# so it cannot be lost or be another build's.
+RUN cargo install --locked cargo-auditable@0.7.7
+
+WORKDIR /src
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY proto proto
+COPY src src
+ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target \
+    triple=$(cat /triple); \
+    CARGO_TARGET_DIR=/target cargo auditable build --locked --release --bin certlet --target "$triple"; \
+    install -D -m 0755 "/target/$triple/release/certlet" /out/usr/bin/certlet
+
+# distroless cc: libc, libm, libgcc and CA roots; no shell, no package manager.
+FROM ${BASE_IMAGE}
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="certlet" \
+      org.opencontainers.image.description="Gives every Kubernetes pod its own short-lived X.509 certificate" \
+      org.opencontainers.image.source="https://github.com/certlet/certlet" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /out/usr/bin/certlet /usr/bin/certlet
+# Mounts are root's to make; the chart says so too.
+# hadolint ignore=DL3002
+USER 0:0
+ENTRYPOINT ["/usr/bin/certlet"]

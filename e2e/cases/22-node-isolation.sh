@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# The admission policies: a driver's token gets at its own node's CertificateRequests and nobody else's, a pod's token cannot
+# speak for another node, a service account stays in its namespace, and a driver changes nothing of a node but its taint.
+# Stolen credentials are played with real tokens: the API server binds each to a pod, and with it to that pod's node.
+# needs: certlet helm
+. "$(dirname "$0")/../lib.sh"
+
+release=isolated
+cleanup() {
+	helm_end $release
+	kubectl delete node elsewhere --ignore-not-found
+}
+trap cleanup EXIT
+
+# The driver with all that it may ever do: its own account makes requests, and it may patch nodes.
+HELM_NO_WAIT=${NO_KUBELET:-} helm_install $release isolated.csi.certlet.io --set certManager.tokenRequest.enabled=false \
+	--set startupTaint.enabled=true,tolerations=null
+node=$(kubectl get nodes -o 'jsonpath={.items[0].metadata.name}')
+# A second node that no kubelet runs: pods can be bound to it, which is all that a token needs.
+kubectl apply -f - <<YAML
+apiVersion: v1
+kind: Node
+metadata: { name: elsewhere, labels: { kubernetes.io/os: none } }
+spec: { taints: [{ key: certlet.io/not-ready, effect: NoExecute }, { key: other, effect: NoSchedule }] }
+YAML
+pod_on() { # NAME NODE SERVICE-ACCOUNT
+	k apply -f - >/dev/null <<-YAML
+		apiVersion: v1
+		kind: Pod
+		metadata: { name: $1 }
+		spec:
+		  nodeName: $2
+		  serviceAccountName: $3
+		  terminationGracePeriodSeconds: 0
+		  tolerations: [{ operator: Exists }]
+		  containers: [{ name: main, image: "$POD_IMAGE", imagePullPolicy: IfNotPresent, command: [sleep, infinity] }]
+	YAML
+}
+token_of() { # POD SERVICE-ACCOUNT
+	k create token "$2" --bound-object-kind Pod --bound-object-name "$1" --bound-object-uid "$(k get pod "$1" -o 'jsonpath={.metadata.uid}')"
+}
+k create serviceaccount app
+pod_on driver-here "$node" $release
+pod_on driver-elsewhere elsewhere $release
+pod_on app-here "$node" app
+server=$(kubectl config view --minify --raw -o 'jsonpath={.clusters[0].cluster.server}')
+kubectl config view --minify --raw --flatten -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}' | base64 -d >"$TMPDIR/$NS-ca"
+# as TOKEN COMMAND...: kubectl with that token and nothing else, in namespace IN.
+as() {
+	local token=$1
+	shift
+	kubectl --kubeconfig=/dev/null --server="$server" --certificate-authority="$TMPDIR/$NS-ca" --token="$token" -n "${IN:-$NS}" "$@"
+}
+here=$(token_of driver-here $release)
+elsewhere=$(token_of driver-elsewhere $release)
+unbound=$(k create token $release)
+app=$(token_of app-here app)
+equal "who the driver is" "$(as "$here" auth whoami -o 'jsonpath={.status.userInfo.extra.authentication\.kubernetes\.io/node-name}')" "[\"$node\"]"
+
+request() { # NAME [NODE-LABEL]
+	cat <<-YAML
+		apiVersion: cert-manager.io/v1
+		kind: CertificateRequest
+		metadata: { name: $1, labels: { ${2:+"certlet.io/node: $2"} } }
+		spec: { request: LS0t, issuerRef: { name: nobody } }
+	YAML
+}
+denied() { # WHAT SAYS COMMAND...
+	local what=$1 says=$2 output
+	shift 2
+	if output=$("$@" 2>&1); then fail "$what: was let through"; fi
+	contains "$what" "$output" "$says"
+}
+create() { request "${@:2}" | as "$1" create -f -; } # TOKEN, and what request takes
+
+# The policies of a chart that has just been installed take a moment.
+policy_holds() { if request probe "$node" | as "$elsewhere" create --dry-run=server -f -; then return 1; fi; }
+wait_for 30 policy_holds
+
+create "$here" mine "$node"
+create "$elsewhere" theirs elsewhere
+denied "a request for another node" "must be elsewhere" create "$elsewhere" forged "$node"
+denied "a request for no node" "must be elsewhere" create "$elsewhere" forged
+denied "a request with a token that is not bound to a node" "bound to a pod on a node" create "$unbound" forged "$node"
+denied "another node's request, deleted" "does not belong to elsewhere" as "$elsewhere" delete certificaterequest mine
+# This takes along what is the caller's own.
+denied "all requests, deleted" "does not belong to elsewhere" as "$elsewhere" delete certificaterequests --all
+k get certificaterequest mine
+denied "one's own request, given a new content" "cannot patch" as "$here" label certificaterequest mine certlet.io/node=elsewhere --overwrite
+as "$here" delete certificaterequest mine
+
+# The role holds no update, so the policy's words on that are tried with a role that does.
+k create role edit-requests --verb=patch,update --resource=certificaterequests.cert-manager.io
+k create rolebinding edit-requests --role=edit-requests --serviceaccount="$NS:$release"
+create "$here" mine "$node"
+create "$elsewhere" theirs elsewhere
+denied "another node's request, taken over" "does not belong to elsewhere" \
+	as "$elsewhere" label certificaterequest mine certlet.io/node=elsewhere --overwrite
+denied "one's own request, passed off as another's" "must be elsewhere" \
+	as "$elsewhere" label certificaterequest theirs "certlet.io/node=$node" --overwrite
+as "$here" annotate certificaterequest mine example.org/note=fine
+
+# Pods' own requests, as in token-request mode.
+k create role make-requests --verb=create --resource=certificaterequests.cert-manager.io
+k create rolebinding app-makes-requests --role=make-requests --serviceaccount="$NS:app"
+create "$app" of-app "$node"
+create "$app" of-app-by-hand
+denied "a pod's request for another node" "must be $node" create "$app" forged elsewhere
+# People are not held to the label.
+request by-hand elsewhere | k create -f -
+
+# Nodes.
+taints() { kubectl get node elsewhere -o 'jsonpath={.spec.taints[*].key}'; }
+patch() { as "$1" patch node "$2" --type=merge -p "$3"; }
+denied "another node, patched" "no node but the one" patch "$here" elsewhere '{"spec":{"taints":null}}'
+denied "one's own node, another taint removed" "may remove the taint certlet.io/not-ready" patch "$elsewhere" elsewhere '{"spec":{"taints":null}}'
+denied "one's own node, a taint added" "may remove the taint certlet.io/not-ready" \
+	patch "$elsewhere" elsewhere "$(kubectl get node elsewhere -o json | jq '{spec: {taints: (.spec.taints + [{key: "new", effect: "NoExecute"}])}}')"
+denied "one's own node, labelled" "no label, annotation or cordon" patch "$elsewhere" elsewhere '{"metadata":{"labels":{"zone":"x"}}}'
+denied "one's own node, cordoned" "no label, annotation or cordon" patch "$elsewhere" elsewhere '{"spec":{"unschedulable":true}}'
+# Kubernetes adds taints of its own to a node without a kubelet: they stay.
+patch "$elsewhere" elsewhere "$(kubectl get node elsewhere -o json | jq '{spec: {taints: [.spec.taints[] | select(.key != "certlet.io/not-ready")]}}')"
+contains "the taints that are left" "$(taints)" other
+if [[ $(taints) == *certlet.io/not-ready* ]]; then fail "the taint is still there"; fi
+
+# Token-request mode: the driver's own account creates nothing, not even where a role lets all accounts, and each of these
+# stays in its namespace.
+HELM_NO_WAIT=${NO_KUBELET:-} helm_install $release isolated.csi.certlet.io --set requesters.allNamespaces=true
+k delete rolebinding app-makes-requests
+makes_none() { if request probe "$node" | as "$here" create --dry-run=server -f -; then return 1; fi; }
+wait_for 30 makes_none
+denied "the driver's own request" "creates no CertificateRequests" create "$here" forged "$node"
+may_create_at_home() { request probe "$node" | as "$app" create --dry-run=server -f -; }
+in_default() { IN=default "$@"; }
+stays_at_home() { if request probe "$node" | IN=default as "$app" create --dry-run=server -f -; then return 1; fi; }
+wait_for 30 may_create_at_home
+wait_for 30 stays_at_home
+create "$app" at-home "$node"
+denied "a request in another namespace" "in its own namespace only" in_default create "$app" abroad "$node"
