@@ -88,7 +88,7 @@ impl Collector for VolumeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let VolumeSamples(samples) = self.source.samples();
         let mut volumes = encoder.encode_descriptor(
-            "certlet_volumes",
+            "volumes",
             "Volumes on this node, by state: pending, ready, overdue (renewal late by a tenth of the lifetime), expired",
             None,
             MetricType::Gauge,
@@ -104,7 +104,7 @@ impl Collector for VolumeCollector {
         if let Some(smallest) = samples.iter().filter_map(|sample| sample.remaining_fraction).reduce(f64::min)
         {
             let remaining = encoder.encode_descriptor(
-                "certlet_smallest_remaining_lifetime_ratio",
+                "smallest_remaining_lifetime_ratio",
                 "The smallest remaining share of a certificate's lifetime on this node: 1 new, 0 or less expired",
                 None,
                 MetricType::Gauge,
@@ -117,7 +117,7 @@ impl Collector for VolumeCollector {
 
 fn encode_each(samples: &[VolumeSample], mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
     let mut expiry = encoder.encode_descriptor(
-        "certlet_volume_certificate_not_after_timestamp_seconds",
+        "volume_certificate_not_after_timestamp_seconds",
         "When the volume's certificate expires",
         None,
         MetricType::Gauge,
