@@ -11,7 +11,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz bench clean
+.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz bench e2e e2e-up e2e-down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ build: ## Build the release binary
 	$(CARGO) build --release --bin certlet
 
 test: ## Unit and integration tests; no root and no cluster needed
-	$(CARGO) test
+	$(CARGO) test --workspace
 
 check: fmt clippy deny docs-check ## Formatting, lints, licences and bans, documentation
 
@@ -58,6 +58,18 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## Run each fuzz target for FUZZ_SECONDS (20)
 bench: ## Measure the driver against its budgets
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) run --quiet --release --package certlet-bench
+
+ifeq ($(origin KUBECONFIG),command line)
+e2e: export CERTLET_E2E_KUBECONFIG := $(abspath $(KUBECONFIG))
+endif
+e2e: ## Run the cases on a real Kubernetes node (CASE=name for one, KUBECONFIG=file for another cluster)
+	e2e/run $(CASE)
+
+e2e-up: ## Bring up a cluster with certlet in it, to play with: e2e/cluster/in kubectl ...
+	CERTLET_E2E_KEEP=1 e2e/run cluster
+
+e2e-down: ## Take it down
+	e2e/cluster/down
 
 clean: ## Remove what was built here
 	$(CARGO) clean

@@ -65,3 +65,31 @@ async fn wait_on_timerfd(deadline: Option<Timestamp>) -> io::Result<()> {
     let _ready = readiness.readable().await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::SignedDuration;
+
+    #[tokio::test]
+    async fn a_wait_ends_at_its_deadline_and_not_before() {
+        let deadline = Timestamp::now() + SignedDuration::from_millis(30);
+        SystemClock.wait_until(Some(deadline)).await;
+        assert!(Timestamp::now() >= deadline);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_has_passed_is_no_wait() {
+        for passed in
+            [Timestamp::now() - SignedDuration::from_hours(1), Timestamp::UNIX_EPOCH, Timestamp::MIN]
+        {
+            SystemClock.wait_until(Some(passed)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wait_without_a_deadline_goes_on() {
+        let patience = Duration::from_millis(30);
+        assert!(tokio::time::timeout(patience, SystemClock.wait_until(None)).await.is_err());
+    }
+}

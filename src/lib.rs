@@ -16,6 +16,7 @@
 //! - [`lifecycle`] owns a volume's life: publish, renew, unpublish, recover.
 //! - [`issue`] makes key and request, and verifies what comes back; [`signer`] is who signs.
 //! - [`x509`] is what both sides share of keys and encodings.
+//! - [`kube`] is the Kubernetes API, for the cert-manager signer and for Events.
 //! - [`delivery`] encodes the files. Pure. [`store`] writes and mounts them, and nothing else does.
 //! - [`telemetry`] is what an operator sees; [`node`] puts everything together; [`demo`] plays the kubelet.
 
@@ -27,6 +28,7 @@ pub mod delivery;
 pub mod demo;
 pub mod hardening;
 pub mod issue;
+pub mod kube;
 pub mod lifecycle;
 pub mod node;
 pub mod readiness;

@@ -1,18 +1,24 @@
 //! `certlet node`, put together: store, signers, lifecycle, CSI server, registration, admin server.
 
+mod cluster;
+
+pub use cluster::ClusterConfig;
+
 use crate::attributes::SignerKind;
 use crate::clock::{Clock, SystemClock};
 use crate::csi::{CsiServer, Driver, Registration, RegistrationState, SocketError};
 use crate::issue::Issuer;
+use crate::kube::KubeError;
 use crate::lifecycle::{Lifecycle, LifecycleError, Limits, Parts, Recovered};
 use crate::proto::csi::ProbeRequest;
 use crate::proto::csi::identity_client::IdentityClient;
 use crate::signer::{LocalCa, LocalCaError, Signer};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::telemetry::{Admin, Health, Metrics, VolumeSamples, VolumeSource};
+use crate::telemetry::{Admin, CountedSigner, Health, Metrics};
+use cluster::Around;
 use futures_util::future::BoxFuture;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +51,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long what is in flight may go on after a SIGTERM.
     pub shutdown_grace: Duration,
+    /// The cluster around it.
+    pub cluster: ClusterConfig,
 }
 
 /// Where the local signer's CA comes from.
@@ -70,6 +78,9 @@ pub enum NodeError {
     /// The local signer's CA.
     #[error(transparent)]
     LocalCa(#[from] LocalCaError),
+    /// The cluster.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
     /// The CSI socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -102,28 +113,46 @@ pub async fn run_with(
     shutdown: CancellationToken,
 ) -> Result<(), NodeError> {
     let metrics = Arc::new(Metrics::default());
-    let store = Arc::new(open_store(&config)?);
+    let store = Arc::new(open_store(&config, &shutdown).await?);
+    let around = Around::find(&config.cluster, &config.driver, &metrics).await?;
     signers.extend(local_signer(&config, &clock)?);
+    signers.extend(around.signer(&config.cluster, &clock, &shutdown));
     let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.kind()).collect();
+    let signers =
+        signers.into_iter().map(|signer| CountedSigner::around(signer, Arc::clone(&metrics))).collect();
     let lifecycle = Lifecycle::new(Parts {
         store,
         issuer: Issuer::new(signers, Arc::clone(&clock)),
         clock,
         metrics: Arc::clone(&metrics),
+        events: around.events(),
         limits: config.limits,
+        continue_on_not_ready: config.cluster.continue_on_not_ready,
     });
-    metrics.watch_volumes(Box::new(Volumes(lifecycle.clone())), config.metrics_per_volume);
+    metrics.watch_volumes(Box::new(lifecycle.sampler()), config.metrics_per_volume);
     let Recovered { adopted, waiting, removed, unreadable } =
         lifecycle.recover().await.map_err(NodeError::Recovery)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id, signers = ?kinds,
         adopted, waiting, removed, unreadable, "certlet starts"
     );
-    serve(config, lifecycle, metrics, shutdown).await
+    serve(config, lifecycle, metrics, &around, shutdown).await
 }
 
-fn open_store(config: &Config) -> Result<Store, StoreError> {
-    let (store, opened) = Store::open(&config.store)?;
+/// Opens the store, as soon as the process before this one has let go of it: a node's driver is replaced while the old
+/// one still finishes what is in flight.
+async fn open_store(config: &Config, shutdown: &CancellationToken) -> Result<Store, StoreError> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut patience = config.shutdown_grace + Duration::from_secs(5);
+    let (store, opened) = loop {
+        match Store::open(&config.store) {
+            Err(StoreError::InUse { .. }) if !patience.is_zero() && !shutdown.is_cancelled() => {
+                tokio::time::sleep(PAUSE).await;
+                patience = patience.saturating_sub(PAUSE);
+            }
+            opened => break opened?,
+        }
+    };
     if !opened.noswap {
         tracing::warn!(
             path = %config.store.root.display(),
@@ -150,13 +179,14 @@ async fn serve(
     config: Config,
     lifecycle: Lifecycle,
     metrics: Arc<Metrics>,
+    around: &Around,
     shutdown: CancellationToken,
 ) -> Result<(), NodeError> {
     let listener = CsiServer::listen(&config.endpoint)?;
     let (state, registered) = watch::channel(RegistrationState::Waiting);
+    around.untaint_when_ready(config.cluster.startup_taint.as_deref(), registered.clone());
     if let Some(address) = config.metrics_bind_address {
-        let admin =
-            TcpListener::bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
+        let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
         let health = NodeHealth {
             endpoint: config.endpoint.clone(),
             lifecycle: lifecycle.clone(),
@@ -200,11 +230,13 @@ async fn serve(
     Ok(())
 }
 
-struct Volumes(Lifecycle);
-
-impl VolumeSource for Volumes {
-    fn samples(&self) -> VolumeSamples {
-        self.0.samples()
+/// Listens; "every address" is that also on a node without IPv6.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        listener => listener,
     }
 }
 

@@ -12,6 +12,9 @@ use support::{Node, assert_whole, eventually, key_in, mounts_below, pod, pod_wit
 use tokio::task::JoinSet;
 use tonic::Code;
 
+/// A name, and what is done to a record.
+type Damage = (&'static str, fn(&str) -> String);
+
 /// How often the driver is killed.
 const KILLS: u64 = 200;
 
@@ -119,7 +122,7 @@ node_test! {
     async fn a_damaged_record_costs_one_volume_a_new_issuance_and_never_the_process() {
         let mut node = Node::new();
         let kubelet = node.started().await;
-        let damages: [(&str, fn(&str) -> String); 5] = [
+        let damages: [Damage; 5] = [
             ("corrupt", |_| "not json".to_owned()),
             ("truncated", |record| record[..record.len() / 2].to_owned()),
             ("empty", |_| String::new()),
@@ -135,9 +138,9 @@ node_test! {
         for (name, damage) in damages {
             let path = node.stored_at(&pod(name)).join("record.json");
             let record = fs::read_to_string(&path).unwrap();
-            let damaged = damage(&record);
-            assert_ne!(damaged, record, "{name}");
-            fs::write(&path, damaged).unwrap();
+            let spoilt = damage(&record);
+            assert_ne!(spoilt, record, "{name}");
+            fs::write(&path, spoilt).unwrap();
         }
         let kubelet = node.started().await;
         assert_eq!(serial(&sound), before);
@@ -145,9 +148,9 @@ node_test! {
             let pod = pod(name);
             let volume = kubelet.target(&pod);
             assert_whole(&volume);
-            let damaged = serial(&volume);
+            let old = serial(&volume);
             kubelet.publish(&pod).await.unwrap_or_else(|status| panic!("{name}: {status:?}"));
-            assert_ne!(serial(&volume), damaged, "{name} is issued anew");
+            assert_ne!(serial(&volume), old, "{name} is issued anew");
             assert_whole(&volume);
             assert_eq!(mounts_below(&volume).len(), 1, "{name}");
             kubelet.unpublish(&pod).await.unwrap();
@@ -199,7 +202,7 @@ node_test! {
         node.started().await;
         eventually("the renewal gets through", async || serial(&volume) != before).await;
         assert_whole(&volume);
-        assert_eq!(node.stored(), [stored.clone()]);
+        assert_eq!(node.stored(), std::slice::from_ref(&stored));
         let mut left: Vec<String> = fs::read_dir(stored.join("mount")).unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         left.retain(|name| name.starts_with(".."));

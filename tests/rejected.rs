@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[allow(unreachable_pub, reason = "the list is also the library's own tests'")]
 #[path = "support/rejected.rs"]
 mod rejected;
 mod support;

@@ -171,6 +171,7 @@ impl InProcess {
             local_signer: None,
             limits: Limits { publishes: 64, renewals: 4 },
             shutdown_grace: Duration::from_secs(1),
+            cluster: certlet::node::ClusterConfig::default(),
         };
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run_with(
@@ -212,7 +213,7 @@ node_test! {
         driver.clock.turn(SignedDuration::from_hours(3));
         eventually("the condition says so", async || {
             let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
-            condition.abnormal && condition.message.contains("the signer is down")
+            condition.abnormal && condition.message.contains("2 attempts") && condition.message.contains("the signer is down")
         }).await;
         driver.signer.set(Mood::Signs);
         driver.clock.turn(SignedDuration::from_mins(10));
@@ -221,6 +222,49 @@ node_test! {
         assert!(!condition.abnormal, "{condition:?}");
         driver.stop().await;
     }
+}
+
+node_test! {
+    async fn a_reader_never_sees_a_mixed_generation_during_a_thousand_renewals() {
+        let (_node, driver, kubelet) = started(false).await;
+        let pod = pod_with("web-0", &[("combined-file", "all.pem")]);
+        let volume = kubelet.publish(&pod).await.unwrap();
+        let done = CancellationToken::new();
+        let reader = { let (volume, done) = (volume.clone(), done.clone()); std::thread::spawn(move || read_until(&volume, &done)) };
+        for _ in 0..1000 {
+            let before = serial(&volume);
+            // Due at two thirds of the day at the latest. The clock may have been turned in the middle of the renewal
+            // before this one, which then counts from there: a little more until it is due.
+            driver.clock.turn(SignedDuration::from_hours(16));
+            eventually("the renewal", async || {
+                driver.clock.turn(SignedDuration::from_mins(1));
+                serial(&volume) != before
+            }).await;
+        }
+        done.cancel();
+        let (reads, generations) = reader.join().unwrap();
+        assert!(reads > 1000 && generations > 100, "{reads} reads of {generations} generations prove nothing");
+        driver.stop().await;
+    }
+}
+
+/// Reads the volume as Envoy does, through one resolution of `..data`, until told to stop: the pieces belong together.
+/// Answers how often it read, and how many generations it saw.
+fn read_until(volume: &std::path::Path, done: &CancellationToken) -> (usize, usize) {
+    let (mut reads, mut seen) = (0, std::collections::HashSet::new());
+    while !done.is_cancelled() {
+        let Ok(generation) = std::fs::read_link(volume.join("..data")).map(|link| volume.join(link)) else {
+            panic!("..data is gone");
+        };
+        let files = ["tls.key", "tls.crt", "all.pem"].map(|name| std::fs::read(generation.join(name)));
+        // A generation that was swapped out while it was read is gone, which a reader of the kubelet's own volumes has to
+        // expect too; a reader that got all the files got them of one generation.
+        let [Ok(key), Ok(certificate), Ok(all)] = files else { continue };
+        assert_eq!([key, certificate.clone()].concat(), all, "mixed generations in {}", generation.display());
+        reads += 1;
+        seen.insert(certificate);
+    }
+    (reads, seen.len())
 }
 
 node_test! {

@@ -1,5 +1,6 @@
 //! The command line: one struct per subcommand, every flag also an environment variable.
 
+mod cluster;
 mod node;
 mod reference;
 mod status;

@@ -1,5 +1,6 @@
 //! `certlet node`
 
+use super::cluster::ClusterArgs;
 use super::values::{self, Bind};
 use crate::csi::Driver;
 use crate::lifecycle::Limits;
@@ -39,7 +40,8 @@ pub struct NodeArgs {
         long,
         env = "CERTLET_REGISTRATION_DIR",
         value_name = "DIR",
-        default_value = "/var/lib/kubelet/plugins_registry"
+        default_value = "/var/lib/kubelet/plugins_registry",
+        value_parser = values::maybe_path
     )]
     pub registration_dir: PathBuf,
 
@@ -98,6 +100,10 @@ pub struct NodeArgs {
     /// Threads that run the driver [default: as many as there are cores, at most 4]
     #[arg(long, env = "CERTLET_WORKER_THREADS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub worker_threads: Option<u16>,
+
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// Flags that are fine one by one, but not together.
@@ -145,6 +151,7 @@ impl NodeArgs {
                 renewals: self.max_renewals_in_flight as usize,
             },
             shutdown_grace: self.shutdown_grace,
+            cluster: self.cluster.into_config(),
         })
     }
 }

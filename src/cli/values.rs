@@ -13,10 +13,41 @@ pub(super) fn endpoint(value: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
+/// A path, or nothing at all, which clap's own parser refuses.
+#[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a Result")]
+pub(super) fn maybe_path(value: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(PathBuf::from(value))
+}
+
 /// A Go duration, positive.
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
     crate::attributes::parse_duration(value)
         .map_err(|fault| format!("{fault}; accepted: a Go duration above zero, such as 90s or 1h30m"))
+}
+
+/// A Go duration, or none at all.
+pub(super) fn duration_or_zero(value: &str) -> Result<Duration, String> {
+    if matches!(value, "0" | "0s") { Ok(Duration::ZERO) } else { duration(value) }
+}
+
+/// A rate.
+pub(super) fn above_zero(value: &str) -> Result<f64, String> {
+    number(value, |number| number > 0.0, "a number above 0")
+}
+
+/// A factor that does not shrink.
+pub(super) fn at_least_one(value: &str) -> Result<f64, String> {
+    number(value, |number| number >= 1.0, "a number of 1 or more")
+}
+
+/// A share.
+pub(super) fn share(value: &str) -> Result<f64, String> {
+    number(value, |number| (0.0..=1.0).contains(&number), "a number from 0 to 1")
+}
+
+fn number(value: &str, fits: impl Fn(f64) -> bool, accepted: &str) -> Result<f64, String> {
+    let number = value.parse().ok().filter(|number: &f64| number.is_finite() && fits(*number));
+    number.ok_or_else(|| format!("accepted: {accepted}"))
 }
 
 /// Long enough for a rotation that a person can watch.

@@ -21,7 +21,7 @@ pub(super) fn status(error: &LifecycleError) -> Status {
         LifecycleError::Issue(error) => match error.class() {
             FailureClass::Permanent => Code::FailedPrecondition,
             FailureClass::Throttled { .. } => Code::ResourceExhausted,
-            FailureClass::Transient => Code::Unavailable,
+            FailureClass::NotReady { .. } | FailureClass::Transient => Code::Unavailable,
         },
         LifecycleError::Store(error) if error.is_full() => Code::ResourceExhausted,
         LifecycleError::Delivery(_) | LifecycleError::Store(_) | LifecycleError::Internal { .. } => {

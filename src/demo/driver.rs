@@ -1,6 +1,8 @@
 //! The real driver, as a child process.
 
 use super::kubelet::Kubelet;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ const START: Duration = Duration::from_secs(10);
 
 /// `certlet node`, running.
 #[derive(Debug)]
-pub(super) struct Driver {
+pub struct Driver {
     child: Child,
     /// Where its files are.
     pub root: PathBuf,
@@ -22,19 +24,19 @@ pub(super) struct Driver {
 pub(super) const NAME: &str = "csi.certlet.io";
 
 impl Driver {
-    /// Starts this very binary as `certlet node` under a kubelet root of the demo's.
-    pub(super) fn start(root: &Path) -> io::Result<Self> {
+    /// Starts the certlet `binary` as `certlet node`, with a local signer, under a kubelet root of its own.
+    pub fn start(binary: &Path, root: &Path, flags: &[&str]) -> io::Result<Self> {
         fs::create_dir_all(root.join("plugins_registry"))?;
         let log = File::create(root.join("driver.log"))?;
-        let child = Command::new(std::env::current_exe()?)
-            .args(["node", "--allow-local-signer", "--metrics-bind-address=0", "--log-format=text"])
-            .args(["--node-id", "demo-node", "--driver-name", NAME])
+        let child = Command::new(binary)
+            .args(["node", "--allow-local-signer", "--node-id", "demo-node", "--driver-name", NAME])
             .arg("--endpoint")
-            .arg(root.join("plugins").join(NAME).join("csi.sock"))
+            .arg(endpoint(root))
             .arg("--data-root")
             .arg(root.join("plugins").join(NAME).join("data"))
             .arg("--registration-dir")
             .arg(root.join("plugins_registry"))
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -43,7 +45,7 @@ impl Driver {
     }
 
     /// Waits for its registration socket, and registers it.
-    pub(super) async fn register(&mut self) -> Result<Kubelet, String> {
+    pub async fn register(&mut self) -> Result<Kubelet, String> {
         let socket = self.root.join("plugins_registry").join(format!("{NAME}-reg.sock"));
         let started = Instant::now();
         loop {
@@ -62,19 +64,29 @@ impl Driver {
                     self.last_log_lines()
                 ));
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Sends SIGTERM and waits.
-    pub(super) fn stop(&mut self) -> io::Result<ExitStatus> {
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let id = i32::try_from(self.child.id()).map_err(io::Error::other)?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGTERM)?;
+        Ok(nix::sys::signal::kill(Pid::from_raw(id), signal)?)
+    }
+
+    /// Sends SIGTERM and waits.
+    pub fn stop(&mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
         self.child.wait()
     }
 
+    /// Its CSI socket.
+    pub fn endpoint(&self) -> PathBuf {
+        endpoint(&self.root)
+    }
+
     /// The process id.
-    pub(super) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
@@ -83,6 +95,10 @@ impl Driver {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(8)..].join("\n")
     }
+}
+
+fn endpoint(root: &Path) -> PathBuf {
+    root.join("plugins").join(NAME).join("csi.sock")
 }
 
 impl Drop for Driver {

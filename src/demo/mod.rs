@@ -6,15 +6,15 @@
 mod driver;
 mod kubelet;
 mod mtls;
-mod namespace;
+pub mod namespace;
 mod swaps;
 
+pub use driver::Driver;
 pub use kubelet::{Kubelet, Pod};
 pub use mtls::{Leaf, leaf};
 pub use swaps::Swaps;
 
 use crate::cli::DemoArgs;
-use driver::Driver;
 use jiff::Timestamp;
 use mtls::Failure;
 use std::io::IsTerminal;
@@ -54,7 +54,8 @@ async fn story(args: &DemoArgs, root: &Path) -> Result<(), Failure> {
     let say = Voice::new();
     say.title("certlet gives every pod its own certificate");
     let started = Instant::now();
-    let mut driver = Driver::start(root)?;
+    let mut driver =
+        Driver::start(&std::env::current_exe()?, root, &["--metrics-bind-address=0", "--log-format=text"])?;
     let kubelet = driver.register().await?;
     say.done(
         "driver",

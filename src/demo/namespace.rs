@@ -1,4 +1,4 @@
-//! A mount namespace of our own, so that the demo needs no root and leaves nothing behind.
+//! A mount namespace of our own, so that playing the kubelet needs no root and leaves nothing behind.
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -10,10 +10,10 @@ use thiserror::Error;
 
 /// Why there is no namespace.
 #[derive(Debug, Error)]
-pub(super) enum NamespaceError {
+pub enum NamespaceError {
     /// The host does not let an ordinary user have one.
     #[error(
-        "this host does not let an ordinary user make mounts of their own ({what}: {errno}){setting}; or run the demo with sudo"
+        "this host does not let an ordinary user make mounts of their own ({what}: {errno}){setting}; or run it with sudo"
     )]
     Forbidden {
         /// The step that failed.
@@ -24,7 +24,7 @@ pub(super) enum NamespaceError {
         setting: String,
     },
     /// Something else.
-    #[error("no mount namespace for the demo: {what}: {source}")]
+    #[error("no mount namespace: {what}: {source}")]
     Io {
         /// The step that failed.
         what: &'static str,
@@ -47,7 +47,7 @@ const SETTINGS: [(&str, &str, &str); 3] = [
 /// Enters a new mount namespace, and as an ordinary user a new user namespace around it in which we are root.
 ///
 /// Must be called while the process has one thread (unshare(2)).
-pub(super) fn enter() -> Result<(), NamespaceError> {
+pub fn enter() -> Result<(), NamespaceError> {
     let (user, group) = (geteuid(), getegid());
     if user.is_root() {
         unshare(CloneFlags::CLONE_NEWNS).map_err(forbidden("unshare"))?;
@@ -63,7 +63,7 @@ pub(super) fn enter() -> Result<(), NamespaceError> {
 }
 
 /// Mounts a tmpfs that goes with the namespace, whatever ends the process.
-pub(super) fn scratch(directory: &Path) -> Result<(), NamespaceError> {
+pub fn scratch(directory: &Path) -> Result<(), NamespaceError> {
     fs::create_dir_all(directory)
         .map_err(|source| NamespaceError::Io { what: "its directory cannot be made", source })?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;

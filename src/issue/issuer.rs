@@ -126,6 +126,11 @@ pub enum FailureClass {
         /// How long to wait, where the signer says so.
         retry_after: Option<Duration>,
     },
+    /// The pod is not ready to have one asked for.
+    NotReady {
+        /// When to look again.
+        retry_after: Duration,
+    },
     /// Asking again may help.
     Transient,
 }
@@ -136,6 +141,7 @@ impl FailureClass {
         match self {
             Self::Permanent => "permanent",
             Self::Throttled { .. } => "throttled",
+            Self::NotReady { .. } => "not-ready",
             Self::Transient => "transient",
         }
     }
@@ -151,6 +157,9 @@ impl IssueError {
             Self::Refused(error) if !error.may_pass() => FailureClass::Permanent,
             Self::Sign(SignError::Throttled { retry_after, .. }) => {
                 FailureClass::Throttled { retry_after: *retry_after }
+            }
+            Self::Sign(SignError::NotReady { retry_after, .. }) => {
+                FailureClass::NotReady { retry_after: *retry_after }
             }
             Self::Refused(_) | Self::Key(_) | Self::Sign(SignError::Transient { .. }) | Self::Interrupted => {
                 FailureClass::Transient

@@ -3,7 +3,7 @@
 use super::locks::Guard;
 use super::schedule::{self, Lifetime};
 use super::volume::Volume;
-use super::{LifecycleError, Shared};
+use super::{LifecycleError, PodEvent, Shared};
 use crate::attributes::{Attributes, KeyEncoding, VolumeId};
 use crate::delivery;
 use crate::issue::{Bundle, IssueError, IssueRequest, PrivateKey};
@@ -32,9 +32,13 @@ pub(super) enum Purpose {
         /// None: as long as it takes.
         patience: Option<Duration>,
     },
-    /// A renewal, which waits as long as it takes.
+    /// A renewal. It does not hold its place among the renewals for a signer that needs an hour: what was begun is taken
+    /// up when it is tried again.
     Renewal,
 }
+
+/// How long a renewal waits for its signer.
+const RENEWAL_PATIENCE: Duration = Duration::from_mins(1);
 
 impl Purpose {
     /// The `purpose` label of the metrics.
@@ -57,6 +61,7 @@ impl Shared {
         purpose: Purpose,
     ) -> Result<(), LifecycleError> {
         let started = Instant::now();
+        let before = volume.look(|record| (record.issued.is_some(), record.last_error.is_some()));
         let result = self.issue_and_deliver(guard, id, volume, purpose).await;
         let signer = volume.attributes.signer;
         self.metrics.issuance(
@@ -65,10 +70,32 @@ impl Shared {
             result.as_ref().err().map(LifecycleError::class),
             started.elapsed(),
         );
+        self.tell_author(id, volume, before, &result);
         result?;
         self.queue_renewal(id, volume);
         self.tell_delivered(id, volume);
         Ok(())
+    }
+
+    /// What the pod's author should know of an issuance: a first certificate, a failure, and that it is over.
+    fn tell_author(
+        &self,
+        id: &VolumeId,
+        volume: &Volume,
+        (was_issued, had_failed): (bool, bool),
+        result: &Result<(), LifecycleError>,
+    ) {
+        let event = match result {
+            Ok(()) if !was_issued => PodEvent::Issued,
+            Ok(()) if had_failed => PodEvent::RenewalRecovered,
+            Ok(()) => return,
+            Err(LifecycleError::Cancelled { .. }) => return,
+            Err(error) if was_issued => PodEvent::RenewalFailing(error),
+            Err(error) => PodEvent::NotIssued(error),
+        };
+        let (pod, not_after) = volume
+            .look(|record| (record.pod.clone(), record.issued.as_ref().map(|issued| issued.facts.not_after)));
+        self.events.tell(id, &pod, not_after, event);
     }
 
     async fn issue_and_deliver(
@@ -81,7 +108,7 @@ impl Shared {
         let signer = Arc::clone(self.issuer.signer(volume.attributes.signer)?);
         let patience = match purpose {
             Purpose::Publish { patience } => patience,
-            Purpose::Renewal => None,
+            Purpose::Renewal => Some(RENEWAL_PATIENCE),
         };
         let issued = tokio::select! {
             biased;
@@ -228,7 +255,7 @@ impl Shared {
         LifecycleError::StillWaiting {
             signer: signer.kind().as_str(),
             waited,
-            progress: progress.ok().flatten(),
+            progress: progress.ok().flatten().map(|note| signer.describe(&note)),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! A volume's life: publish, renew, unpublish, recover.
 //!
-//! One lock per volume ([`locks`]), one queue for everything that happens later ([`queue`]), one task that turns it
-//! ([`renew`]). Every operation runs in a task of its own: a caller that goes away cancels the wait for the signer and
+//! One lock per volume (`locks`), one queue for everything that happens later (`queue`), one task that turns it
+//! (`renew`). Every operation runs in a task of its own: a caller that goes away cancels the wait for the signer and
 //! nothing else, so that files and mounts are never left half done.
 
 mod error;
+mod events;
 mod issuance;
 mod locks;
 mod publish;
@@ -17,11 +18,12 @@ mod unpublish;
 mod volume;
 
 pub use error::LifecycleError;
+pub use events::{NoEvents, PodEvent, PodEvents};
 pub use locks::Operation;
 pub use publish::PublishRequest;
 pub use recover::Recovered;
 pub use schedule::Lifetime;
-pub use state::{Condition, VolumeStats};
+pub use state::{Condition, Sampler, VolumeStats};
 
 use crate::attributes::VolumeId;
 use crate::clock::Clock;
@@ -57,8 +59,12 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who tells the pods' authors.
+    pub events: Arc<dyn PodEvents>,
     /// How much may go on at once.
     pub limits: Limits,
+    /// Whether a volume is mounted empty while its pod is not ready to have a certificate asked for.
+    pub continue_on_not_ready: bool,
 }
 
 /// The lives of all volumes on this node. Cheap to clone: every clone is the same node.
@@ -70,7 +76,9 @@ struct Shared {
     issuer: Issuer,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    events: Arc<dyn PodEvents>,
     limits: Limits,
+    continue_on_not_ready: bool,
     publishing: Semaphore,
     renewing: Arc<Semaphore>,
     locks: Locks,
@@ -83,13 +91,15 @@ struct Shared {
 impl Lifecycle {
     /// Puts the parts together. Nothing happens before [`Lifecycle::recover`] and [`Lifecycle::turn`].
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, issuer, clock, metrics, limits } = parts;
+        let Parts { store, issuer, clock, metrics, events, limits, continue_on_not_ready } = parts;
         Self(Arc::new(Shared {
             store,
             issuer,
             clock,
             metrics,
+            events,
             limits,
+            continue_on_not_ready,
             publishing: Semaphore::new(limits.publishes),
             renewing: Arc::new(Semaphore::new(limits.renewals)),
             locks: Locks::default(),

@@ -5,8 +5,10 @@ use super::locks::{Guard, Operation};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared, ended_early};
 use crate::attributes::{Attributes, VolumeContext, VolumeId};
+use crate::issue::FailureClass;
 use crate::store::Record;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
@@ -86,12 +88,37 @@ impl Shared {
                 Ok(())
             }
             Err(error) => {
+                if self.continue_on_not_ready
+                    && let FailureClass::NotReady { retry_after } = error.class()
+                {
+                    return self.mount_empty(&id, volume, retry_after).await;
+                }
                 if is_new {
                     self.undo(&id, volume).await;
                 }
                 Err(error)
             }
         }
+    }
+
+    /// The pod is not ready to have a certificate asked for, an address of its own missing perhaps, and would not become
+    /// so before its volumes are mounted: it gets the volume empty, and the files follow as at a renewal.
+    async fn mount_empty(
+        self: &Arc<Self>,
+        id: &VolumeId,
+        volume: Arc<Volume>,
+        look_again_in: Duration,
+    ) -> Result<(), LifecycleError> {
+        let record = volume.record();
+        self.blocking(id, move |shared| {
+            shared.store.write_bundle(&record.volume_id, &[], None)?;
+            shared.store.write_record(&record)?;
+            Ok(shared.store.bind(&record.volume_id, &record.target).map(drop)?)
+        })
+        .await?;
+        self.volumes.insert(id.clone(), volume);
+        self.queue_in(id, look_again_in);
+        Ok(())
     }
 
     /// A publish of a volume this process knows. True: there is nothing more to do.
@@ -122,6 +149,13 @@ impl Shared {
         let valid = record.issued.as_ref().is_some_and(|issued| issued.facts.not_after > self.clock.now());
         match (bound, valid) {
             (true, true) => Ok(true),
+            (true, false) if record.issued.is_none() => {
+                // Mounted empty, and waiting for its turn.
+                if self.queue.due(id).is_none() {
+                    self.queue.put(id, self.clock.now());
+                }
+                Ok(true)
+            }
             (true, false) => {
                 // An error here could make the kubelet take the mount away from a running pod (kubernetes#121271):
                 // the renewal is put ahead instead, and says what is wrong by metric, log and volume condition.
@@ -143,15 +177,12 @@ impl Shared {
         }
     }
 
-    /// Whether the volume is mounted, valid, and what is asked for: a republish has nothing to do. Takes no lock.
+    /// Whether a volume that is just being renewed is mounted as it is asked for: a republish has nothing to add, valid or
+    /// not. Takes no lock.
     async fn is_live(self: &Arc<Self>, request: &PublishRequest) -> bool {
         let Some(volume) = self.volumes.get(&request.volume) else { return false };
-        let now = self.clock.now();
-        let same = volume.look(|record| {
-            record.target == request.target
-                && record.attributes == request.context.raw
-                && record.issued.as_ref().is_some_and(|issued| issued.facts.not_after > now)
-        });
+        let same =
+            volume.look(|record| record.target == request.target && record.attributes == request.context.raw);
         volume.refresh_tokens(request.context.tokens.clone());
         let (id, target) = (request.volume.clone(), request.target.clone());
         same && matches!(
@@ -166,6 +197,9 @@ impl Shared {
         self: &Arc<Self>,
         request: &PublishRequest,
     ) -> Result<bool, LifecycleError> {
+        if nothing_at(&request.target) {
+            return Ok(false);
+        }
         let (id, target) = (request.volume.clone(), request.target.clone());
         let certificate = target.join(&request.attributes.files.certificate);
         let foreign = self
@@ -206,4 +240,9 @@ impl Shared {
             tracing::error!(volume = %id, %error, "what a failed publish made could not be removed");
         }
     }
+}
+
+/// So it is at a first publish: the kubelet has just made the parent. One look costs less than having another thread look.
+fn nothing_at(target: &Path) -> bool {
+    matches!(std::fs::symlink_metadata(target), Err(error) if error.kind() == ErrorKind::NotFound)
 }

@@ -68,10 +68,11 @@ impl Shared {
         };
         let volume = Volume::new(record, attributes, PodTokens::default());
         self.volumes.insert(id.clone(), Arc::clone(&volume));
-        match self.presence(&id, &volume).await {
+        // On this thread: nothing else runs yet, and handing over each of a thousand volumes would take longer.
+        match self.look_at(&id, &volume.look(|record| record.target.clone())) {
             Ok(Presence::Mounted) => {
                 recovered.adopted += 1;
-                self.queue_adopted(&id, &volume).await;
+                self.queue_adopted(&id, &volume);
             }
             Ok(Presence::Expected) => {
                 recovered.waiting += 1;
@@ -90,13 +91,10 @@ impl Shared {
         }
     }
 
-    async fn queue_adopted(self: &Arc<Self>, id: &VolumeId, volume: &Volume) {
+    fn queue_adopted(&self, id: &VolumeId, volume: &Volume) {
         let now = self.clock.now();
         let issued = volume.look(|record| record.issued.clone());
-        let live = {
-            let id = id.clone();
-            self.blocking(&id.clone(), move |shared| Ok(shared.store.generation(&id)?)).await.ok().flatten()
-        };
+        let live = self.store.generation(id).ok().flatten();
         match issued {
             // The files are of another generation than the record: the last process ended between the two, and what the
             // record says is of an older certificate.

@@ -6,7 +6,9 @@ use super::schedule::{self, Lifetime};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
 use crate::attributes::VolumeId;
+use crate::issue::FailureClass;
 use crate::store::LastError;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -88,6 +90,10 @@ impl Shared {
             Lifetime { issued_at: issued.issued_at, not_after: issued.facts.not_after }
         });
         let class = error.class();
+        if let FailureClass::NotReady { retry_after } = class {
+            tracing::debug!(volume = %id, %error, "looked at the pod too early");
+            return self.queue_in(id, retry_after);
+        }
         let pause =
             schedule::retry_after(class, consecutive, lifetime, now, schedule::spread(id, consecutive));
         let remaining = lifetime.remaining_fraction(now).max(0.0);
@@ -126,17 +132,19 @@ impl Shared {
         volume: &Volume,
     ) -> Result<Presence, LifecycleError> {
         let (volume, target) = (id.clone(), volume.look(|record| record.target.clone()));
-        self.blocking(id, move |shared| {
-            Ok(if shared.store.is_bound(&volume, &target)? {
-                Presence::Mounted
-            } else if target.parent().is_some_and(std::path::Path::exists) {
-                // The kubelet removes the directory around the target when the pod ends.
-                Presence::Expected
-            } else {
-                Presence::Gone
-            })
+        self.blocking(id, move |shared| shared.look_at(&volume, &target)).await
+    }
+
+    /// As [`Self::presence`], on this thread.
+    pub(super) fn look_at(&self, id: &VolumeId, target: &Path) -> Result<Presence, LifecycleError> {
+        Ok(if self.store.is_bound(id, target)? {
+            Presence::Mounted
+        } else if target.parent().is_some_and(Path::exists) {
+            // The kubelet removes the directory around the target when the pod ends.
+            Presence::Expected
+        } else {
+            Presence::Gone
         })
-        .await
     }
 }
 

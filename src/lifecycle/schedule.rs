@@ -73,6 +73,7 @@ pub(super) fn retry_after(
     jitter: f64,
 ) -> Duration {
     let (base, cap) = match class {
+        FailureClass::NotReady { retry_after } => return retry_after.max(SHORTEST_RETRY),
         FailureClass::Transient => (Duration::from_secs(2), Duration::from_mins(5)),
         FailureClass::Throttled { .. } => (Duration::from_secs(10), Duration::from_mins(10)),
         FailureClass::Permanent => (Duration::from_mins(1), Duration::from_hours(1)),

@@ -5,9 +5,10 @@ use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
 use crate::attributes::VolumeId;
 use crate::store::{Record, Usage};
-use crate::telemetry::{VolumeSample, VolumeSamples, VolumeState};
+use crate::telemetry::{VolumeSample, VolumeSamples, VolumeSource, VolumeState};
 use jiff::Timestamp;
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 /// Share of the lifetime by which a renewal may be late before the volume is called abnormal.
 const MARGIN: f64 = 0.1;
@@ -52,10 +53,21 @@ impl Lifecycle {
     }
 
     /// What a scrape of `/metrics` wants to know of every volume.
-    pub fn samples(&self) -> VolumeSamples {
-        let now = self.0.clock.now();
-        let samples = self.0.volumes.all().iter().map(|volume| sample(volume, now)).collect();
-        VolumeSamples(samples)
+    pub fn sampler(&self) -> Sampler {
+        Sampler(Arc::downgrade(&self.0))
+    }
+}
+
+/// Looks at the volumes when metrics are scraped. Weak, since the volumes' lives hold the metrics.
+pub struct Sampler(Weak<Shared>);
+
+impl VolumeSource for Sampler {
+    fn samples(&self) -> VolumeSamples {
+        let samples = self.0.upgrade().map(|shared| {
+            let now = shared.clock.now();
+            shared.volumes.all().iter().map(|volume| sample(volume, now)).collect()
+        });
+        VolumeSamples(samples.unwrap_or_default())
     }
 }
 

@@ -53,6 +53,7 @@ impl Shared {
         self.queue.remove(id);
         let volume = id.clone();
         self.blocking(id, move |shared| Ok(shared.store.remove(&volume)?)).await?;
+        self.events.forget(id);
         if let Some(volume) = self.volumes.remove(id) {
             self.tell_removed(id, volume);
         }

@@ -1,5 +1,6 @@
 //! Who signs: one trait, and a signer for each place that can turn a certificate signing request into a chain.
 
+mod cert_manager;
 mod local;
 
 use crate::attributes::{Attributes, PodIdentity, PodTokens, SignerKind, VolumeId};
@@ -7,6 +8,7 @@ use futures_util::future::BoxFuture;
 use std::time::Duration;
 use thiserror::Error;
 
+pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff, IpFamily};
 pub use local::{LocalCa, LocalCaError};
 
 /// Turns certificate signing requests into chains. One instance serves all volumes of the node.
@@ -20,6 +22,11 @@ pub trait Signer: Send + Sync + 'static {
     /// Signs one request. Dropping the future abandons the wait, and only the wait: with the same [`Progress`] a later
     /// call takes up what was begun.
     fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>>;
+
+    /// What a note left in [`Progress`] stands for, and how that stands now: for the pod's author.
+    fn describe(&self, note: &str) -> String {
+        note.to_owned()
+    }
 
     /// The chain that `progress` led to is in use: what was kept for it, or came before it, may go.
     fn delivered<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
@@ -97,6 +104,14 @@ pub enum SignError {
         reason: String,
         /// How long to wait, where the signer says so.
         retry_after: Option<Duration>,
+    },
+    /// The pod lacks something that the operator wants it to have before anybody is asked.
+    #[error("no certificate is asked for yet: {reason}")]
+    NotReady {
+        /// What it lacks.
+        reason: String,
+        /// When to look again.
+        retry_after: Duration,
     },
     /// Asking again may help.
     #[error("{reason}")]

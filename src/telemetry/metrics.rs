@@ -3,6 +3,7 @@
 use super::samples::{VolumeCollector, VolumeSource};
 use crate::attributes::SignerKind;
 use crate::issue::FailureClass;
+use crate::kube::ApiObserver;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -23,6 +24,21 @@ pub struct Metrics {
     csi_seconds: Family<MethodLabel, Histogram>,
     registered: Gauge,
     registrations: Family<ResultLabel, Counter>,
+    signer_calls: Family<SignerCallLabels, Counter>,
+    api_calls: Family<ApiCallLabels, Counter>,
+    watch_restarts: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SignerCallLabels {
+    signer: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ApiCallLabels {
+    verb: &'static str,
+    code: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +84,9 @@ impl Default for Metrics {
             csi_seconds: Family::new_with_constructor(seconds),
             registered: Gauge::default(),
             registrations: Family::default(),
+            signer_calls: Family::default(),
+            api_calls: Family::default(),
+            watch_restarts: Counter::default(),
         };
         metrics.register();
         metrics
@@ -101,6 +120,26 @@ impl Metrics {
             "Registrations with the kubelet by result (accepted, refused, lost)",
             self.registrations.clone(),
         );
+        registry.register(
+            "signer_calls",
+            "Calls of a signer by result (ok, permanent, throttled, not-ready, transient, abandoned)",
+            self.signer_calls.clone(),
+        );
+        registry.register(
+            "kubernetes_api_calls",
+            "Calls of the Kubernetes API by verb and HTTP status; 0: no answer",
+            self.api_calls.clone(),
+        );
+        registry.register(
+            "kubernetes_watch_restarts",
+            "Times the watch on CertificateRequests was interrupted",
+            self.watch_restarts.clone(),
+        );
+    }
+
+    /// A signer has answered, or nobody waits for it any more.
+    pub(super) fn signer_call(&self, signer: SignerKind, result: &'static str) {
+        self.signer_calls.get_or_create(&SignerCallLabels { signer: signer.as_str(), result }).inc();
     }
 
     /// Has every scrape ask `source` how the volumes stand.
@@ -143,6 +182,16 @@ impl Metrics {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok(text)
+    }
+}
+
+impl ApiObserver for Metrics {
+    fn api_call(&self, verb: &'static str, code: u16) {
+        self.api_calls.get_or_create(&ApiCallLabels { verb, code }).inc();
+    }
+
+    fn watch_restarted(&self) {
+        self.watch_restarts.inc();
     }
 }
 

@@ -108,7 +108,7 @@ fn parse_attribute(text: &str) -> Result<Vec<u8>, NameError> {
     let Some((name, value)) = text.split_once('=') else {
         return Err(NameError::NoType { part: text.trim().to_owned() });
     };
-    let (name, value) = (name.trim(), value.trim_start());
+    let (name, value) = (name.trim(), value.trim_start_matches(' '));
     let known = SHORT_NAMES.iter().find(|(short, _)| short.eq_ignore_ascii_case(name)).map(|(_, oid)| *oid);
     let dotted = || ObjectIdentifier::new(name.strip_prefix("OID.").unwrap_or(name)).ok();
     let oid = known.or_else(dotted).ok_or_else(|| NameError::UnknownType { name: name.to_owned() })?;

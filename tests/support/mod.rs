@@ -68,15 +68,17 @@ impl Node {
     pub fn command(&self) -> Command {
         let mut command = Command::new(CERTLET);
         command
-            .args(["node", "--node-id", "node-1", "--driver-name", DRIVER, "--log-level", "debug"])
+            .args(["node", "--node-id", "node-1", "--driver-name", DRIVER])
             .arg("--endpoint")
             .arg(self.endpoint())
             .arg("--data-root")
             .arg(self.data_root())
             .arg("--registration-dir")
             .arg(self.root.join("plugins_registry"));
-        if !self.flags.iter().any(|flag| flag.starts_with("--metrics-bind-address")) {
-            command.arg("--metrics-bind-address=0");
+        for (flag, value) in [("--metrics-bind-address", "0"), ("--log-level", "debug")] {
+            if !self.flags.iter().any(|given| given.starts_with(flag)) {
+                command.arg(format!("{flag}={value}"));
+            }
         }
         command.args(&self.flags);
         command
@@ -233,7 +235,9 @@ pub fn pod_with(name: &str, attributes: &[(&str, &str)]) -> Pod {
 
 /// The serial number of the leaf in a volume.
 pub fn serial(volume: &Path) -> String {
-    certlet::demo::leaf(volume).unwrap_or_else(|error| panic!("{}: {error}", volume.display())).serial
+    // A swap between following `..data` and opening the file makes the open fail, as in the kubelet's own volumes.
+    let found = (0..100).find_map(|_| certlet::demo::leaf(volume).ok());
+    found.unwrap_or_else(|| panic!("{}: {:?}", volume.display(), certlet::demo::leaf(volume))).serial
 }
 
 /// The private key in a volume, as written.

@@ -73,3 +73,11 @@ proptest! {
         let _ = parse_rfc4514(&text);
     }
 }
+
+#[test]
+fn white_space_that_is_no_space_belongs_to_the_value() {
+    // RFC 4514 knows one kind of white space, the space (U+0020).
+    let kept = parse_rfc4514("CN= \u{a0}x").unwrap();
+    assert_eq!(kept, parse_rfc4514("CN=\\c2\\a0x").unwrap());
+    assert_ne!(kept, parse_rfc4514("CN=x").unwrap());
+}

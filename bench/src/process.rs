@@ -1,0 +1,99 @@
+//! What the kernel says of a process: proc_pid_stat(5), proc_pid_status(5), proc_pid_smaps(5).
+
+use crate::Failure;
+use serde::Serialize;
+use std::fs;
+use std::time::Duration;
+
+/// CPU time of all threads that the process has had. In units of a clock tick, 10 ms as a rule.
+pub(crate) fn cpu(process: u32) -> Result<Duration, Failure> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The second field is a name in parentheses that may hold spaces; user and system time are fields 14 and 15.
+    let (_, rest) = stat.rsplit_once(") ").ok_or("/proc/pid/stat has another form")?;
+    let ticks: u64 = rest.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<_, _>>()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+/// What the threads of a process have done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Activity {
+    /// CPU time of the threads that live, to the nanosecond.
+    pub(crate) cpu: Duration,
+    /// Context switches, voluntary and not.
+    pub(crate) switches: u64,
+    /// Threads.
+    pub(crate) threads: u64,
+}
+
+/// Sums up the threads that live.
+pub(crate) fn activity(process: u32) -> Result<Activity, Failure> {
+    let mut sum = Activity::default();
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let thread = thread?.path();
+        let schedstat = fs::read_to_string(thread.join("schedstat"))?;
+        let nanoseconds = schedstat.split(' ').next().unwrap_or_default().parse()?;
+        sum.cpu += Duration::from_nanos(nanoseconds);
+        let status = fs::read_to_string(thread.join("status"))?;
+        sum.switches += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+        sum.switches += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
+        sum.threads += 1;
+    }
+    Ok(sum)
+}
+
+/// Memory, in bytes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Memory {
+    /// Resident: what `kubectl top` and limits go by, with the pages of the binary that are in memory.
+    pub(crate) resident: u64,
+    /// The most that was resident.
+    pub(crate) peak: u64,
+    /// Resident pages that no file stands behind.
+    pub(crate) anonymous: u64,
+    /// Shared pages counted by share, where the kernel tells us.
+    pub(crate) proportional: Option<u64>,
+}
+
+/// What the process has in memory.
+pub(crate) fn memory(process: u32) -> Result<Memory, Failure> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let bytes =
+        |name| field(&status, name).map(|kib| kib * 1024).ok_or(format!("no {name} in /proc/pid/status"));
+    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok();
+    Ok(Memory {
+        resident: bytes("VmRSS:")?,
+        peak: bytes("VmHWM:")?,
+        anonymous: bytes("RssAnon:")?,
+        proportional: rollup.and_then(|rollup| field(&rollup, "Pss:")).map(|kib| kib * 1024),
+    })
+}
+
+/// The number after a name that begins a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn a_field_is_found_by_its_whole_name() {
+        let status = "VmRSS:\t    120 kB\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t2\n";
+        assert_eq!(field(status, "VmRSS:"), Some(120));
+        assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(7));
+        assert_eq!(field(status, "nonvoluntary_ctxt_switches:"), Some(2));
+        assert_eq!(field(status, "VmHWM:"), None);
+    }
+
+    #[test]
+    fn this_very_process_can_be_looked_at() {
+        let process = std::process::id();
+        cpu(process).unwrap();
+        assert!(activity(process).unwrap().threads >= 1);
+        assert!(memory(process).unwrap().resident > 0);
+    }
+}

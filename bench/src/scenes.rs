@@ -1,0 +1,186 @@
+//! What is measured, in order.
+
+use crate::Failure;
+use crate::node::{Node, Pods};
+use crate::process::{self, Activity};
+use crate::report::{Idle, Machine, Renewal, Report, Restart, Series};
+use nix::sys::signal::Signal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How it is measured.
+pub(crate) struct Bench {
+    pub(crate) binary: PathBuf,
+    pub(crate) root: PathBuf,
+    pub(crate) flags: Vec<String>,
+    pub(crate) quick: bool,
+    pub(crate) only: Option<String>,
+}
+
+const ECDSA: (&str, &[(&str, &str)]) = ("ECDSA P-256", &[]);
+const RSA: (&str, &[(&str, &str)]) = ("RSA 2048", &[("key-algorithm", "RSA"), ("key-size", "2048")]);
+
+/// Renewals fall due nine to ten seconds after the issue: jitter takes a tenth of what `renew-before` leaves.
+const SOON: [(&str, &str); 2] = [("duration", "1h"), ("renew-before", "59m50s")];
+const ALL_DUE: Duration = Duration::from_millis(10_200);
+
+/// After so long the runtime has given back the threads that file work was done on.
+const SETTLE: Duration = Duration::from_secs(11);
+
+impl Bench {
+    pub(crate) async fn run(&self) -> Result<Report, Failure> {
+        let mut report = Report::new(Machine::here(), &self.binary, &self.flags, self.quick)?;
+        if self.wants("publish") {
+            self.publish(&mut report).await?;
+        }
+        if self.wants("idle") || self.wants("restart") {
+            self.idle_and_restart(&mut report).await?;
+        }
+        if self.wants("renewal") {
+            report.renewal = Some(self.renewal().await?);
+        }
+        Ok(report)
+    }
+
+    fn wants(&self, scene: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| scene.starts_with(only))
+    }
+
+    fn count(&self, full: usize) -> usize {
+        if self.quick { full.div_ceil(10) } else { full }
+    }
+
+    async fn node(&self, name: &str) -> Result<Node, Failure> {
+        Ok(Node::start(&self.binary, &self.root.join(name), &self.flags).await?.0)
+    }
+
+    /// Every mix of volumes, keys and calls in flight, on one driver that starts each with no volume.
+    async fn publish(&self, report: &mut Report) -> Result<(), Failure> {
+        let node = self.node("p").await?;
+        let warm = node.pods(50, ECDSA.1)?;
+        node.publish(&warm, 10).await?;
+        node.unpublish(&warm, 10).await?;
+        for (key, volumes) in [(ECDSA, self.count(250)), (ECDSA, self.count(1000)), (RSA, self.count(60))] {
+            for in_flight in [1, 10, 50] {
+                let pods = node.pods(volumes, key.1)?;
+                say(&format!("publish {volumes} volumes, {}, {in_flight} in flight", key.0));
+                let published = node.publish(&pods, in_flight).await?;
+                let unpublished = node.unpublish(&pods, in_flight).await?;
+                report.series.push(Series::new("as many as may be", key.0, published, unpublished));
+            }
+        }
+        let pods = node.pods(self.count(250), ECDSA.1)?;
+        say("publish with a connection for each call");
+        let published = node.publish_connecting(&pods).await?;
+        report.series.push(Series::new(
+            "a connection for each call",
+            ECDSA.0,
+            published,
+            node.unpublish(&pods, 10).await?,
+        ));
+        let pods = node.pods(self.count(2000), ECDSA.1)?;
+        say("publish 1,000 a second");
+        let published = node.publish_steadily(&pods, 1000, 50).await?;
+        report.series.push(Series::new(
+            "1,000 a second",
+            ECDSA.0,
+            published,
+            node.unpublish(&pods, 10).await?,
+        ));
+        report.memory_after_load = Some(process::memory(node.id())?);
+        node.stop()
+    }
+
+    /// A driver with 250 volumes and then with 1,000, at rest; and how soon it is back after a kill -9.
+    async fn idle_and_restart(&self, report: &mut Report) -> Result<(), Failure> {
+        let mut node = self.node("i").await?;
+        let pods = [node.pods(self.count(250), ECDSA.1)?, node.pods(self.count(1000), ECDSA.1)?];
+        for pods in &pods {
+            // The first of the larger set are those of the smaller: publishing them again changes nothing.
+            node.publish(pods, 50).await?;
+            if self.wants("idle") {
+                report.idle.push(self.idle(&node, pods.count()).await?);
+            }
+        }
+        let [_, all] = &pods;
+        if self.wants("restart") {
+            let mut restart = Restart { volumes: all.count(), ..Restart::default() };
+            for _ in 0..5 {
+                say(&format!("kill -9, and start again with {} volumes", all.count()));
+                // Dropped, a driver is killed with SIGKILL and waited for.
+                drop(node);
+                let (next, start) = Node::start(&self.binary, &self.root.join("i"), &self.flags).await?;
+                node = next;
+                restart.answers_ms.push(start.answers.as_secs_f64() * 1e3);
+                restart.registered_ms.push(start.registered.as_secs_f64() * 1e3);
+            }
+            restart.stats = Some(node.stats(all).await?);
+            restart.republish = Some(node.publish(all, 10).await?.0);
+            report.restart = Some(restart);
+        }
+        node.unpublish(all, 50).await?;
+        node.stop()
+    }
+
+    async fn idle(&self, node: &Node, volumes: usize) -> Result<Idle, Failure> {
+        say(&format!("idle with {volumes} volumes"));
+        let span = Duration::from_secs(if self.quick { 2 } else { 10 });
+        tokio::time::sleep(SETTLE).await;
+        let (begun, before) = (Instant::now(), process::activity(node.id())?);
+        tokio::time::sleep(span).await;
+        let Activity { cpu, switches, threads } = process::activity(node.id())?;
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(Idle {
+            volumes,
+            seconds,
+            millicores: cpu.saturating_sub(before.cpu).as_secs_f64() * 1e3 / seconds,
+            switches_per_second: switches.saturating_sub(before.switches) as f64 / seconds,
+            threads,
+            memory: process::memory(node.id())?,
+        })
+    }
+
+    /// The driver is stopped until every volume is due, as by a suspend, and then has them all to renew at once.
+    async fn renewal(&self) -> Result<Renewal, Failure> {
+        let node = self.node("r").await?;
+        let pods = node.pods(self.count(1000), &SOON)?;
+        node.publish(&pods, 50).await?;
+        node.signal(Signal::SIGSTOP)?;
+        say(&format!("waiting until {} volumes are due", pods.count()));
+        tokio::time::sleep(ALL_DUE).await;
+        let (before, cpu) = (pods.generations()?, process::cpu(node.id())?);
+        let begun = Instant::now();
+        node.signal(Signal::SIGCONT)?;
+        wait_for_renewals(&pods, &before).await?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let cpu = process::cpu(node.id())?.saturating_sub(cpu);
+        let memory = process::memory(node.id())?;
+        node.unpublish(&pods, 50).await?;
+        node.stop()?;
+        Ok(Renewal {
+            volumes: pods.count(),
+            seconds,
+            rate: pods.count() as f64 / seconds,
+            driver_cpu_ms: cpu.as_secs_f64() * 1e3 / pods.count() as f64,
+            memory,
+        })
+    }
+}
+
+async fn wait_for_renewals(pods: &Pods, before: &[PathBuf]) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let old = pods.generations()?.iter().zip(before).filter(|(now, before)| now == before).count();
+        if old == 0 {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_secs(60) {
+            return Err(format!("{old} volumes have not been renewed within a minute").into());
+        }
+    }
+}
+
+fn say(text: &str) {
+    println!("  {text}");
+}

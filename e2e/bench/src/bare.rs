@@ -1,0 +1,82 @@
+//! The bare client: creates CertificateRequests and hears of their certificates through one watch.
+
+use crate::Failure;
+use crate::load::{Load, Measured};
+use base64ct::{Base64, Encoding};
+use futures_util::StreamExt;
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams, WatchEvent,
+    WatchParams,
+};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use std::collections::HashMap;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::process::Command;
+use tokio::sync::oneshot;
+
+type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<()>>>>;
+
+pub(crate) fn api(client: &Client, namespace: &str) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("cert-manager.io", "v1", "CertificateRequest");
+    Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk(&kind))
+}
+
+/// Asks for so many certificates, and deletes the requests afterwards.
+pub(crate) async fn measure(
+    client: &Client,
+    namespace: &str,
+    issuer: &str,
+    load: Load,
+) -> Result<Measured, Failure> {
+    let api = api(client, namespace);
+    let request = signing_request().await?;
+    let waiting = Waiting::default();
+    let version = api
+        .list_metadata(&ListParams::default().limit(1))
+        .await?
+        .metadata
+        .resource_version
+        .unwrap_or_default();
+    let watching = tokio::spawn(watch(api.clone(), version, Arc::clone(&waiting)));
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "CertificateRequest"));
+    let measured = load
+        .run(async |n| {
+            let name = format!("bare-{n}");
+            let (ready, signed) = oneshot::channel();
+            waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), ready);
+            let object = DynamicObject::new(&name, &kind).data(json!({ "spec": {
+                "request": request, "issuerRef": { "kind": "ClusterIssuer", "name": issuer },
+                "duration": "1h", "usages": ["digital signature", "key encipherment"],
+            }}));
+            api.create(&PostParams::default(), &object).await?;
+            Ok(signed.await?)
+        })
+        .await?;
+    watching.abort();
+    api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    Ok(measured)
+}
+
+async fn watch(api: Api<DynamicObject>, version: String, waiting: Waiting) -> Result<(), Failure> {
+    let mut events = api.watch(&WatchParams::default(), &version).await?.boxed();
+    while let Some(event) = events.next().await {
+        if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event?
+            && object.data["status"]["certificate"].is_string()
+            && let Some(ready) =
+                waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&object.name_any())
+        {
+            let _gone = ready.send(());
+        }
+    }
+    Ok(())
+}
+
+/// One for all: what the issuer does is the same, and no key is made while time is taken.
+async fn signing_request() -> Result<String, Failure> {
+    let arguments =
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bare -keyout /dev/null";
+    let made = Command::new("openssl").args(arguments.split(' ')).stderr(Stdio::null()).output().await?;
+    Ok(Base64::encode_string(&made.stdout))
+}

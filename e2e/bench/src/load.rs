@@ -1,0 +1,54 @@
+//! So many of something, so many at a time, and how long each took.
+
+use crate::Failure;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::time::{Duration, Instant};
+
+/// How much, and how much at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) in_flight: usize,
+    pub(crate) count: usize,
+}
+
+/// How long each took, sorted, and all together.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    times: Vec<Duration>,
+    all: Duration,
+}
+
+impl Measured {
+    /// Milliseconds.
+    pub(crate) fn percentile(&self, percent: usize) -> f64 {
+        let at = (self.times.len() * percent / 100).min(self.times.len().saturating_sub(1));
+        self.times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
+    }
+
+    /// A second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.times.len() as f64 / self.all.as_secs_f64()
+    }
+}
+
+impl Load {
+    /// Does it: `one` gets a number from zero.
+    pub(crate) async fn run(
+        self,
+        one: impl AsyncFn(usize) -> Result<(), Failure>,
+    ) -> Result<Measured, Failure> {
+        let begin = Instant::now();
+        let one = &one;
+        let mut times: Vec<Duration> = stream::iter(0..self.count)
+            .map(|n| async move {
+                let begin = Instant::now();
+                one(n).await?;
+                Ok::<_, Failure>(begin.elapsed())
+            })
+            .buffer_unordered(self.in_flight)
+            .try_collect()
+            .await?;
+        times.sort_unstable();
+        Ok(Measured { times, all: begin.elapsed() })
+    }
+}

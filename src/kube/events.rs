@@ -1,0 +1,215 @@
+//! Events on pods: `kubectl describe pod` shows them to the pod's author.
+
+use super::{Caller, Cluster};
+use crate::attributes::{PodIdentity, VolumeId};
+use jiff::Timestamp;
+use kube::api::PostParams;
+use kube::core::Request;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Good news or bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// For the record.
+    Normal,
+    /// Somebody should look.
+    Warning,
+}
+
+/// One Event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodEventNote {
+    /// Good news or bad.
+    pub kind: EventKind,
+    /// A word in UpperCamelCase for machines.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub note: String,
+}
+
+/// Records Events, a few a minute for each volume, and the same one not again for a while.
+#[derive(Debug)]
+pub struct EventRecorder {
+    queue: mpsc::Sender<(PodIdentity, PodEventNote)>,
+    recent: Mutex<HashMap<VolumeId, Recent>>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    last: HashMap<(&'static str, u64), Instant>,
+    window: Instant,
+    in_window: u32,
+}
+
+/// The same Event comes again after this long, if it still holds.
+const REPEAT_AFTER: Duration = Duration::from_mins(15);
+/// Events a minute and volume.
+const A_MINUTE: u32 = 4;
+/// Events that wait for the API server; more are dropped.
+const WAITING: usize = 256;
+/// What the API takes.
+const NOTE_BYTES: usize = 1024;
+
+impl EventRecorder {
+    /// A recorder under the driver's name; its task ends with it.
+    pub fn start(cluster: Cluster, driver: String, node: String) -> Self {
+        let (queue, waiting) = mpsc::channel(WAITING);
+        tokio::spawn(write(cluster, driver, node, waiting));
+        Self { queue, recent: Mutex::default() }
+    }
+
+    /// Records an Event on the volume's pod, unless it was just said or there have been many.
+    pub fn record(&self, volume: &VolumeId, pod: &PodIdentity, event: PodEventNote) {
+        if self.is_news(volume, &event)
+            && let Err(error) = self.queue.try_send((pod.clone(), event))
+        {
+            tracing::debug!(%volume, %error, "an Event is dropped");
+        }
+    }
+
+    /// The volume is gone.
+    pub fn forget(&self, volume: &VolumeId) {
+        self.lock().remove(volume);
+    }
+
+    fn is_news(&self, volume: &VolumeId, event: &PodEventNote) -> bool {
+        let now = Instant::now();
+        let mut all = self.lock();
+        let recent = all.entry(volume.clone()).or_insert_with(|| Recent {
+            last: HashMap::new(),
+            window: now,
+            in_window: 0,
+        });
+        recent.last.retain(|_, said| now.duration_since(*said) < REPEAT_AFTER);
+        let key = (event.reason, short_hash(&[event.note.as_bytes()]));
+        if recent.last.contains_key(&key) {
+            return false;
+        }
+        if now.duration_since(recent.window) >= Duration::from_mins(1) {
+            (recent.window, recent.in_window) = (now, 0);
+        }
+        if recent.in_window >= A_MINUTE {
+            return false;
+        }
+        recent.in_window += 1;
+        recent.last.insert(key, now);
+        true
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<VolumeId, Recent>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn write(
+    cluster: Cluster,
+    driver: String,
+    node: String,
+    mut waiting: mpsc::Receiver<(PodIdentity, PodEventNote)>,
+) {
+    while let Some((pod, event)) = waiting.recv().await {
+        let body = body(&driver, &node, &pod, &event, Timestamp::now());
+        let events = Request::new(format!("/apis/events.k8s.io/v1/namespaces/{}/events", pod.namespace));
+        let request = events.create(&PostParams::default(), body);
+        if let Err(error) = cluster.call(Caller::Driver, request).await {
+            // An Event is a courtesy: what it says is in the log and the metrics too.
+            tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "an Event was not recorded");
+        }
+    }
+}
+
+/// An `events.k8s.io/v1` Event.
+fn body(driver: &str, node: &str, pod: &PodIdentity, event: &PodEventNote, now: Timestamp) -> Vec<u8> {
+    let PodIdentity { namespace, name, uid, .. } = pod;
+    let unique = short_hash(&[uid.as_bytes(), event.note.as_bytes(), &now.as_nanosecond().to_be_bytes()]);
+    let stem: String = name.chars().take(200).collect();
+    json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": { "namespace": namespace, "name": format!("{stem}.{unique:016x}") },
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
+        "reportingController": driver,
+        "reportingInstance": node.chars().take(128).collect::<String>(),
+        "action": "IssueCertificate",
+        "reason": event.reason,
+        "type": match event.kind { EventKind::Normal => "Normal", EventKind::Warning => "Warning" },
+        "note": clipped(&event.note),
+        "regarding": { "apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid },
+    })
+    .to_string()
+    .into_bytes()
+}
+
+fn clipped(note: &str) -> String {
+    if note.len() <= NOTE_BYTES {
+        return note.to_owned();
+    }
+    let end = (0..=NOTE_BYTES - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}...", &note[..end])
+}
+
+fn short_hash(parts: &[&[u8]]) -> u64 {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorder() -> (EventRecorder, mpsc::Receiver<(PodIdentity, PodEventNote)>) {
+        let (queue, waiting) = mpsc::channel(WAITING);
+        (EventRecorder { queue, recent: Mutex::default() }, waiting)
+    }
+
+    fn said(recorder: &EventRecorder, volume: &str, note: &str) {
+        let pod = PodIdentity {
+            namespace: "shop".into(),
+            name: "web-0".into(),
+            uid: "u".into(),
+            service_account: "default".into(),
+        };
+        let event =
+            PodEventNote { kind: EventKind::Warning, reason: "RenewalFailing", note: note.to_owned() };
+        recorder.record(&VolumeId::new(volume), &pod, event);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_event_is_said_again_only_after_a_while() {
+        let (recorder, mut waiting) = recorder();
+        for _ in 0..100 {
+            said(&recorder, "a", "no");
+        }
+        assert_eq!(waiting.len(), 1);
+        tokio::time::advance(REPEAT_AFTER).await;
+        said(&recorder, "a", "no");
+        assert_eq!(waiting.len(), 2);
+        waiting.close();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_volume_has_a_few_events_a_minute_and_leaves_the_others_theirs() {
+        let (recorder, waiting) = recorder();
+        for n in 0..100 {
+            said(&recorder, "a", &format!("no {n}"));
+        }
+        assert_eq!(waiting.len(), A_MINUTE as usize);
+        said(&recorder, "b", "no");
+        assert_eq!(waiting.len(), A_MINUTE as usize + 1);
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        let note = clipped(&"ä".repeat(1000));
+        assert!(note.len() <= NOTE_BYTES && note.ends_with("..."), "{}", note.len());
+    }
+}

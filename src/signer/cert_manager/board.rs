@@ -1,0 +1,201 @@
+//! Who waits for which request, and which requests this node has: all that is kept of what the watch tells.
+
+use super::api::{CertificateRequest, Key, State};
+use crate::attributes::VolumeId;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The board. Every clone is the same.
+#[derive(Clone, Default)]
+pub(super) struct Board(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    waiting: HashMap<Key, watch::Sender<State>>,
+    requests: HashMap<Key, Known>,
+    by_volume: HashMap<VolumeId, Vec<Key>>,
+    /// What a list in progress has named so far.
+    listing: Option<HashSet<Key>>,
+    /// Volumes that went lately: a request of theirs that turns up late goes too.
+    gone: HashMap<VolumeId, Instant>,
+    trouble: Option<String>,
+}
+
+/// One request of this node.
+struct Known {
+    volume: VolumeId,
+    /// Seconds since the epoch, as the API server has it.
+    created: i64,
+    /// What it waits for, in words; empty once it is decided.
+    waits_for: String,
+}
+
+/// How long a request that was on its way when its volume went may take to turn up. Also covers the first list after a
+/// start, before which nothing is known.
+const REMEMBER_GONE: Duration = Duration::from_mins(15);
+/// Words of others that are kept are cut here.
+const WORDS: usize = 300;
+
+/// A place on the board; leaving it is dropping it.
+pub(super) struct Waiter {
+    board: Board,
+    key: Key,
+    state: watch::Receiver<State>,
+}
+
+impl Waiter {
+    /// The first state that is not open.
+    pub(super) async fn decided(&mut self) -> State {
+        match self.state.wait_for(|state| !matches!(state, State::Open(_))).await {
+            Ok(state) => state.clone(),
+            // The board holds the sender for as long as this waiter lives.
+            Err(_) => State::Gone,
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.board.lock().waiting.remove(&self.key);
+    }
+}
+
+impl Board {
+    /// Takes a place for a request, which need not exist yet.
+    pub(super) fn wait_for(&self, key: Key) -> Waiter {
+        let (sender, state) = watch::channel(State::Open(String::new()));
+        self.lock().waiting.insert(key.clone(), sender);
+        Waiter { board: self.clone(), key, state }
+    }
+
+    /// A request as the API server has it now. Gives its key back if its volume is gone, and so should it be.
+    pub(super) fn saw(&self, request: &CertificateRequest) -> Option<Key> {
+        let (key, volume) = (request.key()?, VolumeId::new(request.volume()?));
+        let state = request.state();
+        let created = request.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+        let mut inner = self.lock();
+        inner.prune();
+        let unwanted = inner.gone.contains_key(&volume);
+        if let Some(listing) = &mut inner.listing {
+            listing.insert(key.clone());
+        }
+        let waits_for =
+            if let State::Open(words) = &state { words.chars().take(WORDS).collect() } else { String::new() };
+        if inner.requests.insert(key.clone(), Known { volume: volume.clone(), created, waits_for }).is_none()
+        {
+            inner.by_volume.entry(volume).or_default().push(key.clone());
+        }
+        if let Some(waiter) = inner.waiting.get(&key) {
+            // The answer to the create may come in after the watch has told the end of it: what is decided stays so.
+            waiter.send_if_modified(|known| {
+                let open = matches!(known, State::Open(_));
+                if open {
+                    *known = state;
+                }
+                open
+            });
+        }
+        unwanted.then_some(key)
+    }
+
+    /// Whether the request has been seen to exist.
+    pub(super) fn knows(&self, key: &Key) -> bool {
+        self.lock().requests.contains_key(key)
+    }
+
+    /// A request is no more.
+    pub(super) fn lost(&self, key: &Key) {
+        self.lock().lose(key);
+    }
+
+    /// A full list begins.
+    pub(super) fn list_begins(&self) {
+        self.lock().listing = Some(HashSet::new());
+    }
+
+    /// A full list has ended: what it did not name is no more.
+    pub(super) fn list_ended(&self) {
+        let mut inner = self.lock();
+        inner.trouble = None;
+        let Some(named) = inner.listing.take() else { return };
+        let lost: Vec<Key> = inner.requests.keys().filter(|key| !named.contains(key)).cloned().collect();
+        for key in &lost {
+            inner.lose(key);
+        }
+    }
+
+    /// Says why the watch does not work.
+    pub(super) fn trouble(&self, trouble: String) {
+        self.lock().trouble = Some(trouble);
+    }
+
+    /// The watch works.
+    pub(super) fn works(&self) {
+        let mut inner = self.lock();
+        if inner.listing.is_none() {
+            inner.trouble = None;
+        }
+    }
+
+    /// What a request waits for, in words.
+    pub(super) fn words(&self, key: &Key) -> String {
+        let inner = self.lock();
+        let waits_for = inner.requests.get(key).map_or("", |known| known.waits_for.as_str());
+        match (&inner.trouble, waits_for) {
+            (Some(trouble), _) => trouble.clone(),
+            (None, "") => "not seen yet".to_owned(),
+            (None, words) => words.to_owned(),
+        }
+    }
+
+    /// A volume's requests but for the newest so many.
+    pub(super) fn older(&self, volume: &VolumeId, keep: usize) -> Vec<Key> {
+        let inner = self.lock();
+        let mut keys: Vec<&Key> = inner.by_volume.get(volume).into_iter().flatten().collect();
+        // Stable: of two made in one second the one seen later is the newer.
+        keys.sort_by_key(|key| inner.requests.get(key).map_or(0, |known| known.created));
+        let count = keys.len().saturating_sub(keep);
+        keys.into_iter().take(count).cloned().collect()
+    }
+
+    /// The volume is gone: its requests, to be deleted. Those that turn up later come out of [`Self::saw`].
+    pub(super) fn forget(&self, volume: &VolumeId) -> Vec<Key> {
+        let mut inner = self.lock();
+        inner.prune();
+        inner.gone.insert(volume.clone(), Instant::now());
+        inner.by_volume.get(volume).cloned().unwrap_or_default()
+    }
+
+    /// The volume is there, again perhaps.
+    pub(super) fn expect(&self, volume: &VolumeId) {
+        self.lock().gone.remove(volume);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn lose(&mut self, key: &Key) {
+        if let Some(known) = self.requests.remove(key)
+            && let Some(keys) = self.by_volume.get_mut(&known.volume)
+        {
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.by_volume.remove(&known.volume);
+            }
+        }
+        if let Some(waiter) = self.waiting.get(key) {
+            waiter.send_replace(State::Gone);
+        }
+    }
+
+    fn prune(&mut self) {
+        let now = Instant::now();
+        self.gone.retain(|_, at| now.duration_since(*at) < REMEMBER_GONE);
+    }
+}

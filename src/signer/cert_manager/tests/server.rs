@@ -1,0 +1,286 @@
+//! An API server for CertificateRequests over loopback, with answers that tests script.
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64ct::{Base64, Encoding};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+/// What the server does with a create instead of carrying it out well.
+pub(super) enum Mishap {
+    /// Refuses it.
+    Refuse { code: u16, body: String, retry_after: Option<u64> },
+    /// Makes the object, and the answer is lost.
+    LoseAnswer,
+}
+
+#[derive(Default)]
+struct Inner {
+    objects: BTreeMap<String, Value>,
+    pods: BTreeMap<String, Value>,
+    version: u64,
+    calls: Vec<String>,
+    tokens: Vec<Option<String>>,
+    mishaps: VecDeque<Mishap>,
+    watches: Vec<mpsc::UnboundedSender<String>>,
+    /// The history before this version is gone.
+    oldest: u64,
+    history: Vec<(u64, String)>,
+    /// Watches are refused.
+    down: bool,
+}
+
+/// The server; every clone is the same.
+#[derive(Clone, Default)]
+pub(super) struct Server(Arc<Mutex<Inner>>);
+
+const COLLECTION: &str = "certificaterequests";
+
+impl Server {
+    pub(super) async fn start() -> (Self, SocketAddr) {
+        let server = Self::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().fallback(answer).with_state(server.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (server, address)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    /// Scripts what happens to the next create.
+    pub(super) fn next_create(&self, mishap: Mishap) {
+        self.lock().mishaps.push_back(mishap);
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.lock().objects.keys().cloned().collect()
+    }
+
+    pub(super) fn object(&self, name: &str) -> Value {
+        self.lock().objects[name].clone()
+    }
+
+    pub(super) fn put_pod(&self, name: &str, pod: Value) {
+        self.lock().pods.insert(name.to_owned(), pod);
+    }
+
+    /// Calls so far, as `verb` or `verb name`.
+    pub(super) fn calls(&self, verb: &str) -> usize {
+        self.lock().calls.iter().filter(|call| call.as_str() == verb).count()
+    }
+
+    /// The bearer tokens of the creates.
+    pub(super) fn tokens(&self) -> Vec<Option<String>> {
+        self.lock().tokens.clone()
+    }
+
+    /// The one object there is, as soon as there is one.
+    pub(super) async fn only(&self) -> String {
+        self.number(1).await.remove(0)
+    }
+
+    /// The objects, as soon as there are so many.
+    pub(super) async fn number(&self, count: usize) -> Vec<String> {
+        for _ in 0..1000 {
+            let names = self.names();
+            if names.len() == count {
+                return names;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?} are not {count}", self.names());
+    }
+
+    /// Waits until so many watches have begun.
+    pub(super) async fn watched(&self, times: usize) {
+        for _ in 0..1000 {
+            if self.calls("watch") >= times {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("watched {} times only", self.calls("watch"));
+    }
+
+    /// Sets a request's conditions, and what else its status has.
+    pub(super) fn set(&self, name: &str, conditions: &[(&str, &str, &str, &str)], more: &Value) {
+        let conditions: Vec<Value> = conditions
+            .iter()
+            .map(|(kind, status, reason, message)| {
+                json!({ "type": kind, "status": status, "reason": reason, "message": message })
+            })
+            .collect();
+        let mut inner = self.lock();
+        let object = inner.objects.get_mut(name).unwrap();
+        object["status"] = more.clone();
+        object["status"]["conditions"] = conditions.into();
+        let object = object.clone();
+        inner.tell("MODIFIED", object);
+    }
+
+    /// Signs a request.
+    pub(super) fn issue(&self, name: &str) {
+        let base64 = |text: &str| Base64::encode_string(text.as_bytes());
+        self.set(
+            name,
+            &[("Approved", "True", "", ""), ("Ready", "True", "Issued", "")],
+            &json!({ "certificate": base64("leaf"), "ca": base64("root") }),
+        );
+    }
+
+    pub(super) fn delete(&self, name: &str) {
+        let mut inner = self.lock();
+        let object = inner.objects.remove(name).unwrap();
+        inner.tell("DELETED", object);
+    }
+
+    /// Ends every watch; with `down`, no new one is let in.
+    pub(super) fn close_watches(&self, down: bool) {
+        let mut inner = self.lock();
+        inner.watches.clear();
+        inner.down = down;
+    }
+
+    /// Ends every watch and forgets what happened so far: resuming is answered with 410.
+    pub(super) fn expire(&self) {
+        let mut inner = self.lock();
+        inner.version += 1;
+        inner.oldest = inner.version;
+        inner.history.clear();
+        inner.watches.clear();
+        inner.down = false;
+    }
+}
+
+impl Inner {
+    fn tell(&mut self, kind: &str, mut object: Value) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        if let Some(kept) = self.objects.get_mut(object["metadata"]["name"].as_str().unwrap()) {
+            *kept = object.clone();
+        }
+        let line = format!("{}\n", json!({ "type": kind, "object": object }));
+        self.history.push((self.version, line.clone()));
+        self.watches.retain(|watch| watch.send(line.clone()).is_ok());
+    }
+
+    fn create(&mut self, body: &[u8], token: Option<String>) -> Response {
+        self.tokens.push(token);
+        let mishap = self.mishaps.pop_front();
+        if let Some(Mishap::Refuse { code, body, retry_after }) = mishap {
+            let mut response = (StatusCode::from_u16(code).unwrap(), body).into_response();
+            if let Some(seconds) = retry_after {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            }
+            return response;
+        }
+        let mut object: Value = serde_json::from_slice(body).unwrap();
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        if self.objects.contains_key(&name) {
+            return status(409, "AlreadyExists");
+        }
+        object["metadata"]["creationTimestamp"] =
+            format!("2026-05-01T12:00:{:02}Z", self.objects.len()).into();
+        self.objects.insert(name.clone(), object.clone());
+        self.tell("ADDED", object);
+        if mishap.is_some() {
+            status(504, "Timeout")
+        } else {
+            self.objects[&name].to_string().into_response()
+        }
+    }
+
+    fn list(&self) -> Response {
+        json!({
+            "apiVersion": "cert-manager.io/v1", "kind": "CertificateRequestList",
+            "metadata": { "resourceVersion": self.version.to_string() },
+            "items": self.objects.values().collect::<Vec<_>>(),
+        })
+        .to_string()
+        .into_response()
+    }
+
+    fn watch(&mut self, from: u64) -> Response {
+        if self.down {
+            return status(503, "ServiceUnavailable");
+        }
+        let (sender, lines) = mpsc::unbounded_channel();
+        if from < self.oldest {
+            let gone = json!({ "type": "ERROR", "object": {
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",
+                "message": "too old resource version" } });
+            let _sent = sender.send(format!("{gone}\n"));
+        } else {
+            for (_, line) in self.history.iter().filter(|(version, _)| *version > from) {
+                let _sent = sender.send(line.clone());
+            }
+            self.watches.push(sender);
+        }
+        let lines = UnboundedReceiverStream::new(lines).map(|line| Ok::<_, Infallible>(Bytes::from(line)));
+        Body::from_stream(lines).into_response()
+    }
+}
+
+async fn answer(State(server): State<Server>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let body = to_bytes(body, 1 << 20).await.unwrap();
+    let path = head.uri.path().to_owned();
+    let query = head.uri.query().unwrap_or_default().to_owned();
+    let token = head
+        .headers
+        .get(header::AUTHORIZATION)
+        .map(|value| value.to_str().unwrap().trim_start_matches("Bearer ").to_owned());
+    let name = path.rsplit('/').next().unwrap().to_owned();
+    let mut inner = server.lock();
+    let verb = match head.method {
+        Method::GET if query.contains("watch=true") => "watch",
+        Method::GET if name == COLLECTION => "list",
+        Method::GET => "get",
+        Method::POST => "create",
+        _ => "delete",
+    };
+    inner.calls.push(verb.to_owned());
+    match verb {
+        "watch" => {
+            assert!(query.contains("labelSelector=certlet.io%2Fnode%3Dnode-1"), "{query}");
+            let from = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion=")).unwrap();
+            inner.watch(from.parse().unwrap())
+        }
+        "list" => inner.list(),
+        "get" => {
+            let all = if path.contains("/pods/") { &inner.pods } else { &inner.objects };
+            all.get(&name)
+                .map_or_else(|| status(404, "NotFound"), |object| object.to_string().into_response())
+        }
+        "create" => inner.create(&body, token),
+        _ => match inner.objects.remove(&name) {
+            Some(object) => {
+                inner.tell("DELETED", object);
+                status(200, "")
+            }
+            None => status(404, "NotFound"),
+        },
+    }
+}
+
+fn status(code: u16, reason: &str) -> Response {
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "status": if code == 200 { "Success" } else { "Failure" },
+        "code": code, "reason": reason, "message": format!("scripted {reason}"),
+    });
+    (StatusCode::from_u16(code).unwrap(), body.to_string()).into_response()
+}

@@ -1,0 +1,97 @@
+//! The one watch of this node.
+
+use super::api::{CertificateRequest, NODE_LABEL};
+use super::board::Board;
+use super::deletion::Deletions;
+use crate::kube::{ApiObserver, Cluster};
+use futures_util::{Stream, StreamExt};
+use kube::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Error, Event, watcher};
+use std::pin::pin;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Seconds after which the API server ends the watch and it is resumed: a connection that died unseen is noticed then.
+const TIMEOUT: u32 = 120;
+/// Objects a page of the list: what bounds its memory.
+const PAGE: u32 = 200;
+
+/// Watches this node's requests until shutdown.
+pub(super) async fn watch(
+    cluster: Cluster,
+    node_label: String,
+    board: Board,
+    deletions: Deletions,
+    observer: Arc<dyn ApiObserver>,
+    shutdown: CancellationToken,
+) {
+    let api: Api<CertificateRequest> = Api::all(cluster.client());
+    let config = watcher::Config::default()
+        .labels(&format!("{NODE_LABEL}={node_label}"))
+        .timeout(TIMEOUT)
+        .page_size(PAGE);
+    // Waits longer from failure to failure, up to half a minute, with jitter.
+    let events = watcher(api, config).default_backoff();
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = follow(events, &board, &deletions, &*observer) => {}
+    }
+}
+
+async fn follow(
+    events: impl Stream<Item = Result<Event<CertificateRequest>, Error>>,
+    board: &Board,
+    deletions: &Deletions,
+    observer: &dyn ApiObserver,
+) {
+    let mut events = pin!(events);
+    let mut failing = false;
+    while let Some(event) = events.next().await {
+        if failing && event.is_ok() {
+            tracing::info!("the watch on CertificateRequests works again");
+        }
+        failing = event.is_err();
+        match event {
+            Ok(Event::Init) => board.list_begins(),
+            Ok(Event::InitApply(request)) => saw(&request, board, deletions),
+            Ok(Event::InitDone) => board.list_ended(),
+            Ok(Event::Apply(request)) => {
+                board.works();
+                saw(&request, board, deletions);
+            }
+            Ok(Event::Delete(request)) => {
+                board.works();
+                if let Some(key) = request.key() {
+                    board.lost(&key);
+                }
+            }
+            Err(error) => {
+                observer.watch_restarted();
+                let trouble = trouble(&error);
+                tracing::warn!(error = trouble, "the watch on CertificateRequests is interrupted");
+                board.trouble(trouble);
+            }
+        }
+    }
+}
+
+fn saw(request: &CertificateRequest, board: &Board, deletions: &Deletions) {
+    if let Some(unwanted) = board.saw(request) {
+        deletions.add(unwanted);
+    }
+}
+
+fn trouble(error: &Error) -> String {
+    let cause = match error {
+        Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => {
+            match error {
+                kube::Error::Api(status) => status.message.clone(),
+                other => other.to_string(),
+            }
+        }
+        Error::WatchError(status) => status.message.clone(),
+        Error::NoResourceVersion => error.to_string(),
+    };
+    format!("the watch on CertificateRequests does not work: {cause}")
+}
