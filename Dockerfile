@@ -37,6 +37,9 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY src src
+# Cargo reads every member of the workspace, whatever is built.
+COPY bench bench
+COPY e2e/bench e2e/bench
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target \
