@@ -4,10 +4,12 @@ use crate::attributes::SignerKind;
 use crate::clock::{Clock, SystemClock};
 use crate::csi::{CsiServer, Driver, Registration, RegistrationState, SocketError};
 use crate::issue::Issuer;
+use crate::limiter::Fleet;
 use crate::lifecycle::{Lifecycle, LifecycleError, Limits, Parts, Recovered};
+use crate::policy::{LivePolicy, PolicyError};
 use crate::proto::csi::ProbeRequest;
 use crate::proto::csi::identity_client::IdentityClient;
-use crate::signer::{LocalCa, LocalCaError, Signer};
+use crate::signer::{AcmPca, AcmPcaParts, LocalCa, LocalCaError, PcaMetrics, Signer};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::telemetry::{Admin, Health, Metrics, VolumeSamples, VolumeSource};
 use futures_util::future::BoxFuture;
@@ -41,10 +43,21 @@ pub struct Config {
     pub metrics_per_volume: bool,
     /// The local signer; none: there is none.
     pub local_signer: Option<LocalSigner>,
+    /// AWS Private CA; none: `signer: acm-pca` is refused.
+    pub pca: Option<PcaConfig>,
     /// How much may go on at once.
     pub limits: Limits,
     /// How long what is in flight may go on after a SIGTERM.
     pub shutdown_grace: Duration,
+}
+
+/// How AWS Private CA is used.
+#[derive(Clone, Debug)]
+pub struct PcaConfig {
+    /// The file with the rules for who may ask for what.
+    pub policy: PathBuf,
+    /// What all nodes together may do to the account's quotas.
+    pub fleet: Fleet,
 }
 
 /// Where the local signer's CA comes from.
@@ -70,6 +83,9 @@ pub enum NodeError {
     /// The local signer's CA.
     #[error(transparent)]
     LocalCa(#[from] LocalCaError),
+    /// The policy for AWS Private CA.
+    #[error("--pca-policy: {0}")]
+    Policy(#[from] PolicyError),
     /// The CSI socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -104,6 +120,7 @@ pub async fn run_with(
     let metrics = Arc::new(Metrics::default());
     let store = Arc::new(open_store(&config)?);
     signers.extend(local_signer(&config, &clock)?);
+    signers.extend(pca_signer(&config, &clock, &metrics, &shutdown)?);
     let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.kind()).collect();
     let lifecycle = Lifecycle::new(Parts {
         store,
@@ -144,6 +161,30 @@ fn local_signer(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dy
             Some(Arc::new(LocalCa::from_files(certificate, key, Arc::clone(clock))?))
         }
     })
+}
+
+fn pca_signer(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Result<Option<Arc<dyn Signer>>, PolicyError> {
+    let Some(PcaConfig { policy, fleet }) = &config.pca else { return Ok(None) };
+    let policy = Arc::new(LivePolicy::open(policy)?);
+    let counted = PcaMetrics::default();
+    metrics.extend(|registry| {
+        counted.register(registry);
+        policy.loads().register(registry);
+    });
+    let (followed, shutdown) = (Arc::clone(&policy), shutdown.clone());
+    tokio::spawn(async move { followed.follow(shutdown).await });
+    Ok(Some(Arc::new(AcmPca::new(AcmPcaParts {
+        policy,
+        fleet: *fleet,
+        node: config.driver.node_id.clone(),
+        clock: Arc::clone(clock),
+        metrics: counted,
+    }))))
 }
 
 async fn serve(

@@ -7,27 +7,36 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// For each room, the rooms it may import.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("readiness", &[]),
     ("watch", &["readiness"]),
     ("x509", &["attributes"]),
     ("attributes", &[]),
     ("clock", &["readiness"]),
     ("hardening", &[]),
-    ("signer", &["attributes", "clock", "x509"]),
+    ("limiter", &[]),
+    ("policy", &["attributes", "watch"]),
+    ("signer", &["attributes", "clock", "limiter", "policy", "x509"]),
     ("issue", &["attributes", "clock", "signer", "x509"]),
     ("delivery", &["attributes", "issue", "x509"]),
     ("store", &["attributes", "delivery", "issue", "signer", "x509"]),
     ("telemetry", &["attributes", "issue"]),
     ("lifecycle", &["attributes", "clock", "delivery", "issue", "signer", "store", "telemetry"]),
     ("csi", &["attributes", "issue", "lifecycle", "proto", "store", "telemetry", "watch"]),
-    ("node", &["attributes", "clock", "csi", "issue", "lifecycle", "proto", "signer", "store", "telemetry"]),
-    ("cli", &["attributes", "csi", "lifecycle", "node", "store", "telemetry"]),
+    (
+        "node",
+        &[
+            "attributes", "clock", "csi", "issue", "lifecycle", "limiter", "policy", "proto", "signer", "store",
+            "telemetry",
+        ],
+    ),
+    ("cli", &["attributes", "csi", "lifecycle", "limiter", "node", "policy", "signer", "store", "telemetry"]),
     ("demo", &["cli", "clock", "proto", "store", "watch", "x509"]),
 ];
 
 /// Rooms that know nothing of gRPC.
-const WITHOUT_TONIC: [&str; 7] = ["attributes", "clock", "signer", "issue", "delivery", "store", "lifecycle"];
+const WITHOUT_TONIC: [&str; 9] =
+    ["attributes", "clock", "limiter", "policy", "signer", "issue", "delivery", "store", "lifecycle"];
 
 #[test]
 fn rooms_import_along_the_drawn_arrows_only() {

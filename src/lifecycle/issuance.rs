@@ -7,7 +7,7 @@ use super::{LifecycleError, Shared};
 use crate::attributes::{Attributes, KeyEncoding, VolumeId};
 use crate::delivery;
 use crate::issue::{Bundle, IssueError, IssueRequest, PrivateKey};
-use crate::signer::{Progress, SignedVolume, Signer};
+use crate::signer::{self, Progress, SignedVolume, Signer};
 use crate::store::{IssuedRecord, PendingRequest};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,7 +86,7 @@ impl Shared {
         let issued = tokio::select! {
             biased;
             () = guard.cancel().cancelled() => Err(LifecycleError::Cancelled { volume: id.clone() }),
-            result = self.sign(id, volume, &*signer) => result,
+            result = self.sign(id, volume, &*signer, purpose) => result,
             () = elapsed(patience) => Err(self.still_waiting(id, &*signer, patience.unwrap_or_default()).await),
         }?;
         self.deliver(id, volume, issued, matches!(purpose, Purpose::Publish { .. })).await
@@ -98,6 +98,7 @@ impl Shared {
         id: &VolumeId,
         volume: &Arc<Volume>,
         signer: &dyn Signer,
+        purpose: Purpose,
     ) -> Result<Issued, LifecycleError> {
         let Prepared { key, csr_der } = self.prepare(id, volume, signer).await?;
         let pending = self.store.pending(id);
@@ -110,6 +111,10 @@ impl Shared {
             key: &key,
             csr_der: &csr_der,
             progress: &pending,
+            purpose: match purpose {
+                Purpose::Publish { .. } => signer::Purpose::Publish,
+                Purpose::Renewal => signer::Purpose::Renewal,
+            },
         };
         let result = self.issuer.issue(request).await;
         // An answer that does not verify will not verify next time either: the next attempt starts afresh.

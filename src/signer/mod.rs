@@ -1,5 +1,6 @@
 //! Who signs: one trait, and a signer for each place that can turn a certificate signing request into a chain.
 
+mod acm_pca;
 mod local;
 
 use crate::attributes::{Attributes, PodIdentity, PodTokens, SignerKind, VolumeId};
@@ -7,6 +8,7 @@ use futures_util::future::BoxFuture;
 use std::time::Duration;
 use thiserror::Error;
 
+pub use acm_pca::{AcmPca, AcmPcaParts, PcaMetrics, template_of};
 pub use local::{LocalCa, LocalCaError};
 
 /// Turns certificate signing requests into chains. One instance serves all volumes of the node.
@@ -58,6 +60,17 @@ pub struct SigningRequest<'a> {
     pub csr_der: &'a [u8],
     /// The note an earlier, cut-off call left, and where to leave one.
     pub progress: &'a dyn Progress,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a signing is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A pod waits for it to start.
+    Publish,
+    /// A certificate that is in use is to be replaced.
+    Renewal,
 }
 
 /// A signer's own short note about a signing that is under way: the name of a CertificateRequest, a certificate's ARN.
