@@ -26,7 +26,16 @@ const ARROWS: [(&str, &[&str]); 18] = [
     (
         "node",
         &[
-            "attributes", "clock", "csi", "issue", "lifecycle", "limiter", "policy", "proto", "signer", "store",
+            "attributes",
+            "clock",
+            "csi",
+            "issue",
+            "lifecycle",
+            "limiter",
+            "policy",
+            "proto",
+            "signer",
+            "store",
             "telemetry",
         ],
     ),

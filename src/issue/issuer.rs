@@ -167,7 +167,9 @@ fn how_to_configure(kind: SignerKind) -> &'static str {
             "certlet node offers it only with --allow-local-signer, which is for development"
         }
         SignerKind::CertManager => "this installation of certlet has no cert-manager signer configured",
-        SignerKind::AcmPca => "this installation of certlet has no AWS Private CA signer configured (--pca-policy)",
+        SignerKind::AcmPca => {
+            "this installation of certlet has no AWS Private CA signer configured (--pca-policy)"
+        }
     }
 }
 

@@ -95,12 +95,10 @@ mod tests {
         turns.push(Urgency::Publish, "first");
         turns.push(Urgency::Publish, "second");
         assert_eq!(turns.head(), Some(&"first"));
-        assert_eq!([turns.pop(), turns.pop(), turns.pop(), turns.pop()], [
-            Some("first"),
-            Some("second"),
-            Some("renewal"),
-            None
-        ]);
+        assert_eq!(
+            [turns.pop(), turns.pop(), turns.pop(), turns.pop()],
+            [Some("first"), Some("second"), Some("renewal"), None]
+        );
     }
 
     #[test]

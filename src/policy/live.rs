@@ -45,7 +45,8 @@ impl LivePolicy {
     pub fn open(path: &Path) -> Result<Self, PolicyError> {
         // A ConfigMap's volume swaps the symlink `..data` beside the file: the directory is what changes. Watched before
         // it is read, so that no change falls between the two.
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let events = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE

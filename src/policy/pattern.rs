@@ -70,7 +70,10 @@ impl Pattern {
             pieces.push(Piece::Literal(rest.to_owned()));
         }
         if pieces.is_empty() {
-            return Err("an empty pattern; accepted: a name, *, **, {namespace}, {serviceAccount}, {pod}, {wildcard}".into());
+            return Err(
+                "an empty pattern; accepted: a name, *, **, {namespace}, {serviceAccount}, {pod}, {wildcard}"
+                    .into(),
+            );
         }
         Ok(Self { text: text.to_owned(), pieces })
     }

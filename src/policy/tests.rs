@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
+const CA: &str =
+    "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
 const TEMPLATE: &str = "arn:aws:acm-pca:::template/EndEntityCertificate/V1";
 
 const POLICY: &str = r#"
@@ -82,16 +83,30 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
         (|a| a.duration = Duration::from_hours(25), "duration: 90000 s is more than 86400 s"),
         (|a| a.is_ca = true, "is-ca: true is not allowed"),
         (|a| a.sans.uris = vec!["spiffe://example.org/ns/bank/sa/web".into()], "uri-sans: "),
-        (|a| a.sans.ip_addresses = vec!["192.168.0.1".parse().unwrap()], "ip-sans: 192.168.0.1 lies in none of"),
-        (|a| a.sans.dns_names = vec!["*.shop.svc".into()], "dns-names: \"*.shop.svc\" fits none of"),
-        (|a| a.pca.as_mut().unwrap().role_arn = Some("arn:aws:iam::123456789012:role/admin".into()), "role-arn: "),
         (
-            |a| a.pca.as_mut().unwrap().certificate_authority_arn = CA.replace("123456789012", "999999999999"),
+            |a| a.sans.ip_addresses = vec!["192.168.0.1".parse().unwrap()],
+            "ip-sans: 192.168.0.1 lies in none of",
+        ),
+        (|a| a.sans.dns_names = vec!["*.shop.svc".into()], "dns-names: \"*.shop.svc\" fits none of"),
+        (
+            |a| a.pca.as_mut().unwrap().role_arn = Some("arn:aws:iam::123456789012:role/admin".into()),
+            "role-arn: ",
+        ),
+        (
+            |a| {
+                a.pca.as_mut().unwrap().certificate_authority_arn = CA.replace("123456789012", "999999999999")
+            },
             "certificate-authority-arn: ",
         ),
-        (|a| a.subject = Subject::Literal("CN=admin".into()), "literal-subject: \"CN=admin\" fits none of []"),
+        (
+            |a| a.subject = Subject::Literal("CN=admin".into()),
+            "literal-subject: \"CN=admin\" fits none of []",
+        ),
         (|a| set(a, |s| s.common_name = Some("admin".into())), "common-name: \"admin\""),
-        (|a| set(a, |s| s.organizations = vec!["system:masters".into()]), "organizations: \"system:masters\""),
+        (
+            |a| set(a, |s| s.organizations = vec!["system:masters".into()]),
+            "organizations: \"system:masters\"",
+        ),
     ];
     for (change, fault) in cases {
         let mut odd = asked();

@@ -43,7 +43,8 @@ mod tests {
 
     #[test]
     fn region_account_and_partition_come_from_the_arn() {
-        let arn = AuthorityArn::parse("arn:aws-cn:acm-pca:cn-north-1:123456789012:certificate-authority/1").unwrap();
+        let arn = AuthorityArn::parse("arn:aws-cn:acm-pca:cn-north-1:123456789012:certificate-authority/1")
+            .unwrap();
         assert_eq!((arn.region.as_str(), arn.account.as_str()), ("cn-north-1", "123456789012"));
         assert_eq!(
             arn.template("EndEntityCertificate/V1"),

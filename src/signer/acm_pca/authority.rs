@@ -103,7 +103,8 @@ fn of_description(description: &CertificateAuthority) -> Result<Facts, SignError
         )));
     }
     let configuration = description.certificate_authority_configuration.as_ref();
-    let algorithm = configuration.map(|configuration| default_algorithm(&configuration.key_algorithm)).transpose()?;
+    let algorithm =
+        configuration.map(|configuration| default_algorithm(&configuration.key_algorithm)).transpose()?;
     Ok(Facts {
         algorithm,
         short_lived: description.usage_mode == Some(CertificateAuthorityUsageMode::ShortLivedCertificate),
@@ -134,7 +135,8 @@ fn default_algorithm(key: &KeyAlgorithm) -> Result<String, SignError> {
 async fn of_certificate(api: &Api, algorithm: Option<&str>) -> Result<Facts, SignError> {
     match api.authority_certificate().await {
         Ok(pem) => of_pem(&pem).ok_or_else(|| SignError::Transient {
-            reason: "AWS Private CA: GetCertificateAuthorityCertificate: the answer is no certificate".to_owned(),
+            reason: "AWS Private CA: GetCertificateAuthorityCertificate: the answer is no certificate"
+                .to_owned(),
         }),
         Err(CallError { class: Class::Denied, .. }) if algorithm.is_some() => {
             Ok(Facts { algorithm: None, short_lived: false, not_after: None })
@@ -178,7 +180,8 @@ pub(crate) fn signing_algorithm(asked: Option<&str>, facts: &Facts) -> Result<St
         (Some(asked), _) => Ok(asked.to_owned()),
         (None, Some(fits)) => Ok(fits.to_owned()),
         (None, None) => Err(permanent(
-            "signing-algorithm: not set, and the private CA's key is not known; set it to fit the CA's key".to_owned(),
+            "signing-algorithm: not set, and the private CA's key is not known; set it to fit the CA's key"
+                .to_owned(),
         )),
     }
 }

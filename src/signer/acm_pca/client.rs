@@ -36,7 +36,12 @@ pub(crate) struct Api {
 
 impl Api {
     /// IssueCertificate: the certificate's ARN.
-    pub(crate) async fn issue(&self, csr_pem: &[u8], template: &str, note: &Note) -> Result<String, CallError> {
+    pub(crate) async fn issue(
+        &self,
+        csr_pem: &[u8],
+        template: &str,
+        note: &Note,
+    ) -> Result<String, CallError> {
         let validity = Validity::builder()
             .value(note.not_after.as_second())
             .r#type(ValidityPeriodType::Absolute)
@@ -55,7 +60,9 @@ impl Api {
                     .send()
             })
             .await?;
-        output.certificate_arn.ok_or_else(|| self.refused(CallKind::Issue, &"the answer names no certificate"))
+        output
+            .certificate_arn
+            .ok_or_else(|| self.refused(CallKind::Issue, &"the answer names no certificate"))
     }
 
     /// GetCertificate: the leaf and its chain up to the root, PEM.
@@ -139,7 +146,8 @@ impl Api {
 
     /// Doubles from [`FIRST_BACKOFF`], spread over its upper half.
     fn backoff(&self, attempt: u32) -> Duration {
-        let doubled = FIRST_BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(LONGEST_BACKOFF);
+        let doubled =
+            FIRST_BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(LONGEST_BACKOFF);
         doubled.mul_f64(0.5 + 0.5 * spread(&self.seed, attempt))
     }
 

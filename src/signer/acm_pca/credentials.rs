@@ -83,9 +83,9 @@ impl Callers {
         let token = token(request.tokens, role, now)?;
         let credentials = assume(&config, role, request.pod, token, metrics).await?;
         let expires_at = credentials.expiry().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(now);
-        let config = config.into_builder().credentials_provider(
-            aws_sdk_acmpca::config::SharedCredentialsProvider::new(credentials),
-        );
+        let config = config
+            .into_builder()
+            .credentials_provider(aws_sdk_acmpca::config::SharedCredentialsProvider::new(credentials));
         let client = Client::new(&config.build());
         *slot = Some(RoleClient { client: client.clone(), expires_at });
         drop(slot);
@@ -153,7 +153,9 @@ fn token<'a>(tokens: &'a PodTokens, role: &str, now: Timestamp) -> Result<&'a Po
     match tokens.audience(STS_AUDIENCE) {
         Some(token) if token.expires_at > now => Ok(token),
         Some(_) => Err(SignError::Transient {
-            reason: format!("role-arn: {role}: the pod's token has expired; the kubelet's next call brings a new one"),
+            reason: format!(
+                "role-arn: {role}: the pod's token has expired; the kubelet's next call brings a new one"
+            ),
         }),
         // After a restart there are no tokens until the kubelet calls again.
         None => Err(SignError::Transient {
@@ -179,7 +181,8 @@ async fn assume(
     let answer = call.web_identity_token(token.token.expose_secret()).send().await;
     let answer = answer.map_err(|error| CallError::of(CALL, error));
     metrics.call(CALL, answer.as_ref().err().map_or("ok", |error| &error.code));
-    let nothing = || SignError::Transient { reason: format!("role-arn: {role}: STS has answered without credentials") };
+    let nothing =
+        || SignError::Transient { reason: format!("role-arn: {role}: STS has answered without credentials") };
     match answer {
         Ok(answer) => {
             let given = answer.credentials.ok_or_else(nothing)?;
@@ -238,7 +241,8 @@ mod tests {
             service_account: "web".into(),
         };
         assert_eq!(session_name(&pod("web-0")), "shop@web@web-0");
-        let long = [session_name(&pod(&"a".repeat(250))), session_name(&pod(&format!("{}b", "a".repeat(249))))];
+        let long =
+            [session_name(&pod(&"a".repeat(250))), session_name(&pod(&format!("{}b", "a".repeat(249))))];
         assert_ne!(long[0], long[1]);
         for name in long {
             assert_eq!(name.len(), 64);

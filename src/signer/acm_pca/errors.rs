@@ -54,21 +54,45 @@ const CODES: [(&str, Class, &str); 30] = [
     ("InvalidSignatureException", Class::Credentials, "compare the clocks of node and AWS"),
     ("SignatureDoesNotMatch", Class::Credentials, "compare the clocks of node and AWS"),
     ("RequestExpired", Class::Credentials, "compare the clocks of node and AWS"),
-    ("AccessDeniedException", Class::Denied, "let the IAM policy of the caller allow it on this CA and template"),
+    (
+        "AccessDeniedException",
+        Class::Denied,
+        "let the IAM policy of the caller allow it on this CA and template",
+    ),
     ("AccessDenied", Class::Denied, "let the IAM policy of the caller allow it on this CA and template"),
     ("InvalidStateException", Class::State, "the private CA must be ACTIVE: look at its status"),
     ("RequestFailedException", Class::Lost, ""),
     ("ConcurrentModificationException", Class::Transient, ""),
     ("IDPCommunicationError", Class::Transient, ""),
-    ("InvalidIdentityToken", Class::Permanent, "make the cluster's OIDC issuer an identity provider of the account"),
+    (
+        "InvalidIdentityToken",
+        Class::Permanent,
+        "make the cluster's OIDC issuer an identity provider of the account",
+    ),
     ("IDPRejectedClaim", Class::Permanent, "look at the audience of the role's trust policy"),
-    ("ResourceNotFoundException", Class::Permanent, "check certificate-authority-arn, and that the CA is shared with this account"),
-    ("LimitExceededException", Class::Permanent, "the private CA's quota of certificates is used up: use another CA, or have the quota raised"),
-    ("InvalidArgsException", Class::Permanent, "the CA does not take this combination of template, signing algorithm and duration"),
+    (
+        "ResourceNotFoundException",
+        Class::Permanent,
+        "check certificate-authority-arn, and that the CA is shared with this account",
+    ),
+    (
+        "LimitExceededException",
+        Class::Permanent,
+        "the private CA's quota of certificates is used up: use another CA, or have the quota raised",
+    ),
+    (
+        "InvalidArgsException",
+        Class::Permanent,
+        "the CA does not take this combination of template, signing algorithm and duration",
+    ),
     ("InvalidArnException", Class::Permanent, "check certificate-authority-arn and template-arn"),
     ("InvalidRequestException", Class::Permanent, "the CA does not take this request"),
     ("MalformedCSRException", Class::Permanent, "AWS Private CA does not take this subject or these names"),
-    ("ValidationException", Class::Permanent, "check the certificate-authority-arn, template-arn and signing-algorithm attributes"),
+    (
+        "ValidationException",
+        Class::Permanent,
+        "check the certificate-authority-arn, template-arn and signing-algorithm attributes",
+    ),
     ("PermissionAlreadyExistsException", Class::Permanent, ""),
 ];
 
@@ -105,7 +129,16 @@ impl CallError {
     fn known(code: &str, status: Option<u16>) -> (Class, &'static str) {
         let entry = CODES.iter().find(|(known, ..)| *known == code);
         entry.map_or_else(
-            || (if status.is_some_and(|status| status < 500) { Class::Permanent } else { Class::Transient }, ""),
+            || {
+                (
+                    if status.is_some_and(|status| status < 500) {
+                        Class::Permanent
+                    } else {
+                        Class::Transient
+                    },
+                    "",
+                )
+            },
             |(_, class, advice)| (*class, *advice),
         )
     }
@@ -115,7 +148,9 @@ impl CallError {
         let reason = format!("AWS: {self}");
         match self.class {
             Class::Throttled => SignError::Throttled { reason, retry_after: None },
-            Class::InProgress | Class::Transient | Class::Credentials | Class::Lost => SignError::Transient { reason },
+            Class::InProgress | Class::Transient | Class::Credentials | Class::Lost => {
+                SignError::Transient { reason }
+            }
             Class::Denied | Class::State | Class::Permanent => SignError::Permanent { reason },
         }
     }

@@ -171,7 +171,8 @@ impl AcmPca {
         let algorithm = authority::signing_algorithm(wish.algorithm, &facts)?;
         let now = self.clock.now();
         let (not_after, limit) =
-            validity::clamp(attributes.duration, facts.short_lived, facts.not_after, now).map_err(permanent)?;
+            validity::clamp(attributes.duration, facts.short_lived, facts.not_after, now)
+                .map_err(permanent)?;
         if let Some(limit) = limit {
             self.metrics.clamped(limit);
             tracing::info!(

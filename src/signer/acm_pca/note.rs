@@ -55,14 +55,17 @@ impl Note {
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| {
-            text.split(' ').find_map(|word| word.split_once('=').filter(|(key, _)| *key == name)).map(|(_, v)| v)
+            text.split(' ')
+                .find_map(|word| word.split_once('=').filter(|(key, _)| *key == name))
+                .map(|(_, v)| v)
         };
         Some(Self {
             request: field("request")?.to_owned(),
             asked_at: field("asked-at")?.parse().ok()?,
             not_after: field("not-after")?.parse().ok()?,
             algorithm: field("algorithm")?.to_owned(),
-            limit: field("limit").and_then(|text| Limit::ALL.into_iter().find(|limit| limit.as_str() == text)),
+            limit: field("limit")
+                .and_then(|text| Limit::ALL.into_iter().find(|limit| limit.as_str() == text)),
             certificate: field("certificate").map(str::to_owned),
         })
     }

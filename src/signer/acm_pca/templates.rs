@@ -101,7 +101,9 @@ fn by_usages(attributes: &Attributes) -> Result<&'static Template, String> {
     let mut best: Option<&'static Template> = None;
     for template in candidates {
         match accepts(template, attributes) {
-            Ok(()) if best.is_none_or(|best| is_narrower(template, best, attributes)) => best = Some(template),
+            Ok(()) if best.is_none_or(|best| is_narrower(template, best, attributes)) => {
+                best = Some(template)
+            }
             Ok(()) => {}
             Err(why) => fault = why,
         }
@@ -126,7 +128,9 @@ fn accepts(template: &Template, attributes: &Attributes) -> Result<(), String> {
     let name = template.name;
     if template.is_ca != attributes.is_ca {
         let (makes, asked) = if template.is_ca { ("a CA", "is-ca: true") } else { ("no CA", "is-ca: false") };
-        return Err(format!("template-arn: {name} makes {makes} certificate; accepted: one that fits {asked}"));
+        return Err(format!(
+            "template-arn: {name} makes {makes} certificate; accepted: one that fits {asked}"
+        ));
     }
     let Usages::Own(given) = template.usages else { return Ok(()) };
     // A CA's key is for signing: the usages that stand in for "nothing said" are no wish for a CA.
@@ -168,7 +172,9 @@ mod tests {
 
     #[test]
     fn usages_choose_the_narrowest_template_that_drops_none() {
-        use Usage::{ClientAuth, CodeSigning, DigitalSignature, EmailProtection, KeyEncipherment, ServerAuth};
+        use Usage::{
+            ClientAuth, CodeSigning, DigitalSignature, EmailProtection, KeyEncipherment, ServerAuth,
+        };
         let cases: [(&[Usage], &str); 8] = [
             (&[], "EndEntityCertificate/V1"),
             (&[DigitalSignature, KeyEncipherment], "EndEntityCertificate/V1"),
@@ -189,12 +195,16 @@ mod tests {
         assert_eq!(chosen(&UNSAID, true, None).unwrap(), "SubordinateCACertificate_PathLen0/V1");
         assert_eq!(chosen(&[Usage::CertSign], true, None).unwrap(), "SubordinateCACertificate_PathLen0/V1");
         let refused = chosen(&[Usage::ServerAuth], true, None).unwrap_err();
-        assert!(refused.contains("would drop server auth; accepted with it: digital signature, cert sign"), "{refused}");
+        assert!(
+            refused.contains("would drop server auth; accepted with it: digital signature, cert sign"),
+            "{refused}"
+        );
     }
 
     #[test]
     fn a_named_template_that_would_drop_something_is_refused() {
-        let refused = chosen(&[Usage::ServerAuth], false, Some("EndEntityClientAuthCertificate/V1")).unwrap_err();
+        let refused =
+            chosen(&[Usage::ServerAuth], false, Some("EndEntityClientAuthCertificate/V1")).unwrap_err();
         assert!(refused.starts_with("key-usages: the template EndEntityClientAuth"), "{refused}");
         let refused = chosen(&[], false, Some("SubordinateCACertificate_PathLen0/V1")).unwrap_err();
         assert!(refused.starts_with("template-arn: "), "{refused}");
