@@ -50,6 +50,7 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## Run each fuzz target for FUZZ_SECONDS (20)
 bench: ## Measure the driver against its budgets
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) run --quiet --release --package certlet-bench
+	$(CARGO) run --quiet --release --example pca_simulation
 
 clean: ## Remove what was built here
 	$(CARGO) clean

@@ -9,7 +9,7 @@ use crate::limiter::Fleet;
 use crate::policy::{LivePolicy, PolicyError};
 use crate::proto::csi::ProbeRequest;
 use crate::proto::csi::identity_client::IdentityClient;
-use crate::signer::{AcmPca, AcmPcaParts, LocalCa, LocalCaError, PcaMetrics, Signer};
+use crate::signer::{AcmPca, AcmPcaParts, Ledger, LocalCa, LocalCaError, PcaMetrics, Signer};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::telemetry::{Admin, Health, Metrics, VolumeSamples, VolumeSource};
 use futures_util::future::BoxFuture;
@@ -58,6 +58,8 @@ pub struct PcaConfig {
     pub policy: PathBuf,
     /// What all nodes together may do to the account's quotas.
     pub fleet: Fleet,
+    /// Whether certificates that nobody has any more are revoked.
+    pub revoke: bool,
 }
 
 /// Where the local signer's CA comes from.
@@ -120,7 +122,7 @@ pub async fn run_with(
     let metrics = Arc::new(Metrics::default());
     let store = Arc::new(open_store(&config)?);
     signers.extend(local_signer(&config, &clock)?);
-    signers.extend(pca_signer(&config, &clock, &metrics, &shutdown)?);
+    signers.extend(pca_signer(&config, &clock, &metrics, &store, &shutdown)?);
     let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.kind()).collect();
     let lifecycle = Lifecycle::new(Parts {
         store,
@@ -167,24 +169,29 @@ fn pca_signer(
     config: &Config,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
+    store: &Store,
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<dyn Signer>>, PolicyError> {
-    let Some(PcaConfig { policy, fleet }) = &config.pca else { return Ok(None) };
+    let Some(PcaConfig { policy, fleet, revoke }) = &config.pca else { return Ok(None) };
     let policy = Arc::new(LivePolicy::open(policy)?);
     let counted = PcaMetrics::default();
     metrics.extend(|registry| {
         counted.register(registry);
         policy.loads().register(registry);
     });
-    let (followed, shutdown) = (Arc::clone(&policy), shutdown.clone());
-    tokio::spawn(async move { followed.follow(shutdown).await });
-    Ok(Some(Arc::new(AcmPca::new(AcmPcaParts {
+    let (followed, until) = (Arc::clone(&policy), shutdown.clone());
+    tokio::spawn(async move { followed.follow(until).await });
+    let signer = Arc::new(AcmPca::new(AcmPcaParts {
         policy,
         fleet: *fleet,
         node: config.driver.node_id.clone(),
         clock: Arc::clone(clock),
         metrics: counted,
-    }))))
+        revocations: revoke.then(|| Arc::new(store.ledger("revocations")) as Arc<dyn Ledger>),
+    }));
+    let (turned, until) = (Arc::clone(&signer), shutdown.clone());
+    tokio::spawn(async move { turned.turn(until).await });
+    Ok(Some(signer))
 }
 
 async fn serve(

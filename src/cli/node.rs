@@ -90,6 +90,11 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_PCA_FLEET_SIZE", value_name = "NODES", default_value_t = Fleet::DEFAULT.nodes, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub pca_fleet_size: u32,
 
+    /// Revoke a certificate of AWS Private CA when its volume goes, or when one with a new key has taken its place. Best
+    /// effort, with the driver's own credentials. Pointless for a CA in short-lived mode: it has no revocation.
+    #[arg(long, env = "CERTLET_PCA_REVOKE_ON_UNPUBLISH", requires = "pca_policy")]
+    pub pca_revoke_on_unpublish: bool,
+
     /// How much memory the store may take; a volume needs 8 to 40 KiB.
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
     pub store_size: u64,
@@ -158,6 +163,7 @@ impl NodeArgs {
             pca: self.pca_policy.map(|policy| PcaConfig {
                 policy,
                 fleet: Fleet { issue_rate: self.pca_rate, nodes: self.pca_fleet_size },
+                revoke: self.pca_revoke_on_unpublish,
             }),
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,

@@ -57,6 +57,7 @@ impl Shared {
         purpose: Purpose,
     ) -> Result<(), LifecycleError> {
         let started = Instant::now();
+        let superseded = serial(volume);
         let result = self.issue_and_deliver(guard, id, volume, purpose).await;
         let signer = volume.attributes.signer;
         self.metrics.issuance(
@@ -67,7 +68,7 @@ impl Shared {
         );
         result?;
         self.queue_renewal(id, volume);
-        self.tell_delivered(id, volume);
+        self.tell_delivered(id, volume, superseded);
         Ok(())
     }
 
@@ -208,14 +209,22 @@ impl Shared {
     }
 
     /// Lets a slow signer clear away what stood for older certificates, without making anybody wait for it.
-    fn tell_delivered(self: &Arc<Self>, id: &VolumeId, volume: &Arc<Volume>) {
+    fn tell_delivered(self: &Arc<Self>, id: &VolumeId, volume: &Arc<Volume>, superseded: Option<String>) {
         if let Ok(signer) = self.issuer.signer(volume.attributes.signer)
             && signer.is_slow()
         {
             let (id, volume, signer) = (id.clone(), Arc::clone(volume), Arc::clone(signer));
             tokio::spawn(async move {
                 let pod = volume.look(|record| record.pod.clone());
-                signer.delivered(&SignedVolume { id: &id, pod: &pod, attributes: &volume.attributes }).await;
+                let serial = serial(&volume);
+                let signed = SignedVolume {
+                    id: &id,
+                    pod: &pod,
+                    attributes: &volume.attributes,
+                    serial: serial.as_deref(),
+                    superseded: superseded.as_deref(),
+                };
+                signer.delivered(&signed).await;
             });
         }
     }
@@ -236,6 +245,11 @@ impl Shared {
             progress: progress.ok().flatten(),
         }
     }
+}
+
+/// The serial number of the certificate in use.
+pub(super) fn serial(volume: &Volume) -> Option<String> {
+    volume.look(|record| record.issued.as_ref().map(|issued| issued.facts.serial.clone()))
 }
 
 async fn elapsed(patience: Option<Duration>) {

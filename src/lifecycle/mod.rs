@@ -20,7 +20,7 @@ pub use error::LifecycleError;
 pub use locks::Operation;
 pub use publish::PublishRequest;
 pub use recover::Recovered;
-pub use schedule::Lifetime;
+pub use schedule::{Lifetime, renew_at};
 pub use state::{Condition, VolumeStats};
 
 use crate::attributes::VolumeId;

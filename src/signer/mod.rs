@@ -43,6 +43,19 @@ pub struct SignedVolume<'a> {
     pub pod: &'a PodIdentity,
     /// What it asked for.
     pub attributes: &'a Attributes,
+    /// The serial number, lower-case hexadecimal, of its certificate.
+    pub serial: Option<&'a str>,
+    /// That of the certificate which this one has taken the place of.
+    pub superseded: Option<&'a str>,
+}
+
+/// A signer's list of what is still to be done, kept where it outlasts the volumes and the process.
+pub trait Ledger: Send + Sync + 'static {
+    /// The list; empty where there is none.
+    fn load(&self) -> String;
+
+    /// Puts another in its place. Best effort.
+    fn save(&self, text: &str);
 }
 
 /// One request for a signer.

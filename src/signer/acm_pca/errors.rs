@@ -93,7 +93,7 @@ const CODES: [(&str, Class, &str); 30] = [
         Class::Permanent,
         "check the certificate-authority-arn, template-arn and signing-algorithm attributes",
     ),
-    ("PermissionAlreadyExistsException", Class::Permanent, ""),
+    ("RequestAlreadyProcessedException", Class::Permanent, ""),
 ];
 
 impl CallError {

@@ -11,12 +11,13 @@ mod credentials;
 mod errors;
 mod metrics;
 mod note;
+mod revoke;
 mod templates;
 mod validity;
 
 pub use metrics::PcaMetrics;
 
-use super::{Purpose, SignError, SignedChain, Signer, SigningRequest};
+use super::{Ledger, Purpose, SignError, SignedChain, SignedVolume, Signer, SigningRequest};
 use crate::attributes::{Attributes, PodIdentity, SignerKind};
 use crate::clock::Clock;
 use crate::limiter::{Fleet, Limiter, Urgency};
@@ -29,10 +30,12 @@ use credentials::Callers;
 use errors::{CallError, Class};
 use futures_util::future::BoxFuture;
 use note::{Note, fingerprint};
+use revoke::{Reason, Revocation, Revocations};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// How long one call waits for a certificate that AWS is still making.
 const LONGEST_MAKING: Duration = Duration::from_mins(2);
@@ -49,6 +52,8 @@ pub struct AcmPcaParts {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: PcaMetrics,
+    /// Where certificates that nobody has any more are listed until they are revoked; none: they are not.
+    pub revocations: Option<Arc<dyn Ledger>>,
 }
 
 /// AWS Private CA as a signer.
@@ -60,12 +65,13 @@ pub struct AcmPca {
     callers: Callers,
     authorities: Authorities,
     patience: Patience,
+    revocations: Option<Revocations>,
 }
 
 impl AcmPca {
     /// A signer that has not called AWS yet.
     pub fn new(parts: AcmPcaParts) -> Self {
-        let AcmPcaParts { policy, fleet, node, clock, metrics } = parts;
+        let AcmPcaParts { policy, fleet, node, clock, metrics, revocations } = parts;
         Self {
             policy,
             limiter: Arc::new(Limiter::new(fleet, spread(&node, 0))),
@@ -74,6 +80,33 @@ impl AcmPca {
             callers: Callers::new(),
             authorities: Authorities::default(),
             patience: Patience::default(),
+            revocations: revocations.map(Revocations::open),
+        }
+    }
+
+    /// Revokes what is listed, with the driver's own credentials, until `shutdown`.
+    pub async fn turn(&self, shutdown: CancellationToken) {
+        let Some(revocations) = &self.revocations else { return };
+        let revoke = async |revocation: &Revocation| {
+            let Some(authority) = AuthorityArn::parse(&revocation.authority) else { return Ok(()) };
+            let api = Api {
+                client: self.callers.driver(&authority.region).await,
+                limiter: Arc::clone(&self.limiter),
+                metrics: self.metrics.clone(),
+                authority,
+                urgency: Urgency::Renewal,
+                seed: revocation.serial.clone(),
+            };
+            api.revoke(&revocation.serial, revocation.reason.to_aws()).await
+        };
+        revocations.work(&shutdown, revoke).await;
+    }
+
+    fn to_be_revoked(&self, volume: &SignedVolume<'_>, serial: Option<&str>, reason: Reason) {
+        if let (Some(revocations), Some(serial), Some(pca)) =
+            (&self.revocations, serial, &volume.attributes.pca)
+        {
+            revocations.put(Revocation::new(&pca.certificate_authority_arn, serial, reason));
         }
     }
 
@@ -218,6 +251,19 @@ impl Signer for AcmPca {
 
     fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
         Box::pin(self.sign_with(request))
+    }
+
+    fn delivered<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async {
+            // With the same key nothing is gained: whoever has it has the new certificate too.
+            if !volume.attributes.key.reuse {
+                self.to_be_revoked(volume, volume.superseded, Reason::Superseded);
+            }
+        })
+    }
+
+    fn removed<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async { self.to_be_revoked(volume, volume.serial, Reason::Cessation) })
     }
 }
 
