@@ -58,6 +58,7 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## Run each fuzz target for FUZZ_SECONDS (20)
 bench: ## Measure the driver against its budgets
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) run --quiet --release --package certlet-bench
+	$(CARGO) run --quiet --release --example pca_simulation
 
 ifeq ($(origin KUBECONFIG),command line)
 e2e: export CERTLET_E2E_KUBECONFIG := $(abspath $(KUBECONFIG))

@@ -15,6 +15,7 @@
 //! - [`attributes`] turns what a pod author wrote into one typed value. Pure.
 //! - [`lifecycle`] owns a volume's life: publish, renew, unpublish, recover.
 //! - [`issue`] makes key and request, and verifies what comes back; [`signer`] is who signs.
+//! - [`limiter`] keeps within the quotas of a signer that has some; [`policy`] is who may ask it for what.
 //! - [`x509`] is what both sides share of keys and encodings.
 //! - [`kube`] is the Kubernetes API, for the cert-manager signer and for Events.
 //! - [`delivery`] encodes the files. Pure. [`store`] writes and mounts them, and nothing else does.
@@ -30,7 +31,9 @@ pub mod hardening;
 pub mod issue;
 pub mod kube;
 pub mod lifecycle;
+pub mod limiter;
 pub mod node;
+pub mod policy;
 pub mod readiness;
 pub mod signer;
 pub mod store;

@@ -1,6 +1,6 @@
 //! The certlet command: parse, start telemetry, run.
 
-use certlet::cli::{Cli, Command, NodeArgs};
+use certlet::cli::{Cli, Command, NodeArgs, PolicyArgs, PolicyCheckError};
 use certlet::{demo, node, telemetry};
 use clap::Parser;
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Node(args) => run_node(*args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => print(args.render()),
+        Command::Policy(args) => explain_policy(&args),
         Command::Reference(args) => print::<std::convert::Infallible>(Ok(args.render())),
     }
 }
@@ -34,6 +35,17 @@ fn explain(error: &clap::Error) -> ExitCode {
     let fault: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     eprintln!("certlet: {}; see certlet --help", fault.join(" ").trim_start_matches("error: "));
     ExitCode::from(USAGE)
+}
+
+/// A denial is an explanation too, and is printed as one.
+fn explain_policy(args: &PolicyArgs) -> ExitCode {
+    match args.render() {
+        Err(PolicyCheckError::Denied(explanation)) => {
+            print!("{explanation}");
+            ExitCode::FAILURE
+        }
+        rendered => print(rendered),
+    }
 }
 
 fn print<E: std::fmt::Display>(result: Result<String, E>) -> ExitCode {

@@ -10,9 +10,11 @@ use crate::csi::{CsiServer, Driver, Registration, RegistrationState, SocketError
 use crate::issue::Issuer;
 use crate::kube::KubeError;
 use crate::lifecycle::{Lifecycle, LifecycleError, Limits, Parts, Recovered};
+use crate::limiter::Fleet;
+use crate::policy::{LivePolicy, PolicyError};
 use crate::proto::csi::ProbeRequest;
 use crate::proto::csi::identity_client::IdentityClient;
-use crate::signer::{LocalCa, LocalCaError, Signer};
+use crate::signer::{AcmPca, AcmPcaParts, Ledger, LocalCa, LocalCaError, PcaMetrics, Signer};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::telemetry::{Admin, CountedSigner, Health, Metrics};
 use cluster::Around;
@@ -47,12 +49,25 @@ pub struct Config {
     pub metrics_per_volume: bool,
     /// The local signer; none: there is none.
     pub local_signer: Option<LocalSigner>,
+    /// AWS Private CA; none: `signer: acm-pca` is refused.
+    pub pca: Option<PcaConfig>,
     /// How much may go on at once.
     pub limits: Limits,
     /// How long what is in flight may go on after a SIGTERM.
     pub shutdown_grace: Duration,
     /// The cluster around it.
     pub cluster: ClusterConfig,
+}
+
+/// How AWS Private CA is used.
+#[derive(Clone, Debug)]
+pub struct PcaConfig {
+    /// The file with the rules for who may ask for what.
+    pub policy: PathBuf,
+    /// What all nodes together may do to the account's quotas.
+    pub fleet: Fleet,
+    /// Whether certificates that nobody has any more are revoked.
+    pub revoke: bool,
 }
 
 /// Where the local signer's CA comes from.
@@ -81,6 +96,9 @@ pub enum NodeError {
     /// The cluster.
     #[error(transparent)]
     Kube(#[from] KubeError),
+    /// The policy for AWS Private CA.
+    #[error("--pca-policy: {0}")]
+    Policy(#[from] PolicyError),
     /// The CSI socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -117,6 +135,7 @@ pub async fn run_with(
     let around = Around::find(&config.cluster, &config.driver, &metrics).await?;
     signers.extend(local_signer(&config, &clock)?);
     signers.extend(around.signer(&config.cluster, &clock, &shutdown));
+    signers.extend(pca_signer(&config, &clock, &metrics, &store, &shutdown)?);
     let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.kind()).collect();
     let signers =
         signers.into_iter().map(|signer| CountedSigner::around(signer, Arc::clone(&metrics))).collect();
@@ -173,6 +192,35 @@ fn local_signer(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dy
             Some(Arc::new(LocalCa::from_files(certificate, key, Arc::clone(clock))?))
         }
     })
+}
+
+fn pca_signer(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+    store: &Store,
+    shutdown: &CancellationToken,
+) -> Result<Option<Arc<dyn Signer>>, PolicyError> {
+    let Some(PcaConfig { policy, fleet, revoke }) = &config.pca else { return Ok(None) };
+    let policy = Arc::new(LivePolicy::open(policy)?);
+    let counted = PcaMetrics::default();
+    metrics.extend(|registry| {
+        counted.register(registry);
+        policy.loads().register(registry);
+    });
+    let (followed, until) = (Arc::clone(&policy), shutdown.clone());
+    tokio::spawn(async move { followed.follow(until).await });
+    let signer = Arc::new(AcmPca::new(AcmPcaParts {
+        policy,
+        fleet: *fleet,
+        node: config.driver.node_id.clone(),
+        clock: Arc::clone(clock),
+        metrics: counted,
+        revocations: revoke.then(|| Arc::new(store.ledger("revocations")) as Arc<dyn Ledger>),
+    }));
+    let (turned, until) = (Arc::clone(&signer), shutdown.clone());
+    tokio::spawn(async move { turned.turn(until).await });
+    Ok(Some(signer))
 }
 
 async fn serve(

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// For each room, the rooms it may import.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("readiness", &[]),
     ("watch", &["readiness"]),
     ("x509", &["attributes"]),
@@ -15,7 +15,9 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("clock", &["readiness"]),
     ("hardening", &[]),
     ("kube", &["attributes"]),
-    ("signer", &["attributes", "clock", "kube", "x509"]),
+    ("limiter", &[]),
+    ("policy", &["attributes", "watch"]),
+    ("signer", &["attributes", "clock", "kube", "limiter", "policy", "x509"]),
     ("issue", &["attributes", "clock", "signer", "x509"]),
     ("delivery", &["attributes", "issue", "x509"]),
     ("store", &["attributes", "delivery", "issue", "signer", "x509"]),
@@ -31,19 +33,35 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "issue",
             "kube",
             "lifecycle",
+            "limiter",
+            "policy",
             "proto",
             "signer",
             "store",
             "telemetry",
         ],
     ),
-    ("cli", &["attributes", "csi", "kube", "lifecycle", "node", "signer", "store", "telemetry"]),
+    (
+        "cli",
+        &[
+            "attributes",
+            "csi",
+            "kube",
+            "lifecycle",
+            "limiter",
+            "node",
+            "policy",
+            "signer",
+            "store",
+            "telemetry",
+        ],
+    ),
     ("demo", &["cli", "clock", "proto", "store", "watch", "x509"]),
 ];
 
 /// Rooms that know nothing of gRPC.
-const WITHOUT_TONIC: [&str; 8] =
-    ["kube", "attributes", "clock", "signer", "issue", "delivery", "store", "lifecycle"];
+const WITHOUT_TONIC: [&str; 10] =
+    ["kube", "attributes", "clock", "limiter", "policy", "signer", "issue", "delivery", "store", "lifecycle"];
 
 #[test]
 fn rooms_import_along_the_drawn_arrows_only() {

@@ -169,6 +169,7 @@ impl InProcess {
             metrics_bind_address: None,
             metrics_per_volume: false,
             local_signer: None,
+            pca: None,
             limits: Limits { publishes: 64, renewals: 4 },
             shutdown_grace: Duration::from_secs(1),
             cluster: certlet::node::ClusterConfig::default(),

@@ -2,11 +2,13 @@
 
 mod cluster;
 mod node;
+mod policy;
 mod reference;
 mod status;
 mod values;
 
 pub use node::{NodeArgs, UsageError};
+pub use policy::{CheckArgs, PolicyAction, PolicyArgs, PolicyCheckError};
 pub use reference::{ReferenceArgs, command_reference};
 pub use status::StatusArgs;
 
@@ -31,6 +33,8 @@ pub enum Command {
     Status(StatusArgs),
     /// See it work: real driver, local signer, no cluster, no root.
     Demo(DemoArgs),
+    /// Look at a policy file for AWS Private CA.
+    Policy(PolicyArgs),
     /// Print a page of the documentation that is generated from the code.
     Reference(ReferenceArgs),
 }

@@ -4,7 +4,8 @@ use super::cluster::ClusterArgs;
 use super::values::{self, Bind};
 use crate::csi::Driver;
 use crate::lifecycle::Limits;
-use crate::node::{Config, LocalSigner};
+use crate::limiter::Fleet;
+use crate::node::{Config, LocalSigner, PcaConfig};
 use crate::store::StoreOptions;
 use crate::telemetry::LogFormat;
 use clap::Args;
@@ -77,6 +78,25 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_LOCAL_CA_KEY", value_name = "FILE", requires = "local_ca_cert")]
     pub local_ca_key: Option<PathBuf>,
 
+    /// Let pods use "signer: acm-pca", AWS Private CA called directly, as far as this file allows: YAML rules for who may
+    /// ask for what. Changes are taken up while the driver runs.
+    #[arg(long, env = "CERTLET_PCA_POLICY", value_name = "FILE")]
+    pub pca_policy: Option<PathBuf>,
+
+    /// IssueCertificate calls a second that all nodes together may make in an account and Region, of the 25 that AWS
+    /// allows by default; other calls keep the proportion of their quotas.
+    #[arg(long, env = "CERTLET_PCA_RATE", value_name = "RATE", default_value_t = Fleet::DEFAULT.issue_rate, value_parser = values::rate)]
+    pub pca_rate: f64,
+
+    /// How many nodes share --pca-rate. A node that is alone in being busy may use more than its share, until AWS throttles.
+    #[arg(long, env = "CERTLET_PCA_FLEET_SIZE", value_name = "NODES", default_value_t = Fleet::DEFAULT.nodes, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub pca_fleet_size: u32,
+
+    /// Revoke a certificate of AWS Private CA when its volume goes, or when one with a new key has taken its place. Best
+    /// effort, with the driver's own credentials. Pointless for a CA in short-lived mode: it has no revocation.
+    #[arg(long, env = "CERTLET_PCA_REVOKE_ON_UNPUBLISH", requires = "pca_policy")]
+    pub pca_revoke_on_unpublish: bool,
+
     /// How much memory the store may take; a volume needs 8 to 40 KiB.
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
     pub store_size: u64,
@@ -146,6 +166,11 @@ impl NodeArgs {
             metrics_bind_address: self.metrics_bind_address.0,
             metrics_per_volume: self.metrics_per_volume,
             local_signer,
+            pca: self.pca_policy.map(|policy| PcaConfig {
+                policy,
+                fleet: Fleet { issue_rate: self.pca_rate, nodes: self.pca_fleet_size },
+                revoke: self.pca_revoke_on_unpublish,
+            }),
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,
                 renewals: self.max_renewals_in_flight as usize,

@@ -41,6 +41,9 @@ pub fn command_reference() -> String {
     );
     for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
         render(command, &mut page);
+        for action in command.get_subcommands().filter(|action| action.get_name() != "help") {
+            render(action, &mut page);
+        }
     }
     page
 }
@@ -49,7 +52,9 @@ fn render(command: &Command, page: &mut String) {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
-    let name = command.get_name();
+    let name = command
+        .get_bin_name()
+        .map_or_else(String::new, |name| name.trim_start_matches("certlet ").to_owned());
     let _infallible = write!(page, "\n## certlet {name}\n\n{about}\n\n```text\n{usage}\n```\n");
     for arg in command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
         render_arg(arg, page);

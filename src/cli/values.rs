@@ -76,6 +76,13 @@ pub(super) fn size(value: &str) -> Result<u64, String> {
     count.checked_mul(*unit).filter(|bytes| *bytes > 0).ok_or_else(accepted)
 }
 
+/// Calls a second: more than none, and no more than any quota.
+pub(super) fn rate(value: &str) -> Result<f64, String> {
+    let rate: Option<f64> = value.parse().ok();
+    rate.filter(|rate| (0.01..=10_000.0).contains(rate))
+        .ok_or_else(|| "accepted: calls a second, from 0.01 to 10000, such as 20 or 2.5".to_owned())
+}
+
 /// `host:port`, `:port` for every address, or nothing for no admin server.
 pub(super) fn bind_address(value: &str) -> Result<Bind, String> {
     let accepted = "accepted: address:port, :port for every address, or 0 for no admin server";

@@ -5,7 +5,7 @@ use super::verify::{VerifiedChain, verify};
 use super::verify_error::VerifyError;
 use crate::attributes::{Attributes, KeyAlgorithm, PodIdentity, PodTokens, SignerKind, VolumeId};
 use crate::clock::Clock;
-use crate::signer::{Progress, SignError, Signer, SigningRequest};
+use crate::signer::{Progress, Purpose, SignError, Signer, SigningRequest};
 use crate::x509::{KeyError, PrivateKey};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub struct IssueRequest<'a> {
     pub csr_der: &'a [u8],
     /// Where the signer keeps its note.
     pub progress: &'a dyn Progress,
+    /// What it is for.
+    pub purpose: Purpose,
 }
 
 impl Issuer {
@@ -82,10 +84,10 @@ impl Issuer {
 
     /// Has the request signed and verifies what comes back. Dropping the future abandons the wait and nothing else.
     pub async fn issue(&self, request: IssueRequest<'_>) -> Result<VerifiedChain, IssueError> {
-        let IssueRequest { volume, pod, tokens, attributes, key, csr_der, progress } = request;
+        let IssueRequest { volume, pod, tokens, attributes, key, csr_der, progress, purpose } = request;
         let signer = self.signer(attributes.signer)?;
-        let answer =
-            signer.sign(&SigningRequest { volume, pod, tokens, attributes, csr_der, progress }).await?;
+        let request = SigningRequest { volume, pod, tokens, attributes, csr_der, progress, purpose };
+        let answer = signer.sign(&request).await?;
         Ok(verify(&answer, key.spki_der(), attributes, self.clock.now())?)
     }
 }
@@ -174,7 +176,9 @@ fn how_to_configure(kind: SignerKind) -> &'static str {
             "certlet node offers it only with --allow-local-signer, which is for development"
         }
         SignerKind::CertManager => "this installation of certlet has no cert-manager signer configured",
-        SignerKind::AcmPca => "this installation of certlet has no AWS Private CA signer configured",
+        SignerKind::AcmPca => {
+            "this installation of certlet has no AWS Private CA signer configured (--pca-policy)"
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::{LifecycleError, PodEvent, Shared};
 use crate::attributes::{Attributes, KeyEncoding, VolumeId};
 use crate::delivery;
 use crate::issue::{Bundle, IssueError, IssueRequest, PrivateKey};
-use crate::signer::{Progress, SignedVolume, Signer};
+use crate::signer::{self, Progress, SignedVolume, Signer};
 use crate::store::{IssuedRecord, PendingRequest};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,6 +62,7 @@ impl Shared {
     ) -> Result<(), LifecycleError> {
         let started = Instant::now();
         let before = volume.look(|record| (record.issued.is_some(), record.last_error.is_some()));
+        let superseded = serial(volume);
         let result = self.issue_and_deliver(guard, id, volume, purpose).await;
         let signer = volume.attributes.signer;
         self.metrics.issuance(
@@ -73,7 +74,7 @@ impl Shared {
         self.tell_author(id, volume, before, &result);
         result?;
         self.queue_renewal(id, volume);
-        self.tell_delivered(id, volume);
+        self.tell_delivered(id, volume, superseded);
         Ok(())
     }
 
@@ -113,7 +114,7 @@ impl Shared {
         let issued = tokio::select! {
             biased;
             () = guard.cancel().cancelled() => Err(LifecycleError::Cancelled { volume: id.clone() }),
-            result = self.sign(id, volume, &*signer) => result,
+            result = self.sign(id, volume, &*signer, purpose) => result,
             () = elapsed(patience) => Err(self.still_waiting(id, &*signer, patience.unwrap_or_default()).await),
         }?;
         self.deliver(id, volume, issued, matches!(purpose, Purpose::Publish { .. })).await
@@ -125,6 +126,7 @@ impl Shared {
         id: &VolumeId,
         volume: &Arc<Volume>,
         signer: &dyn Signer,
+        purpose: Purpose,
     ) -> Result<Issued, LifecycleError> {
         let Prepared { key, csr_der } = self.prepare(id, volume, signer).await?;
         let pending = self.store.pending(id);
@@ -137,6 +139,10 @@ impl Shared {
             key: &key,
             csr_der: &csr_der,
             progress: &pending,
+            purpose: match purpose {
+                Purpose::Publish { .. } => signer::Purpose::Publish,
+                Purpose::Renewal => signer::Purpose::Renewal,
+            },
         };
         let result = self.issuer.issue(request).await;
         // An answer that does not verify will not verify next time either: the next attempt starts afresh.
@@ -230,14 +236,22 @@ impl Shared {
     }
 
     /// Lets a slow signer clear away what stood for older certificates, without making anybody wait for it.
-    fn tell_delivered(self: &Arc<Self>, id: &VolumeId, volume: &Arc<Volume>) {
+    fn tell_delivered(self: &Arc<Self>, id: &VolumeId, volume: &Arc<Volume>, superseded: Option<String>) {
         if let Ok(signer) = self.issuer.signer(volume.attributes.signer)
             && signer.is_slow()
         {
             let (id, volume, signer) = (id.clone(), Arc::clone(volume), Arc::clone(signer));
             tokio::spawn(async move {
                 let pod = volume.look(|record| record.pod.clone());
-                signer.delivered(&SignedVolume { id: &id, pod: &pod, attributes: &volume.attributes }).await;
+                let serial = serial(&volume);
+                let signed = SignedVolume {
+                    id: &id,
+                    pod: &pod,
+                    attributes: &volume.attributes,
+                    serial: serial.as_deref(),
+                    superseded: superseded.as_deref(),
+                };
+                signer.delivered(&signed).await;
             });
         }
     }
@@ -258,6 +272,11 @@ impl Shared {
             progress: progress.ok().flatten().map(|note| signer.describe(&note)),
         }
     }
+}
+
+/// The serial number of the certificate in use.
+pub(super) fn serial(volume: &Volume) -> Option<String> {
+    volume.look(|record| record.issued.as_ref().map(|issued| issued.facts.serial.clone()))
 }
 
 async fn elapsed(patience: Option<Duration>) {

@@ -22,7 +22,7 @@ pub use events::{NoEvents, PodEvent, PodEvents};
 pub use locks::Operation;
 pub use publish::PublishRequest;
 pub use recover::Recovered;
-pub use schedule::Lifetime;
+pub use schedule::{Lifetime, renew_at};
 pub use state::{Condition, Sampler, VolumeStats};
 
 use crate::attributes::VolumeId;

@@ -34,7 +34,7 @@ impl Lifetime {
 /// earlier by a jitter fixed by (issued at, lifetime, volume id).
 ///
 /// A `renew_before` as long as the life or longer is ignored: it would renew at once, for ever.
-pub(super) fn renew_at(volume: &VolumeId, lifetime: Lifetime, renew_before: Option<Duration>) -> Timestamp {
+pub fn renew_at(volume: &VolumeId, lifetime: Lifetime, renew_before: Option<Duration>) -> Timestamp {
     let total = lifetime.total();
     let renew_before = renew_before
         .and_then(|before| SignedDuration::try_from(before).ok())

@@ -67,7 +67,15 @@ impl Shared {
             let (id, signer) = (id.clone(), Arc::clone(signer));
             tokio::spawn(async move {
                 let pod = volume.look(|record| record.pod.clone());
-                signer.removed(&SignedVolume { id: &id, pod: &pod, attributes: &volume.attributes }).await;
+                let serial = super::issuance::serial(&volume);
+                let signed = SignedVolume {
+                    id: &id,
+                    pod: &pod,
+                    attributes: &volume.attributes,
+                    serial: serial.as_deref(),
+                    superseded: None,
+                };
+                signer.removed(&signed).await;
             });
         }
     }

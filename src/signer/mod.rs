@@ -1,5 +1,6 @@
 //! Who signs: one trait, and a signer for each place that can turn a certificate signing request into a chain.
 
+mod acm_pca;
 mod cert_manager;
 mod local;
 
@@ -8,6 +9,7 @@ use futures_util::future::BoxFuture;
 use std::time::Duration;
 use thiserror::Error;
 
+pub use acm_pca::{AcmPca, AcmPcaParts, PcaMetrics, template_of};
 pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff, IpFamily};
 pub use local::{LocalCa, LocalCaError};
 
@@ -48,6 +50,19 @@ pub struct SignedVolume<'a> {
     pub pod: &'a PodIdentity,
     /// What it asked for.
     pub attributes: &'a Attributes,
+    /// The serial number, lower-case hexadecimal, of its certificate.
+    pub serial: Option<&'a str>,
+    /// That of the certificate which this one has taken the place of.
+    pub superseded: Option<&'a str>,
+}
+
+/// A signer's list of what is still to be done, kept where it outlasts the volumes and the process.
+pub trait Ledger: Send + Sync + 'static {
+    /// The list; empty where there is none.
+    fn load(&self) -> String;
+
+    /// Puts another in its place. Best effort.
+    fn save(&self, text: &str);
 }
 
 /// One request for a signer.
@@ -65,6 +80,17 @@ pub struct SigningRequest<'a> {
     pub csr_der: &'a [u8],
     /// The note an earlier, cut-off call left, and where to leave one.
     pub progress: &'a dyn Progress,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a signing is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A pod waits for it to start.
+    Publish,
+    /// A certificate that is in use is to be replaced.
+    Renewal,
 }
 
 /// A signer's own short note about a signing that is under way: the name of a CertificateRequest, a certificate's ARN.

@@ -33,6 +33,7 @@ mod bind;
 mod error;
 mod files;
 mod generation;
+mod ledger;
 mod pending;
 mod record;
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod volumes;
 
 pub use bind::Bound;
 pub use error::{Resource, StoreError};
+pub use ledger::LedgerFile;
 pub use pending::{PendingRequest, PendingSlot};
 pub use record::{IssuedRecord, LastError, Record, RecordError};
 pub use tmpfs::Binding;
@@ -184,6 +186,11 @@ impl Store {
     /// restart takes it for unfinished.
     pub fn pending(&self, volume: &VolumeId) -> PendingSlot {
         PendingSlot::new(&self.dir_of(volume))
+    }
+
+    /// A file of a signer's own, beside the volumes.
+    pub fn ledger(&self, name: &'static str) -> LedgerFile {
+        LedgerFile { path: self.root.join(name) }
     }
 
     /// Removes all that the store has of a volume; nothing there is fine. It is unbound before.

@@ -142,6 +142,11 @@ impl Metrics {
         self.signer_calls.get_or_create(&SignerCallLabels { signer: signer.as_str(), result }).inc();
     }
 
+    /// Has metrics shown that another room counts by itself.
+    pub fn extend(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Has every scrape ask `source` how the volumes stand.
     pub fn watch_volumes(&self, source: Box<dyn VolumeSource>, per_volume: bool) {
         let collector = Box::new(VolumeCollector { source, per_volume });

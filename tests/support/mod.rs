@@ -47,6 +47,7 @@ macro_rules! node_test {
 pub struct Node {
     pub root: PathBuf,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -61,7 +62,22 @@ impl Node {
         let root =
             PathBuf::from(std::env::var_os("CERTLET_TEST_SCRATCH").expect("the test runs in_namespace"));
         fs::create_dir_all(root.join("plugins_registry")).unwrap();
-        Self { root, flags: flags.iter().map(|flag| (*flag).to_owned()).collect(), child: None }
+        Self {
+            root,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            environment: Vec::new(),
+            child: None,
+        }
+    }
+
+    /// One flag more for the driver's next start.
+    pub fn flag(&mut self, flag: &str) {
+        self.flags.push(flag.to_owned());
+    }
+
+    /// One environment variable more for the driver's next start.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// The command line of the driver.
@@ -80,7 +96,7 @@ impl Node {
                 command.arg(format!("{flag}={value}"));
             }
         }
-        command.args(&self.flags);
+        command.args(&self.flags).envs(self.environment.iter().cloned());
         command
     }
 

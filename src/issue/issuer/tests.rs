@@ -62,6 +62,7 @@ async fn run(issuer: &Issuer, attributes: &Attributes) -> Result<Bundle, IssueEr
             key: &key,
             csr_der: &csr_der,
             progress: &NoProgress,
+            purpose: crate::signer::Purpose::Publish,
         })
         .await?;
     Ok(Bundle::new(key, chain))

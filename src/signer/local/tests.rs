@@ -53,6 +53,7 @@ async fn sign(ca: &LocalCa, csr_der: &[u8], attributes: &Attributes) -> Result<S
         attributes,
         csr_der,
         progress: &NoProgress,
+        purpose: crate::signer::Purpose::Publish,
     };
     ca.sign(&request).await
 }

@@ -1,0 +1,167 @@
+//! `certlet policy check`: what a policy file says to one request, and why.
+
+use crate::attributes::{Attributes, PodIdentity, RawAttributes};
+use crate::policy::{Policy, PolicyError, Question};
+use crate::signer::template_of;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// `certlet policy`
+#[derive(Clone, Debug, Args)]
+pub struct PolicyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: PolicyAction,
+}
+
+/// What can be done with a policy file.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PolicyAction {
+    /// Explain what the file's rules say to one request; exit code 1 where they deny it.
+    Check(CheckArgs),
+}
+
+/// `certlet policy check`
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// The policy file, as for `certlet node --pca-policy`.
+    pub file: PathBuf,
+
+    /// The pod that asks: NAMESPACE/NAME. Without it, only the file itself is checked.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod_name)]
+    pub pod: Option<(String, String)>,
+
+    /// The pod's service account.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub service_account: String,
+
+    /// The volume's attributes: KEY=VALUE, several with commas between them or the flag repeated; the prefix
+    /// csi.certlet.io/ and "signer=acm-pca" may be left out.
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub attributes: Vec<String>,
+}
+
+/// Why the answer is no.
+#[derive(Debug, Error)]
+pub enum PolicyCheckError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] PolicyError),
+    /// The attributes.
+    #[error("--attributes: {0}")]
+    Attributes(String),
+    /// Denied; the explanation.
+    #[error("{0}")]
+    Denied(String),
+}
+
+impl PolicyArgs {
+    /// The explanation.
+    pub fn render(&self) -> Result<String, PolicyCheckError> {
+        let PolicyAction::Check(check) = &self.action;
+        check.render()
+    }
+}
+
+impl CheckArgs {
+    fn render(&self) -> Result<String, PolicyCheckError> {
+        let policy = Policy::read(&self.file)?;
+        let Some((namespace, name)) = &self.pod else {
+            return Ok(format!("{}: {} rules, all valid\n", self.file.display(), policy.rules()));
+        };
+        let pod = PodIdentity {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: "00000000-0000-0000-0000-000000000000".to_owned(),
+            service_account: self.service_account.clone(),
+        };
+        let raw = raw(&self.attributes).map_err(PolicyCheckError::Attributes)?;
+        let attributes =
+            Attributes::parse(&raw, &pod).map_err(|error| PolicyCheckError::Attributes(error.to_string()))?;
+        let template = template_of(&attributes).map_err(PolicyCheckError::Attributes)?;
+        let decision = policy.decide(&Question { pod: &pod, attributes: &attributes, template: &template });
+        let text = format!("template {template}\n{decision}");
+        if decision.allowed_by.is_some() { Ok(text) } else { Err(PolicyCheckError::Denied(text)) }
+    }
+}
+
+fn pod_name(value: &str) -> Result<(String, String), String> {
+    match value.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("accepted: NAMESPACE/NAME".to_owned()),
+    }
+}
+
+/// A comma begins a new attribute only where a key and an equals sign follow: lists of names have commas too.
+fn raw(flags: &[String]) -> Result<RawAttributes, String> {
+    let key = |text: &str| {
+        let (key, value) = text.split_once('=')?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-./".contains(c);
+        (!key.is_empty() && key.chars().all(plain) && !key.contains("//"))
+            .then(|| (key.to_owned(), value.to_owned()))
+    };
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for flag in flags {
+        for (at, part) in flag.split(',').enumerate() {
+            match (key(part), pairs.last_mut()) {
+                (Some(pair), _) => pairs.push(pair),
+                (None, Some((_, value))) if at > 0 => {
+                    value.push(',');
+                    value.push_str(part);
+                }
+                _ => return Err(format!("{part:?}; accepted: KEY=VALUE")),
+            }
+        }
+    }
+    if !pairs.iter().any(|(key, _)| key.ends_with("signer")) {
+        pairs.push(("signer".to_owned(), "acm-pca".to_owned()));
+    }
+    let full = |key: String| if key.contains('/') { key } else { format!("csi.certlet.io/{key}") };
+    Ok(pairs.into_iter().map(|(key, value)| (full(key), value)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    const CA: &str = "certificate-authority-arn=arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
+
+    fn check(attributes: &str) -> Result<String, PolicyCheckError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(
+            b"{version: 1, rules: [{name: shop, match: {namespaces: [shop]}, allow: {certificateAuthorities: ['**'],
+              maxDuration: 24h, dnsNames: ['*.{namespace}.svc']}}]}",
+        )
+        .unwrap();
+        let args = CheckArgs {
+            file: file.path().to_owned(),
+            pod: Some(("shop".into(), "web-0".into())),
+            service_account: "web".into(),
+            attributes: vec![CA.into(), attributes.into()],
+        };
+        args.render()
+    }
+
+    #[test]
+    fn a_decision_is_explained() {
+        let allowed = check("dns-names=a.shop.svc,b.shop.svc,duration=1h").unwrap();
+        assert!(allowed.ends_with("rule \"shop\" fits\nallowed by rule \"shop\"\n"), "{allowed}");
+        let denied = check("dns-names=a.shop.svc,b.bank.svc").unwrap_err().to_string();
+        assert!(denied.contains("  dns-names: \"b.bank.svc\" fits none of [*.{namespace}.svc]"), "{denied}");
+        let odd = check("dns-nam=a.shop.svc").unwrap_err().to_string();
+        assert!(odd.contains("dns-names"), "{odd}");
+    }
+
+    #[test]
+    fn a_comma_within_a_value_is_part_of_it() {
+        let raw = raw(&["dns-names=a,b,uri-sans=spiffe://x/y?z=1,spiffe://w,duration=1h".into()]).unwrap();
+        assert_eq!(raw.value("csi.certlet.io/dns-names"), Some("a,b"));
+        assert_eq!(raw.value("csi.certlet.io/uri-sans"), Some("spiffe://x/y?z=1,spiffe://w"));
+        assert_eq!(raw.value("csi.certlet.io/duration"), Some("1h"));
+        assert_eq!(raw.value("csi.certlet.io/signer"), Some("acm-pca"));
+    }
+}

@@ -1,0 +1,15 @@
+//! Who may ask AWS Private CA for what: the operator's rules, in a file that may change while the driver runs.
+//!
+//! [`Policy`] is the file, [`Policy::decide`] holds a request against it, [`LivePolicy`] keeps up with changes.
+
+mod decide;
+mod file;
+mod live;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+pub use decide::{Decision, Finding, Question};
+pub use file::{Policy, PolicyError};
+pub use live::{LivePolicy, Loads};
+pub use pattern::Pattern;

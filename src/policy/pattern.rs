@@ -1,0 +1,218 @@
+//! Patterns of names: `*`, `**`, and variables that stand for the pod.
+
+use crate::attributes::PodIdentity;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+use std::fmt;
+
+/// A pattern, checked.
+///
+/// `*` stands for any text within one part (between dots, or slashes, or commas, as the kind of name has it), `**` for any
+/// text. Neither stands for an asterisk in what is asked for: `{wildcard}` does, so that nobody gets a wildcard
+/// certificate by accident. `{namespace}`, `{serviceAccount}` and `{pod}` stand for the pod's, to the letter.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    Part,
+    Anything,
+    Variable(Variable),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variable {
+    Namespace,
+    ServiceAccount,
+    Pod,
+}
+
+/// What kind of name a pattern is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Parts end at dots; case does not count (RFC 5280 section 7.2).
+    Dns,
+    /// Parts end at slashes.
+    Path,
+    /// Parts end at commas.
+    Text,
+}
+
+impl Kind {
+    fn separator(self) -> char {
+        match self {
+            Self::Dns => '.',
+            Self::Path => '/',
+            Self::Text => ',',
+        }
+    }
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['*', '{', '}']) {
+            let (literal, special) = rest.split_at(at);
+            if !literal.is_empty() {
+                pieces.push(Piece::Literal(literal.to_owned()));
+            }
+            let (piece, length) = special_piece(text, special)?;
+            pieces.push(piece);
+            rest = special.get(length..).unwrap_or_default();
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Literal(rest.to_owned()));
+        }
+        if pieces.is_empty() {
+            return Err(
+                "an empty pattern; accepted: a name, *, **, {namespace}, {serviceAccount}, {pod}, {wildcard}"
+                    .into(),
+            );
+        }
+        Ok(Self { text: text.to_owned(), pieces })
+    }
+
+    /// Whether a name fits.
+    pub(super) fn fits(&self, name: &str, kind: Kind, pod: &PodIdentity) -> bool {
+        fits(&self.pieces, name, kind, pod)
+    }
+}
+
+fn special_piece(whole: &str, special: &str) -> Result<(Piece, usize), String> {
+    const NAMES: [(&str, Option<Variable>); 4] = [
+        ("{namespace}", Some(Variable::Namespace)),
+        ("{serviceAccount}", Some(Variable::ServiceAccount)),
+        ("{pod}", Some(Variable::Pod)),
+        ("{wildcard}", None),
+    ];
+    if special.starts_with("**") {
+        return Ok((Piece::Anything, 2));
+    }
+    if special.starts_with('*') {
+        return Ok((Piece::Part, 1));
+    }
+    let known = NAMES.iter().find(|(name, _)| special.starts_with(name));
+    known.map_or_else(
+        || {
+            Err(format!(
+                "{whole:?}: a brace that begins or ends no known variable; accepted: {{namespace}}, {{serviceAccount}}, \
+                 {{pod}}, {{wildcard}}"
+            ))
+        },
+        |(name, variable)| {
+            let piece = variable.map_or_else(|| Piece::Literal("*".to_owned()), Piece::Variable);
+            Ok((piece, name.len()))
+        },
+    )
+}
+
+fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &PodIdentity) -> bool {
+    let Some((piece, others)) = pieces.split_first() else { return name.is_empty() };
+    let literal = |text: &str| {
+        let head = name.get(..text.len());
+        let same = head.is_some_and(|head| match kind {
+            Kind::Dns => head.eq_ignore_ascii_case(text),
+            Kind::Path | Kind::Text => head == text,
+        });
+        same && fits(others, name.get(text.len()..).unwrap_or_default(), kind, pod)
+    };
+    match piece {
+        Piece::Literal(text) => literal(text),
+        Piece::Variable(Variable::Namespace) => literal(&pod.namespace),
+        Piece::Variable(Variable::ServiceAccount) => literal(&pod.service_account),
+        Piece::Variable(Variable::Pod) => literal(&pod.name),
+        Piece::Part | Piece::Anything => {
+            let stops = |c: char| c == '*' || (*piece == Piece::Part && c == kind.separator());
+            let reach = name.find(stops).unwrap_or(name.len());
+            // A part is never empty: `*.example.org` is not `.example.org`.
+            let least = usize::from(*piece == Piece::Part);
+            let ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
+            ends.filter(|at| (least..=reach).contains(at))
+                .any(|at| fits(others, name.get(at..).unwrap_or_default(), kind, pod))
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> PodIdentity {
+        PodIdentity {
+            namespace: "shop".into(),
+            name: "web-0".into(),
+            uid: "u".into(),
+            service_account: "web".into(),
+        }
+    }
+
+    fn fit(pattern: &str, name: &str, kind: Kind) -> bool {
+        Pattern::parse(pattern).unwrap().fits(name, kind, &pod())
+    }
+
+    #[test]
+    fn a_star_stays_within_one_label() {
+        let pattern = "*.{namespace}.svc.cluster.local";
+        assert!(fit(pattern, "web.shop.svc.cluster.local", Kind::Dns));
+        assert!(fit(pattern, "WEB.Shop.svc.CLUSTER.local", Kind::Dns));
+        for other in [
+            "web.bank.svc.cluster.local",
+            "a.web.shop.svc.cluster.local",
+            ".shop.svc.cluster.local",
+            "shop.svc.cluster.local",
+            "web.shop.svc.cluster.local.evil.example",
+        ] {
+            assert!(!fit(pattern, other, Kind::Dns), "{other}");
+        }
+        assert!(fit("**.shop.svc", "a.b.shop.svc", Kind::Dns));
+    }
+
+    #[test]
+    fn a_wildcard_certificate_needs_its_own_leave() {
+        assert!(!fit("*.shop.svc", "*.shop.svc", Kind::Dns));
+        assert!(!fit("**", "*.shop.svc", Kind::Dns));
+        assert!(fit("{wildcard}.shop.svc", "*.shop.svc", Kind::Dns));
+        assert!(!fit("{wildcard}.shop.svc", "a.shop.svc", Kind::Dns));
+    }
+
+    #[test]
+    fn variables_stand_for_the_pod_to_the_letter() {
+        let spiffe = "spiffe://example.org/ns/{namespace}/sa/{serviceAccount}";
+        assert!(fit(spiffe, "spiffe://example.org/ns/shop/sa/web", Kind::Path));
+        assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/web/x", Kind::Path));
+        assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/Web", Kind::Path));
+        let odd = PodIdentity { namespace: "*".into(), ..pod() };
+        assert!(!Pattern::parse("{namespace}.svc").unwrap().fits("any.svc", Kind::Dns, &odd));
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_refused() {
+        for odd in ["{serviceaccount}", "{", "a}", "{pod", ""] {
+            assert!(Pattern::parse(odd).is_err(), "{odd:?}");
+        }
+    }
+}

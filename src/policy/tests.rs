@@ -1,0 +1,207 @@
+use super::*;
+use crate::attributes::{Attributes, PcaRequest, PodIdentity, Subject, SubjectFields, Usage};
+use crate::x509::testing::attributes;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+const CA: &str =
+    "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
+const TEMPLATE: &str = "arn:aws:acm-pca:::template/EndEntityCertificate/V1";
+
+const POLICY: &str = r#"
+version: 1
+rules:
+  - name: bank
+    match: {namespaces: [bank]}
+    allow:
+      certificateAuthorities: ["**"]
+      maxDuration: 1h
+  - name: shops
+    match:
+      namespaces: ["shop", "shop-*"]
+      serviceAccounts: [web]
+      attributes: {key-algorithm: [ECDSA]}
+    allow:
+      certificateAuthorities: ["arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*"]
+      roles: ["arn:aws:iam::123456789012:role/{namespace}-*"]
+      maxDuration: 24h
+      commonNames: ["{serviceAccount}"]
+      dnsNames: ["*.{namespace}.svc"]
+      uris: ["spiffe://example.org/ns/{namespace}/sa/{serviceAccount}"]
+      ipRanges: ["10.0.0.0/8", "2001:db8::/32"]
+      subject: {organizations: [Acme]}
+"#;
+
+fn pod(namespace: &str) -> PodIdentity {
+    PodIdentity {
+        namespace: namespace.into(),
+        name: "web-0".into(),
+        uid: "u".into(),
+        service_account: "web".into(),
+    }
+}
+
+fn asked() -> Attributes {
+    let mut asked = attributes();
+    asked.pca = Some(PcaRequest {
+        certificate_authority_arn: CA.into(),
+        signing_algorithm: None,
+        template_arn: None,
+        role_arn: None,
+    });
+    asked
+}
+
+fn denial(namespace: &str, asked: &Attributes, template: &str) -> Option<String> {
+    let pod = pod(namespace);
+    Policy::parse(POLICY).unwrap().decide(&Question { pod: &pod, attributes: asked, template }).denial()
+}
+
+#[test]
+fn what_a_rule_allows_is_allowed() {
+    assert_eq!(denial("shop", &asked(), TEMPLATE), None);
+}
+
+#[test]
+fn a_denial_names_the_rule_that_comes_nearest_and_what_does_not_fit() {
+    let mut odd = asked();
+    odd.sans.dns_names = vec!["db.bank.svc".into()];
+    assert_eq!(
+        denial("shop", &odd, TEMPLATE).unwrap(),
+        "denied by the policy of this cluster; rule \"shops\" comes nearest: dns-names: \"db.bank.svc\" fits none of \
+         [*.{namespace}.svc]"
+    );
+    let text = denial("elsewhere", &asked(), TEMPLATE).unwrap();
+    assert!(text.contains("namespace: \"elsewhere\" fits none of"), "{text}");
+}
+
+#[test]
+fn everything_an_author_can_ask_for_is_held_against_the_rule() {
+    type Change = fn(&mut Attributes);
+    let cases: [(Change, &str); 10] = [
+        (|a| a.duration = Duration::from_hours(25), "duration: 90000 s is more than 86400 s"),
+        (|a| a.is_ca = true, "is-ca: true is not allowed"),
+        (|a| a.sans.uris = vec!["spiffe://example.org/ns/bank/sa/web".into()], "uri-sans: "),
+        (
+            |a| a.sans.ip_addresses = vec!["192.168.0.1".parse().unwrap()],
+            "ip-sans: 192.168.0.1 lies in none of",
+        ),
+        (|a| a.sans.dns_names = vec!["*.shop.svc".into()], "dns-names: \"*.shop.svc\" fits none of"),
+        (
+            |a| a.pca.as_mut().unwrap().role_arn = Some("arn:aws:iam::123456789012:role/admin".into()),
+            "role-arn: ",
+        ),
+        (
+            |a| {
+                a.pca.as_mut().unwrap().certificate_authority_arn = CA.replace("123456789012", "999999999999")
+            },
+            "certificate-authority-arn: ",
+        ),
+        (
+            |a| a.subject = Subject::Literal("CN=admin".into()),
+            "literal-subject: \"CN=admin\" fits none of []",
+        ),
+        (|a| set(a, |s| s.common_name = Some("admin".into())), "common-name: \"admin\""),
+        (
+            |a| set(a, |s| s.organizations = vec!["system:masters".into()]),
+            "organizations: \"system:masters\"",
+        ),
+    ];
+    for (change, fault) in cases {
+        let mut odd = asked();
+        change(&mut odd);
+        let text = denial("shop", &odd, TEMPLATE).unwrap_or_else(|| panic!("{fault}: allowed"));
+        assert!(text.contains(fault), "{fault}: {text}");
+    }
+    let template = "arn:aws:acm-pca:::template/BlankEndEntityCertificate_CSRPassthrough/V1";
+    assert!(denial("shop", &asked(), template).unwrap().contains("template-arn: "));
+}
+
+fn set(attributes: &mut Attributes, change: impl Fn(&mut SubjectFields)) {
+    if let Subject::Fields(fields) = &mut attributes.subject {
+        change(fields);
+    }
+}
+
+#[test]
+fn attributes_may_select_a_rule() {
+    let policy = POLICY.replace("{key-algorithm: [ECDSA]}", "{key-usages: [\"server auth\"]}");
+    let policy = Policy::parse(&policy).unwrap();
+    let (pod, mut asked) = (pod("shop-a"), asked());
+    asked.sans.dns_names = vec!["x.shop-a.svc".into()];
+    asked.sans.uris.clear();
+    let decide = |asked: &Attributes| {
+        policy.decide(&Question { pod: &pod, attributes: asked, template: TEMPLATE }).allowed_by
+    };
+    assert_eq!(decide(&asked), None);
+    asked.usages = vec![Usage::ServerAuth];
+    assert_eq!(decide(&asked).as_deref(), Some("shops"));
+}
+
+#[test]
+fn a_file_that_says_something_unknown_is_refused() {
+    let cases = [
+        ("version: 1", "version: 2"),
+        ("maxDuration: 24h", "maxDuration: 1 day"),
+        ("maxDuration: 24h", "maxduration: 24h"),
+        ("uris:", "urls:"),
+        ("10.0.0.0/8", "10.0.0.1/8"),
+        ("10.0.0.0/8", "10.0.0.0/33"),
+        ("organizations", "organisations"),
+        ("key-algorithm", "key-algorithms"),
+        ("{serviceAccount}\"", "{service}\""),
+        ("name: shops", "name: bank"),
+    ];
+    for (good, odd) in cases {
+        let text = POLICY.replacen(good, odd, 1);
+        assert_ne!(text, POLICY);
+        assert!(Policy::parse(&text).is_err(), "{odd}");
+    }
+    assert!(Policy::parse("").is_err());
+}
+
+#[test]
+fn without_rules_everything_is_denied() {
+    let policy = Policy::parse("{version: 1, rules: []}").unwrap();
+    let (pod, asked) = (pod("shop"), asked());
+    let decision = policy.decide(&Question { pod: &pod, attributes: &asked, template: TEMPLATE });
+    assert!(decision.denial().unwrap().contains("it has no rules"));
+}
+
+#[tokio::test]
+async fn the_swap_of_a_configmap_is_taken_up_and_an_invalid_file_keeps_the_old_rules() {
+    let volume = tempfile::tempdir().unwrap();
+    let swap = |name: &str, text: &str| {
+        let data = volume.path().join(name);
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("policy.yaml"), text).unwrap();
+        symlink(name, volume.path().join("..data_tmp")).unwrap();
+        fs::rename(volume.path().join("..data_tmp"), volume.path().join("..data")).unwrap();
+    };
+    swap("..1", POLICY);
+    symlink("..data/policy.yaml", volume.path().join("policy.yaml")).unwrap();
+    let live = LivePolicy::open(&volume.path().join("policy.yaml")).unwrap();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let follow = live.follow(shutdown.clone());
+    let work = async {
+        let until = async |what: &str, done: &dyn Fn() -> bool| {
+            for _ in 0..400 {
+                if done() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            panic!("{what}");
+        };
+        swap("..2", "{version: 1, rules: []}");
+        until("the new rules", &|| live.rules().rules() == 0).await;
+        swap("..3", "{version: 1, rulez: []}");
+        until("the refusal", &|| live.loads().refused.get() == 1).await;
+        assert_eq!(live.rules().rules(), 0);
+        swap("..4", POLICY);
+        until("the next rules", &|| live.rules().rules() == 2).await;
+        shutdown.cancel();
+    };
+    tokio::join!(follow, work);
+}

@@ -1,0 +1,211 @@
+//! What is known of a private CA, asked once and kept.
+
+use super::client::Api;
+use super::errors::{CallError, Class};
+use crate::clock::Clock;
+use crate::signer::SignError;
+use aws_sdk_acmpca::types::{
+    CertificateAuthority, CertificateAuthorityStatus, CertificateAuthorityUsageMode, KeyAlgorithm,
+};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Mutex as AsyncMutex;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+/// A description is asked for again after this time: the CA's certificate may have been replaced.
+const KEPT_FOR: SignedDuration = SignedDuration::from_hours(6);
+
+/// A CA with less left than this is warned of.
+const NEAR_END: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// What an issuance needs to know of its CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The algorithm the CA's key signs with where nothing else is asked for; unknown where only the author says.
+    pub(crate) algorithm: Option<String>,
+    /// At most seven days.
+    pub(crate) short_lived: bool,
+    /// The CA's own end.
+    pub(crate) not_after: Option<Timestamp>,
+}
+
+/// Descriptions by CA and caller; one that may not describe gets what another way tells.
+#[derive(Default)]
+pub(crate) struct Authorities(Mutex<HashMap<(String, String), Slot>>);
+
+type Slot = Arc<AsyncMutex<Option<(Timestamp, Facts)>>>;
+
+impl Authorities {
+    /// The CA's facts, from the cache or from AWS; callers that come meanwhile wait for the same answer.
+    pub(crate) async fn facts(
+        &self,
+        api: &Api,
+        caller: &str,
+        algorithm: Option<&str>,
+        clock: &dyn Clock,
+    ) -> Result<Facts, SignError> {
+        let slot = self.slot(api, caller);
+        let mut slot = slot.lock().await;
+        let now = clock.now();
+        if let Some((asked_at, facts)) = &*slot
+            && now.duration_since(*asked_at).abs() < KEPT_FOR
+        {
+            return Ok(facts.clone());
+        }
+        let facts = match api.describe().await {
+            Ok(description) => of_description(&description)?,
+            Err(CallError { class: Class::Denied, .. }) => of_certificate(api, algorithm).await?,
+            Err(error) => return Err(error.into_sign_error()),
+        };
+        if let Some(end) = facts.not_after {
+            api.metrics.authority_end(api.authority.as_str(), end);
+            let left = end.duration_since(now);
+            if left < NEAR_END {
+                tracing::warn!(
+                    authority = api.authority.as_str(), expires_at = %end, days_left = left.as_hours() / 24,
+                    "a private CA nears its end: certificates will be cut short, then refused; renew its certificate"
+                );
+            }
+        }
+        *slot = Some((now, facts.clone()));
+        Ok(facts)
+    }
+
+    /// Forgets what is known: AWS has said something that does not fit it.
+    pub(crate) fn forget(&self, authority: &str) {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|(known, _), _| known != authority);
+    }
+
+    fn slot(&self, api: &Api, caller: &str) -> Slot {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry((api.authority.as_str().to_owned(), caller.to_owned())).or_default())
+    }
+}
+
+fn of_description(description: &CertificateAuthority) -> Result<Facts, SignError> {
+    if let Some(status) = &description.status
+        && *status != CertificateAuthorityStatus::Active
+    {
+        let advice = match status {
+            CertificateAuthorityStatus::Disabled => "enable it",
+            CertificateAuthorityStatus::PendingCertificate => "install its certificate",
+            CertificateAuthorityStatus::Creating => "wait until it is made, and install its certificate",
+            CertificateAuthorityStatus::Expired => "renew its certificate",
+            CertificateAuthorityStatus::Deleted => "restore it, or name another CA",
+            _ => "name another CA",
+        };
+        return Err(permanent(format!(
+            "certificate-authority-arn: the private CA is {}, not ACTIVE: {advice}",
+            status.as_str()
+        )));
+    }
+    let configuration = description.certificate_authority_configuration.as_ref();
+    let algorithm =
+        configuration.map(|configuration| default_algorithm(&configuration.key_algorithm)).transpose()?;
+    Ok(Facts {
+        algorithm,
+        short_lived: description.usage_mode == Some(CertificateAuthorityUsageMode::ShortLivedCertificate),
+        not_after: description.not_after.and_then(|end| Timestamp::from_second(end.secs()).ok()),
+    })
+}
+
+/// The digest that fits the CA's key best.
+fn default_algorithm(key: &KeyAlgorithm) -> Result<String, SignError> {
+    let algorithm = match key {
+        KeyAlgorithm::EcPrime256v1 => "SHA256WITHECDSA",
+        KeyAlgorithm::EcSecp384r1 => "SHA384WITHECDSA",
+        KeyAlgorithm::EcSecp521r1 => "SHA512WITHECDSA",
+        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => "SHA256WITHRSA",
+        other => {
+            return Err(permanent(format!(
+                "certificate-authority-arn: the private CA has a key of type {}; accepted: RSA and ECDSA on P-256, \
+                 P-384, P-521",
+                other.as_str()
+            )));
+        }
+    };
+    Ok(algorithm.to_owned())
+}
+
+/// For a caller that may not describe the CA (shared by AWS RAM with few permissions): its certificate tells key and
+/// end, but not the mode.
+async fn of_certificate(api: &Api, algorithm: Option<&str>) -> Result<Facts, SignError> {
+    match api.authority_certificate().await {
+        Ok(pem) => of_pem(&pem).ok_or_else(|| SignError::Transient {
+            reason: "AWS Private CA: GetCertificateAuthorityCertificate: the answer is no certificate"
+                .to_owned(),
+        }),
+        Err(CallError { class: Class::Denied, .. }) if algorithm.is_some() => {
+            Ok(Facts { algorithm: None, short_lived: false, not_after: None })
+        }
+        Err(error) if error.class == Class::Denied => Err(permanent(format!(
+            "{error}; or set the attribute signing-algorithm, so that the CA need not be looked at"
+        ))),
+        Err(error) => Err(error.into_sign_error()),
+    }
+}
+
+fn of_pem(pem: &[u8]) -> Option<Facts> {
+    let blocks = crate::x509::pem::blocks(pem).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&blocks.first()?.der).ok()?;
+    let curve = || certificate.public_key().algorithm.parameters.as_ref()?.as_oid().ok();
+    let key = match certificate.public_key().algorithm.algorithm.to_id_string().as_str() {
+        "1.2.840.113549.1.1.1" => KeyAlgorithm::Rsa2048,
+        "1.2.840.10045.2.1" => match curve()?.to_id_string().as_str() {
+            "1.3.132.0.34" => KeyAlgorithm::EcSecp384r1,
+            "1.3.132.0.35" => KeyAlgorithm::EcSecp521r1,
+            _ => KeyAlgorithm::EcPrime256v1,
+        },
+        _ => return None,
+    };
+    Some(Facts {
+        algorithm: default_algorithm(&key).ok(),
+        short_lived: false,
+        not_after: Timestamp::from_second(certificate.validity().not_after.timestamp()).ok(),
+    })
+}
+
+/// The signing algorithm to ask for: the author's, where its family is that of the CA's key.
+pub(crate) fn signing_algorithm(asked: Option<&str>, facts: &Facts) -> Result<String, SignError> {
+    let family = |algorithm: &str| algorithm.split_once("WITH").map(|(_, family)| family.to_owned());
+    match (asked, facts.algorithm.as_deref()) {
+        (Some(asked), Some(fits)) if family(asked) != family(fits) => Err(permanent(format!(
+            "signing-algorithm: {asked} does not fit the private CA's own key, whatever the key of the certificate is; \
+             accepted: leave it out, or one that ends in {}",
+            family(fits).unwrap_or_default()
+        ))),
+        (Some(asked), _) => Ok(asked.to_owned()),
+        (None, Some(fits)) => Ok(fits.to_owned()),
+        (None, None) => Err(permanent(
+            "signing-algorithm: not set, and the private CA's key is not known; set it to fit the CA's key"
+                .to_owned(),
+        )),
+    }
+}
+
+fn permanent(reason: String) -> SignError {
+    SignError::Permanent { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(algorithm: Option<&str>) -> Facts {
+        Facts { algorithm: algorithm.map(str::to_owned), short_lived: true, not_after: None }
+    }
+
+    #[test]
+    fn the_family_must_be_that_of_the_cas_key() {
+        let ecdsa = facts(Some("SHA384WITHECDSA"));
+        assert_eq!(signing_algorithm(None, &ecdsa).unwrap(), "SHA384WITHECDSA");
+        assert_eq!(signing_algorithm(Some("SHA256WITHECDSA"), &ecdsa).unwrap(), "SHA256WITHECDSA");
+        let refused = signing_algorithm(Some("SHA256WITHRSA"), &ecdsa).unwrap_err().to_string();
+        assert!(refused.starts_with("signing-algorithm: SHA256WITHRSA does not fit"), "{refused}");
+        assert_eq!(signing_algorithm(Some("SHA256WITHRSA"), &facts(None)).unwrap(), "SHA256WITHRSA");
+        assert!(signing_algorithm(None, &facts(None)).is_err());
+    }
+}

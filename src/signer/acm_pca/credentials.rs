@@ -1,0 +1,253 @@
+//! Whose credentials a call is made with: the driver's own, or those of the pod's role.
+//!
+//! All clients share one pool of connections. Credentials live in memory only.
+
+use super::arn::AuthorityArn;
+use super::errors::{CallError, Class};
+use super::metrics::PcaMetrics;
+use super::note::fingerprint;
+use crate::attributes::{PodIdentity, PodToken, PodTokens};
+use crate::clock::Clock;
+use crate::signer::{SignError, SigningRequest};
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_acmpca::Client;
+use aws_sdk_acmpca::config::{Credentials, SharedHttpClient};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use jiff::{SignedDuration, Timestamp};
+use secrecy::ExposeSecret;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
+
+/// The audience of the tokens that STS takes.
+const STS_AUDIENCE: &str = "sts.amazonaws.com";
+/// Credentials with less left than this are replaced before they are used.
+const AHEAD: SignedDuration = SignedDuration::from_mins(5);
+
+/// Clients by Region and caller.
+pub(crate) struct Callers {
+    http: SharedHttpClient,
+    base: OnceCell<SdkConfig>,
+    drivers: Mutex<HashMap<String, Client>>,
+    roles: Mutex<HashMap<RoleKey, RoleSlot>>,
+}
+
+/// A role as one pod takes it: CloudTrail shows each pod's own session. No token is part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RoleKey {
+    role: String,
+    region: String,
+    pod_uid: String,
+    service_account: String,
+}
+
+type RoleSlot = Arc<AsyncMutex<Option<RoleClient>>>;
+
+struct RoleClient {
+    client: Client,
+    expires_at: Timestamp,
+}
+
+impl Callers {
+    pub(crate) fn new() -> Self {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .build_https();
+        Self { http, base: OnceCell::new(), drivers: Mutex::default(), roles: Mutex::default() }
+    }
+
+    /// The client for a request.
+    pub(crate) async fn client(
+        &self,
+        request: &SigningRequest<'_>,
+        authority: &AuthorityArn,
+        metrics: &PcaMetrics,
+        clock: &dyn Clock,
+    ) -> Result<Client, SignError> {
+        let role = request.attributes.pca.as_ref().and_then(|pca| pca.role_arn.as_deref());
+        let Some(role) = role else { return Ok(self.driver(&authority.region).await) };
+        let key = key(role, &authority.region, request.pod);
+        let slot = Arc::clone(lock(&self.roles).entry(key).or_default());
+        let mut slot = slot.lock().await;
+        let now = clock.now();
+        if let Some(RoleClient { client, expires_at }) = &*slot
+            && expires_at.duration_since(now) > AHEAD
+        {
+            return Ok(client.clone());
+        }
+        let config = self.config(&authority.region).await;
+        let token = token(request.tokens, role, now)?;
+        let credentials = assume(&config, role, request.pod, token, metrics).await?;
+        let expires_at = credentials.expiry().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(now);
+        let config = config
+            .into_builder()
+            .credentials_provider(aws_sdk_acmpca::config::SharedCredentialsProvider::new(credentials));
+        let client = Client::new(&config.build());
+        *slot = Some(RoleClient { client: client.clone(), expires_at });
+        drop(slot);
+        self.drop_expired(now);
+        Ok(client)
+    }
+
+    /// The client with the driver's own credentials.
+    pub(crate) async fn driver(&self, region: &str) -> Client {
+        if let Some(client) = lock(&self.drivers).get(region) {
+            return client.clone();
+        }
+        let client = Client::new(&self.config(region).await);
+        lock(&self.drivers).entry(region.to_owned()).or_insert(client).clone()
+    }
+
+    /// AWS does not take these credentials any more.
+    pub(crate) fn forget(&self, request: &SigningRequest<'_>, authority: &AuthorityArn) {
+        if let Some(role) = request.attributes.pca.as_ref().and_then(|pca| pca.role_arn.as_deref()) {
+            lock(&self.roles).remove(&key(role, &authority.region, request.pod));
+        }
+    }
+
+    /// The default chain's configuration, for a Region. The Region is the CA's, whatever the environment names; endpoints
+    /// may come from the environment (`AWS_ENDPOINT_URL_ACM_PCA` and the like).
+    async fn config(&self, region: &str) -> SdkConfig {
+        let base = self
+            .base
+            .get_or_init(|| async {
+                let timeouts = TimeoutConfig::builder()
+                    .connect_timeout(Duration::from_secs(3))
+                    .operation_attempt_timeout(Duration::from_secs(15))
+                    .build();
+                aws_config::defaults(BehaviorVersion::latest())
+                    .region(Region::new(region.to_owned()))
+                    .http_client(self.http.clone())
+                    // Every call is counted against the quotas: repeating is the caller's to do.
+                    .retry_config(RetryConfig::disabled())
+                    .timeout_config(timeouts)
+                    .load()
+                    .await
+            })
+            .await;
+        base.to_builder().region(Region::new(region.to_owned())).build()
+    }
+
+    fn drop_expired(&self, now: Timestamp) {
+        lock(&self.roles).retain(|_, slot| {
+            // One that is in use is not looked into.
+            slot.try_lock().map_or(true, |slot| slot.as_ref().is_none_or(|role| role.expires_at > now))
+        });
+    }
+}
+
+fn key(role: &str, region: &str, pod: &PodIdentity) -> RoleKey {
+    RoleKey {
+        role: role.to_owned(),
+        region: region.to_owned(),
+        pod_uid: pod.uid.clone(),
+        service_account: format!("{}/{}", pod.namespace, pod.service_account),
+    }
+}
+
+fn token<'a>(tokens: &'a PodTokens, role: &str, now: Timestamp) -> Result<&'a PodToken, SignError> {
+    match tokens.audience(STS_AUDIENCE) {
+        Some(token) if token.expires_at > now => Ok(token),
+        Some(_) => Err(SignError::Transient {
+            reason: format!(
+                "role-arn: {role}: the pod's token has expired; the kubelet's next call brings a new one"
+            ),
+        }),
+        // After a restart there are no tokens until the kubelet calls again.
+        None => Err(SignError::Transient {
+            reason: format!(
+                "role-arn: {role}: the kubelet has sent no token for {STS_AUDIENCE}; the CSIDriver object must have it \
+                 among its tokenRequests, and requiresRepublish: true"
+            ),
+        }),
+    }
+}
+
+async fn assume(
+    config: &SdkConfig,
+    role: &str,
+    pod: &PodIdentity,
+    token: &PodToken,
+    metrics: &PcaMetrics,
+) -> Result<Credentials, SignError> {
+    const CALL: &str = "AssumeRoleWithWebIdentity";
+    let config = config.to_builder().retry_config(RetryConfig::standard()).build();
+    let call = aws_sdk_sts::Client::new(&config).assume_role_with_web_identity();
+    let call = call.role_arn(role).role_session_name(session_name(pod));
+    let answer = call.web_identity_token(token.token.expose_secret()).send().await;
+    let answer = answer.map_err(|error| CallError::of(CALL, error));
+    metrics.call(CALL, answer.as_ref().err().map_or("ok", |error| &error.code));
+    let nothing =
+        || SignError::Transient { reason: format!("role-arn: {role}: STS has answered without credentials") };
+    match answer {
+        Ok(answer) => {
+            let given = answer.credentials.ok_or_else(nothing)?;
+            let expires_at = given.expiration().to_owned();
+            let expires_at = std::time::SystemTime::try_from(expires_at).map_err(|_| nothing())?;
+            let (id, secret) = (given.access_key_id(), given.secret_access_key());
+            let session = Some(given.session_token().to_owned());
+            Ok(Credentials::new(id, secret, session, Some(expires_at), "certlet-pod-role"))
+        }
+        Err(error) if error.class == Class::Denied => Err(SignError::Permanent {
+            reason: format!(
+                "role-arn: {role}: {CALL}: {}: let the role's trust policy name the cluster's OIDC provider with \
+                 system:serviceaccount:{}:{} as subject and {STS_AUDIENCE} as audience",
+                error.code, pod.namespace, pod.service_account
+            ),
+        }),
+        Err(error) => match error.into_sign_error() {
+            SignError::Permanent { reason } => {
+                Err(SignError::Permanent { reason: format!("role-arn: {role}: {reason}") })
+            }
+            passing => Err(passing),
+        },
+    }
+}
+
+/// What CloudTrail shows: `NAMESPACE@SERVICEACCOUNT@POD`, in the characters and the length that STS takes. One that is too
+/// long loses the end of its pod's name to a hash.
+fn session_name(pod: &PodIdentity) -> String {
+    const LONGEST: usize = 64;
+    let whole = format!("{}@{}@{}", pod.namespace, pod.service_account, pod.name);
+    let taken = |c: char| if c.is_ascii_alphanumeric() || "_+=,.@-".contains(c) { c } else { '_' };
+    let name: String = whole.chars().map(taken).collect();
+    if name.len() <= LONGEST {
+        return name;
+    }
+    let hash = fingerprint(&[whole.as_bytes()]);
+    let head = name.get(..LONGEST - 9).unwrap_or_default();
+    format!("{head}-{}", hash.get(..8).unwrap_or_default())
+}
+
+/// Nothing behind these locks is left half changed by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_name_tells_the_pod_within_what_sts_takes() {
+        let pod = |name: &str| PodIdentity {
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: "u".into(),
+            service_account: "web".into(),
+        };
+        assert_eq!(session_name(&pod("web-0")), "shop@web@web-0");
+        let long =
+            [session_name(&pod(&"a".repeat(250))), session_name(&pod(&format!("{}b", "a".repeat(249))))];
+        assert_ne!(long[0], long[1]);
+        for name in long {
+            assert_eq!(name.len(), 64);
+            assert!(name.starts_with("shop@web@aaa"), "{name}");
+        }
+        assert_eq!(session_name(&pod("ü/0")), "shop@web@__0");
+    }
+}

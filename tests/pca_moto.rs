@@ -1,0 +1,218 @@
+//! AWS Private CA's wire, spoken with moto: an implementation that is not ours, on loopback.
+//!
+//! moto is simpler than AWS: its certificates begin now and last a year whatever is asked for, are there at once, its CAs
+//! have RSA keys, and it knows no idempotency token, quota or permission. What needs those is in `pca_fake.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use aws_sdk_acmpca::Client;
+use aws_sdk_acmpca::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_acmpca::primitives::Blob;
+use aws_sdk_acmpca::types::{
+    Asn1Subject, CertificateAuthorityConfiguration, CertificateAuthorityType, KeyAlgorithm, SigningAlgorithm,
+    Validity, ValidityPeriodType,
+};
+use certlet::demo::Pod;
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use support::{Node, assert_whole, eventually, openssl, serial};
+
+const REGION: &str = "eu-central-1";
+
+/// A moto server, with a root CA that is made and activated.
+struct Moto {
+    server: Child,
+    endpoint: String,
+    client: Client,
+    authority: String,
+}
+
+impl Moto {
+    /// None, where this machine has no python3 to run it with.
+    async fn start() -> Option<Self> {
+        if Command::new("python3").arg("--version").output().is_err() {
+            eprintln!("SKIPPED: there is no python3, and without it no moto: AWS's wire is not tested here");
+            return None;
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/moto");
+        let installed = Command::new(script).arg("--help").stdout(Stdio::null()).status().unwrap();
+        assert!(installed.success(), "moto cannot be installed: {script}: {installed}");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Command::new(script)
+            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let config = aws_sdk_acmpca::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .endpoint_url(&endpoint)
+            .build();
+        let client = Client::from_conf(config);
+        eventually("moto answers", async || client.list_certificate_authorities().send().await.is_ok()).await;
+        let authority = root(&client).await;
+        Some(Self { server, endpoint, client, authority })
+    }
+
+    /// A node whose driver talks to this server.
+    fn node(&self) -> Node {
+        let mut node = Node::with_flags(&[]);
+        let policy = node.root.join("policy.yaml");
+        fs::write(&policy, POLICY).unwrap();
+        node.flag(&format!("--pca-policy={}", policy.display()));
+        for (name, value) in [
+            ("AWS_ENDPOINT_URL", self.endpoint.as_str()),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+        ] {
+            node.env(name, value);
+        }
+        node
+    }
+
+    fn pod(&self, name: &str, attributes: &[(&str, &str)]) -> Pod {
+        let usual = [
+            ("signer", "acm-pca"),
+            ("certificate-authority-arn", self.authority.as_str()),
+            ("dns-names", "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local"),
+        ];
+        let all = usual.iter().chain(attributes);
+        Pod::new("shop", name, all.map(|(key, value)| (format!("csi.certlet.io/{key}"), *value)))
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _killed = self.server.kill();
+        let _reaped = self.server.wait();
+    }
+}
+
+const POLICY: &str = r#"
+version: 1
+rules:
+  - name: shop
+    match: {namespaces: [shop]}
+    allow:
+      certificateAuthorities: ["arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*"]
+      maxDuration: 24h
+      dnsNames: ["*.{namespace}.svc.cluster.local"]
+"#;
+
+/// Makes a root CA and installs its certificate, as an operator would.
+async fn root(client: &Client) -> String {
+    let subject = Asn1Subject::builder().common_name("certlet test root").organization("Acme").build();
+    let configuration = CertificateAuthorityConfiguration::builder()
+        .key_algorithm(KeyAlgorithm::Rsa2048)
+        .signing_algorithm(SigningAlgorithm::Sha256Withrsa)
+        .subject(subject)
+        .build()
+        .unwrap();
+    let made = client.create_certificate_authority().certificate_authority_configuration(configuration);
+    let made = made.certificate_authority_type(CertificateAuthorityType::Root).send().await.unwrap();
+    let arn = made.certificate_authority_arn.unwrap();
+    let csr = client.get_certificate_authority_csr().certificate_authority_arn(&arn).send().await.unwrap();
+    let validity = Validity::builder().value(10).r#type(ValidityPeriodType::Years).build().unwrap();
+    let issued = client
+        .issue_certificate()
+        .certificate_authority_arn(&arn)
+        .csr(Blob::new(csr.csr.unwrap()))
+        .signing_algorithm(SigningAlgorithm::Sha256Withrsa)
+        .template_arn("arn:aws:acm-pca:::template/RootCACertificate/V1")
+        .validity(validity)
+        .send()
+        .await
+        .unwrap();
+    let certificate = client
+        .get_certificate()
+        .certificate_authority_arn(&arn)
+        .certificate_arn(issued.certificate_arn.unwrap())
+        .send()
+        .await
+        .unwrap();
+    client
+        .import_certificate_authority_certificate()
+        .certificate_authority_arn(&arn)
+        .certificate(Blob::new(certificate.certificate.unwrap()))
+        .send()
+        .await
+        .unwrap();
+    arn
+}
+
+node_test! {
+    async fn a_pod_gets_its_certificate_and_openssl_agrees() {
+        let Some(moto) = Moto::start().await else { return };
+        let mut node = moto.node();
+        let kubelet = node.started().await;
+        let volume = kubelet.publish(&moto.pod("web-0", &[])).await.unwrap();
+        assert_whole(&volume);
+        let certificate = volume.join("tls.crt").display().to_string();
+        let text = openssl(&["x509", "-in", &certificate, "-noout", "-text"]).stdout;
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("DNS:web-0.shop.svc.cluster.local"), "{text}");
+        assert!(text.contains("Issuer: O = Acme, CN = certlet test root") || text.contains("Issuer: O=Acme"), "{text}");
+        let root = fs::read_to_string(volume.join("ca.crt")).unwrap();
+        assert_eq!(root.matches("BEGIN CERTIFICATE").count(), 1, "{root}");
+        let chain = fs::read_to_string(volume.join("tls.crt")).unwrap();
+        assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 1, "the root is no part of tls.crt");
+    }
+}
+
+node_test! {
+    async fn what_the_policy_does_not_allow_is_refused_with_the_nearest_rule() {
+        let Some(moto) = Moto::start().await else { return };
+        let mut node = moto.node();
+        let kubelet = node.started().await;
+        let mut pod = moto.pod("web-0", &[]);
+        pod.attributes.push(("csi.certlet.io/common-name".to_owned(), "admin".to_owned()));
+        let refused = kubelet.publish(&pod).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().contains("rule \"shop\" comes nearest: common-name: \"admin\""), "{refused}");
+    }
+}
+
+node_test! {
+    async fn a_renewal_replaces_the_certificate() {
+        let Some(moto) = Moto::start().await else { return };
+        let mut node = moto.node();
+        let kubelet = node.started().await;
+        // moto's certificates last a year: this one is renewed a few seconds into it.
+        let volume = kubelet.publish(&moto.pod("web-0", &[("renew-before", "8759h59m56s")])).await.unwrap();
+        let before = serial(&volume);
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        assert_whole(&volume);
+    }
+}
+
+node_test! {
+    async fn a_restart_in_mid_issue_takes_up_the_same_certificate() {
+        let Some(moto) = Moto::start().await else { return };
+        let mut node = moto.node();
+        let kubelet = node.started().await;
+        let pod = moto.pod("web-0", &[]);
+        let note = node.stored_at(&pod).join("pending/note");
+        let publishing = tokio::spawn({ let (kubelet, pod) = (kubelet.clone(), pod.clone()); async move { kubelet.publish(&pod).await } });
+        let mut paid_for = String::new();
+        eventually("the certificate's ARN is noted", async || {
+            paid_for = fs::read_to_string(&note).unwrap_or_default();
+            paid_for.contains(" certificate=arn:")
+        }).await;
+        node.kill();
+        assert!(publishing.await.unwrap().is_err(), "it was cut off");
+        let kubelet = node.started().await;
+        let volume = kubelet.publish(&pod).await.unwrap();
+        let arn = paid_for.split(' ').find_map(|word| word.strip_prefix("certificate=")).unwrap();
+        let first = moto.client.get_certificate().certificate_authority_arn(&moto.authority).certificate_arn(arn);
+        let first = first.send().await.unwrap().certificate.unwrap();
+        let delivered = fs::read_to_string(volume.join("tls.crt")).unwrap();
+        assert_eq!(delivered.trim(), first.trim(), "the certificate that was paid for before the restart");
+        assert!(!note.exists());
+    }
+}
