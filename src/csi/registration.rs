@@ -117,9 +117,8 @@ impl Registration {
             refusal,
         };
         let connections = UnixListenerStream::new(listener).map(|stream| stream.map(AnyAuthority::new));
-        let server = Server::builder()
-            .add_service(RegistrationServer::new(service))
-            .serve_with_incoming(connections);
+        let server =
+            Server::builder().add_service(RegistrationServer::new(service)).serve_with_incoming(connections);
         tokio::select! {
             result = server => Err(result.err().map_or(OfferError::Ended, OfferError::Serve)),
             removed = watcher.removed() => Ok(removed.map(|()| Ended::Vanished)?),

@@ -178,7 +178,10 @@ impl CertManager {
         let body = object::body(request, &key, &self.node_label);
         let create = requests.create(&PostParams::default(), body);
         match self.cluster.call(caller, create).await {
-            Ok(answer) => self.read(&answer),
+            Ok(answer) => {
+                self.board.note_answer();
+                self.read(&answer)
+            }
             // The answer to an earlier create was lost, or the process was: it was made all the same.
             Err(error) if error.reason() == "AlreadyExists" => {
                 self.existing(request, &key).await?.ok_or_else(|| SignError::Transient {
