@@ -4,7 +4,7 @@
 # limit: 120
 . "$(dirname "$0")/../lib.sh"
 kubectl get csidriver csi.cert-manager.io >/dev/null 2>&1 && skip "csi.cert-manager.io is installed already"
-trap 'kubectl -n certlet delete daemonset certlet-drop-in --wait; kubectl delete csidriver csi.cert-manager.io' EXIT
+trap 'k delete pod --all --grace-period=1 --wait; kubectl -n certlet delete daemonset certlet-drop-in --wait; kubectl delete csidriver csi.cert-manager.io' EXIT
 install_certlet certlet-drop-in csi.cert-manager.io
 
 export DRIVER=csi.cert-manager.io

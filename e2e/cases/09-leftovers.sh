@@ -2,6 +2,7 @@
 # A pod deleted while its publish waits, a namespace deleted, pods force-deleted while certlet is down: nothing of them
 # is left.
 # needs: certlet own-cluster
+# limit: 500
 . "$(dirname "$0")/../lib.sh"
 
 mounts() { grep -c -e 'kubernetes.io~csi' -e plugins/csi.certlet.io /proc/mounts || true; }
@@ -13,7 +14,7 @@ before=$(left)
 # Deleted while it waits for an issuer that never comes.
 ISSUER=never certificate_pod waiting common-name=a | k apply -f -
 wait_for 30 has_requests 1
-k delete pod waiting --wait --timeout=60s
+k delete pod waiting --wait --timeout=150s # the kubelet first lets the publish come to its end, two minutes at most
 wait_for 30 has_requests 0
 wait_for 30 is_left "$before"
 

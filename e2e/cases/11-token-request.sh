@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 
 export DRIVER=token.csi.certlet.io
-trap 'kubectl -n certlet delete daemonset certlet-token --wait; kubectl delete csidriver $DRIVER' EXIT
+trap 'k delete pod --all --grace-period=1 --wait; kubectl -n certlet delete daemonset certlet-token --wait; kubectl delete csidriver $DRIVER' EXIT
 # An audience of the API server's own: the empty one.
 TOKENS='[{ audience: "", expirationSeconds: 600 }]' install_certlet certlet-token $DRIVER --use-token-request
 

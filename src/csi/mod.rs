@@ -1,5 +1,6 @@
 //! The front door: the CSI services on a Unix socket, and the driver's registration with the kubelet.
 
+mod authority;
 mod identity;
 mod node;
 mod registration;

@@ -3,6 +3,7 @@
 //!
 //! A refusal is tried again by offering a new socket; so is a socket that somebody has removed.
 
+use super::authority::AnyAuthority;
 use super::socket::{self, SocketError};
 use crate::proto::registration::registration_server::{
     Registration as RegistrationService, RegistrationServer,
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -114,9 +116,9 @@ impl Registration {
             metrics: Arc::clone(&self.metrics),
             refusal,
         };
-        let server = Server::builder()
-            .add_service(RegistrationServer::new(service))
-            .serve_with_incoming(UnixListenerStream::new(listener));
+        let connections = UnixListenerStream::new(listener).map(|stream| stream.map(AnyAuthority::new));
+        let server =
+            Server::builder().add_service(RegistrationServer::new(service)).serve_with_incoming(connections);
         tokio::select! {
             result = server => Err(result.err().map_or(OfferError::Ended, OfferError::Serve)),
             removed = watcher.removed() => Ok(removed.map(|()| Ended::Vanished)?),

@@ -85,11 +85,16 @@ impl Shared {
         }
         let now = self.clock.now();
         let mut record = volume.record();
-        let consecutive = record.last_error.as_ref().map_or(1, |last| last.consecutive.saturating_add(1));
         let lifetime = record.issued.as_ref().map_or(Lifetime { issued_at: now, not_after: now }, |issued| {
             Lifetime { issued_at: issued.issued_at, not_after: issued.facts.not_after }
         });
         let class = error.class();
+        // Counted by class: a moment's refusal after a long outage does not begin with the longest pause.
+        let consecutive = record
+            .last_error
+            .as_ref()
+            .filter(|last| last.class == class.as_str())
+            .map_or(1, |last| last.consecutive.saturating_add(1));
         if let FailureClass::NotReady { retry_after } = class {
             tracing::debug!(volume = %id, %error, "looked at the pod too early");
             return self.queue_in(id, retry_after);

@@ -66,7 +66,7 @@ impl Around {
         Ok(Self { cluster, driver: driver.clone(), metrics: Arc::clone(metrics) })
     }
 
-    /// The cert-manager signer, watching until shutdown.
+    /// The cert-manager signer.
     pub(super) fn signer(
         &self,
         config: &ClusterConfig,
@@ -82,7 +82,7 @@ impl Around {
         };
         let (clock, observer) = (Arc::clone(clock), Arc::clone(&self.metrics) as _);
         let cluster = self.cluster.clone()?;
-        Some(Arc::new(CertManager::start(cluster, options, clock, observer, shutdown.clone())))
+        Some(Arc::new(CertManager::new(cluster, options, clock, observer, shutdown.clone())))
     }
 
     /// Who tells the authors of pods.

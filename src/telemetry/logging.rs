@@ -34,7 +34,13 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), LoggingError> {
     if level.trim().is_empty() {
         return Err(refuse("empty".to_owned()));
     }
-    let filter = EnvFilter::builder().parse(level).map_err(|error| refuse(error.to_string()))?;
+    // What fails on the way to the API server is told with its reason where it is dealt with; the client's own lines would
+    // only double it.
+    let directives = match level.trim() {
+        "error" | "warn" | "info" => format!("{level},kube_client=off,kube_runtime=off"),
+        _ => level.to_owned(),
+    };
+    let filter = EnvFilter::builder().parse(directives).map_err(|error| refuse(error.to_string()))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done = match format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),

@@ -5,12 +5,18 @@ use crate::attributes::VolumeId;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// The board. Every clone is the same.
 #[derive(Clone, Default)]
-pub(super) struct Board(Arc<Mutex<Inner>>);
+pub(super) struct Board(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    answered: Notify,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -140,6 +146,16 @@ impl Board {
         }
     }
 
+    /// The API server has answered a create: a watch that waits before its next try need not wait.
+    pub(super) fn note_answer(&self) {
+        self.0.answered.notify_one();
+    }
+
+    /// Returns with the next answer.
+    pub(super) async fn answered(&self) {
+        self.0.answered.notified().await;
+    }
+
     /// What a request waits for, in words.
     pub(super) fn words(&self, key: &Key) -> String {
         let inner = self.lock();
@@ -175,7 +191,7 @@ impl Board {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

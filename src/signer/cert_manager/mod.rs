@@ -38,7 +38,7 @@ use kube::api::{GetParams, PostParams};
 use kube::core::Request;
 use note::{Ended, Note};
 use secrecy::SecretString;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -68,14 +68,17 @@ pub struct CertManager {
     board: Board,
     deletions: Deletions,
     calls: Semaphore,
+    /// Until it is begun.
+    watch: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 /// Creates and gets at a time: enough to keep an API server busy, few enough not to be a stampede.
 const CALLS: usize = 32;
 
 impl CertManager {
-    /// Starts the watch, which goes on until `shutdown`.
-    pub fn start(
+    /// Prepares the signer. Its watch begins with the first request and goes on until `shutdown`: a node whose pods use
+    /// other signers needs no cert-manager.
+    pub fn new(
         cluster: Cluster,
         options: CertManagerOptions,
         clock: Arc<dyn Clock>,
@@ -85,14 +88,14 @@ impl CertManager {
         let board = Board::default();
         let deletions = Deletions::start(cluster.clone(), board.clone());
         let node_label = object::label_value(&options.node);
-        tokio::spawn(watching::watch(
+        let watch = watching::watch(
             cluster.clone(),
             node_label.clone(),
             board.clone(),
             deletions.clone(),
             observer,
             shutdown,
-        ));
+        );
         Self {
             cluster,
             clock,
@@ -103,10 +106,18 @@ impl CertManager {
             board,
             deletions,
             calls: Semaphore::new(CALLS),
+            watch: Mutex::new(Some(Box::pin(watch))),
+        }
+    }
+
+    fn ensure_watching(&self) {
+        if let Some(watch) = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            tokio::spawn(watch);
         }
     }
 
     async fn sign_one(&self, request: &SigningRequest<'_>) -> Result<SignedChain, SignError> {
+        self.ensure_watching();
         self.board.expect(request.volume);
         let note = self.take_up(request).await?;
         let key = note.key();
@@ -167,7 +178,10 @@ impl CertManager {
         let body = object::body(request, &key, &self.node_label);
         let create = requests.create(&PostParams::default(), body);
         match self.cluster.call(caller, create).await {
-            Ok(answer) => self.read(&answer),
+            Ok(answer) => {
+                self.board.note_answer();
+                self.read(&answer)
+            }
             // The answer to an earlier create was lost, or the process was: it was made all the same.
             Err(error) if error.reason() == "AlreadyExists" => {
                 self.existing(request, &key).await?.ok_or_else(|| SignError::Transient {
@@ -291,6 +305,7 @@ impl Signer for CertManager {
     }
 
     fn removed<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+        self.ensure_watching();
         self.gates.forget(volume.id);
         for key in self.board.forget(volume.id) {
             self.deletions.add(key);

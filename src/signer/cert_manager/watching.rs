@@ -10,6 +10,8 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Error, Event, watcher};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Seconds after which the API server ends the watch and it is resumed: a connection that died unseen is noticed then.
@@ -31,13 +33,26 @@ pub(super) async fn watch(
         .labels(&format!("{NODE_LABEL}={node_label}"))
         .timeout(TIMEOUT)
         .page_size(PAGE);
-    // Waits longer from failure to failure, up to half a minute, with jitter.
-    let events = watcher(api, config).default_backoff();
+    let watching = async {
+        loop {
+            // Waits longer from failure to failure, up to half a minute, with jitter.
+            let events = watcher(api.clone(), config.clone()).default_backoff();
+            let begun = Instant::now();
+            follow(events, &board, &deletions, &*observer).await;
+            tokio::time::sleep_until(begun + SHORTEST_LIFE).await;
+        }
+    };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = follow(events, &board, &deletions, &*observer) => {}
+        () = watching => {}
     }
 }
+
+/// A watch that did not last this long is not begun anew at once.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
+/// Returns where it is better to begin anew than to wait for the watch's own next try: its place in history is gone, or
+/// a create has just shown that the server is back.
 
 async fn follow(
     events: impl Stream<Item = Result<Event<CertificateRequest>, Error>>,
@@ -47,7 +62,12 @@ async fn follow(
 ) {
     let mut events = pin!(events);
     let mut failing = false;
-    while let Some(event) = events.next().await {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = board.answered(), if failing => return,
+        };
+        let Some(event) = event else { return };
         if failing && event.is_ok() {
             tracing::info!("the watch on CertificateRequests works again");
         }
@@ -71,6 +91,9 @@ async fn follow(
                 let trouble = trouble(&error);
                 tracing::warn!(error = trouble, "the watch on CertificateRequests is interrupted");
                 board.trouble(trouble);
+                if is_expired(&error) {
+                    return;
+                }
             }
         }
     }
@@ -79,6 +102,14 @@ async fn follow(
 fn saw(request: &CertificateRequest, board: &Board, deletions: &Deletions) {
     if let Some(unwanted) = board.saw(request) {
         deletions.add(unwanted);
+    }
+}
+
+fn is_expired(error: &Error) -> bool {
+    match error {
+        Error::WatchError(status) => status.code == 410,
+        Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,
+        _ => false,
     }
 }
 

@@ -10,7 +10,6 @@ use serde_json::json;
 use server::{Mishap, Server};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::time::Duration;
 
 struct HandClock(Mutex<Timestamp>);
@@ -131,7 +130,9 @@ fn signer(address: SocketAddr, clock: &Arc<HandClock>, options: CertManagerOptio
     let options = CertManagerOptions { node: "node-1".into(), ..options };
     let cluster = Cluster::at(address, Arc::new(Uncounted));
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
-    CertManager::start(cluster, options, clock, Arc::new(Uncounted), CancellationToken::new())
+    let signer = CertManager::new(cluster, options, clock, Arc::new(Uncounted), CancellationToken::new());
+    signer.ensure_watching();
+    signer
 }
 
 fn permanent(result: Result<SignedChain, SignError>) -> String {

@@ -1,0 +1,253 @@
+//! Lets the kubelet register a driver whose HTTP/2 is as strict as ours.
+//!
+//! On the registration socket the kubelet sends the socket's percent-encoded path as `:authority`. That is no authority
+//! (RFC 3986 section 3.2), and our HTTP/2 ends such a stream with `PROTOCOL_ERROR`. On a Unix socket the field means
+//! nothing, so its value is overwritten in place with one of the same encoded length before HTTP/2 sees it. Nothing else
+//! of the stream is touched, and nothing of it has to be decoded: HPACK (RFC 7541) fields can be walked by their lengths.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tonic::transport::server::Connected;
+
+/// A connection on which `:authority` may be anything.
+pub(super) struct AnyAuthority {
+    inner: UnixStream,
+    frames: Frames,
+    /// What has been looked through and not been read yet, from `taken` on.
+    ready: Vec<u8>,
+    taken: usize,
+}
+
+impl AnyAuthority {
+    pub(super) fn new(inner: UnixStream) -> Self {
+        Self { inner, frames: Frames::default(), ready: Vec::new(), taken: 0 }
+    }
+}
+
+impl Connected for AnyAuthority {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for AnyAuthority {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while this.taken == this.ready.len() {
+            let mut chunk = [0; 4096];
+            let mut chunk = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut this.inner).poll_read(context, &mut chunk))?;
+            if chunk.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.ready.clear();
+            this.taken = 0;
+            this.frames.look_through(chunk.filled(), &mut this.ready);
+        }
+        let rest = &this.ready[this.taken..];
+        let count = rest.len().min(out.remaining());
+        out.put_slice(&rest[..count]);
+        this.taken += count;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for AnyAuthority {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+}
+
+/// The client's connection preface (RFC 9113 section 3.4).
+const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+/// The head of a frame (RFC 9113 section 4.1).
+const HEAD: usize = 9;
+const HEADERS: u8 = 1;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+
+/// Tells frames apart as their bytes come in.
+struct Frames {
+    /// Bytes to pass on as they are.
+    pass: usize,
+    /// What has come of a frame's head, and of a HEADERS frame's payload after it.
+    held: Vec<u8>,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self { pass: PREFACE, held: Vec::new() }
+    }
+}
+
+impl Frames {
+    /// Takes the next bytes in, and puts out what may go on.
+    fn look_through(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        while !bytes.is_empty() {
+            if self.pass > 0 {
+                let (now, later) = bytes.split_at(self.pass.min(bytes.len()));
+                out.extend_from_slice(now);
+                self.pass -= now.len();
+                bytes = later;
+                continue;
+            }
+            let wanted = self.wanted();
+            let (now, later) = bytes.split_at((wanted - self.held.len()).min(bytes.len()));
+            self.held.extend_from_slice(now);
+            bytes = later;
+            if self.held.len() == HEAD && self.held[3] != HEADERS {
+                self.pass = self.length();
+                out.append(&mut self.held);
+            } else if self.held.len() >= HEAD && self.held.len() == self.wanted() {
+                let (head, payload) = self.held.split_at_mut(HEAD);
+                // A block that does not add up is left to HTTP/2 to complain of.
+                let _walked = overwrite_authority(head[4], payload);
+                out.append(&mut self.held);
+            }
+        }
+    }
+
+    /// How much to hold: a head, or a whole HEADERS frame. Its length is bounded by 24 bits, and by HTTP/2 afterwards.
+    fn wanted(&self) -> usize {
+        if self.held.len() < HEAD { HEAD } else { HEAD + self.length() }
+    }
+
+    fn length(&self) -> usize {
+        self.held[..3].iter().fold(0, |length, byte| (length << 8) | usize::from(*byte))
+    }
+}
+
+/// Walks the fields of a HEADERS payload (RFC 7541 section 6) and overwrites the value of `:authority`.
+fn overwrite_authority(flags: u8, payload: &mut [u8]) -> Option<()> {
+    /// Its index in the static table (RFC 7541 appendix A).
+    const AUTHORITY: usize = 1;
+    let (mut at, mut end) = (0, payload.len());
+    if flags & PADDED != 0 {
+        end = end.checked_sub(usize::from(*payload.first()?))?;
+        at += 1;
+    }
+    if flags & PRIORITY != 0 {
+        at += 5;
+    }
+    while at < end {
+        let first = *payload.get(at)?;
+        let prefix = match first {
+            // A field or a new table size: a number and nothing more.
+            0x80.. => 7,
+            0x40.. => 6,
+            0x20.. => 5,
+            _ => 4,
+        };
+        let index = integer(payload, &mut at, prefix)?;
+        if matches!(prefix, 5 | 7) {
+            continue;
+        }
+        if index == 0 {
+            let name = integer(payload, &mut at, 7)?;
+            at = at.checked_add(name)?;
+        }
+        let is_huffman = payload.get(at)? & 0x80 != 0;
+        let length = integer(payload, &mut at, 7)?;
+        let value = payload.get_mut(at..at.checked_add(length)?)?;
+        if index == AUTHORITY {
+            fill(value, is_huffman);
+        }
+        at += length;
+    }
+    Some(())
+}
+
+/// An integer with an n-bit prefix (RFC 7541 section 5.1).
+fn integer(bytes: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
+    let most = (1 << prefix) - 1;
+    let mut value = usize::from(*bytes.get(*at)?) & most;
+    *at += 1;
+    if value < most {
+        return Some(value);
+    }
+    for shift in (0..28).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value += usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// As many letters `a` as fit. In Huffman code (RFC 7541 appendix B) each is 00011; ones fill up the last byte.
+fn fill(value: &mut [u8], is_huffman: bool) {
+    if !is_huffman {
+        return value.fill(b'a');
+    }
+    let whole = value.len() * 8 / 5 * 5;
+    for (n, byte) in value.iter_mut().enumerate() {
+        *byte = (n * 8..n * 8 + 8).fold(0, |byte, bit| (byte << 1) | u8::from(bit >= whole || bit % 5 >= 3));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    fn passed(bytes: &[u8], chunk: usize) -> Vec<u8> {
+        let (mut frames, mut out) = (Frames::default(), Vec::new());
+        bytes.chunks(chunk).for_each(|chunk| frames.look_through(chunk, &mut out));
+        out
+    }
+
+    #[test]
+    fn only_the_value_of_the_authority_is_overwritten_however_the_bytes_come() {
+        let block = |authority: &[u8]| [b"\x83\x86\x44\x02/x\x41\x05", authority, b"\x00\x01k\x01v"].concat();
+        let stream = |authority: &[u8]| {
+            [
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+                frame(4, 0, b""),
+                frame(HEADERS, 4, &block(authority)),
+                frame(0, 1, b"%2Fab"),
+                frame(HEADERS, 4 | PRIORITY, &[&b"\x00\x00\x00\x00\x10"[..], &block(authority)].concat()),
+            ]
+            .concat()
+        };
+        for chunk in [1, 2, 7, 30, 4096] {
+            assert_eq!(passed(&stream(b"%2Fab"), chunk), stream(b"aaaaa"), "in chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn a_huffman_coded_value_is_filled_with_whole_letters() {
+        // Eight letters of five bits are five bytes: 00011000 11000110 00110001 10001100 01100011.
+        let mut value = [0xff; 6];
+        fill(&mut value, true);
+        assert_eq!(value, [0x18, 0xc6, 0x31, 0x8c, 0x63, 0x1f]);
+    }
+
+    #[test]
+    fn a_block_that_does_not_add_up_goes_on_as_it_is() {
+        for odd in [&b"\x41\x7f\xff\xff\xff\xff\xff"[..], b"\x41", b"\x41\x09abc", b"\x00\x7f\x00", b"\x40"] {
+            let bytes = [&[0; PREFACE][..], &frame(HEADERS, 4, odd)].concat();
+            assert_eq!(passed(&bytes, 4096), bytes);
+        }
+    }
+}
