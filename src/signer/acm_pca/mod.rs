@@ -30,7 +30,7 @@ use credentials::Callers;
 use errors::{CallError, Class};
 use futures_util::future::BoxFuture;
 use note::{Note, fingerprint};
-use revoke::{Reason, Revocation, Revocations};
+use revoke::{Reason, Revocation, Revocations, Revoker};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -87,19 +87,7 @@ impl AcmPca {
     /// Revokes what is listed, with the driver's own credentials, until `shutdown`.
     pub async fn turn(&self, shutdown: CancellationToken) {
         let Some(revocations) = &self.revocations else { return };
-        let revoke = async |revocation: &Revocation| {
-            let Some(authority) = AuthorityArn::parse(&revocation.authority) else { return Ok(()) };
-            let api = Api {
-                client: self.callers.driver(&authority.region).await,
-                limiter: Arc::clone(&self.limiter),
-                metrics: self.metrics.clone(),
-                authority,
-                urgency: Urgency::Renewal,
-                seed: revocation.serial.clone(),
-            };
-            api.revoke(&revocation.serial, revocation.reason.to_aws()).await
-        };
-        revocations.work(&shutdown, revoke).await;
+        revocations.work(&shutdown, self).await;
     }
 
     fn to_be_revoked(&self, volume: &SignedVolume<'_>, serial: Option<&str>, reason: Reason) {
@@ -237,6 +225,23 @@ impl AcmPca {
             }
         }
         Err(CallError::local("GetCertificate", "too many attempts".to_owned()))
+    }
+}
+
+impl Revoker for AcmPca {
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(async move {
+            let Some(authority) = AuthorityArn::parse(&revocation.authority) else { return Ok(()) };
+            let api = Api {
+                client: self.callers.driver(&authority.region).await,
+                limiter: Arc::clone(&self.limiter),
+                metrics: self.metrics.clone(),
+                authority,
+                urgency: Urgency::Renewal,
+                seed: revocation.serial.clone(),
+            };
+            api.revoke(&revocation.serial, revocation.reason.to_aws()).await
+        })
     }
 }
 
