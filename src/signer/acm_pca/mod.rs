@@ -160,7 +160,14 @@ impl AcmPca {
             resumed = false;
             let mut csr = Vec::new();
             pem::encode_into(&mut csr, "CERTIFICATE REQUEST", request.csr_der);
-            note.certificate = Some(api.issue(&csr, &wish.template, &note).await?);
+            let issued = api.issue(&csr, &wish.template, &note).await;
+            if let Err(error) = &issued
+                && matches!(error.class, Class::State | Class::Denied | Class::Permanent)
+            {
+                // Refused, and so not paid for: the next attempt looks at the CA again and plans anew.
+                request.progress.save("")?;
+            }
+            note.certificate = Some(issued?);
             // At once: from here on the certificate is paid for.
             request.progress.save(&note.encode())?;
         }
