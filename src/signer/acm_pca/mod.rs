@@ -147,13 +147,13 @@ impl AcmPca {
         let parts = [wish.authority.as_str(), &wish.template, caller].map(str::as_bytes);
         let itself = fingerprint(&[parts[0], parts[1], parts[2], request.csr_der]);
         let found = request.progress.load().and_then(|text| Note::parse(&text));
-        let mut note = match found.filter(|note| note.is_good_for(&itself, self.clock.now())) {
-            Some(note) => note,
-            None => {
-                let note = self.plan(request.attributes, wish, api, itself).await?;
-                request.progress.save(&note.encode())?;
-                note
-            }
+        let found = found.filter(|note| note.is_good_for(&itself, self.clock.now()));
+        let mut note = if let Some(note) = found {
+            note
+        } else {
+            let note = self.plan(request.attributes, wish, api, itself).await?;
+            request.progress.save(&note.encode())?;
+            note
         };
         let mut resumed = true;
         if note.certificate.is_none() {

@@ -116,8 +116,9 @@ impl Revocations {
             let Some(next) = next else {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = self.more.notified() => continue,
+                    () = self.more.notified() => {}
                 }
+                continue;
             };
             let answer = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -129,8 +130,9 @@ impl Revocations {
                     tracing::warn!(serial = next.serial, %error, "a certificate could not be revoked; trying again");
                     tokio::select! {
                         () = shutdown.cancelled() => return,
-                        () = tokio::time::sleep(PAUSE) => continue,
+                        () = tokio::time::sleep(PAUSE) => {}
                     }
+                    continue;
                 }
                 Err(error) => {
                     tracing::warn!(serial = next.serial, %error, "a certificate is not revoked");
