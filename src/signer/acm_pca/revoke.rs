@@ -138,7 +138,11 @@ impl Revocations {
                     tracing::warn!(serial = next.serial, %error, "a certificate is not revoked");
                 }
                 Ok(()) => {
-                    tracing::info!(serial = next.serial, reason = next.reason.as_str(), "certificate revoked")
+                    tracing::info!(
+                        serial = next.serial,
+                        reason = next.reason.as_str(),
+                        "certificate revoked"
+                    );
                 }
             }
             attempts = 0;
