@@ -170,7 +170,7 @@ impl World {
                 self.at(self.now, Event::Want { pod, kind: ISSUE, attempts: 0 });
             }
             Event::End { pod, generation } if self.pods[pod].generation == generation => {
-                self.count().lost += 1
+                self.count().lost += 1;
             }
             Event::Due { .. } | Event::End { .. } => {}
         }

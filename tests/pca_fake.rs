@@ -2,6 +2,7 @@
 //! counted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::type_complexity, reason = "a table of cases")]
 
 #[path = "support/fake_pca.rs"]
 mod fake_pca;

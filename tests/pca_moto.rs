@@ -197,11 +197,11 @@ node_test! {
         let mut node = moto.node();
         let kubelet = node.started().await;
         let pod = moto.pod("web-0", &[]);
-        let note = node.stored_at(&pod).join("pending/note");
+        let noted = node.stored_at(&pod).join("pending/note");
         let publishing = tokio::spawn({ let (kubelet, pod) = (kubelet.clone(), pod.clone()); async move { kubelet.publish(&pod).await } });
         let mut paid_for = String::new();
         eventually("the certificate's ARN is noted", async || {
-            paid_for = fs::read_to_string(&note).unwrap_or_default();
+            paid_for = fs::read_to_string(&noted).unwrap_or_default();
             paid_for.contains(" certificate=arn:")
         }).await;
         node.kill();
@@ -213,6 +213,6 @@ node_test! {
         let first = first.send().await.unwrap().certificate.unwrap();
         let delivered = fs::read_to_string(volume.join("tls.crt")).unwrap();
         assert_eq!(delivered.trim(), first.trim(), "the certificate that was paid for before the restart");
-        assert!(!note.exists());
+        assert!(!noted.exists());
     }
 }

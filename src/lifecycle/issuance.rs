@@ -244,14 +244,14 @@ impl Shared {
             tokio::spawn(async move {
                 let pod = volume.look(|record| record.pod.clone());
                 let serial = serial(&volume);
-                let signed = SignedVolume {
+                let told = SignedVolume {
                     id: &id,
                     pod: &pod,
                     attributes: &volume.attributes,
                     serial: serial.as_deref(),
                     superseded: superseded.as_deref(),
                 };
-                signer.delivered(&signed).await;
+                signer.delivered(&told).await;
             });
         }
     }

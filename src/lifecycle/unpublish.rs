@@ -68,14 +68,14 @@ impl Shared {
             tokio::spawn(async move {
                 let pod = volume.look(|record| record.pod.clone());
                 let serial = super::issuance::serial(&volume);
-                let signed = SignedVolume {
+                let told = SignedVolume {
                     id: &id,
                     pod: &pod,
                     attributes: &volume.attributes,
                     serial: serial.as_deref(),
                     superseded: None,
                 };
-                signer.removed(&signed).await;
+                signer.removed(&told).await;
             });
         }
     }

@@ -101,7 +101,7 @@ impl TryFrom<String> for IpRange {
         let prefix = prefix.map_or(Ok(bits), str::parse).map_err(|_| fault())?;
         let range = Self { address, prefix };
         // Bits behind the prefix are most often a slip.
-        if prefix > bits || range.masked(address) != Some(range.number(address)) {
+        if prefix > bits || range.masked(address) != Some(number(address)) {
             return Err(fault());
         }
         Ok(range)
@@ -115,18 +115,18 @@ impl IpRange {
         address.is_ipv4() == self.address.is_ipv4() && self.masked(address) == self.masked(self.address)
     }
 
-    fn number(self, address: IpAddr) -> u128 {
-        match address {
-            IpAddr::V4(address) => u128::from(address.to_bits()),
-            IpAddr::V6(address) => address.to_bits(),
-        }
-    }
-
     fn masked(self, address: IpAddr) -> Option<u128> {
         let bits: u32 = if address.is_ipv4() { 32 } else { 128 };
         let behind = bits.checked_sub(self.prefix)?;
-        let number = self.number(address);
+        let number = number(address);
         Some(number.checked_shr(behind).and_then(|head| head.checked_shl(behind)).unwrap_or_default())
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 

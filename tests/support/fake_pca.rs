@@ -9,11 +9,11 @@
     reason = "support for tests"
 )]
 
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -201,15 +201,20 @@ async fn answer(State(fake): State<FakePca>, headers: HeaderMap, body: Bytes) ->
     };
     match (done, fault) {
         (_, Some(Fault::LoseAnswer)) => refuse("InternalFailure", 500),
-        (_, Some(Fault::Babble)) => Json(json!({ "Certificate": "<html>busy</html>" })).into_response(),
-        (Ok(body), _) => Json(body).into_response(),
+        (_, Some(Fault::Babble)) => in_json(200, &json!({ "Certificate": "<html>busy</html>" })),
+        (Ok(body), _) => in_json(200, &body),
         (Err(code), _) => refuse(code, 400),
     }
 }
 
 fn refuse(code: &str, status: u16) -> Response {
     let body = json!({ "__type": code, "message": format!("the fake says {code}") });
-    (StatusCode::from_u16(status).unwrap(), Json(body)).into_response()
+    in_json(status, &body)
+}
+
+fn in_json(status: u16, body: &Value) -> Response {
+    let kind = [("content-type", "application/x-amz-json-1.1")];
+    (StatusCode::from_u16(status).unwrap(), kind, body.to_string()).into_response()
 }
 
 fn first(chain: &str) -> String {

@@ -46,7 +46,7 @@ impl Api {
             .value(note.not_after.as_second())
             .r#type(ValidityPeriodType::Absolute)
             .build()
-            .map_err(|error| self.refused(CallKind::Issue, &error))?;
+            .map_err(|error| refused(CallKind::Issue, &error))?;
         let output = self
             .call(CallKind::Issue, || {
                 self.client
@@ -60,9 +60,7 @@ impl Api {
                     .send()
             })
             .await?;
-        output
-            .certificate_arn
-            .ok_or_else(|| self.refused(CallKind::Issue, &"the answer names no certificate"))
+        output.certificate_arn.ok_or_else(|| refused(CallKind::Issue, &"the answer names no certificate"))
     }
 
     /// GetCertificate: the leaf and its chain up to the root, PEM.
@@ -86,7 +84,7 @@ impl Api {
                 call.certificate_authority_arn(self.authority.as_str()).send()
             })
             .await?;
-        output.certificate_authority.ok_or_else(|| self.refused(CallKind::Describe, &"the answer is empty"))
+        output.certificate_authority.ok_or_else(|| refused(CallKind::Describe, &"the answer is empty"))
     }
 
     /// GetCertificateAuthorityCertificate: the CA's own certificate, PEM.
@@ -98,7 +96,7 @@ impl Api {
                 call.certificate_authority_arn(self.authority.as_str()).send()
             })
             .await?;
-        output.certificate.map(String::into_bytes).ok_or_else(|| self.refused(kind, &"the answer is empty"))
+        output.certificate.map(String::into_bytes).ok_or_else(|| refused(kind, &"the answer is empty"))
     }
 
     /// RevokeCertificate
@@ -141,7 +139,7 @@ impl Api {
             tracing::debug!(call = kind.as_str(), %error, attempt, "repeating a call to AWS");
             tokio::time::sleep(self.backoff(attempt)).await;
         }
-        Err(self.refused(kind, &"too many attempts"))
+        Err(refused(kind, &"too many attempts"))
     }
 
     /// Doubles from [`FIRST_BACKOFF`], spread over its upper half.
@@ -150,10 +148,10 @@ impl Api {
             FIRST_BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(LONGEST_BACKOFF);
         doubled.mul_f64(0.5 + 0.5 * spread(&self.seed, attempt))
     }
+}
 
-    fn refused(&self, kind: CallKind, why: &impl ToString) -> CallError {
-        CallError::local(kind.as_str(), why.to_string())
-    }
+fn refused(kind: CallKind, why: &impl ToString) -> CallError {
+    CallError::local(kind.as_str(), why.to_string())
 }
 
 /// A number in [0, 1) fixed by its arguments.

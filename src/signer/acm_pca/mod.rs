@@ -30,7 +30,7 @@ use credentials::Callers;
 use errors::{CallError, Class};
 use futures_util::future::BoxFuture;
 use note::{Note, fingerprint};
-use revoke::{Reason, Revocation, Revocations};
+use revoke::{Reason, Revocation, Revocations, Revoker};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -87,19 +87,7 @@ impl AcmPca {
     /// Revokes what is listed, with the driver's own credentials, until `shutdown`.
     pub async fn turn(&self, shutdown: CancellationToken) {
         let Some(revocations) = &self.revocations else { return };
-        let revoke = async |revocation: &Revocation| {
-            let Some(authority) = AuthorityArn::parse(&revocation.authority) else { return Ok(()) };
-            let api = Api {
-                client: self.callers.driver(&authority.region).await,
-                limiter: Arc::clone(&self.limiter),
-                metrics: self.metrics.clone(),
-                authority,
-                urgency: Urgency::Renewal,
-                seed: revocation.serial.clone(),
-            };
-            api.revoke(&revocation.serial, revocation.reason.to_aws()).await
-        };
-        revocations.work(&shutdown, revoke).await;
+        revocations.work(&shutdown, self).await;
     }
 
     fn to_be_revoked(&self, volume: &SignedVolume<'_>, serial: Option<&str>, reason: Reason) {
@@ -159,20 +147,27 @@ impl AcmPca {
         let parts = [wish.authority.as_str(), &wish.template, caller].map(str::as_bytes);
         let itself = fingerprint(&[parts[0], parts[1], parts[2], request.csr_der]);
         let found = request.progress.load().and_then(|text| Note::parse(&text));
-        let mut note = match found.filter(|note| note.is_good_for(&itself, self.clock.now())) {
-            Some(note) => note,
-            None => {
-                let note = self.plan(request.attributes, wish, api, itself).await?;
-                request.progress.save(&note.encode())?;
-                note
-            }
+        let found = found.filter(|note| note.is_good_for(&itself, self.clock.now()));
+        let mut note = if let Some(note) = found {
+            note
+        } else {
+            let note = self.plan(request.attributes, wish, api, itself).await?;
+            request.progress.save(&note.encode())?;
+            note
         };
         let mut resumed = true;
         if note.certificate.is_none() {
             resumed = false;
             let mut csr = Vec::new();
             pem::encode_into(&mut csr, "CERTIFICATE REQUEST", request.csr_der);
-            note.certificate = Some(api.issue(&csr, &wish.template, &note).await?);
+            let issued = api.issue(&csr, &wish.template, &note).await;
+            if let Err(error) = &issued
+                && matches!(error.class, Class::State | Class::Denied | Class::Permanent)
+            {
+                // Refused, and so not paid for: the next attempt looks at the CA again and plans anew.
+                request.progress.save("")?;
+            }
+            note.certificate = Some(issued?);
             // At once: from here on the certificate is paid for.
             request.progress.save(&note.encode())?;
         }
@@ -237,6 +232,23 @@ impl AcmPca {
             }
         }
         Err(CallError::local("GetCertificate", "too many attempts".to_owned()))
+    }
+}
+
+impl Revoker for AcmPca {
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(async move {
+            let Some(authority) = AuthorityArn::parse(&revocation.authority) else { return Ok(()) };
+            let api = Api {
+                client: self.callers.driver(&authority.region).await,
+                limiter: Arc::clone(&self.limiter),
+                metrics: self.metrics.clone(),
+                authority,
+                urgency: Urgency::Renewal,
+                seed: revocation.serial.clone(),
+            };
+            api.revoke(&revocation.serial, revocation.reason.to_aws()).await
+        })
     }
 }
 

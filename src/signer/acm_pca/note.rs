@@ -6,6 +6,7 @@
 use super::validity::Limit;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
+use std::fmt::Write;
 
 /// AWS remembers an idempotency token for five minutes; a repetition is safe for a little less.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_mins(4);
@@ -47,7 +48,7 @@ impl Note {
             [("limit", self.limit.map(Limit::as_str)), ("certificate", self.certificate.as_deref())]
         {
             if let Some(value) = value {
-                text.push_str(&format!(" {key}={value}"));
+                let _infallible = write!(text, " {key}={value}");
             }
         }
         text

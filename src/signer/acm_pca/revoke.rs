@@ -5,6 +5,7 @@ use super::arn::AuthorityArn;
 use super::errors::{CallError, Class};
 use crate::signer::Ledger;
 use aws_sdk_acmpca::types::RevocationReason;
+use futures_util::future::BoxFuture;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -73,6 +74,11 @@ impl Revocation {
     }
 }
 
+/// Who makes the call.
+pub(crate) trait Revoker: Send + Sync {
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), CallError>>;
+}
+
 /// What is still to be revoked.
 pub(crate) struct Revocations {
     ledger: Arc<dyn Ledger>,
@@ -103,23 +109,20 @@ impl Revocations {
     }
 
     /// Revokes what waits, one after the other, until `shutdown`.
-    pub(crate) async fn work(
-        &self,
-        shutdown: &CancellationToken,
-        revoke: impl AsyncFn(&Revocation) -> Result<(), CallError>,
-    ) {
+    pub(crate) async fn work(&self, shutdown: &CancellationToken, revoker: &dyn Revoker) {
         let mut attempts = 0;
         loop {
             let next = self.lock().front().cloned();
             let Some(next) = next else {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = self.more.notified() => continue,
+                    () = self.more.notified() => {}
                 }
+                continue;
             };
             let answer = tokio::select! {
                 () = shutdown.cancelled() => return,
-                answer = revoke(&next) => answer,
+                answer = revoker.revoke(&next) => answer,
             };
             attempts += 1;
             match answer {
@@ -127,14 +130,19 @@ impl Revocations {
                     tracing::warn!(serial = next.serial, %error, "a certificate could not be revoked; trying again");
                     tokio::select! {
                         () = shutdown.cancelled() => return,
-                        () = tokio::time::sleep(PAUSE) => continue,
+                        () = tokio::time::sleep(PAUSE) => {}
                     }
+                    continue;
                 }
                 Err(error) => {
                     tracing::warn!(serial = next.serial, %error, "a certificate is not revoked");
                 }
                 Ok(()) => {
-                    tracing::info!(serial = next.serial, reason = next.reason.as_str(), "certificate revoked")
+                    tracing::info!(
+                        serial = next.serial,
+                        reason = next.reason.as_str(),
+                        "certificate revoked"
+                    );
                 }
             }
             attempts = 0;
@@ -176,6 +184,27 @@ mod tests {
         }
     }
 
+    /// Fails once, and shuts down after three calls.
+    #[derive(Default)]
+    struct Aws {
+        calls: Mutex<Vec<String>>,
+        shutdown: CancellationToken,
+    }
+
+    impl Revoker for Aws {
+        fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), CallError>> {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(revocation.serial.clone());
+            if calls.len() == 3 {
+                self.shutdown.cancel();
+            }
+            let busy = calls.len() == 1;
+            Box::pin(async move {
+                if busy { Err(CallError::local("RevokeCertificate", "busy".into())) } else { Ok(()) }
+            })
+        }
+    }
+
     #[test]
     fn a_restart_goes_on_with_what_was_left() {
         let paper = Arc::new(Paper::default());
@@ -194,18 +223,9 @@ mod tests {
         revocations.put(Revocation::new(CA, "01", Reason::Cessation));
         revocations.put(Revocation::new(CA, "01", Reason::Cessation));
         revocations.put(Revocation::new(CA, "02", Reason::Cessation));
-        let shutdown = CancellationToken::new();
-        let calls = Mutex::new(Vec::new());
-        let revoke = async |one: &Revocation| {
-            calls.lock().unwrap().push(one.serial.clone());
-            let count = calls.lock().unwrap().len();
-            if count == 3 {
-                shutdown.cancel();
-            }
-            if count == 1 { Err(CallError::local("RevokeCertificate", "busy".into())) } else { Ok(()) }
-        };
-        revocations.work(&shutdown, revoke).await;
-        assert_eq!(*calls.lock().unwrap(), ["01", "01", "02"]);
+        let aws = Aws::default();
+        revocations.work(&aws.shutdown, &aws).await;
+        assert_eq!(*aws.calls.lock().unwrap(), ["01", "01", "02"]);
         assert_eq!(paper.load(), "");
     }
 }

@@ -102,7 +102,7 @@ fn by_usages(attributes: &Attributes) -> Result<&'static Template, String> {
     for template in candidates {
         match accepts(template, attributes) {
             Ok(()) if best.is_none_or(|best| is_narrower(template, best, attributes)) => {
-                best = Some(template)
+                best = Some(template);
             }
             Ok(()) => {}
             Err(why) => fault = why,
