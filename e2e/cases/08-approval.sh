@@ -52,7 +52,7 @@ apiVersion: policy.cert-manager.io/v1alpha1
 kind: CertificateRequestPolicy
 metadata: { name: e2e-good-names }
 spec:
-  allowed: { commonName: { value: "good-*" }, usages: ["*"] }
+  allowed: { commonName: { value: "good-*" }, usages: [digital signature, key encipherment] }
   selector: { issuerRef: { name: e2e-ca } }
 ---
 apiVersion: rbac.authorization.k8s.io/v1
