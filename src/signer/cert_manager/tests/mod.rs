@@ -105,6 +105,7 @@ impl Driver {
             attributes: &self.attributes,
             csr_der,
             progress: &self.notes,
+            purpose: Purpose::Publish,
         };
         let patience = Duration::from_secs(20);
         tokio::time::timeout(patience, self.signer.sign(&request)).await.expect("an answer within 20 s")
@@ -122,7 +123,13 @@ impl Driver {
     }
 
     fn signed_volume(&self) -> SignedVolume<'_> {
-        SignedVolume { id: &self.volume, pod: &self.pod, attributes: &self.attributes }
+        SignedVolume {
+            id: &self.volume,
+            pod: &self.pod,
+            attributes: &self.attributes,
+            serial: None,
+            superseded: None,
+        }
     }
 }
 
