@@ -105,7 +105,7 @@ impl Driver {
             attributes: &self.attributes,
             csr_der,
             progress: &self.notes,
-            purpose: Purpose::Publish,
+            purpose: crate::signer::Purpose::Publish,
         };
         let patience = Duration::from_secs(20);
         tokio::time::timeout(patience, self.signer.sign(&request)).await.expect("an answer within 20 s")
