@@ -27,7 +27,7 @@ pub enum EventKind {
 pub struct PodEventNote {
     /// Good news or bad.
     pub kind: EventKind,
-    /// A word in UpperCamelCase for machines.
+    /// A word in `UpperCamelCase` for machines.
     pub reason: &'static str,
     /// A sentence for people.
     pub note: String,

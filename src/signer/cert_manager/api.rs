@@ -122,7 +122,7 @@ impl CertificateRequest {
 
     fn issued(&self) -> State {
         let decoded = |field: &Option<String>| {
-            field.as_deref().filter(|text| !text.is_empty()).map(|text| Base64::decode_vec(text))
+            field.as_deref().filter(|text| !text.is_empty()).map(Base64::decode_vec)
         };
         match (decoded(&self.status.certificate), decoded(&self.status.ca)) {
             (Some(Ok(chain)), None) => State::Issued { chain, ca: None },
