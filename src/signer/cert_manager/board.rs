@@ -117,16 +117,16 @@ impl Board {
         self.lock().lose(key);
     }
 
-    /// A full list begins.
-    pub(super) fn list_begins(&self) {
-        self.lock().listing = Some(HashSet::new());
+    /// The next object is one of a full list.
+    pub(super) fn listed(&self) {
+        self.lock().listing.get_or_insert_default();
     }
 
     /// A full list has ended: what it did not name is no more.
     pub(super) fn list_ended(&self) {
         let mut inner = self.lock();
         inner.trouble = None;
-        let Some(named) = inner.listing.take() else { return };
+        let named = inner.listing.take().unwrap_or_default();
         let lost: Vec<Key> = inner.requests.keys().filter(|key| !named.contains(key)).cloned().collect();
         for key in &lost {
             inner.lose(key);
