@@ -117,8 +117,9 @@ impl Board {
         self.lock().lose(key);
     }
 
-    /// The next object is one of a full list.
-    pub(super) fn listed(&self) {
+    /// A full list may come next. From here on, and not only from its first object on: what is created meanwhile may not
+    /// be in it and exists all the same.
+    pub(super) fn list_may_come(&self) {
         self.lock().listing.get_or_insert_default();
     }
 
@@ -140,10 +141,7 @@ impl Board {
 
     /// The watch works.
     pub(super) fn works(&self) {
-        let mut inner = self.lock();
-        if inner.listing.is_none() {
-            inner.trouble = None;
-        }
+        self.lock().trouble = None;
     }
 
     /// The API server has answered a create: a watch that waits before its next try need not wait.
@@ -197,6 +195,9 @@ impl Board {
 
 impl Inner {
     fn lose(&mut self, key: &Key) {
+        if let Some(listing) = &mut self.listing {
+            listing.remove(key);
+        }
         if let Some(known) = self.requests.remove(key)
             && let Some(keys) = self.by_volume.get_mut(&known.volume)
         {

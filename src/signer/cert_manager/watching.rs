@@ -65,6 +65,7 @@ async fn follow(
 ) {
     let mut events = pin!(events);
     let mut failing = false;
+    board.list_may_come();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -77,10 +78,7 @@ async fn follow(
         failing = event.is_err();
         match event {
             Ok(Event::Init) => {}
-            Ok(Event::InitApply(request)) => {
-                board.listed();
-                saw(&request, board, deletions);
-            }
+            Ok(Event::InitApply(request)) => saw(&request, board, deletions),
             Ok(Event::InitDone) => board.list_ended(),
             Ok(Event::Apply(request)) => {
                 board.works();
@@ -97,6 +95,7 @@ async fn follow(
                 let trouble = trouble(&error);
                 tracing::warn!(error = trouble, "the watch on CertificateRequests is interrupted");
                 board.trouble(trouble);
+                board.list_may_come();
                 if is_expired(&error) {
                     return;
                 }
