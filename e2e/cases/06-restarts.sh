@@ -6,7 +6,8 @@
 
 driver_pod() { kubectl -n certlet get pod -l app=certlet -o name | head -n 1; }
 driver_ready() { kubectl -n certlet rollout status daemonset/certlet --timeout=60s >/dev/null && kubectl -n certlet wait --for=condition=ready pod -l app=certlet --timeout=60s >/dev/null; }
-mounts() { grep -c 'kubernetes.io~csi' /proc/mounts; }
+# Of this case's pods: others may still be on their way out.
+mounts() { k get pods -l 'app!=after' -o 'jsonpath={range .items[*]}{.metadata.uid}{"\n"}{end}' | grep -cFf - /proc/mounts; }
 kill_driver() {
 	local container
 	container=$(kubectl -n certlet get "$(driver_pod)" -o 'jsonpath={.status.containerStatuses[0].containerID}')

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 
 pods=(app-0 app-1 app-2 app-3 app-4 app-5 app-6 app-7 app-8 app-9)
-for pod in "${pods[@]}"; do certificate_pod "$pod" "common-name=$pod" duration=90s renew-before=70s | k apply -f -; done
+for pod in "${pods[@]}"; do certificate_pod "$pod" "common-name=$pod" duration=200s renew-before=180s | k apply -f -; done
 running "${pods[@]}"
 # Without an API server there is no exec: look from the node.
 declare -A file first
@@ -25,7 +25,7 @@ all_renewed() {
 	local pod
 	for pod in "${pods[@]}"; do [ "$(serial_of "$pod")" != "${first[$pod]}" ] || return 1; done
 }
-wait_for 45 all_renewed # before the first certificates end
+wait_for 110 all_renewed # before the first certificates end; cert-manager itself needs most of a minute to come back
 for pod in "${pods[@]}"; do openssl x509 -in "${file[$pod]}" -noout -checkend 1; done
 # Counted by the API server, which started anew: one request for each renewal, and the odd one that failed.
 created=$(kubectl get --raw /metrics | awk '/^apiserver_request_total\{.*resource="certificaterequests".*verb="POST"/ { n += $NF } END { print n + 0 }')

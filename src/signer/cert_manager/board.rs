@@ -117,16 +117,17 @@ impl Board {
         self.lock().lose(key);
     }
 
-    /// A full list begins.
-    pub(super) fn list_begins(&self) {
-        self.lock().listing = Some(HashSet::new());
+    /// A full list may come next. From here on, and not only from its first object on: what is created meanwhile may not
+    /// be in it and exists all the same.
+    pub(super) fn list_may_come(&self) {
+        self.lock().listing.get_or_insert_default();
     }
 
     /// A full list has ended: what it did not name is no more.
     pub(super) fn list_ended(&self) {
         let mut inner = self.lock();
         inner.trouble = None;
-        let Some(named) = inner.listing.take() else { return };
+        let named = inner.listing.take().unwrap_or_default();
         let lost: Vec<Key> = inner.requests.keys().filter(|key| !named.contains(key)).cloned().collect();
         for key in &lost {
             inner.lose(key);
@@ -140,10 +141,7 @@ impl Board {
 
     /// The watch works.
     pub(super) fn works(&self) {
-        let mut inner = self.lock();
-        if inner.listing.is_none() {
-            inner.trouble = None;
-        }
+        self.lock().trouble = None;
     }
 
     /// The API server has answered a create: a watch that waits before its next try need not wait.
@@ -197,6 +195,9 @@ impl Board {
 
 impl Inner {
     fn lose(&mut self, key: &Key) {
+        if let Some(listing) = &mut self.listing {
+            listing.remove(key);
+        }
         if let Some(known) = self.requests.remove(key)
             && let Some(keys) = self.by_volume.get_mut(&known.volume)
         {

@@ -4,7 +4,7 @@ use super::api::{CertificateRequest, NODE_LABEL};
 use super::board::Board;
 use super::deletion::Deletions;
 use crate::kube::{ApiObserver, Cluster};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Error, Event, watcher};
@@ -36,7 +36,10 @@ pub(super) async fn watch(
     let watching = async {
         loop {
             // Waits longer from failure to failure, up to half a minute, with jitter.
-            let events = watcher(api.clone(), config.clone()).default_backoff();
+            // That a list begins is no success yet, and must not start the pauses over.
+            let events = watcher(api.clone(), config.clone())
+                .try_filter(|event| std::future::ready(!matches!(event, Event::Init)))
+                .default_backoff();
             let begun = Instant::now();
             follow(events, &board, &deletions, &*observer).await;
             tokio::time::sleep_until(begun + SHORTEST_LIFE).await;
@@ -62,6 +65,7 @@ async fn follow(
 ) {
     let mut events = pin!(events);
     let mut failing = false;
+    board.list_may_come();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -73,7 +77,7 @@ async fn follow(
         }
         failing = event.is_err();
         match event {
-            Ok(Event::Init) => board.list_begins(),
+            Ok(Event::Init) => {}
             Ok(Event::InitApply(request)) => saw(&request, board, deletions),
             Ok(Event::InitDone) => board.list_ended(),
             Ok(Event::Apply(request)) => {
@@ -91,6 +95,7 @@ async fn follow(
                 let trouble = trouble(&error);
                 tracing::warn!(error = trouble, "the watch on CertificateRequests is interrupted");
                 board.trouble(trouble);
+                board.list_may_come();
                 if is_expired(&error) {
                     return;
                 }
