@@ -185,7 +185,10 @@ impl Node {
         let load = load.await?;
         let after = now()?;
         let each = |took: Duration| took.as_secs_f64() * 1e3 / load.calls as f64;
-        let cpu = CpuPerCall { driver_ms: each(after.0 - before.0), client_ms: each(after.1 - before.1) };
+        let cpu = CpuPerCall {
+            driver_ms: each(after.0.saturating_sub(before.0)),
+            client_ms: each(after.1.saturating_sub(before.1)),
+        };
         Ok((load, cpu))
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel says of a process: proc_pid_stat(5), proc_pid_status(5), proc_pid_smaps(5).
+//! What the kernel says of a process: `proc_pid_stat(5)`, `proc_pid_status(5)`, `proc_pid_smaps(5)`.
 
 use crate::Failure;
 use serde::Serialize;

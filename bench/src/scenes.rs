@@ -175,7 +175,7 @@ async fn wait_for_renewals(pods: &Pods, before: &[PathBuf]) -> Result<(), Failur
         if old == 0 {
             return Ok(());
         }
-        if begun.elapsed() > Duration::from_secs(60) {
+        if begun.elapsed() > Duration::from_mins(1) {
             return Err(format!("{old} volumes have not been renewed within a minute").into());
         }
     }

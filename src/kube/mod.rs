@@ -1,7 +1,7 @@
 //! The Kubernetes API: who we are to it, one way to call it, Events on pods, the startup taint.
 //!
 //! Every call goes through [`Cluster::call`], which bounds its time and tells apart what an error means; the one watch of
-//! a signer uses [`Cluster::client`]. Both are counted, and slowed down where the operator asks for it, in [`observed`].
+//! a signer uses [`Cluster::client`]. Both are counted, and slowed down where the operator asks for it, in `observed`.
 
 mod call;
 mod cluster;

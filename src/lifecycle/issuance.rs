@@ -89,8 +89,7 @@ impl Shared {
         let event = match result {
             Ok(()) if !was_issued => PodEvent::Issued,
             Ok(()) if had_failed => PodEvent::RenewalRecovered,
-            Ok(()) => return,
-            Err(LifecycleError::Cancelled { .. }) => return,
+            Ok(()) | Err(LifecycleError::Cancelled { .. }) => return,
             Err(error) if was_issued => PodEvent::RenewalFailing(error),
             Err(error) => PodEvent::NotIssued(error),
         };

@@ -94,7 +94,8 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
         ),
         (
             |a| {
-                a.pca.as_mut().unwrap().certificate_authority_arn = CA.replace("123456789012", "999999999999");
+                a.pca.as_mut().unwrap().certificate_authority_arn =
+                    CA.replace("123456789012", "999999999999");
             },
             "certificate-authority-arn: ",
         ),

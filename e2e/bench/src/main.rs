@@ -12,7 +12,7 @@ use clap::Parser;
 use driver::Driver;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource};
 use load::{Load, Measured};
 use serde_json::json;
 use std::error::Error;
@@ -28,7 +28,7 @@ struct Args {
     /// The driver.
     #[arg(long, env = "CERTLET_BIN", value_name = "FILE")]
     certlet: PathBuf,
-    /// The ClusterIssuer.
+    /// The `ClusterIssuer`.
     #[arg(long, default_value = "e2e-ca")]
     issuer: String,
     /// A namespace of its own.

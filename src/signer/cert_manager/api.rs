@@ -121,9 +121,8 @@ impl CertificateRequest {
     }
 
     fn issued(&self) -> State {
-        let decoded = |field: &Option<String>| {
-            field.as_deref().filter(|text| !text.is_empty()).map(Base64::decode_vec)
-        };
+        let decoded =
+            |field: &Option<String>| field.as_deref().filter(|text| !text.is_empty()).map(Base64::decode_vec);
         match (decoded(&self.status.certificate), decoded(&self.status.ca)) {
             (Some(Ok(chain)), None) => State::Issued { chain, ca: None },
             (Some(Ok(chain)), Some(Ok(ca))) => State::Issued { chain, ca: Some(ca) },

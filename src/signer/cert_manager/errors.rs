@@ -49,10 +49,8 @@ pub(super) fn sign_error(error: &CallError, action: Action, pod: &PodIdentity) -
     let (group, resource) = action.group_and_resource();
     let verb = action.verb();
     match error {
-        CallError::Refused { code: 429, retry_after, .. } => {
-            SignError::Throttled { reason: error.to_string(), retry_after: *retry_after }
-        }
-        CallError::Refused { code: 503, retry_after: retry_after @ Some(_), .. } => {
+        CallError::Refused { code: 429, retry_after, .. }
+        | CallError::Refused { code: 503, retry_after: retry_after @ Some(_), .. } => {
             SignError::Throttled { reason: error.to_string(), retry_after: *retry_after }
         }
         CallError::Refused { code: 403, message, .. } if is_missing_right(message) => SignError::Permanent {

@@ -123,14 +123,14 @@ pub(super) struct NotReady {
 
 /// All gates of this driver.
 pub(super) struct Gates {
-    gates: Vec<Gate>,
+    all: Vec<Gate>,
     backoff: GateBackoff,
     looks: Mutex<HashMap<VolumeId, u32>>,
 }
 
 impl Gates {
     pub(super) fn new(gates: Vec<Gate>, backoff: GateBackoff) -> Self {
-        Self { gates, backoff, looks: Mutex::default() }
+        Self { all: gates, backoff, looks: Mutex::default() }
     }
 
     /// Whether a request may be made for the volume's pod. Without gates nobody is asked.
@@ -140,14 +140,14 @@ impl Gates {
         volume: &VolumeId,
         pod: &PodIdentity,
     ) -> Result<Result<(), NotReady>, CallError> {
-        if self.gates.is_empty() {
+        if self.all.is_empty() {
             return Ok(Ok(()));
         }
         let pods = Request::new(format!("/api/v1/namespaces/{}/pods", pod.namespace));
         let answer = cluster.call(Caller::Driver, pods.get(&pod.name, &GetParams::default())).await?;
         let seen: Pod =
             serde_json::from_slice(&answer).map_err(|error| CallError::Unreadable(error.to_string()))?;
-        let reasons: Vec<String> = self.gates.iter().filter_map(|gate| gate.objection(&seen)).collect();
+        let reasons: Vec<String> = self.all.iter().filter_map(|gate| gate.objection(&seen)).collect();
         if reasons.is_empty() {
             self.forget(volume);
             return Ok(Ok(()));

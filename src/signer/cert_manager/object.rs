@@ -83,7 +83,7 @@ fn digest(parts: &[&[u8]], digits: usize) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    let mut text: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut text = crate::x509::hex(&hash.finalize());
     text.truncate(digits);
     text
 }

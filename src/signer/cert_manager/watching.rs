@@ -56,7 +56,6 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 /// Returns where it is better to begin anew than to wait for the watch's own next try: its place in history is gone, or
 /// a create has just shown that the server is back.
-
 async fn follow(
     events: impl Stream<Item = Result<Event<CertificateRequest>, Error>>,
     board: &Board,
@@ -112,8 +111,7 @@ fn saw(request: &CertificateRequest, board: &Board, deletions: &Deletions) {
 
 fn is_expired(error: &Error) -> bool {
     match error {
-        Error::WatchError(status) => status.code == 410,
-        Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,
+        Error::WatchError(status) | Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,
         _ => false,
     }
 }
