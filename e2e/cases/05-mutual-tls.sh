@@ -7,7 +7,7 @@
 
 peer() { # NAME MTLS-PEER-ARGUMENTS
 	certificate_pod "$1" "dns-names=$1.test" 'key-usages=digital signature,server auth,client auth' duration=20s renew-before=10s |
-		sed -e "s|command: .*|command: [mtls-peer, ${2// /, }]|" -e 's|^spec:|&\n  restartPolicy: Never|' | k apply -f -
+		sed -e "s|command: .*|command: [mtls-peer, \"${2// /\", \"}\"]|" -e 's|^spec:|&\n  restartPolicy: Never|' | k apply -f -
 }
 peer server server
 running server

@@ -121,8 +121,10 @@ impl Revocations {
                 continue;
             };
             let answer = tokio::select! {
-                () = shutdown.cancelled() => return,
+                // An answer that is there is not thrown away because the process ends as well.
+                biased;
                 answer = revoker.revoke(&next) => answer,
+                () = shutdown.cancelled() => return,
             };
             attempts += 1;
             match answer {
