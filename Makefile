@@ -76,7 +76,7 @@ clean: ## Remove what was built here
 	$(CARGO) clean
 
 $(TOOLS)/bin/cargo-deny:
-	CARGO_TARGET_DIR= $(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
+	env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
 
 $(TOOLS)/bin/cargo-fuzz:
-	CARGO_TARGET_DIR= $(CARGO) install --quiet --locked --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ_VERSION)
+	env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ_VERSION)
