@@ -146,7 +146,8 @@ node_test! {
             tokio::time::sleep(std::time::Duration::from_millis(5 * round)).await;
             kubelet.unpublish(&pod).await.unwrap();
             if let Err(status) = publish.await.unwrap() {
-                assert_eq!(status.code(), Code::Cancelled, "{status:?}");
+                // Aborted, where it came while the unpublish was under way.
+                assert!(matches!(status.code(), Code::Cancelled | Code::Aborted), "{status:?}");
             }
             // The publish may have begun after the unpublish had ended.
             kubelet.unpublish(&pod).await.unwrap();
