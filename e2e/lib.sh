@@ -92,21 +92,42 @@ x509() {
 }
 serial() { x509 "$1" /tls/tls.crt -serial; }
 
-# install_certlet NAME DRIVER [FLAG...]: a DaemonSet of certlet under that driver name. Again, it changes the flags.
-# TOKENS set before the call (a list of tokenRequests) has the kubelet send tokens, in secrets, and call again.
-install_certlet() {
-	local name=$1 driver=$2 flag flags=''
-	shift 2
-	for flag; do flags+=", \"$flag\""; done
-	sed -e "s|@NAME@|$name|g; s|@DRIVER@|$driver|g; s|@IMAGE@|$CERTLET_IMAGE|g; s|@FLAGS@|$flags|" \
-		-e "s|@KUBELET@|${KUBELET_ROOT:-/var/lib/kubelet}|g; s|@TOKENS@|${TOKENS:-null}|; s|@WITH_TOKENS@|${TOKENS:+true}|" \
-		"$E2E"/certlet/*.yaml | kubectl apply -f - >/dev/null
-	kubectl -n certlet rollout status "daemonset/$name" --timeout=90s >/dev/null
+# live_pods ATTRIBUTE=VALUE...: three pods with a certificate for an hour, and `renewing` with one of these attributes.
+live_pods() {
+	local n
+	for n in 1 2 3; do certificate_pod app-$n common-name=app-$n duration=1h | k apply -f -; done
+	certificate_pod renewing common-name=renewing "$@" | k apply -f -
+	running app-1 app-2 app-3 renewing
+	live_files=$(files_of_live)
+	live_mounts=$(mounts_of_live)
+}
+# still_live WHAT SECONDS: after WHAT these pods have the files and mounts they had, `renewing` is renewed within SECONDS, and
+# a new pod gets a certificate and goes without a trace.
+still_live() {
+	local last
+	wait_for 30 in_pod app-3 true # a kubelet that has just started knows no pod yet
+	equal "the files after $1" "$(files_of_live)" "$live_files"
+	equal "the mounts after $1" "$(mounts_of_live)" "$live_mounts"
+	last=$(serial renewing)
+	renewed() { [ "$(serial renewing)" != "$last" ]; }
+	wait_for "$2" renewed
+	certificate_pod after common-name=after | k apply -f -
+	running after
+	k delete pod after --wait >/dev/null
+	wait_for 20 has_requests 4
+}
+files_of_live() {
+	local n
+	for n in 1 2 3; do in_pod app-$n sha256sum /tls/tls.crt /tls/tls.key /tls/ca.crt; done
+}
+# Other pods may still be on their way out.
+mounts_of_live() {
+	k get pods app-1 app-2 app-3 renewing -o 'jsonpath={range .items[*]}{.metadata.uid}{"\n"}{end}' | grep -cFf - /proc/mounts
 }
 
-# helm_install RELEASE DRIVER [HELM-FLAG...]: the chart, in the case's own namespace. RELEASE is in the names of its objects of
-# the whole cluster too, so each case takes one of its own. Again, it upgrades. With HELM_NO_WAIT set it does not wait
-# for the DaemonSet.
+# helm_install RELEASE DRIVER [HELM-FLAG...]: certlet by its chart, in the case's own namespace. RELEASE is in the names of its
+# objects of the whole cluster too, so each case takes one of its own. Again, it upgrades. With HELM_NO_WAIT set it does
+# not wait for the DaemonSet.
 helm_install() {
 	local release=$1 driver=$2 wait=(--wait --timeout=90s)
 	shift 2

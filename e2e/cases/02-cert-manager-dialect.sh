@@ -4,8 +4,8 @@
 # limit: 120
 . "$(dirname "$0")/../lib.sh"
 kubectl get csidriver csi.cert-manager.io >/dev/null 2>&1 && skip "csi.cert-manager.io is installed already"
-trap 'k delete pod --all --grace-period=1 --wait; kubectl -n certlet delete daemonset certlet-drop-in --wait; kubectl delete csidriver csi.cert-manager.io' EXIT
-install_certlet certlet-drop-in csi.cert-manager.io
+trap 'helm_end dialect' EXIT
+helm_install dialect csi.cert-manager.io --values "$E2E/../charts/certlet/values-drop-in.yaml"
 
 export DRIVER=csi.cert-manager.io
 certificate_pod defaults common-name=defaults | k apply -f -

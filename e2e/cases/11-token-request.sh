@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# With --use-token-request the pod's own service account makes the request; where it may not, the error says which rule
+# In token-request mode, the default, the pod's own service account makes the request; where it may not, the error says which rule
 # is missing, and the rule mends it.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 
 export DRIVER=token.csi.certlet.io
-trap 'k delete pod --all --grace-period=1 --wait; kubectl -n certlet delete daemonset certlet-token --wait; kubectl delete csidriver $DRIVER' EXIT
-# An audience of the API server's own: the empty one.
-TOKENS='[{ audience: "", expirationSeconds: 600 }]' install_certlet certlet-token $DRIVER --use-token-request
+trap 'helm_end token' EXIT
+helm_install token $DRIVER --set certManager.tokenRequest.expirationSeconds=600
 
 k create serviceaccount app
 k create role request-certificates --verb=create --resource=certificaterequests.cert-manager.io

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `helm install` with nothing but a driver name gives pods certificates, asked for as their own service account. Uninstalled
 # under a running pod, the pod keeps its files; installed again, it can be deleted. Then the same chart with every optional part on.
-# needs: certlet helm prometheus
+# needs: certlet prometheus
 # limit: 500
 . "$(dirname "$0")/../lib.sh"
 

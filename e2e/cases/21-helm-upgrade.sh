@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Upgrade and rollback under live pods: no file lost, no mount piled up, and renewal goes on. The chart to upgrade from is
 # PREVIOUS_CHART, a folder; until there is a release, it is this chart with other values.
-# needs: certlet helm own-cluster
+# needs: certlet own-cluster
 # limit: 900
 . "$(dirname "$0")/../lib.sh"
 
@@ -14,26 +14,9 @@ if [ -n "${PREVIOUS_CHART:-}" ]; then
 else
 	helm_install upgraded $DRIVER "${flags[@]}" --set log.format=text,store.size=16Mi
 fi
-for n in 1 2; do certificate_pod app-$n common-name=app-$n duration=1h | k apply -f -; done
-certificate_pod renewing common-name=renewing duration=5m renew-before=270s | k apply -f -
-running app-1 app-2 renewing
-files() { for n in 1 2; do in_pod app-$n sha256sum /tls/tls.crt /tls/tls.key /tls/ca.crt; done; }
-mounts() { grep -c 'kubernetes.io~csi' /proc/mounts; }
-before=$(files)
-mounted=$(mounts)
-unchanged() {
-	equal "the files after $1" "$(files)" "$before"
-	equal "the mounts after $1" "$(mounts)" "$mounted"
-	local last
-	last=$(serial renewing)
-	renewed() { [ "$(serial renewing)" != "$last" ]; }
-	# A driver that has just started has the pods' tokens again with the kubelet's next call.
-	wait_for 150 renewed
-	certificate_pod after common-name=after | k apply -f -
-	running after
-	k delete pod after --wait >/dev/null
-	wait_for 20 has_requests 3
-}
+live_pods duration=5m renew-before=270s
+# A driver that has just started has the pods' tokens again with the kubelet's next call.
+unchanged() { still_live "$1" 150; }
 
 helm_install upgraded $DRIVER "${flags[@]}" --set log.format=json,store.size=32Mi
 unchanged "the upgrade"
@@ -45,5 +28,5 @@ unchanged "the change to the driver's own requests"
 helm rollback upgraded 1 --namespace "$NS" --wait --timeout 90s
 unchanged "the rollback"
 
-k delete pod app-1 app-2 renewing --wait
+k delete pod app-1 app-2 app-3 renewing --wait
 wait_for 20 has_requests 0

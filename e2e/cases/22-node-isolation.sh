@@ -2,7 +2,7 @@
 # The admission policies: a driver's token gets at its own node's CertificateRequests and nobody else's, a pod's token cannot
 # speak for another node, a service account stays in its namespace, and a driver changes nothing of a node but its taint.
 # Stolen credentials are played with real tokens: the API server binds each to a pod, and with it to that pod's node.
-# needs: certlet helm
+# needs: certlet
 . "$(dirname "$0")/../lib.sh"
 
 release=isolated

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A node that is tainted until its driver is ready: a pod with a certificate waits for it, and the driver takes the taint off.
-# needs: certlet helm own-cluster
+# needs: certlet own-cluster
 . "$(dirname "$0")/../lib.sh"
 
 export DRIVER=taint.csi.certlet.io

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A second instance under the name of cert-manager's csi-driver beside the first, from the chart and its values-drop-in.yaml:
 # each serves its own pods, and one's end is nothing to the other.
-# needs: certlet helm
+# needs: certlet
 . "$(dirname "$0")/../lib.sh"
 
 if kubectl get csidriver csi.cert-manager.io >/dev/null 2>&1; then skip "csi.cert-manager.io is installed already"; fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real Prometheus scrapes the driver: the alerts load and stay silent, a certificate that is not renewed makes them speak,
 # and every panel of the dashboard has data.
-# needs: certlet helm own-cluster prometheus
+# needs: certlet own-cluster prometheus
 . "$(dirname "$0")/../lib.sh"
 
 export DRIVER=metrics.csi.certlet.io
