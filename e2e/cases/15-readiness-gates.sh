@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# With readiness gates a pod starts with an empty volume and no request is made for it; the files follow once the gates are
+# passed, also where the driver was started anew meanwhile. A limited rate of API calls is kept to.
+# needs: certlet
+. "$(dirname "$0")/../lib.sh"
+
+export DRIVER=gates.csi.certlet.io
+trap 'helm_end gates' EXIT
+helm_install gates $DRIVER --set "requesters.namespaces={$NS},certManager.continueOnNotReady=true" \
+	--set 'certManager.podReadinessGates={pod-ip:any,pod-annotation:example.org/go}' --set certManager.kubeApiQps=5
+
+for pod in app later; do certificate_pod $pod common-name=$pod | k apply -f -; done
+running app later
+sleep 5 # an address is there by now, the annotation is not
+equal "the files before the gates are passed" "$(in_pod app ls /tls)" ""
+equal "the requests before" "$(request_count)" 0
+
+k annotate pod app example.org/go=yes
+wait_for 60 in_pod app openssl verify -CAfile /tls/ca.crt /tls/tls.crt
+equal "the requests of the one that passed" "$(request_count)" 1
+equal "the files of the other" "$(in_pod later ls /tls)" ""
+
+k rollout restart daemonset/gates
+k rollout status daemonset/gates --timeout=90s
+k annotate pod later example.org/go=yes
+wait_for 120 in_pod later openssl verify -CAfile /tls/ca.crt /tls/tls.crt # the kubelet's next call brings the token
+equal "the requests of both" "$(request_count)" 2
