@@ -11,10 +11,10 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz bench e2e e2e-up e2e-down clean
+.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz bench bench-cluster e2e e2e-up e2e-down clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## See it work: real driver, local signer, no cluster, no root
 	@$(CARGO) run --quiet --release --bin certlet -- demo
@@ -59,6 +59,9 @@ bench: ## Measure the driver against its budgets
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) run --quiet --release --package certlet-bench
 	$(CARGO) run --quiet --release --example pca_simulation
+
+bench-cluster: ## Measure what the driver adds to cert-manager's own time, on a real node
+	e2e/measure
 
 ifeq ($(origin KUBECONFIG),command line)
 e2e: export CERTLET_E2E_KUBECONFIG := $(abspath $(KUBECONFIG))

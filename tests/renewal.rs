@@ -165,7 +165,12 @@ impl InProcess {
             endpoint: node.endpoint(),
             kubelet_endpoint: node.endpoint(),
             registration_dir: Some(node.root.join("plugins_registry")),
-            store: StoreOptions { root: node.data_root(), size_bytes: 1 << 24, inodes: 4096 },
+            store: StoreOptions {
+                root: node.data_root(),
+                size_bytes: 1 << 24,
+                inodes: 4096,
+                selinux_context: None,
+            },
             metrics_bind_address: None,
             metrics_per_volume: false,
             local_signer: None,

@@ -105,6 +105,11 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_STORE_INODES", value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(64..))]
     pub store_inodes: u64,
 
+    /// The SELinux context of the store, for nodes where SELinux is enforcing: what containers may read there, such as
+    /// "system_u:object_r:container_file_t:s0".
+    #[arg(long, env = "CERTLET_STORE_SELINUX_CONTEXT", value_name = "CONTEXT", value_parser = values::selinux_context)]
+    pub store_selinux_context: Option<String>,
+
     /// How many publishes may be under way at once; one more is told to try again.
     #[arg(long, env = "CERTLET_MAX_VOLUMES_IN_FLIGHT", value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_volumes_in_flight: u32,
@@ -162,7 +167,12 @@ impl NodeArgs {
             kubelet_endpoint: self.kubelet_registration_path.unwrap_or_else(|| endpoint.clone()),
             endpoint,
             registration_dir: Some(self.registration_dir).filter(|dir| !dir.as_os_str().is_empty()),
-            store: StoreOptions { root, size_bytes: self.store_size, inodes: self.store_inodes },
+            store: StoreOptions {
+                root,
+                size_bytes: self.store_size,
+                inodes: self.store_inodes,
+                selinux_context: self.store_selinux_context,
+            },
             metrics_bind_address: self.metrics_bind_address.0,
             metrics_per_volume: self.metrics_per_volume,
             local_signer,

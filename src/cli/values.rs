@@ -117,6 +117,17 @@ pub(super) fn driver_name(value: &str) -> Result<String, String> {
     }
 }
 
+/// An SELinux context: user, role, type and, where the policy has them, a level. It goes into a mount option in quotes.
+pub(super) fn selinux_context(value: &str) -> Result<String, String> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_.,:-".contains(&byte);
+    if value.bytes().all(known) && value.split(':').take(3).filter(|part| !part.is_empty()).count() == 3 {
+        Ok(value.to_owned())
+    } else {
+        Err("accepted: user:role:type or user:role:type:level, such as system_u:object_r:container_file_t:s0"
+            .to_owned())
+    }
+}
+
 /// Something that is not empty: a node id, say.
 pub(super) fn not_empty(value: &str) -> Result<String, String> {
     if value.trim().is_empty() {

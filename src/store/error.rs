@@ -66,6 +66,15 @@ pub enum StoreError {
         /// The flag.
         flag: &'static str,
     },
+    /// The kernel takes no tmpfs with this context.
+    #[error(
+        "--store-selinux-context {context}: the kernel mounts no tmpfs with it: SELinux is off on this node, or its policy \
+         does not know the context; leave the flag out, or give one that it knows"
+    )]
+    SelinuxContext {
+        /// As the operator wrote it.
+        context: String,
+    },
     /// The data root is a file.
     #[error("--data-root {} is not a directory: name a directory, or a path where one can be made", root.display())]
     RootNotADirectory {

@@ -74,6 +74,9 @@ pub struct StoreOptions {
     /// Files, links and directories that all volumes may have; one volume has about 12, and half as many again during a
     /// renewal.
     pub inodes: u64,
+    /// The SELinux context of all that is in the store, such as `system_u:object_r:container_file_t:s0`; without one the
+    /// policy's own for a tmpfs, which containers may not read where SELinux is enforcing.
+    pub selinux_context: Option<String>,
 }
 
 /// What [`Store::open`] found.

@@ -55,12 +55,26 @@ pub(super) fn mount_or_adopt(root: &Path, options: &StoreOptions) -> Result<Open
         if found.filesystem != "tmpfs" || found.source != SOURCE {
             return Err(StoreError::RootOccupied { root: root.to_owned(), found: found.filesystem });
         }
-        let mut opened = Opened { adopted: true, noswap: found.noswap, warnings: Vec::new() };
+        let mut opened = Opened { adopted: true, noswap: found.has("noswap"), warnings: Vec::new() };
         warn_of_swap(&mut opened);
+        // No remount changes a context.
+        if let Some(context) = &options.selinux_context
+            && !found.options.contains(context)
+        {
+            opened.warnings.push(format!(
+                "the store at {} was mounted without the SELinux context {context} and keeps what it has until the node \
+                 starts anew, or until it is unmounted while no pod uses it",
+                root.display()
+            ));
+        }
         return Ok(opened);
     }
     let mut opened = Opened { adopted: false, noswap: true, warnings: Vec::new() };
-    let limits = format!("mode=0700,{}", limits(options));
+    let mut limits = format!("mode=0700,{}", limits(options));
+    if let Some(context) = &options.selinux_context {
+        // In quotes, since a range of categories has commas.
+        limits.push_str(&format!(",context=\"{context}\""));
+    }
     let outcome = match mount_tmpfs(root, &format!("{limits},noswap"), MsFlags::empty()) {
         // Linux before 6.4 does not know the option, and an unprivileged user namespace may not use it.
         Err(Errno::EINVAL) => {
@@ -69,7 +83,13 @@ pub(super) fn mount_or_adopt(root: &Path, options: &StoreOptions) -> Result<Open
         }
         outcome => outcome,
     };
-    outcome.attempt("mount a tmpfs at", root)?;
+    match (outcome, &options.selinux_context) {
+        // So answers a kernel without SELinux, which does not know the option, and one whose policy does not know the context.
+        (Err(Errno::EINVAL), Some(context)) => {
+            return Err(StoreError::SelinuxContext { context: context.clone() });
+        }
+        (outcome, _) => outcome.attempt("mount a tmpfs at", root)?,
+    }
     warn_of_swap(&mut opened);
     Ok(opened)
 }
@@ -180,7 +200,14 @@ struct Entry {
     mount_point: PathBuf,
     filesystem: String,
     source: String,
-    noswap: bool,
+    /// Of the file system, as far as the kernel shows them.
+    options: String,
+}
+
+impl Entry {
+    fn has(&self, option: &str) -> bool {
+        self.options.split(',').any(|one| one == option)
+    }
 }
 
 fn mounts() -> Result<Vec<Entry>, StoreError> {
@@ -197,8 +224,8 @@ fn parse(line: &[u8]) -> Option<Entry> {
     fields.find(|field| *field == b"-")?;
     let filesystem = text(fields.next()?);
     let source = text(fields.next()?);
-    let noswap = fields.next()?.split(|&byte| byte == b',').any(|option| option == b"noswap");
-    Some(Entry { device, root, mount_point, filesystem, source, noswap })
+    let options = text(fields.next()?);
+    Some(Entry { device, root, mount_point, filesystem, source, options })
 }
 
 fn text(field: &[u8]) -> String {
@@ -234,7 +261,7 @@ mod tests {
         assert_eq!(entry.root, Path::new("/mnt 1"));
         assert_eq!(entry.mount_point, Path::new(r"/a\b c"));
         assert_eq!((entry.filesystem.as_str(), entry.source.as_str()), ("tmpfs", "certlet"));
-        assert!(entry.noswap);
+        assert!(entry.has("noswap") && !entry.has("swap"));
         assert!(parse(b"").is_none());
     }
 }

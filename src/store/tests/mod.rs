@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 const MIB: u64 = 1024 * 1024;
 
 fn options(scratch: &Path) -> StoreOptions {
-    StoreOptions { root: scratch.join("data"), size_bytes: 16 * MIB, inodes: 10_000 }
+    StoreOptions { root: scratch.join("data"), size_bytes: 16 * MIB, inodes: 10_000, selinux_context: None }
 }
 
 fn open(scratch: &Path) -> Store {

@@ -148,8 +148,33 @@ fn a_data_root_that_cannot_be_is_refused_in_plain_words() {
         assert!(matches!(&error, StoreError::RootOccupied { found, .. } if found == "tmpfs"), "{error}");
         assert!(fs::read_dir(&root).unwrap().next().is_none(), "somebody else's tmpfs was written to");
         for (size_bytes, inodes) in [(0, 1), (1, 0)] {
-            let options = StoreOptions { root: root.clone(), size_bytes, inodes };
+            let options = StoreOptions { root: root.clone(), size_bytes, inodes, selinux_context: None };
             assert!(matches!(Store::open(&options), Err(StoreError::Limit { .. })));
+        }
+    });
+}
+
+#[test]
+fn an_selinux_context_is_the_stores_or_the_flag_is_named() {
+    in_namespace(|scratch| {
+        let context = "system_u:object_r:container_file_t:s0:c1,c2".to_owned();
+        let options = StoreOptions { selinux_context: Some(context.clone()), ..options(scratch) };
+        // What a machine's kernel and policy know is theirs; that one of the two is the case is ours.
+        match Store::open(&options) {
+            Ok(_) => {
+                let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+                assert!(table.contains(&context), "{table}");
+            }
+            Err(error) => {
+                assert!(matches!(&error, StoreError::SelinuxContext { .. }), "{error}");
+                assert!(error.to_string().contains("--store-selinux-context system_u:object_r"), "{error}");
+                // The mount that is there keeps what it has, and says so.
+                drop(open(scratch));
+                let (_store, opened) = Store::open(&options).unwrap();
+                let said =
+                    opened.warnings.iter().any(|warning| warning.contains("without the SELinux context"));
+                assert!(opened.adopted && said, "{opened:?}");
+            }
         }
     });
 }
