@@ -68,6 +68,8 @@ pub struct PcaConfig {
     pub fleet: Fleet,
     /// Whether certificates that nobody has any more are revoked.
     pub revoke: bool,
+    /// Where the EKS Pod Identity agent of this node may be, tried in this order.
+    pub pod_identity: Vec<http::Uri>,
 }
 
 /// Where the local signer's CA comes from.
@@ -201,7 +203,7 @@ fn pca_signer(
     store: &Store,
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<dyn Signer>>, PolicyError> {
-    let Some(PcaConfig { policy, fleet, revoke }) = &config.pca else { return Ok(None) };
+    let Some(PcaConfig { policy, fleet, revoke, pod_identity }) = &config.pca else { return Ok(None) };
     let policy = Arc::new(LivePolicy::open(policy)?);
     let counted = PcaMetrics::default();
     metrics.extend(|registry| {
@@ -217,6 +219,7 @@ fn pca_signer(
         clock: Arc::clone(clock),
         metrics: counted,
         revocations: revoke.then(|| Arc::new(store.ledger("revocations")) as Arc<dyn Ledger>),
+        pod_identity: pod_identity.clone(),
     }));
     let (turned, until) = (Arc::clone(&signer), shutdown.clone());
     tokio::spawn(async move { turned.turn(until).await });

@@ -38,3 +38,10 @@ pub struct PodIdentity {
     /// `csi.storage.k8s.io/serviceAccount.name`
     pub service_account: String,
 }
+
+impl PodIdentity {
+    /// Its service account: `NAMESPACE/NAME`.
+    pub fn account(&self) -> String {
+        format!("{}/{}", self.namespace, self.service_account)
+    }
+}

@@ -31,9 +31,21 @@ pub use raw::RawAttributes;
 pub use reference::reference_markdown;
 pub use tokens::{PodToken, PodTokens};
 pub use types::{
-    Attributes, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaRequest, Pkcs12,
+    Attributes, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest, Pkcs12,
     SignerKind, Subject, SubjectAltNames, SubjectFields, Usage,
 };
+
+/// The name among `known` that resembles a mistyped one most.
+pub(crate) fn nearest_name<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    values::nearest::nearest(name, known)
+}
+
+/// The names, without a prefix, of all attributes that a volume with `signer: acm-pca` may carry.
+#[cfg(test)]
+pub(crate) fn names_with_private_ca() -> impl Iterator<Item = &'static str> {
+    let issuers = [table::Key::IssuerName, table::Key::IssuerKind, table::Key::IssuerGroup];
+    rows::TABLE.iter().filter(move |row| !issuers.contains(&row.key)).map(|row| row.name)
+}
 
 /// A Go duration above zero: `1h30m`, `90s`; an error says what is wrong with it.
 pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {

@@ -6,7 +6,7 @@ use super::sorted::Sorted;
 use super::table::Key;
 use super::values::{arn, distinguished_name, names};
 use super::{
-    Attributes, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaRequest, PodIdentity,
+    Attributes, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest, PodIdentity,
     RawAttributes, SignerKind, Subject, SubjectAltNames, SubjectFields, Usage,
 };
 
@@ -110,7 +110,13 @@ fn issuer(fields: &mut Fields<'_>, signer: SignerKind) -> Option<IssuerRef> {
 fn private_ca(fields: &mut Fields<'_>, signer: SignerKind) -> Option<PcaRequest> {
     if signer != SignerKind::AcmPca {
         let problem = format!("has no meaning with the signer {signer}");
-        let keys = [Key::CertificateAuthorityArn, Key::SigningAlgorithm, Key::TemplateArn, Key::RoleArn];
+        let keys = [
+            Key::CertificateAuthorityArn,
+            Key::SigningAlgorithm,
+            Key::TemplateArn,
+            Key::RoleArn,
+            Key::UsePodIdentity,
+        ];
         fields.refuse(&keys, &problem, "leave it out, or set the signer acm-pca");
         return None;
     }
@@ -123,8 +129,22 @@ fn private_ca(fields: &mut Fields<'_>, signer: SignerKind) -> Option<PcaRequest>
         known.then(|| text.to_owned()).ok_or_else(|| "is not a signing algorithm".into())
     });
     let template_arn = fields.checked(Key::TemplateArn, arn::template);
-    let role_arn = fields.checked(Key::RoleArn, arn::role);
-    Some(PcaRequest { certificate_authority_arn: authority?, signing_algorithm, template_arn, role_arn })
+    let caller = private_ca_caller(fields);
+    Some(PcaRequest {
+        certificate_authority_arn: authority?,
+        signing_algorithm,
+        template_arn,
+        caller: caller?,
+    })
+}
+
+fn private_ca_caller(fields: &mut Fields<'_>) -> Option<PcaCaller> {
+    if !fields.switch(Key::UsePodIdentity)? {
+        return Some(fields.checked(Key::RoleArn, arn::role).map_or(PcaCaller::Driver, PcaCaller::Role));
+    }
+    let problem = "stands beside use-pod-identity: \"true\", which takes the role from the pod's association";
+    fields.refuse(&[Key::RoleArn], problem, "one or the other");
+    Some(PcaCaller::PodIdentity)
 }
 
 fn subject(fields: &mut Fields<'_>) -> Option<Subject> {

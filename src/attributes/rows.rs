@@ -9,7 +9,7 @@ const DURATION_RULE: &str = "a Go duration above zero, such as `24h` or `1h30m`"
 const SWITCH_RULE: &str = "`true` or `false`";
 
 /// Every attribute, in the order the documentation lists them.
-pub(super) static TABLE: [Row; 37] = [
+pub(super) static TABLE: [Row; 38] = [
     Row::of(Key::Signer, Topic::Signer, "signer", "Who signs the certificate.", "`cert-manager`, `acm-pca` or `local`")
         .default_value("cert-manager")
         .certlet_only(),
@@ -251,5 +251,15 @@ pub(super) static TABLE: [Row; 37] = [
         "The IAM role to sign as.",
         "`arn:aws:iam::ACCOUNT:role/NAME` (or another partition), with the signer `acm-pca` only",
     )
+    .certlet_only(),
+    Row::of(
+        Key::UsePodIdentity,
+        Topic::PrivateCa,
+        "use-pod-identity",
+        "Whether to sign as the IAM role that EKS Pod Identity associates with the pod's service account. It excludes \
+         `role-arn`.",
+        "`true` or `false`, with the signer `acm-pca` only",
+    )
+    .default_value("false")
     .certlet_only(),
 ];

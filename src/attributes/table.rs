@@ -45,6 +45,7 @@ pub(super) enum Key {
     SigningAlgorithm,
     TemplateArn,
     RoleArn,
+    UsePodIdentity,
 }
 
 impl Key {

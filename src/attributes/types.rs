@@ -212,8 +212,29 @@ pub struct PcaRequest {
     pub signing_algorithm: Option<String>,
     /// `template-arn`
     pub template_arn: Option<String>,
-    /// `role-arn`
-    pub role_arn: Option<String>,
+    /// `role-arn` or `use-pod-identity`
+    pub caller: PcaCaller,
+}
+
+/// Whose credentials AWS Private CA is called with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PcaCaller {
+    /// The driver's own.
+    Driver,
+    /// `role-arn`: this IAM role's, taken with the pod's token.
+    Role(String),
+    /// `use-pod-identity`: those that EKS Pod Identity gives the pod.
+    PodIdentity,
+}
+
+impl PcaCaller {
+    /// The role that the pod names.
+    pub fn role(&self) -> Option<&str> {
+        match self {
+            Self::Role(arn) => Some(arn),
+            Self::Driver | Self::PodIdentity => None,
+        }
+    }
 }
 
 /// A key usage (RFC 5280 section 4.2.1.3) or extended key usage (section 4.2.1.12), under cert-manager's name for it.

@@ -9,6 +9,7 @@ use crate::node::{Config, LocalSigner, PcaConfig};
 use crate::store::StoreOptions;
 use crate::telemetry::LogFormat;
 use clap::Args;
+use http::Uri;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
@@ -97,6 +98,18 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_PCA_REVOKE_ON_UNPUBLISH", requires = "pca_policy")]
     pub pca_revoke_on_unpublish: bool,
 
+    /// Where the EKS Pod Identity agent of this node may be, for volumes with "use-pod-identity": the first that takes a
+    /// connection is asked.
+    #[arg(
+        long,
+        env = "CERTLET_PCA_POD_IDENTITY_ENDPOINT",
+        value_name = "URL,...",
+        value_delimiter = ',',
+        default_value = "http://169.254.170.23/v1/credentials,http://[fd00:ec2::23]/v1/credentials",
+        value_parser = values::http_url
+    )]
+    pub pca_pod_identity_endpoint: Vec<Uri>,
+
     /// How much memory the store may take; a volume needs 8 to 40 KiB.
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
     pub store_size: u64,
@@ -180,6 +193,7 @@ impl NodeArgs {
                 policy,
                 fleet: Fleet { issue_rate: self.pca_rate, nodes: self.pca_fleet_size },
                 revoke: self.pca_revoke_on_unpublish,
+                pod_identity: self.pca_pod_identity_endpoint,
             }),
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,

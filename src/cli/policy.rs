@@ -79,7 +79,7 @@ impl CheckArgs {
         let raw = raw(&self.attributes).map_err(PolicyCheckError::Attributes)?;
         let attributes =
             Attributes::parse(&raw, &pod).map_err(|error| PolicyCheckError::Attributes(error.to_string()))?;
-        let template = template_of(&attributes).map_err(PolicyCheckError::Attributes)?;
+        let template = template_of(&attributes, &pod).map_err(PolicyCheckError::Attributes)?;
         let decision = policy.decide(&Question { pod: &pod, attributes: &attributes, template: &template });
         let text = format!("template {template}\n{decision}");
         if decision.allowed_by.is_some() { Ok(text) } else { Err(PolicyCheckError::Denied(text)) }
@@ -152,6 +152,8 @@ mod tests {
         assert!(allowed.ends_with("rule \"shop\" fits\nallowed by rule \"shop\"\n"), "{allowed}");
         let denied = check("dns-names=a.shop.svc,b.bank.svc").unwrap_err().to_string();
         assert!(denied.contains("  dns-names: \"b.bank.svc\" fits none of [*.{namespace}.svc]"), "{denied}");
+        let denied = check("dns-names=a.shop.svc,use-pod-identity=true").unwrap_err().to_string();
+        assert!(denied.contains("  use-pod-identity: \"pod-identity\" is none of the roles []"), "{denied}");
         let odd = check("dns-nam=a.shop.svc").unwrap_err().to_string();
         assert!(odd.contains("dns-names"), "{odd}");
     }

@@ -1,5 +1,6 @@
 //! Values of flags: what is accepted, and what is said of the rest.
 
+use http::Uri;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -98,6 +99,16 @@ pub(super) fn bind_address(value: &str) -> Result<Bind, String> {
     }
 }
 
+/// A URL without encryption: what is on the node itself has none.
+pub(super) fn http_url(value: &str) -> Result<Uri, String> {
+    let url: Option<Uri> = value.parse().ok();
+    let fits =
+        |url: &Uri| url.scheme_str() == Some("http") && url.host().is_some_and(|host| !host.is_empty());
+    url.filter(fits).ok_or_else(|| {
+        "accepted: a URL that begins with http://, such as http://169.254.170.23/v1/credentials".to_owned()
+    })
+}
+
 /// Where the admin server listens, if at all.
 #[derive(Clone, Copy, Debug)]
 pub struct Bind(pub Option<SocketAddr>);
@@ -140,6 +151,17 @@ pub(super) fn not_empty(value: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_http_and_whole() {
+        assert_eq!(http_url("http://[fd00:ec2::23]/v1/credentials").unwrap().host(), Some("[fd00:ec2::23]"));
+        assert_eq!(http_url("http://127.0.0.1:8080").unwrap().path(), "/");
+        for odd in
+            ["", "169.254.170.23", "https://169.254.170.23/v1/credentials", "http://", "/v1/credentials"]
+        {
+            assert!(http_url(odd).is_err(), "{odd:?}");
+        }
+    }
 
     #[test]
     fn sizes_take_kubernetes_suffixes() {

@@ -1,26 +1,10 @@
 //! Holding a request against the rules: the first that fits allows it; otherwise it is denied, and told how near it came.
 
-use super::file::{Allow, Match, Policy, Rule};
+use super::file::{Allow, Match, POD_IDENTITY, Policy, Rule};
+use super::matched::{MATCHED, matched};
 use super::pattern::{Kind, Pattern};
-use crate::attributes::{Attributes, KeyAlgorithm, PodIdentity, Subject, SubjectFields};
+use crate::attributes::{Attributes, PcaCaller, PodIdentity, Subject, SubjectFields};
 use std::fmt;
-
-/// What `match.attributes` may name.
-pub(super) const MATCHED_ATTRIBUTES: [&str; 6] =
-    ["certificate-authority-arn", "is-ca", "key-algorithm", "key-usages", "role-arn", "template-arn"];
-
-/// What `allow.subject` may name.
-pub(super) const SUBJECT_ATTRIBUTES: [&str; 9] = [
-    "literal-subject",
-    "organizations",
-    "organizationalunits",
-    "countries",
-    "provinces",
-    "localities",
-    "streetaddresses",
-    "postalcodes",
-    "serialnumber",
-];
 
 /// Where a rule names no templates: what those for client and server authentication can do any pod may have.
 const USUAL_TEMPLATES: [&str; 3] =
@@ -119,7 +103,7 @@ fn look_at(rule: &Rule, question: &Question<'_>) -> Finding {
     faults.whom(&rule.matches, question);
     let is_for_pod = faults.list.is_empty();
     faults.what(&rule.allow, question);
-    faults.names(&rule.allow, question.attributes);
+    faults.names(&rule.allow, question);
     Finding { rule: rule.name.clone(), is_for_pod, faults: faults.list }
 }
 
@@ -140,8 +124,14 @@ impl Faults<'_> {
             }
         }
         for (attribute, patterns) in &matches.attributes {
-            for value in values(question, attribute) {
-                self.one(attribute, &value, Kind::Text, patterns);
+            let Some(row) = matched(attribute) else { continue };
+            let mut values = (row.values)(question);
+            if values.is_empty() {
+                // Not set: a rule for certain values is not for volumes without any.
+                values.push(String::new());
+            }
+            for value in values {
+                self.one(attribute, &value, row.kind, patterns);
             }
         }
     }
@@ -151,8 +141,15 @@ impl Faults<'_> {
         if let Some(pca) = &attributes.pca {
             let authority = &pca.certificate_authority_arn;
             self.one("certificate-authority-arn", authority, Kind::Path, &allow.certificate_authorities);
-            if let Some(role) = &pca.role_arn {
-                self.one("role-arn", role, Kind::Path, &allow.roles);
+            match &pca.caller {
+                PcaCaller::Role(role) => self.one("role-arn", role, Kind::Path, &allow.roles),
+                // In so many words: a pattern for roles was not written with this in mind.
+                PcaCaller::PodIdentity if !allow.roles.iter().any(|role| role.as_str() == POD_IDENTITY) => {
+                    let roles = listed(&allow.roles);
+                    self.list
+                        .push(format!("use-pod-identity: {POD_IDENTITY:?} is none of the roles [{roles}]"));
+                }
+                PcaCaller::PodIdentity | PcaCaller::Driver => {}
             }
         }
         let template = question.template.split_once(":template/").map_or(question.template, |(_, name)| name);
@@ -176,7 +173,8 @@ impl Faults<'_> {
         }
     }
 
-    fn names(&mut self, allow: &Allow, attributes: &Attributes) {
+    fn names(&mut self, allow: &Allow, question: &Question<'_>) {
+        let attributes = question.attributes;
         for name in &attributes.sans.dns_names {
             self.one("dns-names", name, Kind::Dns, &allow.dns_names);
         }
@@ -192,9 +190,11 @@ impl Faults<'_> {
             let patterns = allow.common_names.as_ref().unwrap_or(&allow.dns_names);
             self.one("common-name", name, Kind::Dns, patterns);
         }
-        for (attribute, value) in subject_values(&attributes.subject) {
-            let patterns = allow.subject.get(attribute).map(Vec::as_slice).unwrap_or_default();
-            self.one(attribute, &value, Kind::Text, patterns);
+        for row in MATCHED.iter().filter(|row| row.in_subject) {
+            let patterns = allow.subject.get(row.name).map(Vec::as_slice).unwrap_or_default();
+            for value in (row.values)(question) {
+                self.one(row.name, &value, row.kind, patterns);
+            }
         }
     }
 
@@ -207,46 +207,4 @@ impl Faults<'_> {
 
 fn listed(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The values of an attribute that `match.attributes` names; one that is not set has the empty value.
-fn values(question: &Question<'_>, attribute: &str) -> Vec<String> {
-    let attributes = question.attributes;
-    let pca = attributes.pca.as_ref();
-    let one = |value: Option<String>| vec![value.unwrap_or_default()];
-    match attribute {
-        "certificate-authority-arn" => one(pca.map(|pca| pca.certificate_authority_arn.clone())),
-        "role-arn" => one(pca.and_then(|pca| pca.role_arn.clone())),
-        "template-arn" => one(Some(question.template.to_owned())),
-        "is-ca" => one(Some(attributes.is_ca.to_string())),
-        "key-algorithm" => one(Some(algorithm(attributes.key.algorithm).to_owned())),
-        _ => attributes.usages.iter().map(|usage| usage.as_str().to_owned()).collect(),
-    }
-}
-
-fn algorithm(algorithm: KeyAlgorithm) -> &'static str {
-    match algorithm {
-        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => "RSA",
-        KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 | KeyAlgorithm::EcdsaP521 => "ECDSA",
-        KeyAlgorithm::Ed25519 => "Ed25519",
-    }
-}
-
-/// What the subject holds besides the common name.
-fn subject_values(subject: &Subject) -> Vec<(&'static str, String)> {
-    let fields = match subject {
-        Subject::Literal(text) => return vec![("literal-subject", text.clone())],
-        Subject::Fields(fields) => fields,
-    };
-    let lists: [(&'static str, &[String]); 8] = [
-        ("organizations", &fields.organizations),
-        ("organizationalunits", &fields.organizational_units),
-        ("countries", &fields.countries),
-        ("provinces", &fields.provinces),
-        ("localities", &fields.localities),
-        ("streetaddresses", &fields.street_addresses),
-        ("postalcodes", &fields.postal_codes),
-        ("serialnumber", fields.serial_number.as_slice()),
-    ];
-    lists.into_iter().flat_map(|(name, list)| list.iter().map(move |value| (name, value.clone()))).collect()
 }

@@ -1,12 +1,17 @@
 //! The policy file: YAML, strict. A field that is not known is an error: a mistyped limit must not become no limit.
 
+use super::matched::MATCHED;
 use super::pattern::Pattern;
+use crate::attributes::nearest_name;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+
+/// What stands among `allow.roles` for the role that EKS Pod Identity associates with the pod's service account.
+pub(super) const POD_IDENTITY: &str = "pod-identity";
 
 /// The rules for who may ask AWS Private CA for what.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -47,7 +52,7 @@ pub(super) struct Allow {
     pub(super) certificate_authorities: Vec<Pattern>,
     /// Names such as `EndEntityCertificate/V1`; left out: those for end entities with client and server authentication.
     pub(super) templates: Option<Vec<Pattern>>,
-    /// ARNs for `role-arn`.
+    /// ARNs for `role-arn`; [`POD_IDENTITY`] for `use-pod-identity`.
     #[serde(default)]
     pub(super) roles: Vec<Pattern>,
     pub(super) max_duration: Lifetime,
@@ -198,11 +203,18 @@ impl Policy {
 }
 
 fn known_keys(rule: &Rule) -> Result<(), String> {
-    let check = |field: &str, keys: &BTreeMap<String, Vec<Pattern>>, known: &[&str]| {
+    let check = |field: &str, keys: &BTreeMap<String, Vec<Pattern>>, known: Vec<&str>| {
         keys.keys().find(|key| !known.contains(&key.as_str())).map_or(Ok(()), |unknown| {
-            Err(format!("rule {:?}: {field}: {unknown:?}; accepted: {}", rule.name, known.join(", ")))
+            let nearest = nearest_name(unknown, known.iter().copied()).unwrap_or_default();
+            Err(format!(
+                "rule {:?}: {field}: {unknown:?} is none of those it may name; the nearest is {nearest:?}; accepted: {}",
+                rule.name,
+                known.join(", ")
+            ))
         })
     };
-    check("match.attributes", &rule.matches.attributes, &super::decide::MATCHED_ATTRIBUTES)?;
-    check("allow.subject", &rule.allow.subject, &super::decide::SUBJECT_ATTRIBUTES)
+    let all = MATCHED.iter().map(|row| row.name).collect();
+    let in_subject = MATCHED.iter().filter(|row| row.in_subject).map(|row| row.name).collect();
+    check("match.attributes", &rule.matches.attributes, all)?;
+    check("allow.subject", &rule.allow.subject, in_subject)
 }

@@ -5,6 +5,7 @@
 mod decide;
 mod file;
 mod live;
+mod matched;
 mod pattern;
 #[cfg(test)]
 mod tests;

@@ -78,6 +78,11 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), pieces })
     }
 
+    /// As it is written.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Whether a name fits.
     pub(super) fn fits(&self, name: &str, kind: Kind, pod: &PodIdentity) -> bool {
         fits(&self.pieces, name, kind, pod)

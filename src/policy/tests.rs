@@ -1,5 +1,5 @@
 use super::*;
-use crate::attributes::{Attributes, PcaRequest, PodIdentity, Subject, SubjectFields, Usage};
+use crate::attributes::{Attributes, PcaCaller, PcaRequest, PodIdentity, Subject, SubjectFields, Usage};
 use crate::x509::testing::attributes;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -48,7 +48,7 @@ fn asked() -> Attributes {
         certificate_authority_arn: CA.into(),
         signing_algorithm: None,
         template_arn: None,
-        role_arn: None,
+        caller: PcaCaller::Driver,
     });
     asked
 }
@@ -79,7 +79,7 @@ fn a_denial_names_the_rule_that_comes_nearest_and_what_does_not_fit() {
 #[test]
 fn everything_an_author_can_ask_for_is_held_against_the_rule() {
     type Change = fn(&mut Attributes);
-    let cases: [(Change, &str); 10] = [
+    let cases: [(Change, &str); 11] = [
         (|a| a.duration = Duration::from_hours(25), "duration: 90000 s is more than 86400 s"),
         (|a| a.is_ca = true, "is-ca: true is not allowed"),
         (|a| a.sans.uris = vec!["spiffe://example.org/ns/bank/sa/web".into()], "uri-sans: "),
@@ -88,9 +88,10 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
             "ip-sans: 192.168.0.1 lies in none of",
         ),
         (|a| a.sans.dns_names = vec!["*.shop.svc".into()], "dns-names: \"*.shop.svc\" fits none of"),
+        (|a| caller(a, PcaCaller::Role("arn:aws:iam::123456789012:role/admin".into())), "role-arn: "),
         (
-            |a| a.pca.as_mut().unwrap().role_arn = Some("arn:aws:iam::123456789012:role/admin".into()),
-            "role-arn: ",
+            |a| caller(a, PcaCaller::PodIdentity),
+            "use-pod-identity: \"pod-identity\" is none of the roles [arn:aws:iam::123456789012:role/{namespace}-*]",
         ),
         (
             |a| {
@@ -119,10 +120,43 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
     assert!(denial("shop", &asked(), template).unwrap().contains("template-arn: "));
 }
 
+fn caller(attributes: &mut Attributes, caller: PcaCaller) {
+    attributes.pca.as_mut().unwrap().caller = caller;
+}
+
 fn set(attributes: &mut Attributes, change: impl Fn(&mut SubjectFields)) {
     if let Subject::Fields(fields) = &mut attributes.subject {
         change(fields);
     }
+}
+
+#[test]
+fn the_role_of_eks_pod_identity_is_allowed_by_its_name_and_no_pattern() {
+    let mut asked = asked();
+    caller(&mut asked, PcaCaller::PodIdentity);
+    for (roles, allowed) in [("[pod-identity]", true), ("['**', '*', 'pod-*']", false)] {
+        let policy = POLICY.replace("[\"arn:aws:iam::123456789012:role/{namespace}-*\"]", roles);
+        assert_ne!(policy, POLICY);
+        let pod = pod("shop");
+        let question = Question { pod: &pod, attributes: &asked, template: TEMPLATE };
+        let decision = Policy::parse(&policy).unwrap().decide(&question);
+        assert_eq!(decision.allowed_by.is_some(), allowed, "{roles}: {decision}");
+    }
+}
+
+#[test]
+fn an_unknown_attribute_in_a_rule_is_refused_with_the_nearest_one() {
+    let known = "attributes: {key-algorithm: [ECDSA]}";
+    for (name, nearest) in
+        [("dns-name", "dns-names"), ("use-pod-idendity", "use-pod-identity"), ("Key_Size", "key-size")]
+    {
+        let refused =
+            Policy::parse(&POLICY.replace(known, &format!("attributes: {{{name}: [x]}}"))).unwrap_err();
+        assert!(refused.contains(&format!("rule \"shops\": match.attributes: {name:?}")), "{refused}");
+        assert!(refused.contains(&format!("the nearest is {nearest:?}")), "{refused}");
+    }
+    let refused = Policy::parse(&POLICY.replace("{organizations: [Acme]}", "{dns-names: [x]}")).unwrap_err();
+    assert!(refused.contains("allow.subject: \"dns-names\""), "{refused}");
 }
 
 #[test]

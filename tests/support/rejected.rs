@@ -14,6 +14,7 @@ pub struct Rejected {
 const CERTLET: &str = "csi.certlet.io";
 const CERT_MANAGER: &str = "csi.cert-manager.io";
 const KUBELET: &str = "csi.storage.k8s.io";
+const ROLE_ARN: &str = "arn:aws:iam::123456789012:role/shop-web";
 const CA_ARN: &str =
     "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
 
@@ -292,6 +293,7 @@ fn signers(inputs: &mut Inputs) {
         ("signing-algorithm", &["SHA256", "sha256withrsa", "SHA1WITHRSA", "ECDSA"]),
         ("template-arn", &["EndEntityCertificate/V1", "arn:aws:acm-pca:::template/A", CA_ARN]),
         ("role-arn", &["role", "arn:aws:iam::1:role/a", "arn:aws:iam::123456789012:user/a", CA_ARN]),
+        ("use-pod-identity", &["yes", "True", "1", ROLE_ARN]),
     ];
     for (name, values) in fields {
         for value in values {
@@ -300,10 +302,17 @@ fn signers(inputs: &mut Inputs) {
         inputs.value(CERTLET, name, CA_ARN);
         inputs.beside(CERTLET, name, CA_ARN, &[("signer", "local")]);
     }
+    let with_pod_identity =
+        [("signer", "acm-pca"), ("certificate-authority-arn", CA_ARN), ("use-pod-identity", "true")];
+    inputs.beside(CERTLET, "role-arn", ROLE_ARN, &with_pod_identity);
+    for switch in ["true", "false"] {
+        inputs.beside(CERTLET, "use-pod-identity", switch, &[("signer", "local")]);
+        inputs.beside(CERTLET, "use-pod-identity", switch, &[]);
+    }
     for value in ["/a", "..a", "tls.key", "tls.crt", "ca.crt", " a", "a/b"] {
         inputs.beside(CERTLET, "combined-file", value, &[]);
     }
-    for name in ["signer", "combined-file", "certificate-authority-arn", "role-arn"] {
+    for name in ["signer", "combined-file", "certificate-authority-arn", "role-arn", "use-pod-identity"] {
         inputs.value(CERT_MANAGER, name, "local");
     }
 }

@@ -1,4 +1,4 @@
-//! Whose credentials a call is made with: the driver's own, or those of the pod's role.
+//! Whose credentials a call is made with: the driver's own, or those of a role that the pod has.
 //!
 //! All clients share one pool of connections. Credentials live in memory only.
 
@@ -6,7 +6,8 @@ use super::arn::AuthorityArn;
 use super::errors::{CallError, Class};
 use super::metrics::PcaMetrics;
 use super::note::fingerprint;
-use crate::attributes::{PodIdentity, PodToken, PodTokens};
+use super::pod_identity::Agent;
+use crate::attributes::{PcaCaller, PodIdentity, PodToken, PodTokens};
 use crate::clock::Clock;
 use crate::signer::{SignError, SigningRequest};
 use aws_config::retry::RetryConfig;
@@ -27,11 +28,14 @@ use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 const STS_AUDIENCE: &str = "sts.amazonaws.com";
 /// Credentials with less left than this are replaced before they are used.
 const AHEAD: SignedDuration = SignedDuration::from_mins(5);
+/// Where they cannot be replaced for the moment, they are used while they have more left than this.
+const LAST: SignedDuration = SignedDuration::from_secs(30);
 
 /// Clients by Region and caller.
 pub(crate) struct Callers {
     http: SharedHttpClient,
     base: OnceCell<SdkConfig>,
+    agent: Agent,
     drivers: Mutex<HashMap<String, Client>>,
     roles: Mutex<HashMap<RoleKey, RoleSlot>>,
 }
@@ -39,7 +43,7 @@ pub(crate) struct Callers {
 /// A role as one pod takes it: CloudTrail shows each pod's own session. No token is part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct RoleKey {
-    role: String,
+    caller: PcaCaller,
     region: String,
     pod_uid: String,
     service_account: String,
@@ -53,11 +57,12 @@ struct RoleClient {
 }
 
 impl Callers {
-    pub(crate) fn new() -> Self {
+    /// No caller yet; `agent` gives pods their credentials by EKS Pod Identity.
+    pub(crate) fn new(agent: Agent) -> Self {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .build_https();
-        Self { http, base: OnceCell::new(), drivers: Mutex::default(), roles: Mutex::default() }
+        Self { http, base: OnceCell::new(), agent, drivers: Mutex::default(), roles: Mutex::default() }
     }
 
     /// The client for a request.
@@ -68,20 +73,34 @@ impl Callers {
         metrics: &PcaMetrics,
         clock: &dyn Clock,
     ) -> Result<Client, SignError> {
-        let role = request.attributes.pca.as_ref().and_then(|pca| pca.role_arn.as_deref());
-        let Some(role) = role else { return Ok(self.driver(&authority.region).await) };
-        let key = key(role, &authority.region, request.pod);
-        let slot = Arc::clone(lock(&self.roles).entry(key).or_default());
+        let Some(key) = key(request, authority) else { return Ok(self.driver(&authority.region).await) };
+        let slot = Arc::clone(lock(&self.roles).entry(key.clone()).or_default());
         let mut slot = slot.lock().await;
         let now = clock.now();
-        if let Some(RoleClient { client, expires_at }) = &*slot
-            && expires_at.duration_since(now) > AHEAD
+        let kept = slot.as_ref().map(|kept| (kept.client.clone(), kept.expires_at.duration_since(now)));
+        if let Some((client, left)) = &kept
+            && *left > AHEAD
         {
             return Ok(client.clone());
         }
         let config = self.config(&authority.region).await;
-        let token = token(request.tokens, role, now)?;
-        let credentials = assume(&config, role, request.pod, token, metrics).await?;
+        let given = match &key.caller {
+            PcaCaller::Role(role) => match token(request.tokens, role, now) {
+                Ok(token) => assume(&config, role, request.pod, token, metrics).await,
+                Err(error) => Err(error),
+            },
+            PcaCaller::PodIdentity | PcaCaller::Driver => self.agent.credentials(request, now, metrics).await,
+        };
+        let credentials = match (given, kept) {
+            (Ok(credentials), _) => credentials,
+            (Err(error), Some((client, left)))
+                if left > LAST && !matches!(error, SignError::Permanent { .. }) =>
+            {
+                tracing::warn!(%error, seconds_left = left.as_secs(), "going on with older credentials of a pod's role");
+                return Ok(client);
+            }
+            (Err(error), _) => return Err(error),
+        };
         let expires_at = credentials.expiry().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(now);
         let config = config
             .into_builder()
@@ -104,8 +123,8 @@ impl Callers {
 
     /// AWS does not take these credentials any more.
     pub(crate) fn forget(&self, request: &SigningRequest<'_>, authority: &AuthorityArn) {
-        if let Some(role) = request.attributes.pca.as_ref().and_then(|pca| pca.role_arn.as_deref()) {
-            lock(&self.roles).remove(&key(role, &authority.region, request.pod));
+        if let Some(key) = key(request, authority) {
+            lock(&self.roles).remove(&key);
         }
     }
 
@@ -140,13 +159,15 @@ impl Callers {
     }
 }
 
-fn key(role: &str, region: &str, pod: &PodIdentity) -> RoleKey {
-    RoleKey {
-        role: role.to_owned(),
-        region: region.to_owned(),
-        pod_uid: pod.uid.clone(),
-        service_account: format!("{}/{}", pod.namespace, pod.service_account),
-    }
+/// Where the credentials of the request's caller are kept; the driver keeps its own.
+fn key(request: &SigningRequest<'_>, authority: &AuthorityArn) -> Option<RoleKey> {
+    let pca = request.attributes.pca.as_ref().filter(|pca| pca.caller != PcaCaller::Driver)?;
+    Some(RoleKey {
+        caller: pca.caller.clone(),
+        region: authority.region.clone(),
+        pod_uid: request.pod.uid.clone(),
+        service_account: request.pod.account(),
+    })
 }
 
 fn token<'a>(tokens: &'a PodTokens, role: &str, now: Timestamp) -> Result<&'a PodToken, SignError> {

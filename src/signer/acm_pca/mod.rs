@@ -4,6 +4,7 @@
 //! have it?), [`authority`] (what can the CA give?) and [`validity`]. A [`note`] beside the pending key makes every step
 //! safe to repeat; [`client`] keeps within the quotas by way of [`crate::limiter`].
 
+mod agent;
 mod arn;
 mod authority;
 mod client;
@@ -11,6 +12,7 @@ mod credentials;
 mod errors;
 mod metrics;
 mod note;
+mod pod_identity;
 mod revoke;
 mod templates;
 mod validity;
@@ -18,7 +20,7 @@ mod validity;
 pub use metrics::PcaMetrics;
 
 use super::{Ledger, Purpose, SignError, SignedChain, SignedVolume, Signer, SigningRequest};
-use crate::attributes::{Attributes, PodIdentity, SignerKind};
+use crate::attributes::{Attributes, PcaCaller, PodIdentity, SignerKind};
 use crate::clock::Clock;
 use crate::limiter::{Fleet, Limiter, Urgency};
 use crate::policy::{LivePolicy, Question};
@@ -29,7 +31,9 @@ use client::{Api, spread};
 use credentials::Callers;
 use errors::{CallError, Class};
 use futures_util::future::BoxFuture;
+use http::Uri;
 use note::{Note, fingerprint};
+use pod_identity::Agent;
 use revoke::{Reason, Revocation, Revocations, Revoker};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,6 +58,8 @@ pub struct AcmPcaParts {
     pub metrics: PcaMetrics,
     /// Where certificates that nobody has any more are listed until they are revoked; none: they are not.
     pub revocations: Option<Arc<dyn Ledger>>,
+    /// Where the EKS Pod Identity agent of this node may be, tried in this order.
+    pub pod_identity: Vec<Uri>,
 }
 
 /// AWS Private CA as a signer.
@@ -71,13 +77,13 @@ pub struct AcmPca {
 impl AcmPca {
     /// A signer that has not called AWS yet.
     pub fn new(parts: AcmPcaParts) -> Self {
-        let AcmPcaParts { policy, fleet, node, clock, metrics, revocations } = parts;
+        let AcmPcaParts { policy, fleet, node, clock, metrics, revocations, pod_identity } = parts;
         Self {
             policy,
             limiter: Arc::new(Limiter::new(fleet, spread(&node, 0))),
             clock,
             metrics,
-            callers: Callers::new(),
+            callers: Callers::new(Agent::new(pod_identity)),
             authorities: Authorities::default(),
             patience: Patience::default(),
             revocations: revocations.map(Revocations::open),
@@ -99,7 +105,7 @@ impl AcmPca {
     }
 
     async fn sign_with(&self, request: &SigningRequest<'_>) -> Result<SignedChain, SignError> {
-        let wish = Wish::of(request.attributes).map_err(permanent)?;
+        let wish = Wish::of(request.attributes, request.pod).map_err(permanent)?;
         self.allowed(request.pod, request.attributes, &wish.template)?;
         let api = self.api(request, &wish).await?;
         let answer = self.take_up(request, &wish, &api).await;
@@ -143,8 +149,7 @@ impl AcmPca {
         wish: &Wish<'_>,
         api: &Api,
     ) -> Result<SignedChain, Failure> {
-        let caller = wish.role.unwrap_or_default();
-        let parts = [wish.authority.as_str(), &wish.template, caller].map(str::as_bytes);
+        let parts = [wish.authority.as_str(), &wish.template, &wish.caller].map(str::as_bytes);
         let itself = fingerprint(&[parts[0], parts[1], parts[2], request.csr_der]);
         let found = request.progress.load().and_then(|text| Note::parse(&text));
         let found = found.filter(|note| note.is_good_for(&itself, self.clock.now()));
@@ -194,8 +199,7 @@ impl AcmPca {
         api: &Api,
         request: String,
     ) -> Result<Note, SignError> {
-        let caller = wish.role.unwrap_or_default();
-        let facts = self.authorities.facts(api, caller, wish.algorithm, &*self.clock).await?;
+        let facts = self.authorities.facts(api, &wish.caller, wish.algorithm, &*self.clock).await?;
         let algorithm = authority::signing_algorithm(wish.algorithm, &facts)?;
         let now = self.clock.now();
         let (not_after, limit) =
@@ -284,11 +288,12 @@ struct Wish<'a> {
     authority: AuthorityArn,
     template: String,
     algorithm: Option<&'a str>,
-    role: Option<&'a str>,
+    /// What sets it apart from callers who may do other things; empty: the driver itself.
+    caller: String,
 }
 
 impl<'a> Wish<'a> {
-    fn of(attributes: &'a Attributes) -> Result<Self, String> {
+    fn of(attributes: &'a Attributes, pod: &PodIdentity) -> Result<Self, String> {
         let missing = || "certificate-authority-arn: missing; accepted: the ARN of a private CA".to_owned();
         let pca = attributes.pca.as_ref().ok_or_else(missing)?;
         let authority = AuthorityArn::parse(&pca.certificate_authority_arn).ok_or_else(missing)?;
@@ -297,14 +302,19 @@ impl<'a> Wish<'a> {
             authority,
             template,
             algorithm: pca.signing_algorithm.as_deref(),
-            role: pca.role_arn.as_deref(),
+            caller: match &pca.caller {
+                PcaCaller::Driver => String::new(),
+                PcaCaller::Role(role) => role.clone(),
+                // Each service account has a role of its own, or none.
+                PcaCaller::PodIdentity => format!("pod-identity {}", pod.account()),
+            },
         })
     }
 }
 
 /// The template that a volume's certificate would be issued with, for `certlet policy check`.
-pub fn template_of(attributes: &Attributes) -> Result<String, String> {
-    Wish::of(attributes).map(|wish| wish.template)
+pub fn template_of(attributes: &Attributes, pod: &PodIdentity) -> Result<String, String> {
+    Wish::of(attributes, pod).map(|wish| wish.template)
 }
 
 enum Failure {

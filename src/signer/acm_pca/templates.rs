@@ -151,7 +151,7 @@ fn accepts(template: &Template, attributes: &Attributes) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attributes::{PcaRequest, SubjectAltNames};
+    use crate::attributes::{PcaCaller, PcaRequest, SubjectAltNames};
     use crate::x509::testing::attributes;
 
     const CA: &str = "arn:aws-us-gov:acm-pca:us-gov-west-1:123456789012:certificate-authority/1";
@@ -164,7 +164,7 @@ mod tests {
             certificate_authority_arn: CA.into(),
             signing_algorithm: None,
             template_arn: named.map(|name| format!("arn:aws-us-gov:acm-pca:::template/{name}")),
-            role_arn: None,
+            caller: PcaCaller::Driver,
         });
         let arn = choose(&attributes, &AuthorityArn::parse(CA).unwrap())?;
         Ok(arn.strip_prefix("arn:aws-us-gov:acm-pca:::template/").unwrap().to_owned())
