@@ -209,7 +209,7 @@ fn a_password_is_never_in_a_message() {
 #[test]
 fn a_literal_subject_is_expanded_checked_and_kept_in_order() {
     let attributes = cert_manager(&[("literal-subject", "cn=${POD_NAME}, OU=b, O=c")]).unwrap();
-    assert_eq!(attributes.subject, Subject::Literal("CN=cart-0,OU=b,O=c".into()));
+    assert_eq!(attributes.subject, Subject::Literal("CN=cart-0,OU=b,O=c".parse().unwrap()));
 }
 
 #[test]

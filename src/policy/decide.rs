@@ -235,7 +235,7 @@ fn algorithm(algorithm: KeyAlgorithm) -> &'static str {
 /// What the subject holds besides the common name.
 fn subject_values(subject: &Subject) -> Vec<(&'static str, String)> {
     let fields = match subject {
-        Subject::Literal(text) => return vec![("literal-subject", text.clone())],
+        Subject::Literal(name) => return vec![("literal-subject", name.to_string())],
         Subject::Fields(fields) => fields,
     };
     let lists: [(&'static str, &[String]); 8] = [
