@@ -1,90 +1,32 @@
 //! `certlet node`, put together: store, signers, lifecycle, CSI server, registration, admin server.
 
 mod cluster;
+mod config;
+mod health;
 
 pub use cluster::ClusterConfig;
+pub use config::{Config, LocalSigner, PcaConfig};
 
 use crate::attributes::SignerKind;
 use crate::clock::{Clock, SystemClock};
-use crate::csi::{CsiServer, Driver, Registration, RegistrationState, SocketError};
+use crate::csi::{CsiServer, Registration, RegistrationState, SocketError};
 use crate::issue::Issuer;
 use crate::kube::KubeError;
-use crate::lifecycle::{Lifecycle, LifecycleError, Limits, Parts, Recovered};
-use crate::limiter::Fleet;
+use crate::lifecycle::{Lifecycle, LifecycleError, Parts, Recovered};
 use crate::policy::{LivePolicy, PolicyError};
-use crate::proto::csi::ProbeRequest;
-use crate::proto::csi::identity_client::IdentityClient;
 use crate::signer::{AcmPca, AcmPcaParts, Ledger, LocalCa, LocalCaError, PcaMetrics, Signer};
-use crate::store::{Store, StoreError, StoreOptions};
-use crate::telemetry::{Admin, CountedSigner, Health, Metrics};
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Admin, CountedSigner, Metrics};
 use cluster::Around;
-use futures_util::future::BoxFuture;
+use health::NodeHealth;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
-
-/// What `certlet node` runs with.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Who the driver is.
-    pub driver: Driver,
-    /// The CSI socket.
-    pub endpoint: PathBuf,
-    /// The CSI socket as the kubelet sees it, where that is another path.
-    pub kubelet_endpoint: PathBuf,
-    /// The kubelet's `plugins_registry`; none: the driver does not register itself.
-    pub registration_dir: Option<PathBuf>,
-    /// The store.
-    pub store: StoreOptions,
-    /// The admin server's address; none: there is no admin server.
-    pub metrics_bind_address: Option<SocketAddr>,
-    /// Whether metrics name pods and volumes.
-    pub metrics_per_volume: bool,
-    /// The local signer; none: there is none.
-    pub local_signer: Option<LocalSigner>,
-    /// AWS Private CA; none: `signer: acm-pca` is refused.
-    pub pca: Option<PcaConfig>,
-    /// How much may go on at once.
-    pub limits: Limits,
-    /// How long what is in flight may go on after a SIGTERM.
-    pub shutdown_grace: Duration,
-    /// The cluster around it.
-    pub cluster: ClusterConfig,
-}
-
-/// How AWS Private CA is used.
-#[derive(Clone, Debug)]
-pub struct PcaConfig {
-    /// The file with the rules for who may ask for what.
-    pub policy: PathBuf,
-    /// What all nodes together may do to the account's quotas.
-    pub fleet: Fleet,
-    /// Whether certificates that nobody has any more are revoked.
-    pub revoke: bool,
-    /// Where the EKS Pod Identity agent of this node may be, tried in this order.
-    pub pod_identity: Vec<http::Uri>,
-}
-
-/// Where the local signer's CA comes from.
-#[derive(Clone, Debug)]
-pub enum LocalSigner {
-    /// Made when the process starts, gone when it ends.
-    Ephemeral,
-    /// Loaded.
-    Files {
-        /// PEM certificate.
-        certificate: PathBuf,
-        /// PEM private key.
-        key: PathBuf,
-    },
-}
 
 /// Why the driver could not run.
 #[derive(Debug, Error)]
@@ -288,50 +230,5 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
         listener => listener,
-    }
-}
-
-/// Answers the probes.
-struct NodeHealth {
-    endpoint: PathBuf,
-    lifecycle: Lifecycle,
-    registered: Option<watch::Receiver<RegistrationState>>,
-}
-
-/// A CSI socket that takes longer than this to answer Probe does not work.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-
-impl Health for NodeHealth {
-    fn alive(&self) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async {
-            if !self.lifecycle.is_turning() {
-                return Err("the renewal queue does not turn".to_owned());
-            }
-            let socket = format!("unix://{}", self.endpoint.display());
-            let probe = async {
-                let channel = Endpoint::from_shared(socket)?.connect().await?;
-                Ok::<_, tonic::transport::Error>(IdentityClient::new(channel).probe(ProbeRequest {}).await)
-            };
-            match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
-                Err(_) => {
-                    Err(format!("the CSI socket has not answered within {} s", PROBE_TIMEOUT.as_secs()))
-                }
-                Ok(Err(error)) => Err(format!("the CSI socket cannot be reached: {error}")),
-                Ok(Ok(Err(status))) => Err(format!("the CSI socket answers {status}")),
-                Ok(Ok(Ok(_))) => Ok(()),
-            }
-        })
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        let Some(registered) = &self.registered else { return Ok(()) };
-        match &*registered.borrow() {
-            RegistrationState::Accepted => Ok(()),
-            RegistrationState::Waiting => Err("the kubelet has not asked for the driver yet".to_owned()),
-            RegistrationState::Refused(reason) => Err(format!("the kubelet refused the driver: {reason}")),
-            RegistrationState::Lost(reason) => {
-                Err(format!("the registration with the kubelet was lost: {reason}"))
-            }
-        }
     }
 }

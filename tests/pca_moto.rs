@@ -1,7 +1,7 @@
 //! AWS Private CA's wire, spoken with moto: an implementation that is not ours, on loopback.
 //!
 //! moto is simpler than AWS: its certificates begin now and last a year whatever is asked for, are there at once, its CAs
-//! have RSA keys, and it knows no idempotency token, quota or permission. What needs those is in `pca_fake.rs`.
+//! have RSA keys, and it knows no idempotency token, quota or permission. What needs those is in `pca_fake`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ use certlet::demo::Pod;
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use support::{Node, assert_whole, eventually, openssl, serial};
+use support::{Node, assert_whole, eventually, openssl, pca, serial};
 
 const REGION: &str = "eu-central-1";
 
@@ -62,28 +62,11 @@ impl Moto {
 
     /// A node whose driver talks to this server.
     fn node(&self) -> Node {
-        let mut node = Node::with_flags(&[]);
-        let policy = node.root.join("policy.yaml");
-        fs::write(&policy, POLICY).unwrap();
-        node.flag(&format!("--pca-policy={}", policy.display()));
-        for (name, value) in [
-            ("AWS_ENDPOINT_URL", self.endpoint.as_str()),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-        ] {
-            node.env(name, value);
-        }
-        node
+        pca::node(POLICY, &self.endpoint)
     }
 
     fn pod(&self, name: &str, attributes: &[(&str, &str)]) -> Pod {
-        let usual = [
-            ("signer", "acm-pca"),
-            ("certificate-authority-arn", self.authority.as_str()),
-            ("dns-names", "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local"),
-        ];
-        let all = usual.iter().chain(attributes);
-        Pod::new("shop", name, all.map(|(key, value)| (format!("csi.certlet.io/{key}"), *value)))
+        pca::pod(name, &self.authority, attributes)
     }
 }
 

@@ -6,7 +6,7 @@
 #[path = "support/fake_agent.rs"]
 mod fake_agent;
 #[allow(dead_code, reason = "the hard cases of AWS Private CA itself are in pca_fake.rs")]
-#[path = "support/fake_pca.rs"]
+#[path = "support/fake_pca/mod.rs"]
 mod fake_pca;
 mod support;
 
@@ -17,6 +17,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
+use support::pca::node as pca_node;
 use support::{Node, assert_whole, eventually, serial};
 use tonic::{Code, Status};
 
@@ -51,18 +52,8 @@ impl Stage {
 
     async fn with_endpoints(agent: FakeAgent, endpoints: &str) -> Self {
         let pca = FakePca::start().await;
-        let mut node = Node::with_flags(&[]);
-        let policy = node.root.join("policy.yaml");
-        fs::write(&policy, POLICY).unwrap();
-        node.flag(&format!("--pca-policy={}", policy.display()));
-        for (name, value) in [
-            ("AWS_ENDPOINT_URL", pca.endpoint()),
-            ("AWS_ACCESS_KEY_ID", "AKIADRIVER"),
-            ("AWS_SECRET_ACCESS_KEY", "s"),
-            ("CERTLET_PCA_POD_IDENTITY_ENDPOINT", endpoints),
-        ] {
-            node.env(name, value);
-        }
+        let mut node = pca_node(POLICY, pca.endpoint());
+        node.env("CERTLET_PCA_POD_IDENTITY_ENDPOINT", endpoints);
         let kubelet = node.started().await;
         Self { pca, agent, node, kubelet }
     }

@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/raw_http2.rs"]
+mod raw_http2;
 mod support;
 
 use certlet::demo::Kubelet;
+use certlet::proto::csi::{ProbeRequest, ProbeResponse};
 use certlet::proto::registration::registration_client::RegistrationClient;
-use certlet::proto::registration::{InfoRequest, RegistrationStatus};
+use certlet::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use nix::sys::signal::Signal;
+use raw_http2::RawClient;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -100,6 +104,33 @@ node_test! {
         node.kubelet().await;
         assert_eq!(get("/readyz").await.unwrap().0, 200);
         assert_eq!(get("/healthz").await.unwrap().0, 200);
+    }
+}
+
+node_test! {
+    async fn the_kubelet_is_answered_whatever_it_takes_for_the_authority_of_a_socket() {
+        let mut node = Node::new();
+        node.started().await;
+        // grpc-go makes the authority of the registration socket's path; Huffman code where that is shorter.
+        let path = b"%2Fvar%2Flib%2Fkubelet%2Fplugins_registry%2Fcsi.certlet.io-reg.sock";
+        let plain = [b"\x41\x43", &path[..]].concat();
+        let huffman = b"\x41\xb0\x54\x58\x7b\x8e\xc5\x45\x86\x83\x46\xa8\xb0\xf5\xb6\x32\xd0\x54\xaa\x2c\x35\xd1\x6c\xc6\xa9\x11\
+            \x59\x59\x8c\x84\xd9\xe9\x51\x61\x22\x0c\xb9\x0b\x62\x68\x2a\x57\x31\xd6\xb0\xb3\x2e\x83\x93\xaf";
+        for authority in [plain.as_slice(), huffman] {
+            let mut kubelet = RawClient::connect(&node.registration_socket()).await;
+            let info: PluginInfo =
+                kubelet.call("/pluginregistration.Registration/GetInfo", authority, &InfoRequest {}).await.unwrap();
+            assert_eq!(info.name, support::DRIVER);
+            // From the second call on it is the newest entry of the dynamic table.
+            let status = RegistrationStatus { plugin_registered: true, error: String::new() };
+            let notify = "/pluginregistration.Registration/NotifyRegistrationStatus";
+            let _taken: RegistrationStatusResponse = kubelet.call(notify, b"\xbe", &status).await.unwrap();
+        }
+        // Of the CSI socket the kubelet says localhost.
+        let mut kubelet = RawClient::connect(&node.endpoint()).await;
+        let probe: ProbeResponse =
+            kubelet.call("/csi.v1.Identity/Probe", b"\x41\x09localhost", &ProbeRequest {}).await.unwrap();
+        assert_eq!(probe.ready, Some(true));
     }
 }
 

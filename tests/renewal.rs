@@ -2,217 +2,42 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/in_process.rs"]
+mod in_process;
 mod support;
 
-use certlet::attributes::SignerKind;
-use certlet::clock::Clock;
-use certlet::csi::Driver;
-use certlet::demo::Kubelet;
-use certlet::lifecycle::Limits;
-use certlet::node::{Config, NodeError, run_with};
-use certlet::signer::{LocalCa, SignError, SignedChain, SignedVolume, Signer, SigningRequest};
-use certlet::store::StoreOptions;
-use futures_util::future::BoxFuture;
-use jiff::{SignedDuration, Timestamp};
+use certlet::demo::{Kubelet, Pod};
+use certlet::signer::SignError;
+use in_process::{InProcess, Mood, started};
+use jiff::SignedDuration;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use support::{DRIVER, Node, assert_whole, eventually, key_in, pod, pod_with, serial};
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use support::{assert_whole, eventually, key_in, pod, pod_with, serial};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-/// A wall clock that stands still until it is set.
-struct HandClock {
-    now: watch::Sender<Timestamp>,
-    waits: AtomicUsize,
+/// Publishes, and turns the clock until a renewal has been tried with the signer in this mood. Answers where the volume is, and
+/// the serial number that it had.
+async fn renewed_in_vain(driver: &InProcess, kubelet: &Kubelet, pod: &Pod, mood: Mood) -> (PathBuf, String) {
+    let volume = kubelet.publish(pod).await.unwrap();
+    let before = serial(&volume);
+    driver.signer.set(mood);
+    driver.clock.turn(SignedDuration::from_hours(17));
+    eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
+    (volume, before)
 }
 
-impl HandClock {
-    fn new() -> Arc<Self> {
-        // Now, so that openssl, which has no other clock, finds certificates valid.
-        Arc::new(Self { now: watch::Sender::new(Timestamp::now()), waits: AtomicUsize::new(0) })
-    }
-
-    fn turn(&self, by: SignedDuration) {
-        self.now.send_modify(|now| *now += by);
-    }
-}
-
-impl Clock for HandClock {
-    fn now(&self) -> Timestamp {
-        *self.now.borrow()
-    }
-
-    fn wait_until(&self, deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
-        let mut now = self.now.subscribe();
-        Box::pin(async move {
-            self.waits.fetch_add(1, Ordering::Relaxed);
-            if deadline.is_some_and(|deadline| deadline <= *now.borrow_and_update()) {
-                return;
-            }
-            // Every setting is a jump to the waiter, as it is for a timerfd.
-            let _ended = now.changed().await;
-        })
-    }
-}
-
-/// What the signer does next.
-#[derive(Clone)]
-enum Mood {
-    Signs,
-    Fails(SignError),
-    Waits,
-    Babbles,
-}
-
-/// A local CA with moods, as slow as a remote signer where it is told to be.
-struct MoodySigner {
-    ca: LocalCa,
-    mood: Mutex<Mood>,
-    slow: bool,
-    calls: AtomicUsize,
-    requests: Mutex<Vec<Vec<u8>>>,
-    notes: Mutex<Vec<Option<String>>>,
-    removed: AtomicUsize,
-    cheer_up: Notify,
-}
-
-impl MoodySigner {
-    fn new(clock: &Arc<HandClock>, slow: bool) -> Arc<Self> {
-        Arc::new(Self {
-            ca: LocalCa::ephemeral(Arc::clone(clock) as Arc<dyn Clock>).unwrap(),
-            mood: Mutex::new(Mood::Signs),
-            slow,
-            calls: AtomicUsize::new(0),
-            requests: Mutex::default(),
-            notes: Mutex::default(),
-            removed: AtomicUsize::new(0),
-            cheer_up: Notify::new(),
-        })
-    }
-
-    fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-        self.cheer_up.notify_waiters();
-    }
-
-    fn fail(&self, reason: &str) {
-        self.set(Mood::Fails(SignError::Transient { reason: reason.to_owned() }));
-    }
-
-    fn calls(&self) -> usize {
-        self.calls.load(Ordering::Relaxed)
-    }
-}
-
-impl Signer for MoodySigner {
-    fn kind(&self) -> SignerKind {
-        SignerKind::Local
-    }
-
-    fn is_slow(&self) -> bool {
-        self.slow
-    }
-
-    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
-        Box::pin(async move {
-            self.calls.fetch_add(1, Ordering::Relaxed);
-            self.requests.lock().unwrap().push(request.csr_der.to_vec());
-            self.notes.lock().unwrap().push(request.progress.load());
-            if self.slow {
-                request.progress.save("request-1")?;
-            }
-            loop {
-                let cheered_up = self.cheer_up.notified();
-                let mood = self.mood.lock().unwrap().clone();
-                match mood {
-                    Mood::Signs => return self.ca.sign(request).await,
-                    Mood::Fails(error) => return Err(error),
-                    Mood::Babbles => {
-                        return Ok(SignedChain {
-                            chain: b"<html>busy</html>".to_vec(),
-                            ca: None,
-                            remark: None,
-                        });
-                    }
-                    Mood::Waits => cheered_up.await,
-                }
-            }
-        })
-    }
-
-    fn removed<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
-        self.removed.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async {})
-    }
-}
-
-/// The driver in this process, on a node's directories.
-struct InProcess {
-    clock: Arc<HandClock>,
-    signer: Arc<MoodySigner>,
-    shutdown: CancellationToken,
-    running: JoinHandle<Result<(), NodeError>>,
-}
-
-impl InProcess {
-    async fn start(node: &mut Node, clock: &Arc<HandClock>, signer: &Arc<MoodySigner>) -> (Self, Kubelet) {
-        let config = Config {
-            driver: Driver { name: DRIVER.to_owned(), node_id: "node-1".to_owned() },
-            endpoint: node.endpoint(),
-            kubelet_endpoint: node.endpoint(),
-            registration_dir: Some(node.root.join("plugins_registry")),
-            store: StoreOptions {
-                root: node.data_root(),
-                size_bytes: 1 << 24,
-                inodes: 4096,
-                selinux_context: None,
-            },
-            metrics_bind_address: None,
-            metrics_per_volume: false,
-            local_signer: None,
-            pca: None,
-            limits: Limits { publishes: 64, renewals: 4 },
-            shutdown_grace: Duration::from_secs(1),
-            cluster: certlet::node::ClusterConfig::default(),
-        };
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(run_with(
-            config,
-            Arc::clone(clock) as Arc<dyn Clock>,
-            vec![Arc::clone(signer) as Arc<dyn Signer>],
-            shutdown.clone(),
-        ));
-        let driver = Self { clock: Arc::clone(clock), signer: Arc::clone(signer), shutdown, running };
-        (driver, node.kubelet().await)
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.running.await.unwrap().unwrap();
-    }
-}
-
-async fn started(slow: bool) -> (Node, InProcess, Kubelet) {
-    let mut node = Node::new();
-    let clock = HandClock::new();
-    let signer = MoodySigner::new(&clock, slow);
-    let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
-    (node, driver, kubelet)
+fn down() -> Mood {
+    Mood::Fails(SignError::Transient { reason: "the signer is down".to_owned() })
 }
 
 node_test! {
     async fn a_failed_renewal_keeps_the_old_certificate_and_follows_by_itself() {
         let (_node, driver, kubelet) = started(false).await;
         let pod = pod("web-0");
-        let volume = kubelet.publish(&pod).await.unwrap();
-        let before = serial(&volume);
-        driver.signer.fail("the signer is down");
-        driver.clock.turn(SignedDuration::from_hours(17));
-        eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
+        let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod, down()).await;
         assert_eq!(serial(&volume), before);
         // Trouble is told, and a republish is fine all the same.
         kubelet.publish(&pod).await.unwrap();
@@ -276,11 +101,7 @@ fn read_until(volume: &std::path::Path, done: &CancellationToken) -> (usize, usi
 node_test! {
     async fn an_answer_that_is_no_certificate_changes_nothing() {
         let (_node, driver, kubelet) = started(false).await;
-        let volume = kubelet.publish(&pod("web-0")).await.unwrap();
-        let before = serial(&volume);
-        driver.signer.set(Mood::Babbles);
-        driver.clock.turn(SignedDuration::from_hours(17));
-        eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
+        let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod("web-0"), Mood::Babbles).await;
         let refused = kubelet.publish(&pod("web-1")).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
         assert_eq!(serial(&volume), before);
@@ -292,11 +113,7 @@ node_test! {
     async fn an_expired_volume_is_republished_and_renewed_as_soon_as_can_be() {
         let (_node, driver, kubelet) = started(false).await;
         let pod = pod("web-0");
-        let volume = kubelet.publish(&pod).await.unwrap();
-        let before = serial(&volume);
-        driver.signer.fail("the signer is down");
-        driver.clock.turn(SignedDuration::from_hours(17));
-        eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
+        let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod, down()).await;
         driver.clock.turn(SignedDuration::from_hours(10));
         let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
         assert!(condition.abnormal && condition.message.contains("expired"), "{condition:?}");

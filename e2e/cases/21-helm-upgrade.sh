@@ -9,7 +9,7 @@ export DRIVER=upgrade.csi.certlet.io
 trap 'helm_end upgraded' EXIT
 flags=(--set "requesters.namespaces={$NS}")
 if [ -n "${PREVIOUS_CHART:-}" ]; then
-	helm install upgraded "$PREVIOUS_CHART" --namespace "$NS" --wait --set-string "image.repository=${CERTLET_IMAGE%:*},image.tag=${CERTLET_IMAGE##*:}" \
+	helm install upgraded "$PREVIOUS_CHART" --namespace "$NS" --set-string "image.repository=${CERTLET_IMAGE%:*},image.tag=${CERTLET_IMAGE##*:}" \
 		--set "fullnameOverride=upgraded,driverName=$DRIVER" "${flags[@]}"
 else
 	helm_install upgraded $DRIVER "${flags[@]}" --set log.format=text,store.size=16Mi
@@ -25,7 +25,8 @@ unchanged "the upgrade"
 helm_install upgraded $DRIVER "${flags[@]}" --set certManager.tokenRequest.enabled=false
 unchanged "the change to the driver's own requests"
 
-helm rollback upgraded 1 --namespace "$NS" --wait --timeout 90s
+helm rollback upgraded 1 --namespace "$NS"
+k rollout status daemonset/upgraded --timeout=90s
 unchanged "the rollback"
 
 k delete pod app-1 app-2 app-3 renewing --wait

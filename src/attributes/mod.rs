@@ -9,10 +9,12 @@
 //! `values`, `parse` and `files` put them together. `reference` writes docs/attributes.md from the same table.
 
 mod context;
+mod distinguished_name;
 mod errors;
 mod fields;
 mod files;
 mod identity;
+pub(crate) mod name_types;
 mod parse;
 mod raw;
 mod reference;
@@ -25,6 +27,7 @@ mod usage;
 mod values;
 
 pub use context::VolumeContext;
+pub use distinguished_name::{DistinguishedName, NameAttribute, NameValue};
 pub use errors::{AttributeError, AttributeErrors};
 pub use identity::{PodIdentity, VolumeId};
 pub use raw::RawAttributes;

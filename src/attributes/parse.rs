@@ -165,7 +165,7 @@ fn subject(fields: &mut Fields<'_>) -> Option<Subject> {
             "stands beside literal-subject, which is the whole subject",
             "one or the other",
         );
-        return fields.checked(Key::LiteralSubject, distinguished_name::strict).map(Subject::Literal);
+        return fields.checked(Key::LiteralSubject, distinguished_name::parse).map(Subject::Literal);
     }
     Some(Subject::Fields(SubjectFields {
         common_name: fields.checked(Key::CommonName, names::common_name),

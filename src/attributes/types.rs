@@ -1,5 +1,6 @@
 //! The typed result: what one volume asks for, with every default filled in and every variable expanded.
 
+use super::distinguished_name::DistinguishedName;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -95,8 +96,8 @@ pub struct IssuerRef {
 pub enum Subject {
     /// Built from the single attributes.
     Fields(SubjectFields),
-    /// `literal-subject`, an RFC 4514 string that has been checked to parse.
-    Literal(String),
+    /// `literal-subject`
+    Literal(DistinguishedName),
 }
 
 /// The subject's fields; each list becomes one multi-valued relative distinguished name, as Go's `pkix.Name` does.

@@ -119,7 +119,7 @@ pub struct NodeArgs {
     pub store_inodes: u64,
 
     /// The SELinux context of the store, for nodes where SELinux is enforcing: what containers may read there, such as
-    /// "system_u:object_r:container_file_t:s0".
+    /// `system_u:object_r:container_file_t:s0`.
     #[arg(long, env = "CERTLET_STORE_SELINUX_CONTEXT", value_name = "CONTEXT", value_parser = values::selinux_context)]
     pub store_selinux_context: Option<String>,
 

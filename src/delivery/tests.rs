@@ -3,8 +3,9 @@ use crate::attributes::{KeyAlgorithm, Pkcs12};
 use crate::issue::{CertificateFacts, PrivateKey};
 use crate::x509::certificate::Template;
 use crate::x509::extensions::basic_constraints;
-use crate::x509::name::parse_rfc4514;
-use crate::x509::testing::{ALL_ALGORITHMS, attributes, openssl, openssl_public_key, openssl_text, run};
+use crate::x509::testing::{
+    ALL_ALGORITHMS, attributes, name, openssl, openssl_public_key, openssl_text, run,
+};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 
@@ -15,7 +16,7 @@ fn bundle(algorithm: KeyAlgorithm) -> Bundle {
     let now = Timestamp::now();
     let (not_before, not_after) = (now - SignedDuration::from_hours(1), now + SignedDuration::from_hours(1));
     let certify = |subject: &str, key: &PrivateKey, issuer: &str, by: &PrivateKey| {
-        let (subject, issuer) = (parse_rfc4514(subject).unwrap(), parse_rfc4514(issuer).unwrap());
+        let (subject, issuer) = (name(subject), name(issuer));
         let extensions = [basic_constraints(!std::ptr::eq(key, by) || subject == issuer)];
         let (serial, spki) = (&[1], key.spki_der());
         let template = Template {

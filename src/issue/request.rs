@@ -2,7 +2,7 @@
 
 use crate::attributes::Attributes;
 use crate::x509::asn1::{self, tag};
-use crate::x509::{ExtensionError, KeyError, NameError, PrivateKey, extensions, name};
+use crate::x509::{ExtensionError, KeyError, PrivateKey, extensions, name};
 use const_oid::ObjectIdentifier;
 use thiserror::Error;
 
@@ -15,7 +15,7 @@ const EXTENSION_REQUEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.84
 /// cert-manager's webhook compares these with the `CertificateRequest` and refuses a difference; like it, a CA request
 /// gets the certificate signing usage without asking.
 pub(super) fn csr(attributes: &Attributes, key: &PrivateKey) -> Result<Vec<u8>, RequestError> {
-    let subject = name::encode(&attributes.subject)?;
+    let subject = name::encode(&attributes.subject);
     let mut requested = Vec::new();
     if !attributes.sans.is_empty() {
         // RFC 5280 section 4.2.1.6: without a subject the names are all there is. AWS Private CA insists.
@@ -44,9 +44,6 @@ pub(super) fn csr(attributes: &Attributes, key: &PrivateKey) -> Result<Vec<u8>, 
 /// Why no request could be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
-    /// The subject.
-    #[error(transparent)]
-    Name(#[from] NameError),
     /// The subject alternative names.
     #[error(transparent)]
     Extension(#[from] ExtensionError),
@@ -120,7 +117,7 @@ mod tests {
     #[test]
     fn a_literal_subject_reaches_openssl_in_its_order() {
         let mut attributes = attributes();
-        attributes.subject = Subject::Literal("CN=web,OU=b,OU=a,O=Acme\\, Inc.,C=DE".into());
+        attributes.subject = Subject::Literal("CN=web,OU=b,OU=a,O=Acme\\, Inc.,C=DE".parse().unwrap());
         assert!(text(&attributes).contains("Subject: CN=web,OU=b,OU=a,O=Acme\\, Inc.,C=DE "));
     }
 

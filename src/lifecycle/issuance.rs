@@ -7,7 +7,7 @@ use super::{LifecycleError, PodEvent, Shared};
 use crate::attributes::{Attributes, KeyEncoding, VolumeId};
 use crate::delivery;
 use crate::issue::{Bundle, IssueError, IssueRequest, PrivateKey};
-use crate::signer::{self, Progress, SignedVolume, Signer};
+use crate::signer::{Progress, Purpose, SignedVolume, Signer};
 use crate::store::{IssuedRecord, PendingRequest};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,50 +24,25 @@ struct Prepared {
     csr_der: Vec<u8>,
 }
 
-/// What an issuance is for.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Purpose {
-    /// A publish, whose caller waits so long.
-    Publish {
-        /// None: as long as it takes.
-        patience: Option<Duration>,
-    },
-    /// A renewal. It does not hold its place among the renewals for a signer that needs an hour: what was begun is taken
-    /// up when it is tried again.
-    Renewal,
-}
-
-/// How long a renewal waits for its signer.
-const RENEWAL_PATIENCE: Duration = Duration::from_mins(1);
-
-impl Purpose {
-    /// The `purpose` label of the metrics.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Publish { .. } => "publish",
-            Self::Renewal => "renewal",
-        }
-    }
-}
-
 impl Shared {
     /// One issuance for a volume whose lock the caller holds: files written, record written, for a publish mounted, the
-    /// next renewal queued.
+    /// next renewal queued. The signer gets as long as `patience`; none: as long as it takes.
     pub(super) async fn issue(
         self: &Arc<Self>,
         guard: &Guard,
         id: &VolumeId,
         volume: &Arc<Volume>,
         purpose: Purpose,
+        patience: Option<Duration>,
     ) -> Result<(), LifecycleError> {
         let started = Instant::now();
         let before = volume.look(|record| (record.issued.is_some(), record.last_error.is_some()));
         let superseded = serial(volume);
-        let result = self.issue_and_deliver(guard, id, volume, purpose).await;
+        let result = self.issue_and_deliver(guard, id, volume, purpose, patience).await;
         let signer = volume.attributes.signer;
         self.metrics.issuance(
             signer,
-            purpose.label(),
+            purpose.as_str(),
             result.as_ref().err().map(LifecycleError::class),
             started.elapsed(),
         );
@@ -104,19 +79,16 @@ impl Shared {
         id: &VolumeId,
         volume: &Arc<Volume>,
         purpose: Purpose,
+        patience: Option<Duration>,
     ) -> Result<(), LifecycleError> {
         let signer = Arc::clone(self.issuer.signer(volume.attributes.signer)?);
-        let patience = match purpose {
-            Purpose::Publish { patience } => patience,
-            Purpose::Renewal => Some(RENEWAL_PATIENCE),
-        };
         let issued = tokio::select! {
             biased;
             () = guard.cancel().cancelled() => Err(LifecycleError::Cancelled { volume: id.clone() }),
             result = self.sign(id, volume, &*signer, purpose) => result,
             () = elapsed(patience) => Err(self.still_waiting(id, &*signer, patience.unwrap_or_default()).await),
         }?;
-        self.deliver(id, volume, issued, matches!(purpose, Purpose::Publish { .. })).await
+        self.deliver(id, volume, issued, purpose == Purpose::Publish).await
     }
 
     /// Key, request, signature, verification.
@@ -138,10 +110,7 @@ impl Shared {
             key: &key,
             csr_der: &csr_der,
             progress: &pending,
-            purpose: match purpose {
-                Purpose::Publish { .. } => signer::Purpose::Publish,
-                Purpose::Renewal => signer::Purpose::Renewal,
-            },
+            purpose,
         };
         let result = self.issuer.issue(request).await;
         // An answer that does not verify will not verify next time either: the next attempt starts afresh.

@@ -1,11 +1,11 @@
 //! Publish: from a request to files under the target.
 
-use super::issuance::Purpose;
 use super::locks::{Guard, Operation};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared, ended_early};
 use crate::attributes::{Attributes, VolumeContext, VolumeId};
 use crate::issue::FailureClass;
+use crate::signer::Purpose;
 use crate::store::Record;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ impl Shared {
             Volume::new(record, attributes.clone(), context.tokens.clone())
         });
         let id = request.volume.clone();
-        match self.issue(guard, &id, &volume, Purpose::Publish { patience: request.patience }).await {
+        match self.issue(guard, &id, &volume, Purpose::Publish, request.patience).await {
             Ok(()) => {
                 self.volumes.insert(id, volume);
                 Ok(())

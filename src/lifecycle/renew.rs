@@ -1,12 +1,12 @@
 //! The task that turns the queue.
 
-use super::issuance::Purpose;
 use super::locks::Operation;
 use super::schedule::{self, Lifetime};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
 use crate::attributes::VolumeId;
 use crate::issue::FailureClass;
+use crate::signer::Purpose;
 use crate::store::LastError;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,10 @@ const REAP_AFTER: Duration = Duration::from_mins(10);
 
 /// When a volume somebody else is working on is looked at again.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
+
+/// How long a renewal waits for its signer. It does not hold its place among the renewals for one that needs an hour: what was
+/// begun is taken up when it is tried again.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Lifecycle {
     /// Turns the queue until shutdown: sleeps until something is due, starts what is due, within the limit.
@@ -61,7 +65,7 @@ impl Shared {
         let Some(volume) = self.volumes.get(id) else { return };
         match self.presence(id, &volume).await {
             Ok(Presence::Mounted) => {
-                if let Err(error) = self.issue(&guard, id, &volume, Purpose::Renewal).await {
+                if let Err(error) = self.issue(&guard, id, &volume, Purpose::Renewal, Some(PATIENCE)).await {
                     self.renewal_failed(id, &volume, &error);
                 }
             }

@@ -37,7 +37,7 @@ pub(super) static MATCHED: [Matched; 33] = [
     of("ip-sans", Kind::Text, |q| q.attributes.sans.ip_addresses.iter().map(ToString::to_string).collect()),
     of("uri-sans", Kind::Path, |q| q.attributes.sans.uris.clone()),
     subject("literal-subject", |q| match &q.attributes.subject {
-        Subject::Literal(text) => vec![text.clone()],
+        Subject::Literal(name) => vec![name.to_string()],
         Subject::Fields(_) => Vec::new(),
     }),
     subject("organizations", |q| field(q, |fields| &fields.organizations)),

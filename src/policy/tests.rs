@@ -101,7 +101,7 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
             "certificate-authority-arn: ",
         ),
         (
-            |a| a.subject = Subject::Literal("CN=admin".into()),
+            |a| a.subject = Subject::Literal("CN=admin".parse().unwrap()),
             "literal-subject: \"CN=admin\" fits none of []",
         ),
         (|a| set(a, |s| s.common_name = Some("admin".into())), "common-name: \"admin\""),

@@ -93,6 +93,16 @@ pub enum Purpose {
     Renewal,
 }
 
+impl Purpose {
+    /// The `purpose` label of the metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Renewal => "renewal",
+        }
+    }
+}
+
 /// A signer's own short note about a signing that is under way: the name of a CertificateRequest, a certificate's ARN.
 /// It is kept in the store beside the pending key until the signing has succeeded or has failed for good.
 pub trait Progress: Send + Sync {

@@ -70,11 +70,9 @@ pub(super) fn mount_or_adopt(root: &Path, options: &StoreOptions) -> Result<Open
         return Ok(opened);
     }
     let mut opened = Opened { adopted: false, noswap: true, warnings: Vec::new() };
-    let mut limits = format!("mode=0700,{}", limits(options));
-    if let Some(context) = &options.selinux_context {
-        // In quotes, since a range of categories has commas.
-        limits.push_str(&format!(",context=\"{context}\""));
-    }
+    // In quotes, since a range of categories has commas.
+    let context = options.selinux_context.as_ref().map(|context| format!(",context=\"{context}\""));
+    let limits = format!("mode=0700,{}{}", limits(options), context.unwrap_or_default());
     let outcome = match mount_tmpfs(root, &format!("{limits},noswap"), MsFlags::empty()) {
         // Linux before 6.4 does not know the option, and an unprivileged user namespace may not use it.
         Err(Errno::EINVAL) => {

@@ -29,5 +29,4 @@ pub fn hex(bytes: &[u8]) -> String {
 
 pub use extensions::ExtensionError;
 pub use key::{KeyError, PrivateKey};
-pub use name::{NameError, parse_rfc4514};
 pub use pem::PemError;

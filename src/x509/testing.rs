@@ -5,6 +5,7 @@ use crate::attributes::{
     SubjectFields, Usage,
 };
 use crate::clock::Clock;
+use crate::x509::name::encode;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -52,6 +53,11 @@ pub(crate) fn openssl_text(arguments: &[&str], input: &[u8]) -> String {
 /// The `SubjectPublicKeyInfo` that openssl sees in a PEM private key.
 pub(crate) fn openssl_public_key(pem: &[u8]) -> Vec<u8> {
     openssl(&["pkey", "-pubout", "-outform", "DER"], pem)
+}
+
+/// The `Name`, DER, that a string in RFC 4514's form stands for.
+pub(crate) fn name(text: &str) -> Vec<u8> {
+    encode(&Subject::Literal(text.parse().unwrap()))
 }
 
 /// A volume that asks for little.

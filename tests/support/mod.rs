@@ -9,6 +9,7 @@
 )]
 
 pub mod namespace;
+pub mod pca;
 
 use certlet::demo::{Kubelet, Pod};
 use std::fs;
@@ -23,6 +24,8 @@ pub const CERTLET: &str = env!("CARGO_BIN_EXE_certlet");
 pub const DRIVER: &str = "csi.certlet.io";
 /// How long anything may take that is expected to happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// What a certificate is for, unless a test says otherwise.
+const DNS_NAME: &str = "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local";
 
 /// Declares a test that runs in a mount namespace of its own, with a runtime.
 #[macro_export]
@@ -241,11 +244,13 @@ pub fn pod(name: &str) -> Pod {
 
 /// A pod with a volume from the local signer and other attributes, given without their prefix.
 pub fn pod_with(name: &str, attributes: &[(&str, &str)]) -> Pod {
-    let defaults = [("signer", "local"), ("dns-names", "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local")];
-    let all = defaults
-        .iter()
-        .filter(|(key, _)| !attributes.iter().any(|(given, _)| given == key))
-        .chain(attributes);
+    pod_of(&[("signer", "local"), ("dns-names", DNS_NAME)], name, attributes)
+}
+
+/// A pod with a volume of the attributes and, where they leave one out, the usual ones.
+fn pod_of(usual: &[(&str, &str)], name: &str, attributes: &[(&str, &str)]) -> Pod {
+    let is_given = |key: &str| attributes.iter().any(|(given, _)| *given == key);
+    let all = usual.iter().filter(|(key, _)| !is_given(key)).chain(attributes);
     Pod::new("shop", name, all.map(|(key, value)| (format!("csi.certlet.io/{key}"), *value)))
 }
 

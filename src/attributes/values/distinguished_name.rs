@@ -1,69 +1,75 @@
 //! Distinguished names as strings (RFC 4514).
 //!
-//! People write `CN=a, O=b` with a space after the comma, and cert-manager takes it. So the check also brings the name into one
-//! strict form (keywords in upper case, no space between the parts, every special character as a hexadecimal pair), which any
-//! RFC 4514 parser reads alike.
+//! People write `CN=a, O=b` with a space after the comma, and cert-manager takes it.
 
 use super::names::{printable, subject_text};
-use std::fmt::Write;
-use std::str::FromStr;
-use x509_cert::der::asn1::{Any, ObjectIdentifier};
-use x509_cert::der::{Decode, Encode};
-use x509_cert::name::RdnSequence;
+use crate::attributes::distinguished_name::{DistinguishedName, NameAttribute, NameValue};
+use crate::attributes::name_types::{COUNTRY, DOMAIN_COMPONENT, KEYWORDS, SERIAL_NUMBER};
+use const_oid::ObjectIdentifier;
+use der::Decode;
+use der::asn1::AnyRef;
 
-/// The keywords cert-manager knows; anything else is written as a dotted object identifier.
-const KEYWORDS: [&str; 10] = ["CN", "C", "L", "ST", "STREET", "O", "OU", "DC", "UID", "SERIALNUMBER"];
-
-/// Checks a distinguished name and gives its strict form, parts in the order written.
-pub(in crate::attributes) fn strict(text: &str) -> Result<String, String> {
-    let mut strict = String::with_capacity(text.len());
+/// Reads a distinguished name, parts in the order written.
+pub(in crate::attributes) fn parse(text: &str) -> Result<DistinguishedName, String> {
+    let mut parts = Vec::new();
+    let mut part = Vec::new();
     let mut rest = text;
-    let mut together = Vec::new();
     loop {
         let (keyword, after) = keyword(rest)?;
         let (value, separator, after) = value(&keyword, after)?;
-        let pair = format!("{keyword}={value}");
-        strict.push_str(&pair);
+        let attribute = NameAttribute { oid: keyword.oid, value };
         // What `+` joins is a set in X.501.
-        if together.contains(&pair) {
-            return Err(format!("has the same value of {keyword} twice in one part"));
+        if part.iter().any(|other| is_same(other, &attribute)) {
+            return Err(format!("has the same value of {} twice in one part", keyword.written));
         }
-        match separator {
-            Some('+') => together.push(pair),
-            _ => together.clear(),
+        part.push(attribute);
+        if separator != Some('+') {
+            parts.push(std::mem::take(&mut part));
         }
-        match separator {
-            Some(separator) => strict.push(separator),
-            None => break,
+        if separator.is_none() {
+            return Ok(DistinguishedName { parts });
         }
         rest = after;
     }
-    // What is left is what only the encoder sees.
-    RdnSequence::from_str(&strict)
-        .and_then(|name| name.to_der())
-        .map_err(|_| "cannot be encoded as a distinguished name")?;
-    Ok(strict)
+}
+
+/// Whether two attributes are one, be it that one gives its text and the other the encoding of it.
+fn is_same(one: &NameAttribute, other: &NameAttribute) -> bool {
+    let content = |attribute: &NameAttribute| match &attribute.value {
+        NameValue::Text(text) => Some(text.as_bytes().to_vec()),
+        NameValue::Der(der) => AnyRef::from_der(der).ok().map(|value| value.value().to_vec()),
+    };
+    one.oid == other.oid && content(one) == content(other)
+}
+
+/// An attribute type.
+struct Keyword {
+    oid: ObjectIdentifier,
+    /// In upper case, or as a dotted object identifier.
+    written: String,
 }
 
 /// The attribute type in front of the `=`, and what follows it.
-fn keyword(text: &str) -> Result<(String, &str), String> {
+fn keyword(text: &str) -> Result<(Keyword, &str), String> {
     let (name, after) = text.split_once('=').ok_or_else(|| format!("has no = in {:?}", text.trim()))?;
     let name = name.trim();
-    let upper = name.to_ascii_uppercase();
-    if KEYWORDS.contains(&upper.as_str()) {
-        return Ok((upper, after));
-    }
-    match ObjectIdentifier::new(name) {
-        Ok(_) => Ok((name.to_owned(), after)),
-        Err(_) => Err(format!("has the unknown keyword {name:?}")),
-    }
+    let keyword = KEYWORDS.iter().find(|(keyword, _)| keyword.eq_ignore_ascii_case(name));
+    let keyword = match keyword {
+        Some((keyword, oid)) => Keyword { oid: *oid, written: (*keyword).to_owned() },
+        None => Keyword {
+            oid: ObjectIdentifier::new(name).map_err(|_| format!("has the unknown keyword {name:?}"))?,
+            written: name.to_owned(),
+        },
+    };
+    Ok((keyword, after))
 }
 
-/// One value in its strict form, the separator after it, and what follows that.
-fn value<'a>(keyword: &str, text: &'a str) -> Result<(String, Option<char>, &'a str), String> {
+/// One value, the separator after it, and what follows that.
+fn value<'a>(keyword: &Keyword, text: &'a str) -> Result<(NameValue, Option<char>, &'a str), String> {
+    let written = &keyword.written;
     let text = text.trim_start_matches(' ');
     if let Some(hex) = text.strip_prefix('#') {
-        return encoded_value(keyword, hex);
+        return encoded_value(written, hex);
     }
     let mut bytes = Vec::new();
     // How much of `bytes` stays when the spaces in front of the separator are dropped; escaped ones are not.
@@ -76,11 +82,11 @@ fn value<'a>(keyword: &str, text: &'a str) -> Result<(String, Option<char>, &'a 
                 end = (Some(c), &text[at + 1..]);
                 break;
             }
-            '"' | ';' => return Err(format!("has an unescaped {c} in the value of {keyword} (write \\{c})")),
+            '"' | ';' => return Err(format!("has an unescaped {c} in the value of {written} (write \\{c})")),
             '\\' => {
                 bytes.push(
                     escaped(&text[at + 1..])
-                        .ok_or_else(|| format!("has a bad escape in the value of {keyword}"))?,
+                        .ok_or_else(|| format!("has a bad escape in the value of {written}"))?,
                 );
                 let hex = text[at + 1..].starts_with(|c: char| c.is_ascii_hexdigit());
                 let _ = characters.nth(usize::from(hex));
@@ -94,22 +100,21 @@ fn value<'a>(keyword: &str, text: &'a str) -> Result<(String, Option<char>, &'a 
     }
     bytes.truncate(kept);
     let value =
-        String::from_utf8(bytes).map_err(|_| format!("has a value of {keyword} that is not UTF-8"))?;
-    check(keyword, &value).map_err(|problem| format!("has a value of {keyword} that {problem}"))?;
-    Ok((escape(&value), end.0, end.1))
+        String::from_utf8(bytes).map_err(|_| format!("has a value of {written} that is not UTF-8"))?;
+    check(&keyword.oid, &value).map_err(|problem| format!("has a value of {written} that {problem}"))?;
+    Ok((NameValue::Text(value), end.0, end.1))
 }
 
 /// A value given as `#` and the hexadecimal digits of its DER encoding.
-fn encoded_value<'a>(keyword: &str, text: &'a str) -> Result<(String, Option<char>, &'a str), String> {
+fn encoded_value<'a>(written: &str, text: &'a str) -> Result<(NameValue, Option<char>, &'a str), String> {
     let end = text.find([',', '+']).unwrap_or(text.len());
-    let digits = text[..end].trim_end_matches(' ');
-    let bytes: Option<Vec<u8>> = (digits.len().is_multiple_of(2) && digits.is_ascii())
-        .then(|| (0..digits.len()).step_by(2).map(|i| hex_pair(&digits.as_bytes()[i..i + 2])).collect())
-        .flatten();
-    if bytes.is_none_or(|bytes| Any::from_der(&bytes).is_err()) {
-        return Err(format!("has a value of {keyword} that is not the hexadecimal form of a DER value"));
-    }
-    Ok((format!("#{digits}"), text[end..].chars().next(), text.get(end + 1..).unwrap_or_default()))
+    let digits = text[..end].trim_end_matches(' ').as_bytes();
+    let bytes: Option<Vec<u8>> =
+        digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(hex_pair).collect()).flatten();
+    let der = bytes
+        .filter(|bytes| AnyRef::from_der(bytes).is_ok())
+        .ok_or_else(|| format!("has a value of {written} that is not the hexadecimal form of a DER value"))?;
+    Ok((NameValue::Der(der), text[end..].chars().next(), text.get(end + 1..).unwrap_or_default()))
 }
 
 /// The byte that the text after a backslash stands for: a special character, or two hexadecimal digits.
@@ -125,36 +130,26 @@ fn hex_pair(pair: &[u8]) -> Option<u8> {
     Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)
 }
 
-fn check(keyword: &str, value: &str) -> Result<(), String> {
+fn check(oid: &ObjectIdentifier, value: &str) -> Result<(), String> {
     if value.is_empty() {
         return Err("is empty".into());
     }
-    match keyword {
-        "C" | "SERIALNUMBER" => printable(value).map(drop),
-        "DC" if !value.is_ascii() => Err("is not ASCII".into()),
+    match *oid {
+        COUNTRY | SERIAL_NUMBER => printable(value).map(drop),
+        DOMAIN_COMPONENT if !value.is_ascii() => Err("is not ASCII".into()),
         _ => subject_text(value).map(drop),
     }
-}
-
-fn escape(value: &str) -> String {
-    let mut escaped = String::with_capacity(value.len());
-    let last = value.len() - 1;
-    for (at, c) in value.char_indices() {
-        let special =
-            "\"+,;<>\\".contains(c) || (c == '#' && at == 0) || (c == ' ' && (at == 0 || at == last));
-        if special {
-            let _ = write!(escaped, "\\{:02X}", u32::from(c));
-        } else {
-            escaped.push(c);
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attributes::name_types::COMMON_NAME;
     use proptest::prelude::*;
+
+    fn strict(text: &str) -> Result<String, String> {
+        parse(text).map(|name| name.to_string())
+    }
 
     #[test]
     fn a_name_is_brought_into_its_strict_form_in_the_order_written() {
@@ -174,7 +169,7 @@ mod tests {
             ("CN=B\u{fc}cher", "CN=B\u{fc}cher"),
             ("1.3.6.1.4.1.1466.0=#04024869", "1.3.6.1.4.1.1466.0=#04024869"),
             ("1.2.840.113549.1.9.1=a@b.example, O=x", "1.2.840.113549.1.9.1=a@b.example,O=x"),
-            ("2.5.4.3=#0C0161 ,O=b", "2.5.4.3=#0C0161,O=b"),
+            ("2.5.4.3=#0c0161 ,O=b", "CN=#0C0161,O=b"),
         ] {
             assert_eq!(strict(text).as_deref(), Ok(expected), "{text}");
         }
@@ -211,6 +206,9 @@ mod tests {
             "CN=a\nb",
             r"CN=a\00",
             "CN=a+CN=a",
+            "CN=a+2.5.4.3=a",
+            "CN=a+CN=#0c0161",
+            "2.5.4.6=\u{d6}",
             "/CN=a",
             "CN=#\u{fc}\u{fc}",
             "C=a*",
@@ -229,13 +227,14 @@ mod tests {
 
         #[test]
         fn an_escaped_value_reads_back(value in "[^\\p{Cc}]{1,20}") {
-            let name = format!("CN={}", escape(&value));
-            prop_assert_eq!(strict(&name), Ok(name));
+            let attribute = NameAttribute { oid: COMMON_NAME, value: NameValue::Text(value) };
+            let name = DistinguishedName { parts: vec![vec![attribute]] };
+            prop_assert_eq!(parse(&name.to_string()), Ok(name));
         }
 
         #[test]
         fn no_text_makes_it_panic(text in "(?s)(CN=)?[\\\\#,+= \"0-9a-fC\u{fc}]{0,16}|.{0,20}") {
-            let _ = strict(&text);
+            let _ = parse(&text);
         }
     }
 }

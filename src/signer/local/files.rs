@@ -2,7 +2,7 @@
 
 use super::LocalCa;
 use crate::clock::Clock;
-use crate::x509::{KeyError, NameError, PemError, PrivateKey, pem};
+use crate::x509::{KeyError, PemError, PrivateKey, pem};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -163,7 +163,4 @@ pub enum LocalCaError {
     /// The root of an ephemeral CA could not be made.
     #[error("local CA: {0}")]
     Root(#[from] KeyError),
-    /// The root's own name does not parse.
-    #[error("local CA: {0}")]
-    RootName(#[from] NameError),
 }

@@ -3,7 +3,7 @@
 mod files;
 
 use super::{SignError, SignedChain, Signer, SigningRequest};
-use crate::attributes::{Attributes, KeyAlgorithm, SignerKind};
+use crate::attributes::{Attributes, KeyAlgorithm, SignerKind, Subject, SubjectFields};
 use crate::clock::Clock;
 use crate::x509::certificate::{self, Template};
 use crate::x509::extensions::{
@@ -52,7 +52,11 @@ impl LocalCa {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
         let not_before = whole_second(clock.now());
         let not_after = not_before.saturating_add(EPHEMERAL_LIFETIME).unwrap_or(Timestamp::MAX);
-        let subject = name::parse_rfc4514("CN=certlet local CA,O=certlet")?;
+        let subject = name::encode(&Subject::Fields(SubjectFields {
+            common_name: Some("certlet local CA".to_owned()),
+            organizations: vec!["certlet".to_owned()],
+            ..SubjectFields::default()
+        }));
         let key_id = certificate::key_id(key.spki_der());
         let root = Template {
             serial: &serial()?,

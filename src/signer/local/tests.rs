@@ -1,7 +1,7 @@
 use super::*;
 use crate::attributes::{PodIdentity, PodTokens, VolumeId};
 use crate::signer::Progress;
-use crate::x509::testing::{ALL_ALGORITHMS, Stopped, attributes, openssl, openssl_text};
+use crate::x509::testing::{ALL_ALGORITHMS, Stopped, attributes, name, openssl, openssl_text};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -174,7 +174,7 @@ async fn openssl_verifies_what_a_ca_of_any_algorithm_signs() {
 async fn an_intermediate_ca_comes_with_its_chain() {
     let root = LocalCa::ephemeral(real_clock()).unwrap();
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP384).unwrap();
-    let subject = name::parse_rfc4514("CN=issuing").unwrap();
+    let subject = name("CN=issuing");
     let template = Template {
         serial: &serial().unwrap(),
         issuer: &root.subject,

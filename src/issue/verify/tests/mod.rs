@@ -6,7 +6,7 @@ use crate::issue::request::csr;
 use crate::x509::certificate::{self, Template};
 use crate::x509::extensions::{basic_constraints, subject_alt_names, usages};
 use crate::x509::testing::{ALL_ALGORITHMS, attributes, openssl};
-use crate::x509::{PrivateKey, pem};
+use crate::x509::{PrivateKey, pem, testing};
 use jiff::SignedDuration;
 
 mod accepted;
@@ -34,7 +34,7 @@ struct Authority {
 
 fn authority(name: &str, algorithm: KeyAlgorithm, issuer: Option<&Authority>) -> Authority {
     let key = PrivateKey::generate(algorithm).unwrap();
-    let subject = name::parse_rfc4514(name).unwrap();
+    let subject = testing::name(name);
     let template = Template {
         serial: &[1],
         issuer: issuer.map_or(&subject, |issuer| &issuer.name),
@@ -85,7 +85,7 @@ impl World {
             issuer: &issuer.name,
             not_before: leaf.from,
             not_after: leaf.to,
-            subject: &name::encode(&leaf.attributes.subject).unwrap(),
+            subject: &name::encode(&leaf.attributes.subject),
             spki: &leaf.spki,
             extensions: &extensions,
         };

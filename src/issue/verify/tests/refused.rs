@@ -75,13 +75,13 @@ fn a_broken_link_is_refused() {
 fn an_issuer_that_is_no_ca_or_has_expired_is_refused() {
     let mut world = world();
     let end = world.leaf(&world.root, |_| {});
-    let name = name::encode(&world.attributes.subject).unwrap();
+    let name = name::encode(&world.attributes.subject);
     let issuer = Authority {
         name,
         key: std::mem::replace(&mut world.key, PrivateKey::generate(KeyAlgorithm::Ed25519).unwrap()),
         der: end,
     };
-    world.attributes.subject = Subject::Literal("CN=below".into());
+    world.attributes.subject = Subject::Literal("CN=below".parse().unwrap());
     let leaf = world.leaf(&issuer, |_| {});
     let error = world.check(&[&leaf, &issuer.der], None);
     assert_eq!(error, Err(VerifyError::IssuerNotCa { subject: "CN=web".into() }));

@@ -1,45 +1,9 @@
-//! The whole of a volume, from the author's attributes to the typed ones.
-
-#[path = "../../tests/support/rejected.rs"]
-#[allow(unreachable_pub, reason = "the integration tests include the file as well")]
-mod rejected;
+//! What arrives of a good volume.
 
 use super::*;
 use secrecy::ExposeSecret;
-use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
-
-fn pod() -> PodIdentity {
-    PodIdentity {
-        namespace: "shop".into(),
-        name: "cart-0".into(),
-        uid: "b8f1".into(),
-        service_account: "cart".into(),
-    }
-}
-
-fn parse(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
-    let raw = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Attributes::parse(&raw, &pod())
-}
-
-fn with_prefix(prefix: &str, attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
-    let mut full: Vec<_> =
-        attributes.iter().map(|(name, value)| (format!("{prefix}/{name}"), *value)).collect();
-    if !attributes.iter().any(|(name, _)| *name == "issuer-name" || *name == "signer") {
-        full.push((format!("{prefix}/issuer-name"), "ca"));
-    }
-    parse(&full.iter().map(|(key, value)| (key.as_str(), *value)).collect::<Vec<_>>())
-}
-
-fn certlet(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
-    with_prefix("csi.certlet.io", attributes)
-}
-
-fn cert_manager(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
-    with_prefix("csi.cert-manager.io", attributes)
-}
 
 fn fields(attributes: &Attributes) -> &SubjectFields {
     match &attributes.subject {
@@ -194,22 +158,9 @@ fn the_keystore_needs_a_password_and_has_a_default_name() {
 }
 
 #[test]
-fn a_password_is_never_in_a_message() {
-    for attributes in [
-        &[("pkcs12-password", "hunter2")][..],
-        &[("pkcs12-pasword", "hunter2")],
-        &[("pkcs12-enable", "maybe"), ("pkcs12-password", "hunter2")],
-        &[("pkcs12-enable", "true"), ("pkcs12-filename", "/"), ("pkcs12-password", "hunter2")],
-    ] {
-        let errors = certlet(attributes).unwrap_err();
-        assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{errors}");
-    }
-}
-
-#[test]
 fn a_literal_subject_is_expanded_checked_and_kept_in_order() {
     let attributes = cert_manager(&[("literal-subject", "cn=${POD_NAME}, OU=b, O=c")]).unwrap();
-    assert_eq!(attributes.subject, Subject::Literal("CN=cart-0,OU=b,O=c".into()));
+    assert_eq!(attributes.subject, Subject::Literal("CN=cart-0,OU=b,O=c".parse().unwrap()));
 }
 
 #[test]
@@ -245,90 +196,4 @@ fn the_local_signer_needs_no_issuer_and_private_ca_needs_its_arn() {
 #[test]
 fn a_combined_file_is_delivered_when_asked_for() {
     assert_eq!(certlet(&[("combined-file", "all.pem")]).unwrap().files.combined.as_deref(), Some("all.pem"));
-}
-
-#[test]
-fn a_volume_without_attributes_hears_of_issuer_and_signer() {
-    assert_eq!(
-        parse(&[]).unwrap_err().to_string(),
-        "csi.certlet.io/issuer-name: is required; accepted: the name of a cert-manager issuer; or another signer in \
-         csi.certlet.io/signer"
-    );
-}
-
-#[test]
-fn mixing_the_dialects_is_an_error() {
-    let mixed = [("csi.cert-manager.io/issuer-name", "ca"), ("csi.certlet.io/duration", "1h")];
-    assert_eq!(
-        parse(&mixed).unwrap_err().to_string(),
-        "csi.certlet.io/duration: stands beside csi.cert-manager.io/issuer-name in one volume; accepted: one prefix for \
-         the whole volume, csi.certlet.io/ or csi.cert-manager.io/"
-    );
-}
-
-#[test]
-fn an_unknown_attribute_names_the_nearest_known_one() {
-    assert_eq!(
-        certlet(&[("dns-name", "a")]).unwrap_err().to_string(),
-        "csi.certlet.io/dns-name: is not a known attribute; the nearest known one is csi.certlet.io/dns-names"
-    );
-    assert_eq!(
-        cert_manager(&[("combined-file", "a")]).unwrap_err().to_string(),
-        "csi.cert-manager.io/combined-file: is not a known attribute; the nearest known one is \
-         csi.certlet.io/combined-file"
-    );
-}
-
-#[test]
-fn several_faults_are_told_together_in_a_stable_order() {
-    let attributes = [
-        ("key-size", "1"),
-        ("duration", "1d"),
-        ("dns-names", "-a,b,c-"),
-        ("is-ca", "yes"),
-        ("dnsnames", "x"),
-    ];
-    let mut reversed = attributes;
-    reversed.reverse();
-    let errors = certlet(&attributes).unwrap_err();
-    assert_eq!(errors, certlet(&reversed).unwrap_err());
-    let names: Vec<_> =
-        errors.iter().map(|fault| fault.attribute().trim_start_matches("csi.certlet.io/")).collect();
-    assert_eq!(names, ["dns-names", "dns-names", "dnsnames", "duration", "is-ca", "key-size"]);
-    let message = errors.to_string();
-    assert!(message.starts_with("6 faults: (1) csi.certlet.io/dns-names: \"-a\" has a label"), "{message}");
-    assert!(message.contains(
-        "(4) csi.certlet.io/duration: \"1d\" has the unknown unit \"d\"; accepted: a Go duration above zero, such as \
-         `24h` or `1h30m` (5) "
-    ));
-}
-
-#[test]
-fn two_files_of_one_name_are_refused_by_an_attribute_the_author_wrote() {
-    let errors = certlet(&[("certificate-file", "tls.key")]).unwrap_err();
-    assert!(errors.to_string().starts_with(
-        "csi.certlet.io/certificate-file: \"tls.key\" is also the name of csi.certlet.io/privatekey-file; accepted: "
-    ));
-}
-
-#[test]
-fn every_rejected_input_is_refused_and_its_fault_is_named() {
-    let inputs = rejected::rejected_inputs();
-    assert!(inputs.len() >= 300, "{}", inputs.len());
-    let names: BTreeSet<_> = inputs.iter().map(|input| &input.name).collect();
-    assert_eq!(names.len(), inputs.len());
-    for input in &inputs {
-        let context: HashMap<_, _> = input.attributes.iter().cloned().collect();
-        assert_eq!(context.len(), input.attributes.len(), "{}", input.name);
-        let result = VolumeContext::parse(context, HashMap::new())
-            .and_then(|context| Attributes::parse(&context.raw, &context.pod));
-        let errors = result.map(drop).expect_err(&input.name);
-        let at_fault: Vec<_> = errors.iter().map(AttributeError::attribute).collect();
-        assert!(at_fault.iter().all(|name| *name == input.attribute), "{}: {errors}", input.name);
-        assert!(!errors.to_string().contains("secret"), "{}: {errors}", input.name);
-        assert!(
-            errors.to_string().contains("accepted: ") || errors.to_string().contains("nearest"),
-            "{errors}"
-        );
-    }
 }

@@ -1,0 +1,37 @@
+//! The whole of a volume, from the author's attributes to the typed ones.
+
+mod accepted;
+mod refused;
+
+use super::*;
+
+fn pod() -> PodIdentity {
+    PodIdentity {
+        namespace: "shop".into(),
+        name: "cart-0".into(),
+        uid: "b8f1".into(),
+        service_account: "cart".into(),
+    }
+}
+
+fn parse(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+    let raw = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Attributes::parse(&raw, &pod())
+}
+
+fn with_prefix(prefix: &str, attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+    let mut full: Vec<_> =
+        attributes.iter().map(|(name, value)| (format!("{prefix}/{name}"), *value)).collect();
+    if !attributes.iter().any(|(name, _)| *name == "issuer-name" || *name == "signer") {
+        full.push((format!("{prefix}/issuer-name"), "ca"));
+    }
+    parse(&full.iter().map(|(key, value)| (key.as_str(), *value)).collect::<Vec<_>>())
+}
+
+fn certlet(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+    with_prefix("csi.certlet.io", attributes)
+}
+
+fn cert_manager(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+    with_prefix("csi.cert-manager.io", attributes)
+}

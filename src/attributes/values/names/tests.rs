@@ -1,0 +1,164 @@
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn plain_file_names_pass() {
+    for name in ["tls.crt", "a", ".hidden", "a..b", "with space.pem", "\u{fc}ber.pem", &"x".repeat(255)] {
+        assert_eq!(file_name(name).as_deref(), Ok(name));
+    }
+}
+
+#[test]
+fn file_names_that_leave_the_directory_or_hurt_are_refused() {
+    let long = "x".repeat(256);
+    for name in [
+        "",
+        ".",
+        "..",
+        "..data",
+        "..x",
+        "/etc/passwd",
+        "a/b",
+        "a/",
+        " a",
+        "a ",
+        "a\n",
+        "a\0b",
+        "a\u{7f}b",
+        &long,
+    ] {
+        assert!(file_name(name).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn host_names_pass_and_others_do_not() {
+    let label = "a".repeat(63);
+    let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+    for name in
+        ["localhost", "a.b", "*.a.b", "*.local", "xn--bcher-kva.example", "A.b", "my_svc", "1.2", &longest]
+    {
+        assert_eq!(dns_name(name).as_deref(), Ok(name));
+    }
+    let too_long = format!("{longest}a");
+    for name in [
+        "",
+        "*",
+        "*.",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "-a",
+        "a-",
+        "a.-b",
+        "a.*.b",
+        "*a.b",
+        "**.a",
+        "a b",
+        "a/b",
+        "b\u{fc}cher",
+        "a:1",
+        "https://a",
+        &format!("{label}a.b"),
+        &too_long,
+    ] {
+        assert!(dns_name(name).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn absolute_uris_pass_and_others_do_not() {
+    for text in [
+        "spiffe://td/ns/a/sa/b",
+        "urn:uuid:f81d4fae",
+        "https://[::1]:8443/a?b=c#d",
+        "x-a.b+c:%20",
+        "file:///a",
+    ] {
+        assert_eq!(uri(text).as_deref(), Ok(text));
+    }
+    for text in [
+        "",
+        "/a/b",
+        "a/b",
+        "spiffe:",
+        "spiffe://",
+        ":a",
+        "1a:b",
+        "a b:c",
+        "a:b c",
+        "a:%",
+        "a:%2",
+        "a:%zz",
+        "a:\u{fc}",
+        "a:\n",
+    ] {
+        assert!(uri(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn addresses_pass_and_networks_zones_and_ports_do_not() {
+    assert_eq!(ip_address("::ffff:10.0.0.1"), Ok(IpAddr::from([10, 0, 0, 1])));
+    assert!(ip_address("fd00::1").is_ok());
+    for text in [
+        "",
+        "10.0.0.0/8",
+        "10.0.0.256",
+        "010.0.0.1",
+        "10.0.0",
+        "fe80::1%eth0",
+        "[::1]",
+        "1.2.3.4:80",
+        "${POD_IP}",
+    ] {
+        assert!(ip_address(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_common_name_has_at_most_64_characters_not_bytes() {
+    assert!(common_name(&"\u{fc}".repeat(64)).is_ok());
+    assert!(common_name(&"a".repeat(65)).is_err());
+    assert!(common_name("a\nb").is_err());
+}
+
+#[test]
+fn annotation_keys_are_what_the_api_server_takes() {
+    assert!(is_annotation_key("Example.com", "a_B.c"));
+    for (group, name) in
+        [("", "a"), ("a b", "c"), ("a", ""), ("a", "b/c"), ("a", "-b"), ("a", "b."), ("a_b", "c")]
+    {
+        assert!(!is_annotation_key(group, name), "{group}/{name}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_accepted_file_name_is_one_path_component(name in "(?s)[./ab\0 ]{0,6}|.{0,300}") {
+        if file_name(&name).is_ok() {
+            let path = std::path::Path::new("/volume").join(&name);
+            prop_assert_eq!(path.parent(), Some(std::path::Path::new("/volume")));
+            prop_assert_eq!(path.file_name().and_then(|n| n.to_str()), Some(name.as_str()));
+            prop_assert!(!name.starts_with("..") && name.len() <= 255 && !name.contains('\0'));
+        }
+    }
+
+    #[test]
+    fn an_ordinary_file_name_is_accepted(name in "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,40}") {
+        prop_assert!(file_name(&name).is_ok());
+    }
+
+    #[test]
+    fn a_host_name_of_good_labels_is_accepted(labels in proptest::collection::vec("[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", 1..6)) {
+        prop_assert!(dns_name(&labels.join(".")).is_ok());
+        let wildcard = format!("*.{}", labels.join("."));
+        prop_assert!(dns_name(&wildcard).is_ok());
+    }
+
+    #[test]
+    fn no_text_makes_a_check_panic(text in any::<String>()) {
+        let _ = (dns_name(&text), uri(&text), ip_address(&text), printable(&text), kind(&text), resource_name(&text));
+    }
+}

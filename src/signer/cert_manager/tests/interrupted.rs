@@ -1,0 +1,108 @@
+//! Calls, watches and processes that are cut off, and requests that somebody else touches.
+
+use super::server::Mishap;
+use super::*;
+
+#[tokio::test]
+async fn a_create_whose_answer_was_lost_is_found_again() {
+    let driver = Driver::new().await;
+    driver.server.next_create(Mishap::LoseAnswer);
+    transient(driver.sign().await);
+    driver.sign_and_issue().await;
+    assert_eq!(driver.server.names().len(), 1);
+}
+
+#[tokio::test]
+async fn a_watch_that_closed_is_taken_up_where_it_was() {
+    let driver = Driver::new().await;
+    let signed = driver
+        .sign_while(async |server, name| {
+            server.close_watches(true);
+            server.issue(&name);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            server.close_watches(false);
+        })
+        .await;
+    signed.unwrap();
+    assert_eq!(driver.server.calls("get"), 0);
+}
+
+#[tokio::test]
+async fn an_expired_resource_version_costs_a_new_list_and_loses_nothing() {
+    let driver = Driver::new().await;
+    let signed = driver
+        .sign_while(async |server, name| {
+            server.close_watches(true);
+            server.issue(&name);
+            server.expire();
+        })
+        .await;
+    signed.unwrap();
+    assert!(driver.server.calls("list") >= 2);
+}
+
+#[tokio::test]
+async fn a_failing_server_is_asked_again_under_the_same_name() {
+    let driver = Driver::new().await;
+    driver.server.next_create(Mishap::Refuse { code: 500, body: "oops".into(), retry_after: None });
+    transient(driver.sign().await);
+    let before = driver.notes.load();
+    driver.sign_and_issue().await;
+    assert_eq!(driver.notes.load(), before);
+}
+
+#[tokio::test]
+async fn a_restart_takes_up_the_request_that_waits() {
+    let mut driver = Driver::new().await;
+    let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
+    assert!(waiting.is_err());
+    driver.restart().await;
+    driver.sign_and_issue().await;
+    assert_eq!(driver.server.calls("create"), 1);
+}
+
+#[tokio::test]
+async fn a_request_signed_while_nobody_ran_is_found_signed() {
+    let mut driver = Driver::new().await;
+    let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
+    assert!(waiting.is_err());
+    driver.server.issue(&driver.server.only().await);
+    driver.restart().await;
+    driver.sign().await.unwrap();
+    assert_eq!(driver.server.names().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_somebody_deletes_is_made_again() {
+    let driver = Driver::new().await;
+    transient(driver.sign_while(async |server, name| server.delete(&name)).await);
+    driver.sign_and_issue().await;
+}
+
+#[tokio::test]
+async fn only_the_newest_requests_are_kept_and_none_of_a_volume_that_went() {
+    let driver = Driver::new().await;
+    driver.sign_and_issue().await;
+    let first = driver.server.only().await;
+    *driver.notes.0.lock().unwrap() = None;
+    let renewal = async {
+        let names = driver.server.number(2).await;
+        driver.server.issue(names.iter().find(|name| **name != first).unwrap());
+    };
+    tokio::join!(driver.sign_csr(b"another csr"), renewal).0.unwrap();
+    driver.signer.delivered(&driver.signed_volume()).await;
+    assert_ne!(driver.server.only().await, first);
+    driver.signer.removed(&driver.signed_volume()).await;
+    driver.server.number(0).await;
+}
+
+#[tokio::test]
+async fn a_request_that_turns_up_after_its_volume_went_goes_too() {
+    let mut driver = Driver::new().await;
+    let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
+    assert!(waiting.is_err());
+    // The new process hears of the volume's end before its first list.
+    driver.signer = signer(driver.address, &driver.clock, CertManagerOptions::default());
+    driver.signer.removed(&driver.signed_volume()).await;
+    driver.server.number(0).await;
+}

@@ -1,0 +1,47 @@
+//! What must hold before a request is made.
+
+use super::*;
+use crate::attributes::VolumeContext;
+use jiff::SignedDuration;
+use serde_json::json;
+use std::collections::HashMap;
+
+#[tokio::test]
+async fn requests_are_made_with_the_pods_token_while_it_lasts() {
+    let options = CertManagerOptions { token_audience: Some(String::new()), ..CertManagerOptions::default() };
+    let mut driver = Driver::with(options).await;
+    let missing = transient(driver.sign().await);
+    assert!(missing.contains("tokenRequests"), "{missing}");
+
+    driver.tokens = tokens("2026-05-01T12:10:00Z");
+    driver.sign_and_issue().await;
+    assert_eq!(driver.server.tokens(), [Some("pods-own".to_owned())]);
+
+    *driver.clock.0.lock().unwrap() += SignedDuration::from_mins(10);
+    *driver.notes.0.lock().unwrap() = None;
+    let expired = transient(driver.sign_csr(b"another").await);
+    assert!(expired.contains("expired at 2026-05-01T12:10:00Z"), "{expired}");
+    assert_eq!(driver.server.calls("create"), 1);
+}
+
+fn tokens(expires: &str) -> PodTokens {
+    let pod = [("pod.name", "p"), ("pod.namespace", "n"), ("pod.uid", "u"), ("serviceAccount.name", "s")];
+    let mut context: HashMap<String, String> =
+        pod.iter().map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), (*value).to_owned())).collect();
+    context.insert("csi.storage.k8s.io/ephemeral".into(), "true".into());
+    let tokens = json!({ "": { "token": "pods-own", "expirationTimestamp": expires } }).to_string();
+    context.insert("csi.storage.k8s.io/serviceAccount.tokens".into(), tokens);
+    VolumeContext::parse(context, HashMap::new()).unwrap().tokens
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_before_the_gates_open() {
+    let gates = vec!["pod-ip:any".parse().unwrap()];
+    let driver = Driver::with(CertManagerOptions { gates, ..CertManagerOptions::default() }).await;
+    driver.server.put_pod("web-0", json!({ "metadata": {}, "status": {} }));
+    let Err(SignError::NotReady { reason, .. }) = driver.sign().await else { panic!("ready") };
+    assert!(reason.contains("no any address") || reason.contains("address yet"), "{reason}");
+    assert_eq!(driver.server.calls("create"), 0);
+    driver.server.put_pod("web-0", json!({ "metadata": {}, "status": { "podIPs": [{ "ip": "10.0.0.1" }] } }));
+    driver.sign_and_issue().await;
+}

@@ -1,0 +1,150 @@
+//! What is refused, and what the refusal says.
+
+use crate::node_test;
+use crate::support::{Node, assert_whole, pod, pod_with, serial};
+use certlet::demo::{Kubelet, Pod};
+use certlet::proto::csi::volume_capability::{AccessType, BlockVolume};
+use certlet::proto::csi::{
+    NodeExpandVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
+    NodeUnstageVolumeRequest,
+};
+use std::fs;
+use tokio::task::JoinSet;
+use tonic::Code;
+
+node_test! {
+    async fn a_signer_that_is_not_there_is_named_in_the_refusal() {
+        let mut node = Node::with_flags(&[]);
+        let kubelet = node.started().await;
+        let refused = kubelet.publish(&pod("web-0")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("local") && refused.message().contains("--allow-local-signer"), "{refused:?}");
+        let pca = Pod::new("shop", "web-1", [
+            ("csi.certlet.io/signer", "acm-pca"),
+            ("csi.certlet.io/common-name", "web"),
+            ("csi.certlet.io/certificate-authority-arn",
+             "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/12345678-1234-1234-1234-123456789012"),
+        ]);
+        let refused = kubelet.publish(&pca).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("acm-pca"), "{refused:?}");
+        assert_eq!(node.stored(), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+node_test! {
+    async fn missing_and_wrong_fields_are_invalid_arguments_that_name_the_field() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let good = kubelet.publish_request(&pod("web-0"));
+        let broken: [Breakage; 11] = [
+            ("volume_id", |request| request.volume_id.clear()),
+            ("volume_id", |request| request.volume_id = "x".repeat(129)),
+            ("target_path", |request| request.target_path.clear()),
+            ("target_path", |request| request.target_path = "relative".to_owned()),
+            ("target_path", |request| request.target_path = "/tmp/../etc".to_owned()),
+            ("volume_capability", |request| request.volume_capability = None),
+            ("access_mode", |request| request.volume_capability.as_mut().unwrap().access_mode = None),
+            ("access_type", |request| request.volume_capability.as_mut().unwrap().access_type = None),
+            ("block", |request| request.volume_capability.as_mut().unwrap().access_type = Some(AccessType::Block(BlockVolume {}))),
+            ("mount_flags", |request| mount(request).mount_flags.push("rw".to_owned())),
+            ("volume_mount_group", |request| mount(request).volume_mount_group = "staff".to_owned()),
+        ];
+        for (field, break_it) in broken {
+            let mut request = good.clone();
+            break_it(&mut request);
+            let refused = kubelet.publish_with(request).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{field}: {refused:?}");
+            assert!(refused.message().contains(field), "{field}: {refused:?}");
+        }
+        let mut writable = good.clone();
+        writable.readonly = false;
+        let refused = kubelet.publish_with(writable).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("readOnly: true"), "{refused:?}");
+        for (volume_id, target_path, field) in [("", "/x", "volume_id"), ("csi-1", "", "target_path")] {
+            let request = NodeUnpublishVolumeRequest { volume_id: volume_id.to_owned(), target_path: target_path.to_owned() };
+            let refused = kubelet.node().node_unpublish_volume(request).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().contains(field), "{refused:?}");
+        }
+    }
+}
+
+/// The field at fault, and what breaks it.
+type Breakage = (&'static str, fn(&mut NodePublishVolumeRequest));
+
+fn mount(request: &mut NodePublishVolumeRequest) -> &mut certlet::proto::csi::volume_capability::MountVolume {
+    match &mut request.volume_capability.as_mut().unwrap().access_type {
+        Some(AccessType::Mount(mount)) => mount,
+        other => panic!("not a mount: {other:?}"),
+    }
+}
+
+node_test! {
+    async fn what_is_not_offered_is_unimplemented() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let codes = [
+            kubelet.node().node_stage_volume(NodeStageVolumeRequest::default()).await.map(drop),
+            kubelet.node().node_unstage_volume(NodeUnstageVolumeRequest::default()).await.map(drop),
+            kubelet.node().node_expand_volume(NodeExpandVolumeRequest::default()).await.map(drop),
+        ];
+        for result in codes {
+            assert_eq!(result.unwrap_err().code(), Code::Unimplemented);
+        }
+    }
+}
+
+node_test! {
+    async fn a_target_that_is_a_file_is_refused_and_left_alone() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let pod = pod("web-0");
+        let target = kubelet.target(&pod);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::write(&target, "precious").unwrap();
+        let refused = kubelet.publish(&pod).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Internal);
+        assert!(refused.message().contains(target.to_str().unwrap()), "{refused:?}");
+        assert_eq!(fs::read(&target).unwrap(), b"precious");
+        assert_eq!(node.stored(), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+node_test! {
+    async fn the_same_volume_with_other_attributes_is_refused_and_the_live_one_stays() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let volume = kubelet.publish(&pod("web-0")).await.unwrap();
+        let before = serial(&volume);
+        let refused = kubelet.publish(&pod_with("web-0", &[("duration", "1h")])).await.unwrap_err();
+        assert_eq!(refused.code(), Code::AlreadyExists);
+        let mut elsewhere = kubelet.publish_request(&pod("web-0"));
+        elsewhere.target_path = node.root.join("elsewhere").display().to_string();
+        let refused = kubelet.publish_with(elsewhere.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::AlreadyExists);
+        let request = NodeUnpublishVolumeRequest { volume_id: elsewhere.volume_id, target_path: elsewhere.target_path };
+        kubelet.node().node_unpublish_volume(request).await.unwrap();
+        assert_eq!(serial(&volume), before);
+        assert_whole(&volume);
+    }
+}
+
+node_test! {
+    async fn one_publish_too_many_is_told_to_try_again() {
+        let mut node = Node::with_flags(&["--allow-local-signer", "--max-volumes-in-flight=1"]);
+        let kubelet = node.started().await;
+        let slow = pod_with("slow", &[("key-algorithm", "RSA"), ("key-size", "4096")]);
+        let mut calls = JoinSet::new();
+        for pod in [slow.clone(), pod_with("slow-2", &[("key-algorithm", "RSA"), ("key-size", "4096")])] {
+            let kubelet: Kubelet = kubelet.clone();
+            calls.spawn(async move { kubelet.publish(&pod).await });
+        }
+        let results = calls.join_all().await;
+        let refused: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].code(), Code::ResourceExhausted);
+        assert!(refused[0].message().contains("--max-volumes-in-flight"), "{refused:?}");
+    }
+}

@@ -1,0 +1,163 @@
+//! What is asked for, and what comes of it up to its revocation.
+
+use crate::fake_pca::{Fault, now};
+use crate::support::{assert_whole, eventually, openssl, serial};
+use crate::{AUTHORITY, DESCRIBE, GET, ISSUE, node_test, pod, started};
+use std::fs;
+use tonic::Code;
+
+fn text(volume: &std::path::Path) -> String {
+    let file = volume.join("tls.crt").display().to_string();
+    String::from_utf8(openssl(&["x509", "-in", &file, "-noout", "-text"]).stdout).unwrap()
+}
+
+node_test! {
+    async fn a_certificate_costs_two_calls_and_its_chain_is_in_order() {
+        let (fake, _node, kubelet) = started().await;
+        for number in 0..4 {
+            let volume = kubelet.publish(&pod(&format!("web-{number}"), &[])).await.unwrap();
+            assert_whole(&volume);
+            let chain = fs::read_to_string(volume.join("tls.crt")).unwrap();
+            assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 3, "leaf, issuer, middle");
+            let anchors = fs::read_to_string(volume.join("ca.crt")).unwrap();
+            assert_eq!(anchors.matches("BEGIN CERTIFICATE").count(), 1, "root");
+        }
+        assert_eq!((fake.calls(ISSUE), fake.calls(GET), fake.calls(DESCRIBE)), (4, 4, 1));
+    }
+}
+
+node_test! {
+    async fn each_template_is_chosen_by_what_is_asked_for() {
+        let (fake, _node, kubelet) = started().await;
+        let cases: [(&[(&str, &str)], &str, &str); 7] = [
+            (&[], "EndEntityCertificate", "TLS Web Server Authentication, TLS Web Client Authentication"),
+            (&[("key-usages", "digital signature,client auth")], "EndEntityClientAuthCertificate", "TLS Web Client Authentication"),
+            (&[("key-usages", "key encipherment,server auth")], "EndEntityServerAuthCertificate", "TLS Web Server Authentication"),
+            (&[("key-usages", "code signing")], "CodeSigningCertificate", "Code Signing"),
+            (&[("key-usages", "email protection")], "BlankEndEntityCertificate_CSRPassthrough", "E-mail Protection"),
+            (
+                &[
+                    ("key-usages", "timestamping"),
+                    ("template-arn", "arn:aws:acm-pca:::template/BlankEndEntityCertificate_APICSRPassthrough/V1"),
+                ],
+                "BlankEndEntityCertificate_APICSRPassthrough",
+                "Time Stamping",
+            ),
+            (&[("is-ca", "true"), ("common-name", "mesh")], "SubordinateCACertificate_PathLen0", "CA:TRUE, pathlen:0"),
+        ];
+        for (number, (attributes, template, shows)) in cases.into_iter().enumerate() {
+            let volume = kubelet.publish(&pod(&format!("web-{number}"), attributes)).await.unwrap();
+            let last = fake.requests(ISSUE).pop().unwrap();
+            assert_eq!(last["TemplateArn"], format!("arn:aws:acm-pca:::template/{template}/V1"));
+            let text = text(&volume);
+            assert!(text.contains(shows), "{template}: {text}");
+        }
+        let dropped = [
+            ("key-usages", "server auth"),
+            ("template-arn", "arn:aws:acm-pca:::template/CodeSigningCertificate/V1"),
+        ];
+        let refused = kubelet.publish(&pod("web-9", &dropped)).await.unwrap_err();
+        assert!(refused.message().contains("would drop server auth"), "{refused}");
+        assert_eq!(fake.calls(ISSUE), 7);
+    }
+}
+
+node_test! {
+    async fn a_short_lived_ca_cuts_to_seven_days_and_says_so() {
+        let (fake, node, kubelet) = started().await;
+        fake.describe(|ca| ca.mode = "SHORT_LIVED_CERTIFICATE");
+        kubelet.publish(&pod("web-0", &[("duration", "2160h")])).await.unwrap();
+        let status = node.status(&[]);
+        assert!(status.contains("the duration was cut to 7 days"), "{status}");
+        kubelet.publish(&pod("web-1", &[("duration", "25h")])).await.unwrap();
+        let until = fake.requests(ISSUE).pop().unwrap()["Validity"]["Value"].as_u64().unwrap();
+        assert!(until.abs_diff(now() + 25 * 3600) < 60, "hours are kept");
+    }
+}
+
+node_test! {
+    async fn who_may_not_describe_the_ca_still_gets_certificates() {
+        let (fake, _node, kubelet) = started().await;
+        let denied = Fault::Refuse("AccessDeniedException", 400);
+        fake.fail(DESCRIBE, std::slice::from_ref(&denied));
+        kubelet.publish(&pod("web-0", &[])).await.unwrap();
+        assert_eq!((fake.calls(AUTHORITY), fake.calls(ISSUE)), (1, 1));
+        assert_eq!(fake.requests(ISSUE)[0]["SigningAlgorithm"], "SHA256WITHECDSA", "read off the CA's certificate");
+
+        kubelet.publish(&pod("web-1", &[])).await.unwrap();
+        assert_eq!((fake.calls(DESCRIBE), fake.calls(AUTHORITY)), (1, 1), "kept");
+    }
+}
+
+node_test! {
+    async fn who_may_not_even_read_the_ca_certificate_has_to_name_the_algorithm() {
+        let (fake, _node, kubelet) = started().await;
+        let denied = Fault::Refuse("AccessDeniedException", 400);
+        fake.fail(DESCRIBE, &[denied.clone(), denied.clone()]);
+        fake.fail(AUTHORITY, &[denied.clone(), denied]);
+        let refused = kubelet.publish(&pod("web-0", &[])).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("set the attribute signing-algorithm"), "{refused}");
+        kubelet.publish(&pod("web-1", &[("signing-algorithm", "SHA256WITHECDSA")])).await.unwrap();
+    }
+}
+
+node_test! {
+    async fn a_signing_algorithm_of_the_wrong_family_is_refused_before_the_call() {
+        let (fake, _node, kubelet) = started().await;
+        let refused = kubelet.publish(&pod("web-0", &[("signing-algorithm", "SHA256WITHRSA")])).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("signing-algorithm: SHA256WITHRSA does not fit"), "{refused}");
+        assert_eq!(fake.calls(ISSUE), 0);
+    }
+}
+
+node_test! {
+    async fn a_ca_near_its_end_cuts_short_and_one_at_its_end_is_refused() {
+        let (fake, node, kubelet) = started().await;
+        fake.describe(|ca| ca.not_after = now() + 7200);
+        kubelet.publish(&pod("web-0", &[])).await.unwrap();
+        assert!(node.status(&[]).contains("the private CA itself expires soon after"), "{}", node.status(&[]));
+        assert!(node.log().contains("a private CA nears its end"), "it is warned of");
+    }
+}
+
+node_test! {
+    async fn a_ca_at_its_end_is_refused() {
+        let (fake, _node, kubelet) = started().await;
+        fake.describe(|ca| ca.not_after = now() + 120);
+        let refused = kubelet.publish(&pod("web-0", &[])).await.unwrap_err();
+        assert!(refused.message().contains("renew its certificate"), "{refused}");
+        assert_eq!(fake.calls(ISSUE), 0);
+    }
+}
+
+node_test! {
+    async fn certificates_that_nobody_has_any_more_are_revoked_also_after_a_restart() {
+        const REVOKE: &str = "RevokeCertificate";
+        let (fake, mut node, _kubelet) = started().await;
+        node.stop();
+        node.flag("--pca-revoke-on-unpublish");
+        let kubelet = node.started().await;
+        let pod = pod("web-0", &[("duration", "6s")]);
+        let volume = kubelet.publish(&pod).await.unwrap();
+        let before = serial(&volume);
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        eventually("and the old one revoked", async || fake.calls(REVOKE) == 1).await;
+        assert_eq!(fake.requests(REVOKE)[0]["RevocationReason"], "SUPERSEDED");
+        let revoked = fake.requests(REVOKE)[0]["CertificateSerial"].as_str().unwrap().replace(':', "");
+        assert_eq!(revoked, before);
+        // The answer is lost, and the process with it.
+        fake.fail(REVOKE, &[Fault::Refuse("ThrottlingException", 400)]);
+        let list = node.data_root().join("revocations");
+        kubelet.unpublish(&pod).await.unwrap();
+        eventually("it is listed", async || {
+            fs::read_to_string(&list).unwrap_or_default().contains("CESSATION_OF_OPERATION")
+        })
+        .await;
+        node.kill();
+        let _kubelet = node.started().await;
+        eventually("it is revoked", async || fs::read_to_string(&list).unwrap_or_default().is_empty()).await;
+        assert_eq!(fake.requests(REVOKE).pop().unwrap()["RevocationReason"], "CESSATION_OF_OPERATION");
+    }
+}

@@ -1,0 +1,49 @@
+//! AWS Private CA's hard cases, against our own fake of its wire and of STS's: through the driver's socket, every call
+//! counted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::type_complexity, reason = "a table of cases")]
+
+#[path = "../support/fake_pca/mod.rs"]
+mod fake_pca;
+mod issuing;
+mod roles;
+#[path = "../support/mod.rs"]
+mod support;
+mod trouble;
+
+use certlet::demo::{Kubelet, Pod};
+use fake_pca::{CA, FakePca};
+use support::{Node, pca};
+
+const ISSUE: &str = "IssueCertificate";
+const GET: &str = "GetCertificate";
+const DESCRIBE: &str = "DescribeCertificateAuthority";
+const AUTHORITY: &str = "GetCertificateAuthorityCertificate";
+const ASSUME: &str = "AssumeRoleWithWebIdentity";
+
+const POLICY: &str = r#"
+version: 1
+rules:
+  - name: shop
+    match: {namespaces: [shop]}
+    allow:
+      certificateAuthorities: ["arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*"]
+      templates: ["*/V1"]
+      roles: ["arn:aws:iam::123456789012:role/{namespace}-{serviceAccount}"]
+      maxDuration: 2160h
+      commonNames: ["**"]
+      dnsNames: ["*.{namespace}.svc.cluster.local"]
+      isCa: true
+"#;
+
+async fn started() -> (FakePca, Node, Kubelet) {
+    let fake = FakePca::start().await;
+    let mut node = pca::node(POLICY, fake.endpoint());
+    let kubelet = node.started().await;
+    (fake, node, kubelet)
+}
+
+fn pod(name: &str, attributes: &[(&str, &str)]) -> Pod {
+    pca::pod(name, CA, attributes)
+}

@@ -1,0 +1,89 @@
+//! Who asks: the pods' roles, and the policy.
+
+use crate::fake_pca::{Fault, ROLE};
+use crate::support::pca::DRIVER_KEY;
+use crate::support::{eventually, serial};
+use crate::{ASSUME, DESCRIBE, POLICY, node_test, pod, started};
+use certlet::demo::{Kubelet, Pod};
+use std::fs;
+use std::path::PathBuf;
+use tonic::{Code, Status};
+
+/// A publish with the pod's token, as the kubelet sends it.
+async fn publish_with_token(kubelet: &Kubelet, pod: &Pod) -> Result<PathBuf, Status> {
+    let mut request = kubelet.publish_request(pod);
+    request.secrets.insert(
+        "csi.storage.k8s.io/serviceAccount.tokens".to_owned(),
+        r#"{"sts.amazonaws.com":{"token":"pod-token","expirationTimestamp":"2099-01-01T00:00:00Z"}}"#
+            .to_owned(),
+    );
+    let target = kubelet.target(pod);
+    fs::create_dir_all(target.parent().unwrap()).unwrap();
+    kubelet.publish_with(request).await.map(|()| target)
+}
+
+node_test! {
+    async fn a_pods_role_is_assumed_once_and_signs() {
+        let (fake, node, kubelet) = started().await;
+        // Renewed after four seconds, with the same credentials.
+        let volume = publish_with_token(&kubelet, &pod("web-0", &[("role-arn", ROLE), ("duration", "6s")])).await.unwrap();
+        let before = serial(&volume);
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        assert_eq!(fake.calls(ASSUME), 1);
+        assert_eq!(fake.sessions(), ["shop@web@web-0"]);
+        assert!(fake.callers().iter().all(|caller| caller == "ASIAROLE"), "{:?}", fake.callers());
+        publish_with_token(&kubelet, &pod("web-1", &[])).await.unwrap();
+        assert_eq!(fake.callers().pop().as_deref(), Some(DRIVER_KEY));
+        assert!(!node.log().contains("pod-token"), "no token is logged");
+    }
+}
+
+node_test! {
+    async fn a_token_that_sts_refuses_is_told_of() {
+        let (fake, _node, kubelet) = started().await;
+        let pod = pod("web-0", &[("role-arn", ROLE)]);
+        let refused = kubelet.publish(&pod).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert!(refused.message().contains("no token for sts.amazonaws.com"), "{refused}");
+        for (fault, code) in [
+            ("ExpiredTokenException", Code::Unavailable),
+            ("InvalidIdentityToken", Code::FailedPrecondition),
+            ("AccessDenied", Code::FailedPrecondition),
+        ] {
+            fake.fail(ASSUME, &[Fault::Refuse(fault, 400)]);
+            let refused = publish_with_token(&kubelet, &pod).await.unwrap_err();
+            assert_eq!(refused.code(), code, "{refused}");
+            assert!(refused.message().contains(fault), "{refused}");
+        }
+        publish_with_token(&kubelet, &pod).await.unwrap();
+        assert_eq!(fake.issued(), 1);
+    }
+}
+
+node_test! {
+    async fn a_role_that_the_policy_does_not_name_is_refused_before_any_call() {
+        let (fake, _node, kubelet) = started().await;
+        let pod = pod("web-0", &[("role-arn", "arn:aws:iam::123456789012:role/admin")]);
+        let refused = publish_with_token(&kubelet, &pod).await.unwrap_err();
+        assert!(refused.message().contains("rule \"shop\" comes nearest: role-arn: "), "{refused}");
+        assert_eq!((fake.calls(ASSUME), fake.calls(DESCRIBE)), (0, 0));
+    }
+}
+
+node_test! {
+    async fn a_changed_policy_is_taken_up_while_the_driver_runs() {
+        let (_fake, node, kubelet) = started().await;
+        let policy = node.root.join("policy.yaml");
+        fs::write(node.root.join("new.yaml"), POLICY.replace("[shop]", "[bank]")).unwrap();
+        fs::rename(node.root.join("new.yaml"), &policy).unwrap();
+        eventually("the change is taken up", async || node.log().contains("the policy has changed")).await;
+        let refused = kubelet.publish(&pod("web-0", &[])).await.unwrap_err();
+        assert!(refused.message().contains("denied by the policy"), "{refused}");
+        fs::write(node.root.join("new.yaml"), "nonsense").unwrap();
+        fs::rename(node.root.join("new.yaml"), &policy).unwrap();
+        eventually("the fault is told", async || node.log().contains("THE OLD RULES STAY IN FORCE")).await;
+        fs::write(node.root.join("new.yaml"), POLICY).unwrap();
+        fs::rename(node.root.join("new.yaml"), &policy).unwrap();
+        eventually("and mended", async || kubelet.publish(&pod("web-0", &[])).await.is_ok()).await;
+    }
+}

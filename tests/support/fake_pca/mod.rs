@@ -1,0 +1,199 @@
+//! AWS Private CA and STS, as far as certlet talks to them: JSON 1.1 for the one, query and XML for the other, signed by
+//! a real hierarchy, with faults on demand and every call counted.
+
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "support for tests"
+)]
+
+mod ca;
+mod sts;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use rcgen::{Issuer, KeyPair};
+use serde_json::{Value, json};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub const CA: &str =
+    "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
+pub const ROLE: &str = "arn:aws:iam::123456789012:role/shop-web";
+
+/// What goes wrong with a call.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// AWS's name for the error, and the HTTP status.
+    Refuse(&'static str, u16),
+    /// The call is carried out, and its answer is lost.
+    LoseAnswer,
+    /// The answer is not what it should be.
+    Babble,
+}
+
+/// A CA of the fake.
+#[derive(Clone, Debug)]
+pub struct Description {
+    pub status: &'static str,
+    pub mode: &'static str,
+    pub key: &'static str,
+    pub not_after: u64,
+}
+
+#[derive(Default)]
+struct Book {
+    calls: HashMap<String, usize>,
+    faults: HashMap<String, VecDeque<Fault>>,
+    requests: Vec<(String, Value)>,
+    callers: Vec<String>,
+    tokens: HashMap<String, String>,
+    issued: HashMap<String, (String, usize)>,
+    not_ready: usize,
+    sessions: Vec<String>,
+}
+
+/// The fake.
+#[derive(Clone)]
+pub struct FakePca(Arc<Inner>);
+
+struct Inner {
+    book: Mutex<Book>,
+    description: Mutex<Description>,
+    issuer: Issuer<'static, KeyPair>,
+    chain: String,
+    endpoint: String,
+}
+
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl FakePca {
+    /// Serves on loopback; its CA is the third level of a hierarchy.
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (root, root_pem) = ca::authority("root", None);
+        let (middle, middle_pem) = ca::authority("middle", Some(&root));
+        let (issuer, issuer_pem) = ca::authority("issuer", Some(&middle));
+        let description = Description {
+            status: "ACTIVE",
+            mode: "GENERAL_PURPOSE",
+            key: "EC_prime256v1",
+            not_after: now() + 365 * 24 * 3600,
+        };
+        let fake = Self(Arc::new(Inner {
+            book: Mutex::default(),
+            description: Mutex::new(description),
+            issuer,
+            chain: format!("{issuer_pem}{middle_pem}{root_pem}").trim_end().to_owned(),
+            endpoint,
+        }));
+        let app = Router::new().fallback(answer).with_state(fake.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        fake
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.0.endpoint
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap()
+    }
+
+    /// How often a call came.
+    pub fn calls(&self, call: &str) -> usize {
+        self.book().calls.get(call).copied().unwrap_or_default()
+    }
+
+    /// How many certificates were made.
+    pub fn issued(&self) -> usize {
+        self.book().issued.len()
+    }
+
+    /// What goes wrong with the next calls of a kind, one after the other.
+    pub fn fail(&self, call: &str, faults: &[Fault]) {
+        self.book().faults.entry(call.to_owned()).or_default().extend(faults.iter().cloned());
+    }
+
+    /// How often GetCertificate says that a certificate made from now on is not there yet.
+    pub fn slow(&self, times: usize) {
+        self.book().not_ready = times;
+    }
+
+    /// Changes the CA.
+    pub fn describe(&self, change: impl FnOnce(&mut Description)) {
+        change(&mut self.0.description.lock().unwrap());
+    }
+
+    /// The bodies of the calls of a kind.
+    pub fn requests(&self, call: &str) -> Vec<Value> {
+        self.book().requests.iter().filter(|(kind, _)| kind == call).map(|(_, body)| body.clone()).collect()
+    }
+
+    /// The access keys that IssueCertificate was signed with.
+    pub fn callers(&self) -> Vec<String> {
+        self.book().callers.clone()
+    }
+
+    /// The session names that STS was asked for.
+    pub fn sessions(&self) -> Vec<String> {
+        self.book().sessions.clone()
+    }
+
+    fn fault(&self, call: &str) -> Option<Fault> {
+        self.book().faults.get_mut(call).and_then(VecDeque::pop_front)
+    }
+}
+
+async fn answer(State(fake): State<FakePca>, headers: HeaderMap, body: Bytes) -> Response {
+    let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+    let Some(call) = target.and_then(|target| target.strip_prefix("ACMPrivateCA.")) else {
+        return sts::answer(&fake, &String::from_utf8_lossy(&body));
+    };
+    let request: Value = serde_json::from_slice(&body).unwrap();
+    {
+        let mut book = fake.book();
+        *book.calls.entry(call.to_owned()).or_default() += 1;
+        book.requests.push((call.to_owned(), request.clone()));
+    }
+    let fault = fake.fault(call);
+    if let Some(Fault::Refuse(code, status)) = fault {
+        return refuse(code, status);
+    }
+    if request["CertificateAuthorityArn"] != CA {
+        return refuse("ResourceNotFoundException", 400);
+    }
+    let done = match call {
+        "IssueCertificate" => ca::issue(&fake, &request, &headers),
+        "GetCertificate" => ca::collect(&fake, &request),
+        "DescribeCertificateAuthority" => Ok(ca::described(&fake)),
+        "GetCertificateAuthorityCertificate" => Ok(json!({ "Certificate": ca::first(&fake.0.chain) })),
+        "RevokeCertificate" => Ok(json!({})),
+        _ => Err("UnknownOperationException"),
+    };
+    match (done, fault) {
+        (_, Some(Fault::LoseAnswer)) => refuse("InternalFailure", 500),
+        (_, Some(Fault::Babble)) => in_json(200, &json!({ "Certificate": "<html>busy</html>" })),
+        (Ok(body), _) => in_json(200, &body),
+        (Err(code), _) => refuse(code, 400),
+    }
+}
+
+fn refuse(code: &str, status: u16) -> Response {
+    let body = json!({ "__type": code, "message": format!("the fake says {code}") });
+    in_json(status, &body)
+}
+
+fn in_json(status: u16, body: &Value) -> Response {
+    let kind = [("content-type", "application/x-amz-json-1.1")];
+    (StatusCode::from_u16(status).unwrap(), kind, body.to_string()).into_response()
+}

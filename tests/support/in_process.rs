@@ -1,0 +1,212 @@
+//! The driver in the process of the test, with a clock that is turned by hand and a signer that does as it is told.
+
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "support for tests"
+)]
+
+use crate::support::{DRIVER, Node};
+use certlet::attributes::SignerKind;
+use certlet::clock::Clock;
+use certlet::csi::Driver;
+use certlet::demo::Kubelet;
+use certlet::lifecycle::Limits;
+use certlet::node::{Config, NodeError, run_with};
+use certlet::signer::{LocalCa, SignError, SignedChain, SignedVolume, Signer, SigningRequest};
+use certlet::store::StoreOptions;
+use futures_util::future::BoxFuture;
+use jiff::{SignedDuration, Timestamp};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A node, its driver with a signer that signs, and the kubelet.
+pub async fn started(slow: bool) -> (Node, InProcess, Kubelet) {
+    let mut node = Node::new();
+    let clock = HandClock::new();
+    let signer = MoodySigner::new(&clock, slow);
+    let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+    (node, driver, kubelet)
+}
+
+/// The driver in this process, on a node's directories.
+pub struct InProcess {
+    pub clock: Arc<HandClock>,
+    pub signer: Arc<MoodySigner>,
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), NodeError>>,
+}
+
+impl InProcess {
+    /// Starts it, and registers it as the kubelet would.
+    pub async fn start(
+        node: &mut Node,
+        clock: &Arc<HandClock>,
+        signer: &Arc<MoodySigner>,
+    ) -> (Self, Kubelet) {
+        let config = Config {
+            driver: Driver { name: DRIVER.to_owned(), node_id: "node-1".to_owned() },
+            endpoint: node.endpoint(),
+            kubelet_endpoint: node.endpoint(),
+            registration_dir: Some(node.root.join("plugins_registry")),
+            store: StoreOptions {
+                root: node.data_root(),
+                size_bytes: 1 << 24,
+                inodes: 4096,
+                selinux_context: None,
+            },
+            metrics_bind_address: None,
+            metrics_per_volume: false,
+            local_signer: None,
+            pca: None,
+            limits: Limits { publishes: 64, renewals: 4 },
+            shutdown_grace: Duration::from_secs(1),
+            cluster: certlet::node::ClusterConfig::default(),
+        };
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run_with(
+            config,
+            Arc::clone(clock) as Arc<dyn Clock>,
+            vec![Arc::clone(signer) as Arc<dyn Signer>],
+            shutdown.clone(),
+        ));
+        let driver = Self { clock: Arc::clone(clock), signer: Arc::clone(signer), shutdown, running };
+        (driver, node.kubelet().await)
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+/// A wall clock that stands still until it is set.
+pub struct HandClock {
+    now: watch::Sender<Timestamp>,
+    /// How often anybody began to wait.
+    pub waits: AtomicUsize,
+}
+
+impl HandClock {
+    pub fn new() -> Arc<Self> {
+        // Now, so that openssl, which has no other clock, finds certificates valid.
+        Arc::new(Self { now: watch::Sender::new(Timestamp::now()), waits: AtomicUsize::new(0) })
+    }
+
+    /// Sets it forward, or back.
+    pub fn turn(&self, by: SignedDuration) {
+        self.now.send_modify(|now| *now += by);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        *self.now.borrow()
+    }
+
+    fn wait_until(&self, deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
+        let mut now = self.now.subscribe();
+        Box::pin(async move {
+            self.waits.fetch_add(1, Ordering::Relaxed);
+            if deadline.is_some_and(|deadline| deadline <= *now.borrow_and_update()) {
+                return;
+            }
+            // Every setting is a jump to the waiter, as it is for a timerfd.
+            let _ended = now.changed().await;
+        })
+    }
+}
+
+/// What the signer does next.
+#[derive(Clone)]
+pub enum Mood {
+    Signs,
+    Fails(SignError),
+    Waits,
+    Babbles,
+}
+
+/// A local CA with moods, as slow as a remote signer where it is told to be.
+pub struct MoodySigner {
+    ca: LocalCa,
+    mood: Mutex<Mood>,
+    slow: bool,
+    calls: AtomicUsize,
+    /// The request of each call.
+    pub requests: Mutex<Vec<Vec<u8>>>,
+    /// What each call found noted of those before it.
+    pub notes: Mutex<Vec<Option<String>>>,
+    /// How many volumes it was told are gone.
+    pub removed: AtomicUsize,
+    cheer_up: Notify,
+}
+
+impl MoodySigner {
+    pub fn new(clock: &Arc<HandClock>, slow: bool) -> Arc<Self> {
+        Arc::new(Self {
+            ca: LocalCa::ephemeral(Arc::clone(clock) as Arc<dyn Clock>).unwrap(),
+            mood: Mutex::new(Mood::Signs),
+            slow,
+            calls: AtomicUsize::new(0),
+            requests: Mutex::default(),
+            notes: Mutex::default(),
+            removed: AtomicUsize::new(0),
+            cheer_up: Notify::new(),
+        })
+    }
+
+    pub fn set(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+        self.cheer_up.notify_waiters();
+    }
+
+    /// How often it was asked.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Signer for MoodySigner {
+    fn kind(&self) -> SignerKind {
+        SignerKind::Local
+    }
+
+    fn is_slow(&self) -> bool {
+        self.slow
+    }
+
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
+        Box::pin(async move {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            self.requests.lock().unwrap().push(request.csr_der.to_vec());
+            self.notes.lock().unwrap().push(request.progress.load());
+            if self.slow {
+                request.progress.save("request-1")?;
+            }
+            loop {
+                let cheered_up = self.cheer_up.notified();
+                let mood = self.mood.lock().unwrap().clone();
+                match mood {
+                    Mood::Signs => return self.ca.sign(request).await,
+                    Mood::Fails(error) => return Err(error),
+                    Mood::Babbles => {
+                        let chain = b"<html>busy</html>".to_vec();
+                        return Ok(SignedChain { chain, ca: None, remark: None });
+                    }
+                    Mood::Waits => cheered_up.await,
+                }
+            }
+        })
+    }
+
+    fn removed<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+        self.removed.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async {})
+    }
+}
