@@ -11,7 +11,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz bench bench-cluster e2e e2e-up e2e-down clean
+.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz fuzz-build bench bench-cluster e2e e2e-up e2e-down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ chart-check: ## Lint, render and validate the chart and the Dockerfile, test the
 	scripts/chart-check
 	scripts/image-check
 	scripts/runbook-check
+
+fuzz-build: $(TOOLS)/bin/cargo-fuzz ## Build every fuzz target
+	scripts/fuzz
 
 fuzz: $(TOOLS)/bin/cargo-fuzz ## Run each fuzz target for FUZZ_SECONDS (20)
 	scripts/fuzz $(FUZZ_SECONDS)
