@@ -36,8 +36,17 @@ pub struct PodEventNote {
 /// Records Events, a few a minute for each volume, and the same one not again for a while.
 #[derive(Debug)]
 pub struct EventRecorder {
-    queue: mpsc::Sender<(PodIdentity, PodEventNote)>,
+    warnings: mpsc::Sender<Queued>,
+    /// Sent a few a second: a node that starts a hundred pods has better things to ask of the API server.
+    good_news: mpsc::Sender<Queued>,
     recent: Mutex<HashMap<VolumeId, Recent>>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    pod: PodIdentity,
+    event: PodEventNote,
+    at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -51,24 +60,34 @@ struct Recent {
 const REPEAT_AFTER: Duration = Duration::from_mins(15);
 /// Events a minute and volume.
 const A_MINUTE: u32 = 4;
-/// Events that wait for the API server; more are dropped.
-const WAITING: usize = 256;
+/// Events of a kind that wait for the API server; more are dropped.
+const WAITING: usize = 1024;
+/// The pause after each Event that is good news.
+const PACE: Duration = Duration::from_millis(500);
 /// What the API takes.
 const NOTE_BYTES: usize = 1024;
 
 impl EventRecorder {
-    /// A recorder under the driver's name; its task ends with it.
-    pub fn start(cluster: Cluster, driver: String, node: String) -> Self {
-        let (queue, waiting) = mpsc::channel(WAITING);
-        tokio::spawn(write(cluster, driver, node, waiting));
-        Self { queue, recent: Mutex::default() }
+    /// A recorder under the driver's name; its tasks end with it.
+    pub fn start(cluster: &Cluster, driver: &str, node: &str) -> Self {
+        let start = |pause| {
+            let (queue, waiting) = mpsc::channel(WAITING);
+            tokio::spawn(write(cluster.clone(), driver.to_owned(), node.to_owned(), waiting, pause));
+            queue
+        };
+        Self { warnings: start(Duration::ZERO), good_news: start(PACE), recent: Mutex::default() }
     }
 
     /// Records an Event on the volume's pod, unless it was just said or there have been many.
     pub fn record(&self, volume: &VolumeId, pod: &PodIdentity, event: PodEventNote) {
-        if self.is_news(volume, &event)
-            && let Err(error) = self.queue.try_send((pod.clone(), event))
-        {
+        if !self.is_news(volume, &event) {
+            return;
+        }
+        let queue = match event.kind {
+            EventKind::Normal => &self.good_news,
+            EventKind::Warning => &self.warnings,
+        };
+        if let Err(error) = queue.try_send(Queued { pod: pod.clone(), event, at: Timestamp::now() }) {
             tracing::debug!(%volume, %error, "an Event is dropped");
         }
     }
@@ -111,16 +130,18 @@ async fn write(
     cluster: Cluster,
     driver: String,
     node: String,
-    mut waiting: mpsc::Receiver<(PodIdentity, PodEventNote)>,
+    mut waiting: mpsc::Receiver<Queued>,
+    pause: Duration,
 ) {
-    while let Some((pod, event)) = waiting.recv().await {
-        let body = body(&driver, &node, &pod, &event, Timestamp::now());
+    while let Some(Queued { pod, event, at }) = waiting.recv().await {
+        let body = body(&driver, &node, &pod, &event, at);
         let events = Request::new(format!("/apis/events.k8s.io/v1/namespaces/{}/events", pod.namespace));
         let request = events.create(&PostParams::default(), body);
         if let Err(error) = cluster.call(Caller::Driver, request).await {
             // An Event is a courtesy: what it says is in the log and the metrics too.
             tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "an Event was not recorded");
         }
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -166,9 +187,10 @@ fn short_hash(parts: &[&[u8]]) -> u64 {
 mod tests {
     use super::*;
 
-    fn recorder() -> (EventRecorder, mpsc::Receiver<(PodIdentity, PodEventNote)>) {
-        let (queue, waiting) = mpsc::channel(WAITING);
-        (EventRecorder { queue, recent: Mutex::default() }, waiting)
+    fn recorder() -> (EventRecorder, mpsc::Receiver<Queued>) {
+        let (warnings, waiting) = mpsc::channel(WAITING);
+        let (good_news, _) = mpsc::channel(1);
+        (EventRecorder { warnings, good_news, recent: Mutex::default() }, waiting)
     }
 
     fn said(recorder: &EventRecorder, volume: &str, note: &str) {

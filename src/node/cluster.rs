@@ -89,7 +89,7 @@ impl Around {
     pub(super) fn events(&self) -> Arc<dyn PodEvents> {
         let Driver { name, node_id } = self.driver.clone();
         match self.cluster.clone() {
-            Some(cluster) => Arc::new(ClusterEvents(EventRecorder::start(cluster, name, node_id))),
+            Some(cluster) => Arc::new(ClusterEvents(EventRecorder::start(&cluster, &name, &node_id))),
             None => Arc::new(NoEvents),
         }
     }

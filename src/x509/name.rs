@@ -2,17 +2,19 @@
 
 use super::asn1::{self, tag};
 use crate::attributes::name_types::{
-    COMMON_NAME, COUNTRY, KEYWORDS, LOCALITY, ORGANIZATION, ORGANIZATIONAL_UNIT, POSTAL_CODE, PROVINCE,
-    SERIAL_NUMBER, STREET,
+    COMMON_NAME, COUNTRY, DOMAIN_COMPONENT, KEYWORDS, LOCALITY, ORGANIZATION, ORGANIZATIONAL_UNIT,
+    POSTAL_CODE, PROVINCE, SERIAL_NUMBER, STREET,
 };
 use crate::attributes::{DistinguishedName, NameAttribute, NameValue, Subject, SubjectFields};
 use const_oid::ObjectIdentifier;
 use std::fmt::Write;
 use x509_parser::x509::X509Name;
 
+const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
+
 /// Names of types beside the keywords, which signers' own certificates may well have.
 const MORE_NAMES: [(&str, ObjectIdentifier); 2] =
-    [("POSTALCODE", POSTAL_CODE), ("EMAILADDRESS", ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1"))];
+    [("POSTALCODE", POSTAL_CODE), ("EMAILADDRESS", EMAIL_ADDRESS)];
 
 /// The subject as a `Name`, DER.
 pub(crate) fn encode(subject: &Subject) -> Vec<u8> {
@@ -60,6 +62,12 @@ fn from_literal(name: &DistinguishedName) -> Vec<u8> {
 
 fn literal_attribute(literal: &NameAttribute) -> Vec<u8> {
     match &literal.value {
+        // RFC 5280 appendix A.1: these two are no DirectoryString.
+        NameValue::Text(text)
+            if [DOMAIN_COMPONENT, EMAIL_ADDRESS].contains(&literal.oid) && text.is_ascii() =>
+        {
+            attribute(&literal.oid, &asn1::tlv(tag::IA5_STRING, &[text.as_bytes()]))
+        }
         NameValue::Text(text) => attribute(&literal.oid, &asn1::directory_string(text)),
         NameValue::Der(der) => attribute(&literal.oid, der),
     }

@@ -12,13 +12,25 @@ pub(crate) struct Load {
 }
 
 /// How long each took, sorted, and all together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Measured {
     times: Vec<Duration>,
     all: Duration,
 }
 
 impl Measured {
+    /// Another round of the same.
+    pub(crate) fn add(&mut self, round: Self) {
+        self.times.extend(round.times);
+        self.times.sort_unstable();
+        self.all += round.all;
+    }
+
+    /// How many.
+    pub(crate) fn count(&self) -> usize {
+        self.times.len()
+    }
+
     /// Milliseconds.
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let at = (self.times.len() * percent / 100).min(self.times.len().saturating_sub(1));

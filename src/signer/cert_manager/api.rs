@@ -2,10 +2,12 @@
 //! <https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.CertificateRequest>
 
 use base64ct::{Base64, Encoding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::core::{NamespaceResourceScope, ObjectMeta};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The label by which a node's requests are selected.
@@ -18,10 +20,36 @@ pub(super) const VOLUME_ANNOTATION: &str = "certlet.io/volume-id";
 /// What is read of a CertificateRequest.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct CertificateRequest {
+    #[serde(deserialize_with = "without_managed_fields")]
     pub(super) metadata: ObjectMeta,
     pub(super) spec: Spec,
     #[serde(default)]
     pub(super) status: Status,
+}
+
+/// The API server tells the whole object four or five times in its life; most of that is `managedFields`, which are passed
+/// over unread.
+fn without_managed_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        name: Option<String>,
+        namespace: Option<String>,
+        resource_version: Option<String>,
+        creation_timestamp: Option<Time>,
+        deletion_timestamp: Option<Time>,
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let read = Metadata::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: read.name,
+        namespace: read.namespace,
+        resource_version: read.resource_version,
+        creation_timestamp: read.creation_timestamp,
+        deletion_timestamp: read.deletion_timestamp,
+        annotations: read.annotations,
+        ..ObjectMeta::default()
+    })
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -27,6 +27,18 @@ fn escapes_hex_and_multiple_values_are_read() {
 }
 
 #[test]
+fn a_domain_component_is_an_ia5_string() {
+    let tags = |text: &str| -> Vec<u32> {
+        let der = name(text);
+        let (_, parsed) = X509Name::from_der(&der).unwrap();
+        parsed.iter_attributes().map(|attribute| attribute.attr_value().header.tag().0).collect()
+    };
+    assert_eq!(tags("CN=a,DC=example,DC=org"), [0x16, 0x16, 0x13]);
+    assert_eq!(tags("1.2.840.113549.1.9.1=a@example.org"), [0x16]);
+    assert_eq!(tags("1.2.840.113549.1.9.1=ä@example.org"), [0x0c]);
+}
+
+#[test]
 fn single_attributes_come_in_the_order_of_go() {
     let some = |text: &str| vec![text.to_owned()];
     let fields = SubjectFields {
