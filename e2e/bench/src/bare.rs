@@ -1,20 +1,25 @@
-//! The bare client: creates CertificateRequests and hears of their certificates through one watch.
+//! The bare client: creates CertificateRequests and hears of their certificates through one watch. They are owned by pods and
+//! labelled as a driver's have to be, so that the API server has the same to do for each.
 
 use crate::Failure;
 use crate::load::{Load, Measured};
 use base64ct::{Base64, Encoding};
 use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams, WatchEvent,
     WatchParams,
 };
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use std::collections::HashMap;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::process::Command;
 use tokio::sync::oneshot;
+
+/// The label that the watch selects.
+const NODE: (&str, &str) = ("example.org/node", "bare");
 
 type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<()>>>>;
 
@@ -28,6 +33,7 @@ pub(crate) async fn measure(
     client: &Client,
     namespace: &str,
     issuer: &str,
+    pods: &[Pod],
     load: Load,
 ) -> Result<Measured, Failure> {
     let api = api(client, namespace);
@@ -46,10 +52,16 @@ pub(crate) async fn measure(
             let name = format!("bare-{n}");
             let (ready, signed) = oneshot::channel();
             waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), ready);
-            let object = DynamicObject::new(&name, &kind).data(json!({ "spec": {
+            let mut object = DynamicObject::new(&name, &kind).data(json!({ "spec": {
                 "request": request, "issuerRef": { "kind": "ClusterIssuer", "name": issuer },
                 "duration": "1h", "usages": ["digital signature", "key encipherment"],
             }}));
+            let uid = pods[n].uid().unwrap_or_default();
+            object.metadata.owner_references = pods[n].owner_ref(&()).map(|owner| vec![owner]);
+            object
+                .labels_mut()
+                .extend([NODE, ("example.org/volume", &uid)].map(|(k, v)| (k.to_owned(), v.to_owned())));
+            object.annotations_mut().insert("example.org/volume-id".to_owned(), format!("csi-{uid}"));
             api.create(&PostParams::default(), &object).await?;
             Ok(signed.await?)
         })
@@ -60,7 +72,8 @@ pub(crate) async fn measure(
 }
 
 async fn watch(api: Api<DynamicObject>, version: String, waiting: Waiting) -> Result<(), Failure> {
-    let mut events = api.watch(&WatchParams::default(), &version).await?.boxed();
+    let mut events =
+        api.watch(&WatchParams::default().labels(&format!("{}={}", NODE.0, NODE.1)), &version).await?.boxed();
     while let Some(event) = events.next().await {
         if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event?
             && object.data["status"]["certificate"].is_string()

@@ -51,6 +51,7 @@ impl Driver {
             .arg(root.join("data"))
             .arg("--registration-dir")
             .arg(root.join("plugins_registry"))
+            .env("MALLOC_ARENA_MAX", "2") // as the chart has it
             .stderr(Stdio::from(File::create(root.join("driver.log"))?))
             .kill_on_drop(true)
             .spawn()?;

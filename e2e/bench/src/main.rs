@@ -70,7 +70,7 @@ async fn run(args: Args) -> Result<(), Failure> {
             // after many requests, and whatever changes on the machine changes for both.
             for is_bare in [round % 2 == 0, round % 2 != 0] {
                 if is_bare {
-                    bare.add(bare::measure(&client, &args.namespace, &args.issuer, load).await?);
+                    bare.add(bare::measure(&client, &args.namespace, &args.issuer, &pods, load).await?);
                 } else {
                     ours.add(driver.measure(&pods, load).await?);
                     driver.unpublish(&pods[..load.count]).await?;
