@@ -81,8 +81,9 @@ e2e-down: ## Take it down
 clean: ## Remove what was built here
 	$(CARGO) clean
 
+# Unoptimised: they are waited for less than their compilation would be.
 $(TOOLS)/bin/cargo-deny:
-	env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
+	env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --debug --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
 
 $(TOOLS)/bin/cargo-fuzz:
-	env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ_VERSION)
+	env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --debug --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ_VERSION)
