@@ -12,15 +12,18 @@ mod credentials;
 mod errors;
 mod metrics;
 mod note;
+mod patience;
 mod pod_identity;
 mod revoke;
 mod templates;
 mod validity;
+mod wish;
 
 pub use metrics::PcaMetrics;
+pub use wish::template_of;
 
 use super::{Ledger, Purpose, SignError, SignedChain, SignedVolume, Signer, SigningRequest};
-use crate::attributes::{Attributes, PcaCaller, PodIdentity, SignerKind};
+use crate::attributes::{Attributes, PodIdentity, SignerKind};
 use crate::clock::Clock;
 use crate::limiter::{Fleet, Limiter, Urgency};
 use crate::policy::{LivePolicy, Question};
@@ -33,13 +36,14 @@ use errors::{CallError, Class};
 use futures_util::future::BoxFuture;
 use http::Uri;
 use note::{Note, fingerprint};
+use patience::Patience;
 use pod_identity::Agent;
 use revoke::{Reason, Revocation, Revocations, Revoker};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use wish::Wish;
 
 /// How long one call waits for a certificate that AWS is still making.
 const LONGEST_MAKING: Duration = Duration::from_mins(2);
@@ -283,40 +287,6 @@ impl Signer for AcmPca {
     }
 }
 
-/// What a volume asks of AWS Private CA.
-struct Wish<'a> {
-    authority: AuthorityArn,
-    template: String,
-    algorithm: Option<&'a str>,
-    /// What sets it apart from callers who may do other things; empty: the driver itself.
-    caller: String,
-}
-
-impl<'a> Wish<'a> {
-    fn of(attributes: &'a Attributes, pod: &PodIdentity) -> Result<Self, String> {
-        let missing = || "certificate-authority-arn: missing; accepted: the ARN of a private CA".to_owned();
-        let pca = attributes.pca.as_ref().ok_or_else(missing)?;
-        let authority = AuthorityArn::parse(&pca.certificate_authority_arn).ok_or_else(missing)?;
-        let template = templates::choose(attributes, &authority)?;
-        Ok(Self {
-            authority,
-            template,
-            algorithm: pca.signing_algorithm.as_deref(),
-            caller: match &pca.caller {
-                PcaCaller::Driver => String::new(),
-                PcaCaller::Role(role) => role.clone(),
-                // Each service account has a role of its own, or none.
-                PcaCaller::PodIdentity => format!("pod-identity {}", pod.account()),
-            },
-        })
-    }
-}
-
-/// The template that a volume's certificate would be issued with, for `certlet policy check`.
-pub fn template_of(attributes: &Attributes, pod: &PodIdentity) -> Result<String, String> {
-    Wish::of(attributes, pod).map(|wish| wish.template)
-}
-
 enum Failure {
     Call(CallError),
     Sign(SignError),
@@ -331,34 +301,6 @@ impl From<CallError> for Failure {
 impl From<SignError> for Failure {
     fn from(error: SignError) -> Self {
         Self::Sign(error)
-    }
-}
-
-/// How long AWS takes to make a certificate, learnt from the answers: one first GetCertificate in twelve comes too early.
-struct Patience(AtomicU32);
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self(AtomicU32::new(500))
-    }
-}
-
-impl Patience {
-    fn first(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed).into())
-    }
-
-    fn was_early(&self) {
-        self.change(|milliseconds| (milliseconds * 5 / 4).min(3000));
-    }
-
-    fn was_late(&self) {
-        self.change(|milliseconds| (milliseconds * 49 / 50).max(50));
-    }
-
-    fn change(&self, next: impl Fn(u32) -> u32) {
-        // Two changes at once may be counted as one: it is an estimate.
-        self.0.store(next(self.0.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
 }
 
