@@ -11,7 +11,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz fuzz-build bench bench-cluster e2e e2e-up e2e-down clean
+.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz fuzz-build fuzz-lock bench bench-cluster e2e e2e-up e2e-down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ build: ## Build the release binary
 test: ## Unit and integration tests; no root and no cluster needed
 	$(CARGO) test --workspace
 
-check: fmt clippy deny docs-check ## Formatting, lints, licences and bans, documentation
+check: fmt clippy deny fuzz-lock docs-check ## Formatting, lints, licences and bans, documentation
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -35,6 +35,10 @@ clippy:
 
 deny: $(TOOLS)/bin/cargo-deny
 	scripts/deny
+
+fuzz-lock:
+	@$(CARGO) tree --quiet --locked --manifest-path fuzz/Cargo.toml > /dev/null || \
+		{ echo "fuzz/Cargo.lock is behind: cargo update --workspace --manifest-path fuzz/Cargo.toml" >&2; exit 1; }
 
 docs: ## Write the generated pages of docs/
 	$(CARGO) run --quiet --bin certlet -- reference attributes > docs/attributes.md
