@@ -26,3 +26,15 @@ cluster_init() {
 	local init
 	init=$(cat "$E2E_RUN/init" 2>/dev/null) && grep -qs node-init "/proc/$init/cmdline" && echo "$init"
 }
+
+# built PACKAGE: builds the release program of that name and prints where it is.
+built() {
+	cargo build --release --manifest-path "$E2E/../Cargo.toml" --package "$1" --bin "$1" --message-format=json-render-diagnostics |
+		jq -r 'select(.executable != null).executable'
+}
+
+# new_namespace NAME: with the service account that its pods need.
+new_namespace() {
+	kubectl create namespace "$1" >/dev/null
+	until kubectl -n "$1" get serviceaccount default >/dev/null 2>&1; do sleep 0.2; done
+}
