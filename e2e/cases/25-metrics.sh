@@ -33,6 +33,9 @@ prometheus=$!
 wait_for 20 curl -fs $url/-/ready
 alerts() { curl -fsS $url/api/v1/alerts | jq -r '.data.alerts[] | .labels.alertname' | sort -u | xargs; }
 value() { curl -fsS --get --data-urlencode "query=$1" $url/api/v1/query | jq -r '.data.result[0].value[1]'; }
+# Prometheus hands its targets on some five seconds after its start: until the first scrape, no driver is what it sees.
+scraped() { [ "$(value 'up{job="certlet"}')" = 1 ]; }
+wait_for 30 scraped
 
 certificate_pod app common-name=app duration=1h | k apply -f -
 certificate_pod renewing common-name=renewing duration=40s | k apply -f -
