@@ -180,7 +180,7 @@ node_test! {
         let mut node = moto.node();
         let kubelet = node.started().await;
         let pod = moto.pod("web-0", &[]);
-        let noted = node.stored_at(&pod).join("pending/note");
+        let noted = node.stored_at(&pod).join("pending.pem");
         let publishing = tokio::spawn({ let (kubelet, pod) = (kubelet.clone(), pod.clone()); async move { kubelet.publish(&pod).await } });
         let mut paid_for = String::new();
         eventually("the certificate's ARN is noted", async || {

@@ -201,7 +201,7 @@ node_test! {
         let notes = driver.signer.notes.lock().unwrap().clone();
         assert_eq!(notes.first(), Some(&None));
         assert!(notes[1..].iter().all(|note| note.as_deref() == Some("request-1")), "{notes:?}");
-        assert!(!node.stored_at(&pod).join("pending").exists(), "nothing waits any more");
+        assert!(!node.stored_at(&pod).join("pending.pem").exists(), "nothing waits any more");
         driver.stop().await;
     }
 }

@@ -171,6 +171,17 @@ pub enum KeyAlgorithm {
     Ed25519,
 }
 
+impl KeyAlgorithm {
+    /// Whether making a key takes so long, milliseconds to seconds, that it is done off the async threads and not twice
+    /// without need. For the others handing the work to another thread and back costs more than it does.
+    pub fn is_slow_to_make(self) -> bool {
+        match self {
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::Ed25519 => false,
+            Self::EcdsaP521 | Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => true,
+        }
+    }
+}
+
 /// The encoding of the private key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyEncoding {

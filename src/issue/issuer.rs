@@ -56,15 +56,7 @@ impl Issuer {
     /// Makes a key, off the async threads where that takes long. However many are asked for at once, RSA and P-521
     /// keys leave one core to everything else.
     pub async fn make_key(&self, algorithm: KeyAlgorithm) -> Result<PrivateKey, IssueError> {
-        let slow = match algorithm {
-            // Less than handing them to another thread and back would cost under load.
-            KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 | KeyAlgorithm::Ed25519 => false,
-            KeyAlgorithm::EcdsaP521
-            | KeyAlgorithm::Rsa2048
-            | KeyAlgorithm::Rsa3072
-            | KeyAlgorithm::Rsa4096 => true,
-        };
-        if !slow {
+        if !algorithm.is_slow_to_make() {
             return Ok(PrivateKey::generate(algorithm)?);
         }
         let interrupted = |_| IssueError::Interrupted;

@@ -1,14 +1,15 @@
 //! What publish and renewal share: one issuance, from key to files, record and queue.
 
 use super::locks::Guard;
+use super::news::{News, serial};
 use super::schedule::{self, Lifetime};
 use super::volume::Volume;
 use super::{LifecycleError, PodEvent, Shared};
 use crate::attributes::{Attributes, KeyEncoding, VolumeId};
 use crate::delivery;
 use crate::issue::{Bundle, IssueError, IssueRequest, PrivateKey};
-use crate::signer::{Progress, Purpose, SignedVolume, Signer};
-use crate::store::{IssuedRecord, PendingRequest};
+use crate::signer::{Progress, Purpose, Signer};
+use crate::store::{IssuedRecord, Pending};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,10 @@ struct Issued {
     remark: Option<String>,
 }
 
-/// A key and the request made with it.
+/// A key, and the request made with it.
 struct Prepared {
     key: PrivateKey,
-    csr_der: Vec<u8>,
+    pending: Pending,
 }
 
 impl Shared {
@@ -49,7 +50,7 @@ impl Shared {
         self.tell_author(id, volume, before, &result);
         result?;
         self.queue_renewal(id, volume);
-        self.tell_delivered(id, volume, superseded);
+        self.tell_signer(id, volume, News::Delivered { superseded });
         Ok(())
     }
 
@@ -99,8 +100,7 @@ impl Shared {
         signer: &dyn Signer,
         purpose: Purpose,
     ) -> Result<Issued, LifecycleError> {
-        let Prepared { key, csr_der } = self.prepare(id, volume, signer).await?;
-        let pending = self.store.pending(id);
+        let Prepared { key, pending } = self.prepare(id, volume, signer).await?;
         let (pod, tokens) = (volume.look(|record| record.pod.clone()), volume.tokens());
         let request = IssueRequest {
             volume: id,
@@ -108,14 +108,14 @@ impl Shared {
             tokens: &tokens,
             attributes: &volume.attributes,
             key: &key,
-            csr_der: &csr_der,
+            csr_der: pending.csr_der(),
             progress: &pending,
             purpose,
         };
         let result = self.issuer.issue(request).await;
         // An answer that does not verify will not verify next time either: the next attempt starts afresh.
         if signer.is_slow() && matches!(result, Err(IssueError::Refused(_))) {
-            pending.clear()?;
+            self.store.clear_pending(id)?;
         }
         let mut chain = result?;
         let remark = chain.remark.take();
@@ -133,12 +133,11 @@ impl Shared {
         let spec = volume.attributes.key;
         let fits =
             |pem: &[u8]| PrivateKey::from_pem(pem).ok().filter(|key| key.algorithm() == spec.algorithm);
-        let pending = self.store.pending(id);
         if signer.is_slow()
-            && let Some(PendingRequest { key_pem, csr_der }) = pending.load_request()?
-            && let Some(key) = fits(&key_pem)
+            && let Some(pending) = self.store.pending(id)?
+            && let Some(key) = fits(pending.key_pem())
         {
-            return Ok(Prepared { key, csr_der });
+            return Ok(Prepared { key, pending });
         }
         let in_use =
             if spec.reuse { self.store.read_file(id, &volume.attributes.files.private_key)? } else { None };
@@ -147,13 +146,17 @@ impl Shared {
             None => self.issuer.make_key(spec.algorithm).await?,
         };
         let csr_der = self.issuer.csr(&volume.attributes, &key)?;
-        if signer.is_slow() {
-            // Record first: without one, a restart takes the volume for debris.
+        if signer.is_slow() && volume.look(|record| record.issued.is_none()) {
+            // Before anything waits: without a record, a restart takes the volume for debris.
             self.store.write_record(&volume.record())?;
-            let key_pem = key.to_pem(KeyEncoding::Pkcs8).map_err(IssueError::from)?;
-            pending.save_request(&key_pem, &csr_der)?;
         }
-        Ok(Prepared { key, csr_der })
+        let key_pem = key.to_pem(KeyEncoding::Pkcs8).map_err(IssueError::from)?;
+        let pending = self.store.new_pending(id, key_pem, csr_der);
+        if signer.is_slow() && spec.algorithm.is_slow_to_make() {
+            // Kept from the start: attempts that end before the signer's first note shall not each make a key.
+            pending.save("").map_err(IssueError::from)?;
+        }
+        Ok(Prepared { key, pending })
     }
 
     async fn deliver(
@@ -180,7 +183,7 @@ impl Shared {
             }
             // Last: until now a crash would have had the signer take up the same request again.
             if shared.issuer.signer(volume.attributes.signer)?.is_slow() {
-                shared.store.pending(&record.volume_id).clear()?;
+                shared.store.clear_pending(&record.volume_id)?;
             }
             Ok(())
         })
@@ -203,27 +206,6 @@ impl Shared {
         }
     }
 
-    /// Lets a slow signer clear away what stood for older certificates, without making anybody wait for it.
-    fn tell_delivered(self: &Arc<Self>, id: &VolumeId, volume: &Arc<Volume>, superseded: Option<String>) {
-        if let Ok(signer) = self.issuer.signer(volume.attributes.signer)
-            && signer.is_slow()
-        {
-            let (id, volume, signer) = (id.clone(), Arc::clone(volume), Arc::clone(signer));
-            tokio::spawn(async move {
-                let pod = volume.look(|record| record.pod.clone());
-                let serial = serial(&volume);
-                let told = SignedVolume {
-                    id: &id,
-                    pod: &pod,
-                    attributes: &volume.attributes,
-                    serial: serial.as_deref(),
-                    superseded: superseded.as_deref(),
-                };
-                signer.delivered(&told).await;
-            });
-        }
-    }
-
     async fn still_waiting(
         self: &Arc<Self>,
         id: &VolumeId,
@@ -232,19 +214,18 @@ impl Shared {
     ) -> LifecycleError {
         let progress = {
             let id = id.clone();
-            self.blocking(&id.clone(), move |shared| Ok(shared.store.pending(&id).load())).await
+            self.blocking(&id.clone(), move |shared| Ok(shared.store.pending(&id)?)).await
         };
         LifecycleError::StillWaiting {
             signer: signer.kind().as_str(),
             waited,
-            progress: progress.ok().flatten().map(|note| signer.describe(&note)),
+            progress: progress
+                .ok()
+                .flatten()
+                .and_then(|pending| pending.load())
+                .map(|note| signer.describe(&note)),
         }
     }
-}
-
-/// The serial number of the certificate in use.
-pub(super) fn serial(volume: &Volume) -> Option<String> {
-    volume.look(|record| record.issued.as_ref().map(|issued| issued.facts.serial.clone()))
 }
 
 async fn elapsed(patience: Option<Duration>) {

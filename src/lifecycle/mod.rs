@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod issuance;
 mod locks;
+mod news;
 mod publish;
 mod queue;
 mod recover;

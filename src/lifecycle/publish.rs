@@ -228,12 +228,7 @@ impl Shared {
 
     /// After a failed first publish: what waits for a slow signer stays for the retry, all else goes.
     async fn undo(self: &Arc<Self>, id: &VolumeId, volume: Arc<Volume>) {
-        let waiting = {
-            let id = id.clone();
-            self.blocking(&id.clone(), move |shared| Ok(shared.store.pending(&id).load_request()?.is_some()))
-                .await
-        };
-        if matches!(waiting, Ok(true)) {
+        if self.store.has_pending(id) {
             self.volumes.insert(id.clone(), volume);
             self.queue_reap(id);
         } else if let Err(error) = self.forget(id).await {

@@ -1,10 +1,9 @@
 //! Unpublish: everything about a volume goes.
 
 use super::locks::Guard;
-use super::volume::Volume;
+use super::news::News;
 use super::{Lifecycle, LifecycleError, Shared, ended_early};
 use crate::attributes::VolumeId;
-use crate::signer::SignedVolume;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,28 +54,8 @@ impl Shared {
         self.blocking(id, move |shared| Ok(shared.store.remove(&volume)?)).await?;
         self.events.forget(id);
         if let Some(volume) = self.volumes.remove(id) {
-            self.tell_removed(id, volume);
+            self.tell_signer(id, &volume, News::Removed);
         }
         Ok(())
-    }
-
-    fn tell_removed(self: &Arc<Self>, id: &VolumeId, volume: Arc<Volume>) {
-        if let Ok(signer) = self.issuer.signer(volume.attributes.signer)
-            && signer.is_slow()
-        {
-            let (id, signer) = (id.clone(), Arc::clone(signer));
-            tokio::spawn(async move {
-                let pod = volume.look(|record| record.pod.clone());
-                let serial = super::issuance::serial(&volume);
-                let told = SignedVolume {
-                    id: &id,
-                    pod: &pod,
-                    attributes: &volume.attributes,
-                    serial: serial.as_deref(),
-                    superseded: None,
-                };
-                signer.removed(&told).await;
-            });
-        }
     }
 }

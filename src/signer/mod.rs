@@ -104,12 +104,13 @@ impl Purpose {
 }
 
 /// A signer's own short note about a signing that is under way: the name of a CertificateRequest, a certificate's ARN.
-/// It is kept in the store beside the pending key until the signing has succeeded or has failed for good.
+/// It is kept in the store beside the pending key until the signing has succeeded or has failed for good. The first note
+/// comes before the signer asks anybody for anything: until then the key itself may be lost.
 pub trait Progress: Send + Sync {
     /// The note, if an earlier call left one.
     fn load(&self) -> Option<String>;
 
-    /// Leaves a note; when this returns, it survives a kill -9.
+    /// Leaves a note, an empty one being none; when this returns, it and the pending key survive a kill -9.
     fn save(&self, note: &str) -> Result<(), SignError>;
 }
 

@@ -6,7 +6,7 @@
 //!   volumes/<dir>/          0700; <dir> is the volume id, or its hash where that is no safe name
 //!     record.json           0600
 //!     mount/                what the pod sees (generation.rs)
-//!     pending/              key, request and note while a slow signer is at work
+//!     pending.pem           0600: key, request and note while a slow signer is at work
 //! ```
 //!
 //! # kill -9 between any two steps
@@ -19,7 +19,7 @@
 //! | `..data_tmp` linked | a link that is not live | the next sweep |
 //! | `..data_tmp` renamed to `..data`: **the swap** | stale names, the old generation | the next sweep |
 //! | files written, record not | no record, or one with an older generation number | the caller: [`Store::generation`] |
-//! | `record.json.tmp` written | the old record and that file | the next sweep |
+//! | `record.json.tmp` or `pending.pem.tmp` written | the old file and that one | the next sweep |
 //! | target made | an empty directory | the next bind or unbind |
 //! | target bound, never a moment without its flags | | |
 //! | target unbound | a volume that is mounted nowhere | the caller, from the record |
@@ -45,7 +45,7 @@ mod volumes;
 pub use bind::Bound;
 pub use error::{Resource, StoreError};
 pub use ledger::LedgerFile;
-pub use pending::{PendingRequest, PendingSlot};
+pub use pending::Pending;
 pub use record::{IssuedRecord, LastError, Record, RecordError};
 pub use tmpfs::Binding;
 pub use usage::Usage;
@@ -185,10 +185,25 @@ impl Store {
         fs::rename(&record, self.path_of(dir).join(SET_ASIDE)).attempt("set aside", &record)
     }
 
-    /// The place for an issuance of this volume that outlasts a publish. The volume needs a record first: without one a
-    /// restart takes it for unfinished.
-    pub fn pending(&self, volume: &VolumeId) -> PendingSlot {
-        PendingSlot::new(&self.dir_of(volume))
+    /// An issuance that begins. Before the signer's first note the volume needs a record: without one a restart takes it
+    /// for unfinished.
+    pub fn new_pending(&self, volume: &VolumeId, key_pem: Zeroizing<Vec<u8>>, csr_der: Vec<u8>) -> Pending {
+        Pending::new(&self.dir_of(volume), key_pem, csr_der)
+    }
+
+    /// The issuance that an earlier call left waiting.
+    pub fn pending(&self, volume: &VolumeId) -> Result<Option<Pending>, StoreError> {
+        Pending::load(&self.dir_of(volume))
+    }
+
+    /// Whether an issuance waits.
+    pub fn has_pending(&self, volume: &VolumeId) -> bool {
+        Pending::exists(&self.dir_of(volume))
+    }
+
+    /// Forgets the issuance that waits: it has succeeded, or has failed for good.
+    pub fn clear_pending(&self, volume: &VolumeId) -> Result<(), StoreError> {
+        Pending::clear(&self.dir_of(volume))
     }
 
     /// A file of a signer's own, beside the volumes.
@@ -223,7 +238,7 @@ impl Store {
             return files::remove_tree(&path);
         }
         files::remove_file(&files::temporary(&path.join(RECORD)))?;
-        PendingSlot::new(&path).sweep()?;
+        Pending::sweep(&path)?;
         generation::sweep(&path.join(MOUNT)).map(drop)
     }
 

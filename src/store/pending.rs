@@ -1,99 +1,113 @@
-//! What waits while a slow signer makes up its mind: the key, the request made with it, the signer's note.
+//! What waits while a slow signer makes up its mind: the key, the request made with it, the signer's note. One file, so
+//! that all three are there or none:
+//!
+//! ```text
+//! -----BEGIN PRIVATE KEY-----
+//! -----BEGIN CERTIFICATE REQUEST-----
+//! the note, to the end of the file
+//! ```
 
-use super::error::{Attempt, StoreError};
+use super::error::StoreError;
 use super::files;
 use crate::signer::{Progress, SignError};
-use std::fs;
-use std::io;
+use crate::x509::pem;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
 
-const KEY: &str = "key.pem";
-const REQUEST: &str = "request.der";
-const NOTE: &str = "note";
+const FILE: &str = "pending.pem";
+const REQUEST: &str = "CERTIFICATE REQUEST";
+const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----\n";
+const END: &str = "-----END CERTIFICATE REQUEST-----\n";
 
-/// The place in one volume's directory for an issuance that may outlast a publish.
-#[derive(Clone, Debug)]
-pub struct PendingSlot {
-    directory: PathBuf,
+/// An issuance that may outlast a publish: a key, and the request made with it. It is in the store from the signer's first
+/// note on; before that the signer has asked nobody for anything, and another key would do as well.
+pub struct Pending {
+    path: PathBuf,
+    key_pem: Zeroizing<Vec<u8>>,
+    csr_der: Vec<u8>,
+    note: Mutex<Option<String>>,
 }
 
-/// A key and the request made with it.
-pub struct PendingRequest {
-    /// The private key, as it was given to [`PendingSlot::save_request`].
-    pub key_pem: Zeroizing<Vec<u8>>,
+impl Pending {
+    pub(super) fn new(volume: &Path, key_pem: Zeroizing<Vec<u8>>, csr_der: Vec<u8>) -> Self {
+        Self { path: path(volume), key_pem, csr_der, note: Mutex::default() }
+    }
+
+    /// What an earlier call, or process, left.
+    pub(super) fn load(volume: &Path) -> Result<Option<Self>, StoreError> {
+        let path = path(volume);
+        let Some(contents) = files::read(&path)? else { return Ok(None) };
+        let pending = Self::parse(&path, &contents);
+        if pending.is_none() {
+            // Without it a signer begins anew, which costs a signing and nothing else.
+            tracing::warn!(path = %path.display(), "what waited for a signer cannot be read, and is lost");
+        }
+        Ok(pending)
+    }
+
+    fn parse(path: &Path, contents: &[u8]) -> Option<Self> {
+        let (pair, note) = std::str::from_utf8(contents).ok()?.split_once(END)?;
+        let (key_pem, request) = contents.get(..pair.len() + END.len())?.split_at(pair.find(BEGIN)?);
+        Some(Self {
+            path: path.to_owned(),
+            key_pem: Zeroizing::new(key_pem.to_vec()),
+            csr_der: pem::blocks(request).ok()?.first()?.der.to_vec(),
+            note: Mutex::new(some(note)),
+        })
+    }
+
+    /// Whether something waits.
+    pub(super) fn exists(volume: &Path) -> bool {
+        path(volume).exists()
+    }
+
+    /// Forgets it: the signing has succeeded, or has failed for good.
+    pub(super) fn clear(volume: &Path) -> Result<(), StoreError> {
+        files::remove_file(&path(volume))
+    }
+
+    /// Removes what a crash in the middle of a save can have left.
+    pub(super) fn sweep(volume: &Path) -> Result<(), StoreError> {
+        files::remove_file(&files::temporary(&path(volume)))
+    }
+
+    /// The private key, PKCS#8 in PEM.
+    pub fn key_pem(&self) -> &[u8] {
+        &self.key_pem
+    }
+
     /// The PKCS#10 request, DER.
-    pub csr_der: Vec<u8>,
-}
-
-impl PendingSlot {
-    pub(super) fn new(volume: &Path) -> Self {
-        Self { directory: volume.join("pending") }
-    }
-
-    /// Keeps a key and its request in place of any earlier pair and its note. Both are there afterwards, or neither: the
-    /// directory is filled under another name.
-    pub fn save_request(&self, key_pem: &[u8], csr_der: &[u8]) -> Result<(), StoreError> {
-        self.clear()?;
-        let staged = self.staged();
-        let saved = files::ensure_dir(&staged, 0o700)
-            .and_then(|()| files::create(&staged.join(KEY), 0o600, key_pem))
-            .and_then(|_| files::create(&staged.join(REQUEST), 0o600, csr_der))
-            .and_then(|_| fs::rename(&staged, &self.directory).attempt("put in place", &self.directory));
-        if saved.is_err() {
-            files::discard(files::remove_tree(&staged));
-        }
-        saved
-    }
-
-    /// The key and its request, if some wait.
-    pub fn load_request(&self) -> Result<Option<PendingRequest>, StoreError> {
-        let key = files::read(&self.directory.join(KEY))?;
-        let csr = files::read(&self.directory.join(REQUEST))?;
-        Ok(key.zip(csr).map(|(key_pem, csr)| PendingRequest { key_pem, csr_der: csr.to_vec() }))
-    }
-
-    /// Forgets the pair and the note: the signing has succeeded, or has failed for good.
-    pub fn clear(&self) -> Result<(), StoreError> {
-        self.sweep()?;
-        let retired = self.retired();
-        match fs::rename(&self.directory, &retired) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            renamed => {
-                renamed.attempt("retire", &self.directory)?;
-                files::remove_tree(&retired)
-            }
-        }
-    }
-
-    /// Removes what a crash in the middle of [`Self::save_request`] or [`Self::clear`] can have left.
-    pub(super) fn sweep(&self) -> Result<(), StoreError> {
-        files::remove_tree(&self.staged())?;
-        files::remove_tree(&self.retired())
-    }
-
-    fn staged(&self) -> PathBuf {
-        self.directory.with_added_extension("tmp")
-    }
-
-    fn retired(&self) -> PathBuf {
-        self.directory.with_added_extension("old")
+    pub fn csr_der(&self) -> &[u8] {
+        &self.csr_der
     }
 }
 
-impl Progress for PendingSlot {
+impl Progress for Pending {
     fn load(&self) -> Option<String> {
-        let note = files::read(&self.directory.join(NOTE)).unwrap_or_else(|error| {
-            // Without its note a signer begins anew, which costs a signing and nothing else.
-            tracing::warn!(%error, "a signer's note is lost");
-            None
-        })?;
-        String::from_utf8(note.to_vec()).ok()
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn save(&self, note: &str) -> Result<(), SignError> {
-        files::replace(&self.directory.join(NOTE), note.as_bytes()).map_err(|error| SignError::Transient {
+        let mut saved = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.key_pem.len() + pem::encoded_len(REQUEST, &self.csr_der) + note.len();
+        let mut contents = Zeroizing::new(Vec::with_capacity(room));
+        contents.extend_from_slice(&self.key_pem);
+        pem::encode_into(&mut contents, REQUEST, &self.csr_der);
+        contents.extend_from_slice(note.as_bytes());
+        files::replace(&self.path, &contents).map_err(|error| SignError::Transient {
             reason: format!("the signer's note was not kept: {error}"),
-        })
+        })?;
+        *saved = some(note);
+        Ok(())
     }
+}
+
+/// An empty note is none.
+fn some(note: &str) -> Option<String> {
+    (!note.is_empty()).then(|| note.to_owned())
+}
+
+fn path(volume: &Path) -> PathBuf {
+    volume.join(FILE)
 }

@@ -7,6 +7,7 @@ use crate::store::{RecordError, Store};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use zeroize::Zeroizing;
 
 /// Sets up leftovers in a live volume, then looks whether the next open has cleared them, and, in a second volume,
 /// whether the next write has.
@@ -140,31 +141,32 @@ fn a_volume_that_was_being_removed_is_gone_after_the_restart() {
 fn a_pending_request_is_there_whole_or_not_at_all() {
     in_namespace(|scratch| {
         let store = open(scratch);
+        let id = volume("v");
         store.write_record(&record("v", &target(scratch, "pod"))).unwrap();
-        let slot = store.pending(&volume("v"));
-        assert!(slot.load_request().unwrap().is_none() && slot.load().is_none());
-        assert!(slot.save("too early").is_err());
-        slot.save_request(b"key 1", b"csr 1").unwrap();
-        slot.save("request-1").unwrap();
-        slot.save("request-2").unwrap();
+        let key = |text: &str| Zeroizing::new(format!("-----BEGIN PRIVATE KEY-----\n{text}\n").into_bytes());
+        let first = store.new_pending(&id, key("one"), b"csr 1".to_vec());
+        assert!(!store.has_pending(&id) && first.load().is_none(), "it waits before the signer's first note");
+        first.save("request-1").unwrap();
+        first.save("request-2\n").unwrap();
         let dir = scratch.join("data/volumes/v");
-        assert_eq!(super::mode(&dir.join("pending/key.pem")), 0o600);
-        for leftover in ["pending.tmp", "pending.old"] {
-            fs::create_dir(dir.join(leftover)).unwrap();
-            fs::write(dir.join(leftover).join("key.pem"), "half").unwrap();
-        }
+        assert_eq!(super::mode(&dir.join("pending.pem")), 0o600);
+        fs::write(dir.join("pending.pem.tmp"), "half").unwrap();
         drop(store);
 
         let store = open(scratch);
-        assert_eq!(names(&dir), set(&["record.json", "pending"]));
-        let slot = store.pending(&volume("v"));
-        let kept = slot.load_request().unwrap().unwrap();
-        assert_eq!((&**kept.key_pem, &*kept.csr_der), (&b"key 1"[..], &b"csr 1"[..]));
-        assert_eq!(slot.load().as_deref(), Some("request-2"));
-        slot.save_request(b"key 2", b"csr 2").unwrap();
-        assert_eq!(slot.load(), None, "a note outlived its request");
-        slot.clear().unwrap();
-        slot.clear().unwrap();
+        assert_eq!(names(&dir), set(&["record.json", "pending.pem"]));
+        let kept = store.pending(&id).unwrap().unwrap();
+        assert_eq!((kept.key_pem(), kept.csr_der()), (&**key("one"), &b"csr 1"[..]));
+        assert_eq!(kept.load().as_deref(), Some("request-2\n"));
+        let second = store.new_pending(&id, key("two"), b"csr 2".to_vec());
+        assert_eq!(second.load(), None, "a note outlived its request");
+        second.save("").unwrap();
+        let kept = store.pending(&id).unwrap().unwrap();
+        assert_eq!((kept.csr_der(), kept.load()), (&b"csr 2"[..], None));
+        fs::write(dir.join("pending.pem"), "neither key nor request").unwrap();
+        assert!(store.pending(&id).unwrap().is_none());
+        store.clear_pending(&id).unwrap();
+        store.clear_pending(&id).unwrap();
         assert_eq!(names(&dir), set(&["record.json"]));
     });
 }
