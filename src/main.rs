@@ -100,8 +100,11 @@ fn run_node(args: NodeArgs) -> ExitCode {
 
 fn runtime(worker_threads: Option<u16>) -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // The other half is the pods'. More threads wake and wait for each other more than they get done: what takes long is
+    // waiting for a signer, or goes to the blocking threads.
+    let workers = (cores / 2).clamp(1, 4);
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(worker_threads.map_or(cores.min(4), usize::from))
+        .worker_threads(worker_threads.map_or(workers, usize::from))
         // Few: they do short work on a tmpfs, and mounts go one at a time in the kernel anyway. More of them only wait for
         // each other, which shows in the slowest of fifty publishes, and in memory.
         .max_blocking_threads((2 * cores).clamp(4, 16))

@@ -135,7 +135,7 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_SHUTDOWN_GRACE", value_name = "DURATION", default_value = "20s", value_parser = values::duration)]
     pub shutdown_grace: Duration,
 
-    /// Threads that run the driver [default: as many as there are cores, at most 4]
+    /// Threads that run the driver [default: half as many as there are cores, from 1 to 4]
     #[arg(long, env = "CERTLET_WORKER_THREADS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub worker_threads: Option<u16>,
 

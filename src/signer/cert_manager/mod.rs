@@ -68,7 +68,7 @@ pub struct CertManager {
 }
 
 /// Creates and gets at a time: enough to keep an API server busy, few enough not to be a stampede.
-const CALLS: usize = 32;
+const CALLS: usize = 16;
 
 impl CertManager {
     /// Prepares the signer. Its watch begins with the first request and goes on until `shutdown`: a node whose pods use
