@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use nix::time::ClockId;
 use std::time::{Duration, Instant};
 
 /// How much, and how much at once.
@@ -16,6 +17,8 @@ pub(crate) struct Load {
 pub(crate) struct Measured {
     times: Vec<Duration>,
     all: Duration,
+    /// CPU time of this process meanwhile.
+    cpu: Duration,
 }
 
 impl Measured {
@@ -24,6 +27,7 @@ impl Measured {
         self.times.extend(round.times);
         self.times.sort_unstable();
         self.all += round.all;
+        self.cpu += round.cpu;
     }
 
     /// How many.
@@ -35,6 +39,11 @@ impl Measured {
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let at = (self.times.len() * percent / 100).min(self.times.len().saturating_sub(1));
         self.times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
+    }
+
+    /// Milliseconds of CPU that this process took for each.
+    pub(crate) fn cpu(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1000.0 / self.times.len() as f64
     }
 
     /// A second.
@@ -49,7 +58,7 @@ impl Load {
         self,
         one: impl AsyncFn(usize) -> Result<(), Failure>,
     ) -> Result<Measured, Failure> {
-        let begin = Instant::now();
+        let (begin, cpu) = (Instant::now(), own_cpu()?);
         let one = &one;
         let mut times: Vec<Duration> = stream::iter(0..self.count)
             .map(|n| async move {
@@ -61,6 +70,10 @@ impl Load {
             .try_collect()
             .await?;
         times.sort_unstable();
-        Ok(Measured { times, all: begin.elapsed() })
+        Ok(Measured { times, all: begin.elapsed(), cpu: own_cpu()?.saturating_sub(cpu) })
     }
+}
+
+fn own_cpu() -> Result<Duration, Failure> {
+    Ok(ClockId::CLOCK_PROCESS_CPUTIME_ID.now()?.into())
 }

@@ -58,56 +58,92 @@ async fn run(args: Args) -> Result<(), Failure> {
         Load { in_flight: 50, count: args.volumes },
     ];
     println!(
-        "{:<10} {:>9} {:>7} {:>9} {:>9} {:>9}",
-        "", "in flight", "count", "p50 ms", "p99 ms", "a second"
+        "{:<10} {:>9} {:>7} {:>9} {:>9} {:>9} {:>14}",
+        "", "in flight", "count", "p50 ms", "p99 ms", "a second", "client CPU ms"
     );
     let mut driver = Driver::start(&args.certlet, &args.issuer).await?;
     let mut findings = Vec::new();
     for load in loads {
-        let (mut bare, mut ours) = (Measured::default(), Measured::default());
-        for round in 0..args.rounds {
-            // In turns, and each goes first as often as the other: cert-manager is busy with its own Events for a while
-            // after many requests, and whatever changes on the machine changes for both.
-            for is_bare in [round % 2 == 0, round % 2 != 0] {
-                if is_bare {
-                    bare.add(bare::measure(&client, &args.namespace, &args.issuer, &pods, load).await?);
-                } else {
-                    ours.add(driver.measure(&pods, load).await?);
-                    driver.unpublish(&pods[..load.count]).await?;
-                }
-                settle(&client, &args.namespace).await?;
-            }
-        }
-        print(&bare, "bare", load);
-        print(&ours, "certlet", load);
-        findings.push(format!(
-            "{:>2} in flight: certlet adds {:.1} ms to the median and has {:.0} % of the issuer's rate",
-            load.in_flight,
-            ours.percentile(50) - bare.percentile(50),
-            100.0 * ours.rate() / bare.rate(),
-        ));
+        findings.push(compare(&client, &mut driver, &pods, &args, load).await?);
     }
     println!("\n{}", findings.join("\n"));
-    driver.measure(&pods, Load { in_flight: 50, count: args.volumes }).await?;
-    println!("with {} volumes: {}", args.volumes, driver.report().await?);
+    let all = Load { in_flight: 50, count: args.volumes };
+    driver.measure(&pods, all).await?;
+    println!("after all of these, with {} volumes: {}", args.volumes, driver.report().await?);
+    driver.unpublish(&pods).await?;
+    settle(&client, &args.namespace).await?;
+    driver.stop().await?;
+    let mut driver = Driver::start(&args.certlet, &args.issuer).await?;
+    driver.measure(&pods, all).await?;
+    println!("a driver that has published {} volumes: {}", args.volumes, driver.report().await?);
     let left = requests(&client, &args.namespace).await?;
     println!("CertificateRequests left for {} volumes: {left}", args.volumes);
     driver.unpublish(&pods).await?;
     settle(&client, &args.namespace).await?;
     driver.stop().await?;
-    let all: Api<Pod> = Api::namespaced(client, &args.namespace);
-    all.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await?;
+    let pods: Api<Pod> = Api::namespaced(client, &args.namespace);
+    pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await?;
     Ok(())
+}
+
+/// Both under one load, and what the driver adds.
+async fn compare(
+    client: &Client,
+    driver: &mut Driver,
+    pods: &[Pod],
+    args: &Args,
+    load: Load,
+) -> Result<String, Failure> {
+    let (mut bare, mut ours) = (Measured::default(), Measured::default());
+    let mut shares = Vec::new();
+    for round in 0..args.rounds {
+        let (mut bare_rate, mut our_rate) = (0.0, 0.0);
+        // In turns, and each goes first as often as the other: cert-manager is busy with its own Events for a while after
+        // many requests, and whatever changes on the machine changes for both.
+        for is_bare in [round % 2 == 0, round % 2 != 0] {
+            if is_bare {
+                let measured = bare::measure(client, &args.namespace, &args.issuer, pods, load).await?;
+                bare_rate = measured.rate();
+                bare.add(measured);
+            } else {
+                let measured = driver.measure(pods, load).await?;
+                our_rate = measured.rate();
+                ours.add(measured);
+                driver.unpublish(&pods[..load.count]).await?;
+            }
+            settle(client, &args.namespace).await?;
+        }
+        shares.push(100.0 * our_rate / bare_rate);
+    }
+    print(&bare, "bare", load);
+    print(&ours, "certlet", load);
+    let (share, error) = mean(&shares);
+    Ok(format!(
+        "{:>2} in flight: certlet adds {:.1} ms to the median and has {share:.1} % of the issuer's rate (standard error \
+         {error:.1}, {} rounds)",
+        load.in_flight,
+        ours.percentile(50) - bare.percentile(50),
+        shares.len(),
+    ))
+}
+
+/// The mean of some numbers, and its standard error.
+fn mean(numbers: &[f64]) -> (f64, f64) {
+    let count = numbers.len() as f64;
+    let mean = numbers.iter().sum::<f64>() / count;
+    let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0) / count).sqrt())
 }
 
 fn print(measured: &Measured, who: &str, load: Load) {
     println!(
-        "{who:<10} {:>9} {:>7} {:>9.1} {:>9.1} {:>9.1}",
+        "{who:<10} {:>9} {:>7} {:>9.1} {:>9.1} {:>9.1} {:>14.2}",
         load.in_flight,
         measured.count(),
         measured.percentile(50),
         measured.percentile(99),
         measured.rate(),
+        measured.cpu(),
     );
 }
 
