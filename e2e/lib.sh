@@ -50,7 +50,8 @@ request_count() { requests | wc -l; }
 has_requests() { [ "$(request_count)" = "$1" ]; }
 
 # certificate_pod NAME ATTRIBUTE=VALUE...: prints a pod that has a certificate volume at /tls and sleeps. DRIVER,
-# ISSUER (a ClusterIssuer) and SPEC (more lines of the pod's spec) may be set before the call.
+# ISSUER (a ClusterIssuer) and SPEC (more lines of the pod's spec) may be set before the call. With a grace period of none
+# the API server would forget the pod at once, and a case would take the driver away before the kubelet has unmounted.
 certificate_pod() {
 	local name=$1 driver=${DRIVER:-csi.certlet.io} prefix attribute
 	shift
@@ -61,7 +62,7 @@ certificate_pod() {
 		kind: Pod
 		metadata: { name: $name, labels: { app: $name } }
 		spec:
-		  terminationGracePeriodSeconds: 0
+		  terminationGracePeriodSeconds: 1
 		  containers:
 		    - name: main
 		      image: $POD_IMAGE

@@ -8,7 +8,7 @@ apiVersion: v1
 kind: Pod
 metadata: { name: app }
 spec:
-  terminationGracePeriodSeconds: 0
+  terminationGracePeriodSeconds: 1
   securityContext: { runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, fsGroup: 3000 }
   containers:
     - name: one

@@ -29,7 +29,7 @@ equal "the requests after the uninstall" "$(request_count)" 1
 for object in clusterrole/fresh clusterrole/fresh-requester validatingadmissionpolicy/fresh-node-isolation "csidriver/$DRIVER"; do
 	if kubectl get "$object" >/dev/null 2>&1; then fail "the uninstall left $object"; fi
 done
-k delete pod app --wait=false --grace-period=1 # with none the API server forgets the pod at once
+k delete pod app --wait=false
 sleep 10
 k get pod app >/dev/null || fail "the kubelet let a pod go whose volume it cannot unmount"
 helm_install fresh $DRIVER
