@@ -78,8 +78,9 @@ impl Driver {
     pub(crate) async fn measure(&mut self, pods: &[Pod], load: Load) -> Result<Measured, Failure> {
         let pods: Vec<KubeletPod> = pods.iter().map(|pod| self.volume_of(pod)).collect();
         let before = self.cpu()?;
-        let measured = load.run(async |n| Ok(self.kubelet.publish(&pods[n]).await.map(drop)?)).await?;
-        self.publishing += self.cpu()?.saturating_sub(before);
+        let mut measured = load.run(async |n| Ok(self.kubelet.publish(&pods[n]).await.map(drop)?)).await?;
+        measured.driver_cpu = self.cpu()?.saturating_sub(before);
+        self.publishing += measured.driver_cpu;
         self.certificates += measured.count();
         Ok(measured)
     }

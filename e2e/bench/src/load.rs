@@ -19,6 +19,8 @@ pub(crate) struct Measured {
     all: Duration,
     /// CPU time of this process meanwhile.
     cpu: Duration,
+    /// CPU time of the driver meanwhile.
+    pub(crate) driver_cpu: Duration,
 }
 
 impl Measured {
@@ -28,6 +30,7 @@ impl Measured {
         self.times.sort_unstable();
         self.all += round.all;
         self.cpu += round.cpu;
+        self.driver_cpu += round.driver_cpu;
     }
 
     /// How many.
@@ -41,9 +44,15 @@ impl Measured {
         self.times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
     }
 
-    /// Milliseconds of CPU that this process took for each.
-    pub(crate) fn cpu(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1000.0 / self.times.len() as f64
+    /// Milliseconds of CPU for each: of this process, and of the driver.
+    pub(crate) fn cpu(&self) -> [f64; 2] {
+        [self.cpu, self.driver_cpu].map(|cpu| cpu.as_secs_f64() * 1000.0 / self.times.len() as f64)
+    }
+
+    /// Percent of the machine's CPU that both have had. Where nothing is left idle, this is what the issuer has not.
+    pub(crate) fn share_of_machine(&self) -> f64 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        100.0 * (self.cpu + self.driver_cpu).as_secs_f64() / (self.all.as_secs_f64() * cores as f64)
     }
 
     /// A second.
@@ -70,7 +79,12 @@ impl Load {
             .try_collect()
             .await?;
         times.sort_unstable();
-        Ok(Measured { times, all: begin.elapsed(), cpu: own_cpu()?.saturating_sub(cpu) })
+        Ok(Measured {
+            times,
+            all: begin.elapsed(),
+            cpu: own_cpu()?.saturating_sub(cpu),
+            driver_cpu: Duration::ZERO,
+        })
     }
 }
 

@@ -58,8 +58,8 @@ async fn run(args: Args) -> Result<(), Failure> {
         Load { in_flight: 50, count: args.volumes },
     ];
     println!(
-        "{:<10} {:>9} {:>7} {:>9} {:>9} {:>9} {:>14}",
-        "", "in flight", "count", "p50 ms", "p99 ms", "a second", "client CPU ms"
+        "{:<10} {:>9} {:>7} {:>9} {:>9} {:>9} {:>14} {:>14}",
+        "", "in flight", "count", "p50 ms", "p99 ms", "a second", "client CPU ms", "driver CPU ms"
     );
     let mut driver = Driver::start(&args.certlet, &args.issuer).await?;
     let mut findings = Vec::new();
@@ -120,10 +120,12 @@ async fn compare(
     let (share, error) = mean(&shares);
     Ok(format!(
         "{:>2} in flight: certlet adds {:.1} ms to the median and has {share:.1} % of the issuer's rate (standard error \
-         {error:.1}, {} rounds)",
+         {error:.1}, {} rounds); of the machine's CPU certlet and its caller had {:.1} %, the bare client {:.1} %",
         load.in_flight,
         ours.percentile(50) - bare.percentile(50),
         shares.len(),
+        ours.share_of_machine(),
+        bare.share_of_machine(),
     ))
 }
 
@@ -136,14 +138,14 @@ fn mean(numbers: &[f64]) -> (f64, f64) {
 }
 
 fn print(measured: &Measured, who: &str, load: Load) {
+    let [client, driver] = measured.cpu();
     println!(
-        "{who:<10} {:>9} {:>7} {:>9.1} {:>9.1} {:>9.1} {:>14.2}",
+        "{who:<10} {:>9} {:>7} {:>9.1} {:>9.1} {:>9.1} {client:>14.2} {driver:>14.2}",
         load.in_flight,
         measured.count(),
         measured.percentile(50),
         measured.percentile(99),
         measured.rate(),
-        measured.cpu(),
     );
 }
 
