@@ -29,10 +29,14 @@ pub(crate) fn activity(process: u32) -> Result<Activity, Failure> {
     let mut sum = Activity::default();
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
         let thread = thread?.path();
-        let schedstat = fs::read_to_string(thread.join("schedstat"))?;
+        // A thread may end while it is looked at.
+        let (Ok(schedstat), Ok(status)) =
+            (fs::read_to_string(thread.join("schedstat")), fs::read_to_string(thread.join("status")))
+        else {
+            continue;
+        };
         let nanoseconds = schedstat.split(' ').next().unwrap_or_default().parse()?;
         sum.cpu += Duration::from_nanos(nanoseconds);
-        let status = fs::read_to_string(thread.join("status"))?;
         sum.switches += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
         sum.switches += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
         sum.threads += 1;
