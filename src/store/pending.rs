@@ -16,7 +16,6 @@ use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 const FILE: &str = "pending.pem";
-const REQUEST: &str = "CERTIFICATE REQUEST";
 const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----\n";
 const END: &str = "-----END CERTIFICATE REQUEST-----\n";
 
@@ -90,11 +89,8 @@ impl Progress for Pending {
 
     fn save(&self, note: &str) -> Result<(), SignError> {
         let mut saved = self.note.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = self.key_pem.len() + pem::encoded_len(REQUEST, &self.csr_der) + note.len();
-        let mut contents = Zeroizing::new(Vec::with_capacity(room));
-        contents.extend_from_slice(&self.key_pem);
-        pem::encode_into(&mut contents, REQUEST, &self.csr_der);
-        contents.extend_from_slice(note.as_bytes());
+        let request = pem::certificate_request(&self.csr_der);
+        let contents = Zeroizing::new([self.key_pem.as_slice(), &request, note.as_bytes()].concat());
         files::replace(&self.path, &contents).map_err(|error| SignError::Transient {
             reason: format!("the signer's note was not kept: {error}"),
         })?;

@@ -90,6 +90,13 @@ pub(crate) fn encoded_len(label: &str, der: &[u8]) -> usize {
     base64 + base64.div_ceil(64) + 2 * label.len() + "-----BEGIN -----\n-----END -----\n".len()
 }
 
+/// A PKCS#10 request.
+pub(crate) fn certificate_request(der: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_into(&mut out, "CERTIFICATE REQUEST", der);
+    out
+}
+
 /// Certificates, one block each.
 pub(crate) fn certificates<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut out = Vec::new();

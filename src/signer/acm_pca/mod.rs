@@ -167,8 +167,7 @@ impl AcmPca {
         let mut resumed = true;
         if note.certificate.is_none() {
             resumed = false;
-            let mut csr = Vec::new();
-            pem::encode_into(&mut csr, "CERTIFICATE REQUEST", request.csr_der);
+            let csr = pem::certificate_request(request.csr_der);
             let issued = api.issue(&csr, &wish.template, &note).await;
             if let Err(error) = &issued
                 && matches!(error.class, Class::State | Class::Denied | Class::Permanent)

@@ -27,8 +27,6 @@ struct Inner {
     listing: Option<HashSet<Key>>,
     /// Volumes that went lately: a request of theirs that turns up late goes too.
     gone: HashMap<VolumeId, Instant>,
-    /// How many make it worth looking for those that can be forgotten.
-    prune_gone_at: usize,
     trouble: Option<String>,
 }
 
@@ -44,8 +42,6 @@ struct Known {
 /// How long a request that was on its way when its volume went may take to turn up. Also covers the first list after a
 /// start, before which nothing is known.
 const REMEMBER_GONE: Duration = Duration::from_mins(15);
-/// So many volumes that went are not worth looking through.
-const FEW: usize = 64;
 /// Words of others that are kept are cut here.
 const WORDS: usize = 300;
 
@@ -181,7 +177,8 @@ impl Board {
     /// The volume is gone: its requests, to be deleted. Those that turn up later come out of [`Self::saw`].
     pub(super) fn forget(&self, volume: &VolumeId) -> Vec<Key> {
         let mut inner = self.lock();
-        inner.remember_gone(volume);
+        inner.gone.retain(|_, at| at.elapsed() < REMEMBER_GONE);
+        inner.gone.insert(volume.clone(), Instant::now());
         inner.by_volume.get(volume).cloned().unwrap_or_default()
     }
 
@@ -211,14 +208,5 @@ impl Inner {
         if let Some(waiter) = self.waiting.get(key) {
             waiter.send_replace(State::Gone);
         }
-    }
-
-    /// Clears away what is remembered too long once it has doubled: a node may lose a thousand volumes in a minute.
-    fn remember_gone(&mut self, volume: &VolumeId) {
-        if self.gone.len() >= self.prune_gone_at {
-            self.gone.retain(|_, at| at.elapsed() < REMEMBER_GONE);
-            self.prune_gone_at = (2 * self.gone.len()).max(FEW);
-        }
-        self.gone.insert(volume.clone(), Instant::now());
     }
 }

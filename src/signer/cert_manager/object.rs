@@ -22,9 +22,7 @@ pub(super) fn key(request: &SigningRequest<'_>, attempt: u32) -> Key {
 
 /// `spec.request`: base64 of the PEM of the signing request.
 pub(super) fn encoded_request(csr_der: &[u8]) -> String {
-    let mut text = Vec::new();
-    pem::encode_into(&mut text, "CERTIFICATE REQUEST", csr_der);
-    Base64::encode_string(&text)
+    Base64::encode_string(&pem::certificate_request(csr_der))
 }
 
 /// The object as it is created. Fields that are the API's defaults are left out.
