@@ -24,9 +24,6 @@ pub(crate) struct Driver {
     child: Child,
     kubelet: Kubelet,
     issuer: String,
-    /// CPU time while it published.
-    publishing: Duration,
-    certificates: usize,
 }
 
 impl Driver {
@@ -60,14 +57,7 @@ impl Driver {
             if let Ok(kubelet) = Kubelet::register(&root, &registration).await {
                 // The watch begins with the process; give it the time a node has between a start and the first pod.
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                return Ok(Self {
-                    root,
-                    child,
-                    kubelet,
-                    issuer: issuer.to_owned(),
-                    publishing: Duration::ZERO,
-                    certificates: 0,
-                });
+                return Ok(Self { root, child, kubelet, issuer: issuer.to_owned() });
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -75,13 +65,11 @@ impl Driver {
     }
 
     /// Publishes a volume for each of the first pods.
-    pub(crate) async fn measure(&mut self, pods: &[Pod], load: Load) -> Result<Measured, Failure> {
+    pub(crate) async fn measure(&self, pods: &[Pod], load: Load) -> Result<Measured, Failure> {
         let pods: Vec<KubeletPod> = pods.iter().map(|pod| self.volume_of(pod)).collect();
         let before = self.cpu()?;
         let mut measured = load.run(async |n| Ok(self.kubelet.publish(&pods[n]).await.map(drop)?)).await?;
         measured.driver_cpu = self.cpu()?.saturating_sub(before);
-        self.publishing += measured.driver_cpu;
-        self.certificates += measured.count();
         Ok(measured)
     }
 
@@ -112,7 +100,7 @@ impl Driver {
         }
     }
 
-    /// CPU, memory and calls so far.
+    /// Memory, and calls so far.
     pub(crate) async fn report(&self) -> Result<String, Failure> {
         let id = self.child.id().ok_or("the driver has ended")?;
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
@@ -123,12 +111,9 @@ impl Driver {
             .filter_map(|line| line.strip_prefix("certlet_kubernetes_api_calls_total"))
             .collect();
         Ok(format!(
-            "{} resident, {} of it anonymous; {} certificates with {:.2} ms CPU each; API calls for all of these and their \
-             unpublishing: {}",
+            "{} resident, {} of it anonymous; API calls so far, those of unpublishing included: {}",
             of("VmRSS:"),
             of("RssAnon:"),
-            self.certificates,
-            self.publishing.as_secs_f64() * 1000.0 / self.certificates as f64,
             calls.join(", ")
         ))
     }

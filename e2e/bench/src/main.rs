@@ -64,7 +64,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     let mut driver = Driver::start(&args.certlet, &args.issuer).await?;
     let mut findings = Vec::new();
     for load in loads {
-        findings.push(compare(&client, &mut driver, &pods, &args, load).await?);
+        findings.push(compare(&client, &driver, &pods, &args, load).await?);
     }
     println!("\n{}", findings.join("\n"));
     let all = Load { in_flight: 50, count: args.volumes };
@@ -89,7 +89,7 @@ async fn run(args: Args) -> Result<(), Failure> {
 /// Both under one load, and what the driver adds.
 async fn compare(
     client: &Client,
-    driver: &mut Driver,
+    driver: &Driver,
     pods: &[Pod],
     args: &Args,
     load: Load,
