@@ -7,6 +7,7 @@ use crate::attributes::{Attributes, KeyAlgorithm, PodIdentity, PodTokens, Signer
 use crate::clock::Clock;
 use crate::signer::{Progress, Purpose, SignError, Signer, SigningRequest};
 use crate::x509::{KeyError, PrivateKey};
+use futures_util::future::{BoxFuture, select_all};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -51,6 +52,14 @@ impl Issuer {
     /// The signer of that kind.
     pub fn signer(&self, kind: SignerKind) -> Result<&Arc<dyn Signer>, IssueError> {
         self.signers.iter().find(|signer| signer.kind() == kind).ok_or(IssueError::NotConfigured { kind })
+    }
+
+    /// A volume whose certificate one of the signers has, while nobody waits for it.
+    pub async fn answered(&self) -> VolumeId {
+        // Without any signer there is nothing to wait for.
+        let never: BoxFuture<'_, VolumeId> = Box::pin(std::future::pending());
+        let all = self.signers.iter().map(|signer| signer.answered()).chain([never]);
+        select_all(all).await.0
     }
 
     /// Makes a key, off the async threads where that takes long. However many are asked for at once, RSA and P-521

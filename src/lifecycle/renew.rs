@@ -29,11 +29,19 @@ impl Lifecycle {
     pub async fn turn(&self) {
         let shared = &self.0;
         shared.turning.store(true, Ordering::Relaxed);
+        tokio::select! {
+            () = self.take_up_what_is_due() => {}
+            () = shared.heed_answers() => {}
+        }
+        shared.turning.store(false, Ordering::Relaxed);
+    }
+
+    async fn take_up_what_is_due(&self) {
+        let shared = &self.0;
         while let Some((volume, permit)) = shared.next_due().await {
             let shared = Arc::clone(shared);
             tokio::spawn(async move { shared.look_after(&volume, permit).await });
         }
-        shared.turning.store(false, Ordering::Relaxed);
     }
 }
 
@@ -53,6 +61,28 @@ impl Shared {
                 () = self.queue.earlier() => {}
                 () = self.clock.wait_until(self.queue.next()) => {}
             }
+        }
+    }
+
+    /// Puts ahead what pauses although its certificate has come. Never returns.
+    async fn heed_answers(self: &Arc<Self>) {
+        loop {
+            let id = self.issuer.answered().await;
+            self.heed_answer(&id).await;
+        }
+    }
+
+    /// A renewal whose patience ran out is tried again now, and not after its pause. For a publish that failed the kubelet
+    /// calls again, whatever is done here.
+    async fn heed_answer(self: &Arc<Self>, id: &VolumeId) {
+        let Some(volume) = self.volumes.get(id) else { return };
+        if !matches!(self.presence(id, &volume).await, Ok(Presence::Mounted)) {
+            return;
+        }
+        // Asked last, and nothing is waited for after it: whoever works on the volume has taken it out of the queue, and
+        // puts it back after what was pending is cleared.
+        if self.queue.due(id).is_some() && self.store.has_pending(id) {
+            self.queue.put(id, self.clock.now());
         }
     }
 

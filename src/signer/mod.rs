@@ -30,6 +30,12 @@ pub trait Signer: Send + Sync + 'static {
         note.to_owned()
     }
 
+    /// A volume whose certificate has come while nobody waited for it: a call now would find it. A signer that is not told
+    /// of such things never returns. Called again and again by one caller; dropping the future loses no volume.
+    fn answered(&self) -> BoxFuture<'_, VolumeId> {
+        Box::pin(std::future::pending())
+    }
+
     /// The chain that `progress` led to is in use: what was kept for it, or came before it, may go.
     fn delivered<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
         Box::pin(async {})

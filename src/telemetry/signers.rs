@@ -1,7 +1,7 @@
 //! Counting what signers answer, around them and not in them.
 
 use super::Metrics;
-use crate::attributes::SignerKind;
+use crate::attributes::{SignerKind, VolumeId};
 use crate::signer::{SignError, SignedChain, SignedVolume, Signer, SigningRequest};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -59,6 +59,10 @@ impl Signer for CountedSigner {
 
     fn describe(&self, note: &str) -> String {
         self.inner.describe(note)
+    }
+
+    fn answered(&self) -> BoxFuture<'_, VolumeId> {
+        self.inner.answered()
     }
 
     fn delivered<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {

@@ -9,7 +9,7 @@
 )]
 
 use crate::support::{DRIVER, Node};
-use certlet::attributes::SignerKind;
+use certlet::attributes::{SignerKind, VolumeId};
 use certlet::clock::Clock;
 use certlet::csi::Driver;
 use certlet::demo::Kubelet;
@@ -145,6 +145,9 @@ pub struct MoodySigner {
     /// How many volumes it was told are gone.
     pub removed: AtomicUsize,
     cheer_up: Notify,
+    /// Volumes whose answers it announces.
+    answers: Mutex<Vec<VolumeId>>,
+    announced: Notify,
 }
 
 impl MoodySigner {
@@ -158,12 +161,25 @@ impl MoodySigner {
             notes: Mutex::default(),
             removed: AtomicUsize::new(0),
             cheer_up: Notify::new(),
+            answers: Mutex::default(),
+            announced: Notify::new(),
         })
     }
 
     pub fn set(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
         self.cheer_up.notify_waiters();
+    }
+
+    /// Announces an answer, as a signer does whose watch shows one that nobody waits for.
+    pub fn answer(&self, volume: VolumeId) {
+        self.answers.lock().unwrap().push(volume);
+        self.announced.notify_one();
+    }
+
+    /// How many answers the driver has not heard of yet.
+    pub fn answers(&self) -> usize {
+        self.answers.lock().unwrap().len()
     }
 
     /// How often it was asked.
@@ -201,6 +217,17 @@ impl Signer for MoodySigner {
                     }
                     Mood::Waits => cheered_up.await,
                 }
+            }
+        })
+    }
+
+    fn answered(&self) -> BoxFuture<'_, VolumeId> {
+        Box::pin(async {
+            loop {
+                if let Some(volume) = self.answers.lock().unwrap().pop() {
+                    return volume;
+                }
+                self.announced.notified().await;
             }
         })
     }

@@ -2,7 +2,7 @@
 
 use super::api::{CertificateRequest, Key, State};
 use crate::attributes::VolumeId;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -16,6 +16,7 @@ pub(super) struct Board(Arc<Shared>);
 struct Shared {
     inner: Mutex<Inner>,
     answered: Notify,
+    issued_unheard: Notify,
 }
 
 #[derive(Default)]
@@ -27,6 +28,8 @@ struct Inner {
     listing: Option<HashSet<Key>>,
     /// Volumes that went lately: a request of theirs that turns up late goes too.
     gone: HashMap<VolumeId, Instant>,
+    /// Volumes whose requests were seen issued while nobody waited.
+    unheard: VecDeque<VolumeId>,
     trouble: Option<String>,
 }
 
@@ -89,8 +92,14 @@ impl Board {
         }
         let waits_for =
             if let State::Open(words) = &state { words.chars().take(WORDS).collect() } else { String::new() };
-        if inner.requests.insert(key.clone(), Known { volume: volume.clone(), created, waits_for }).is_none()
-        {
+        let known = Known { volume: volume.clone(), created, waits_for };
+        let before = inner.requests.insert(key.clone(), known);
+        let was_open = before.as_ref().is_some_and(|before| !before.waits_for.is_empty());
+        if was_open && matches!(state, State::Issued { .. }) && !inner.waiting.contains_key(&key) {
+            inner.unheard.push_back(volume.clone());
+            self.0.issued_unheard.notify_one();
+        }
+        if before.is_none() {
             inner.by_volume.entry(volume).or_default().push(key.clone());
         }
         if let Some(waiter) = inner.waiting.get(&key) {
@@ -151,6 +160,17 @@ impl Board {
     /// Returns with the next answer.
     pub(super) async fn answered(&self) {
         self.0.answered.notified().await;
+    }
+
+    /// The next volume whose request was seen issued while nobody waited.
+    pub(super) async fn unheard(&self) -> VolumeId {
+        loop {
+            let next = self.lock().unheard.pop_front();
+            match next {
+                Some(volume) => return volume,
+                None => self.0.issued_unheard.notified().await,
+            }
+        }
     }
 
     /// What a request waits for, in words.

@@ -25,7 +25,7 @@ mod watching;
 pub use gate::{Gate, GateBackoff, IpFamily};
 
 use super::{SignError, SignedChain, SignedVolume, Signer, SigningRequest};
-use crate::attributes::SignerKind;
+use crate::attributes::{SignerKind, VolumeId};
 use crate::clock::Clock;
 use crate::kube::{ApiObserver, Cluster};
 use board::Board;
@@ -129,6 +129,10 @@ impl Signer for CertManager {
         let Some(note) = Note::parse(note) else { return note.to_owned() };
         let key = note.key();
         format!("CertificateRequest {key}: {}", self.board.words(&key))
+    }
+
+    fn answered(&self) -> BoxFuture<'_, VolumeId> {
+        Box::pin(self.board.unheard())
     }
 
     fn delivered<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {

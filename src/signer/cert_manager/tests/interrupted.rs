@@ -2,6 +2,7 @@
 
 use super::server::Mishap;
 use super::*;
+use serde_json::json;
 
 #[tokio::test]
 async fn a_create_whose_answer_was_lost_is_found_again() {
@@ -59,6 +60,25 @@ async fn a_restart_takes_up_the_request_that_waits() {
     driver.restart().await;
     driver.sign_and_issue().await;
     assert_eq!(driver.server.calls("create"), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_waits_for_is_announced_once() {
+    let driver = Driver::new().await;
+    let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
+    assert!(waiting.is_err());
+    let name = driver.server.only().await;
+    driver.server.set(&name, &[("Approved", "True", "", "")], &json!({}));
+    driver.server.issue(&name);
+    assert_eq!(driver.signer.answered().await, driver.volume);
+    // Neither a certificate that somebody has got nor a list of all of them is news.
+    driver.sign().await.unwrap();
+    driver.server.close_watches(false);
+    driver.server.expire();
+    driver.server.issue(&name);
+    let again = tokio::time::timeout(Duration::from_secs(2), driver.signer.answered()).await;
+    assert!(again.is_err(), "{again:?}");
+    assert!(driver.server.calls("list") >= 2);
 }
 
 #[tokio::test]

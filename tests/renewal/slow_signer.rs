@@ -1,0 +1,112 @@
+//! A signer that takes longer than anybody waits.
+
+use crate::in_process::{InProcess, Mood, started};
+use crate::support::{assert_whole, eventually, pod, serial};
+use crate::{down, node_test, renewed_in_vain};
+use certlet::attributes::VolumeId;
+use jiff::SignedDuration;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tonic::Code;
+
+node_test! {
+    async fn a_slow_signer_gets_one_request_however_often_the_kubelet_asks() {
+        let (mut node, driver, kubelet) = started(true).await;
+        driver.signer.set(Mood::Waits);
+        let pod = pod("web-0");
+        for attempt in 1..=3 {
+            let cut_off = tokio::time::timeout(Duration::from_millis(100), kubelet.publish(&pod)).await;
+            assert!(cut_off.is_err(), "{cut_off:?}");
+            eventually("the attempt is noticed", async || driver.signer.calls() == attempt).await;
+            eventually("and cut off", async || kubelet.stats(&pod).await.is_err()).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // The driver starts again, and the pair of key and request waits in the store.
+        let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
+        driver.stop().await;
+        let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+        driver.signer.set(Mood::Signs);
+        let volume = kubelet.publish(&pod).await.unwrap();
+        assert_whole(&volume);
+        let requests = driver.signer.requests.lock().unwrap().clone();
+        assert!(requests.len() >= 4 && requests.iter().all(|request| *request == requests[0]), "one request, asked for again");
+        let notes = driver.signer.notes.lock().unwrap().clone();
+        assert_eq!(notes.first(), Some(&None));
+        assert!(notes[1..].iter().all(|note| note.as_deref() == Some("request-1")), "{notes:?}");
+        assert!(!node.stored_at(&pod).join("pending.pem").exists(), "nothing waits any more");
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn an_answer_that_is_refused_is_not_asked_for_again() {
+        let (node, driver, kubelet) = started(true).await;
+        driver.signer.set(Mood::Babbles);
+        let pod = pod("web-0");
+        kubelet.publish(&pod).await.unwrap_err();
+        assert_eq!(node.stored(), Vec::<PathBuf>::new());
+        driver.signer.set(Mood::Signs);
+        kubelet.publish(&pod).await.unwrap();
+        let notes = driver.signer.notes.lock().unwrap().clone();
+        assert_eq!(notes, [None, None]);
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn our_answer_says_what_is_being_waited_for_before_the_kubelets_deadline() {
+        let (node, driver, kubelet) = started(true).await;
+        driver.signer.set(Mood::Waits);
+        let pod = pod("web-0");
+        std::fs::create_dir_all(kubelet.target(&pod).parent().unwrap()).unwrap();
+        let mut request = tonic::Request::new(kubelet.publish_request(&pod));
+        request.set_timeout(Duration::from_secs(1));
+        let refused = kubelet.node().node_publish_volume(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::DeadlineExceeded);
+        assert!(refused.message().contains("request-1") && refused.message().contains("stays in place"), "{refused:?}");
+        kubelet.unpublish(&pod).await.unwrap();
+        assert_eq!(node.stored(), Vec::<PathBuf>::new());
+        eventually("the signer is told", async || driver.signer.removed.load(Ordering::Relaxed) == 1).await;
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn a_renewal_that_nobody_waits_for_any_more_goes_on_when_its_answer_comes() {
+        let (_node, driver, kubelet) = started(true).await;
+        let pod = pod("web-0");
+        let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod, down()).await;
+        driver.signer.set(Mood::Signs);
+        // The clock stands still: by its pause alone it would not be tried again.
+        driver.signer.answer(VolumeId::new(pod.volume_id()));
+        eventually("the renewal follows", async || serial(&volume) != before).await;
+        // Answers that nothing waits for change nothing.
+        driver.signer.answer(VolumeId::new(pod.volume_id()));
+        driver.signer.answer(VolumeId::new("csi-of-nobody"));
+        eventually("they are heard", async || driver.signer.answers() == 0).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(driver.signer.calls(), 3);
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn an_answer_for_a_publish_waits_for_the_kubelet() {
+        let (node, driver, kubelet) = started(true).await;
+        driver.signer.set(down());
+        let pod = pod("web-0");
+        kubelet.publish(&pod).await.unwrap_err();
+        assert!(node.stored_at(&pod).join("pending.pem").exists());
+        driver.signer.set(Mood::Signs);
+        driver.signer.answer(VolumeId::new(pod.volume_id()));
+        eventually("it is heard", async || driver.signer.answers() == 0).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(driver.signer.calls(), 1);
+        kubelet.publish(&pod).await.unwrap();
+        driver.clock.turn(SignedDuration::from_hours(1));
+        assert_eq!(driver.signer.calls(), 2);
+        driver.stop().await;
+    }
+}
