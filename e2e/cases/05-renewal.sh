@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Renewal as the pod sees it: a new certificate, with a new key or with the same one, and one request at a time.
+# Renewal as the pod sees it: a new certificate, with a new key or with the same one, and one request at a time. The key that is
+# kept is RSA: its signing request is the same each time, to the byte.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 
 certificate_pod new-key common-name=a duration=30s renew-before=20s | k apply -f -
-certificate_pod same-key common-name=a duration=30s renew-before=20s reuse-private-key=true | k apply -f -
+certificate_pod same-key common-name=a duration=30s renew-before=20s reuse-private-key=true key-algorithm=RSA | k apply -f -
 running new-key same-key
 declare -A serial key
 for pod in new-key same-key; do

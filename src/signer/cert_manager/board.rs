@@ -154,7 +154,8 @@ impl Board {
 
     /// The API server has answered a create: a watch that waits before its next try need not wait.
     pub(super) fn note_answer(&self) {
-        self.0.answered.notify_one();
+        // Whoever waits now, and not whoever will wait some day: an answer from before the trouble says nothing of it.
+        self.0.answered.notify_waiters();
     }
 
     /// Returns with the next answer.

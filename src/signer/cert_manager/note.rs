@@ -12,8 +12,6 @@ pub(super) const REFUSAL_STANDS: SignedDuration = SignedDuration::from_mins(10);
 pub(super) struct Note {
     namespace: String,
     name: String,
-    /// Counted from one. Another attempt with the same key needs another request: one that failed stays failed.
-    pub(super) attempt: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<Ended>,
 }
@@ -34,8 +32,8 @@ pub(super) enum Ended {
 }
 
 impl Note {
-    pub(super) fn open(key: &Key, attempt: u32) -> Self {
-        Self { namespace: key.namespace.clone(), name: key.name.clone(), attempt, ended: None }
+    pub(super) fn open(key: &Key) -> Self {
+        Self { namespace: key.namespace.clone(), name: key.name.clone(), ended: None }
     }
 
     /// Reads a note; one that does not parse is none.
@@ -57,13 +55,11 @@ impl Note {
         Self { ended: Some(ended), ..self.clone() }
     }
 
-    /// Until when a refusal stands, and its reason.
-    pub(super) fn refusal(&self) -> Option<(Timestamp, &str)> {
-        match &self.ended {
-            Some(Ended::Refused { at, reason }) => {
-                Some((at.saturating_add(REFUSAL_STANDS).unwrap_or(Timestamp::MAX), reason))
-            }
-            _ => None,
-        }
+    /// Until when a refusal stands, and its reason; none once it stands no more. One from the future was seen by a clock
+    /// that was wrong then, and does not stand.
+    pub(super) fn refusal(&self, now: Timestamp) -> Option<(Timestamp, &str)> {
+        let Some(Ended::Refused { at, reason }) = &self.ended else { return None };
+        let until = at.saturating_add(REFUSAL_STANDS).unwrap_or(Timestamp::MAX);
+        (*at <= now && now < until).then_some((until, reason))
     }
 }

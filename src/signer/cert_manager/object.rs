@@ -1,23 +1,29 @@
 //! The CertificateRequest that is made for one issuance.
 
 use super::api::{Key, NODE_LABEL, VOLUME_ANNOTATION, VOLUME_LABEL};
-use crate::signer::SigningRequest;
+use crate::signer::{SignError, SigningRequest};
 use crate::x509::pem;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64ct::{Base64, Encoding};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
-/// The name of a volume's request: the same for the same volume, certificate signing request and attempt, so that a
-/// create whose answer was lost is found again, and a waiter can stand before the object exists.
-pub(super) fn key(request: &SigningRequest<'_>, attempt: u32) -> Key {
+/// A name for a request that nothing has had before. It is noted before it is used, so that a create whose answer was
+/// lost is found again, and a waiter can stand before the object exists. Nothing that is the same at the next renewal
+/// may decide it: with a key that is kept, RSA and Ed25519 give the same signing request each time, and the old
+/// CertificateRequest would be found with the old certificate.
+pub(super) fn new_key(request: &SigningRequest<'_>) -> Result<Key, SignError> {
     /// Leaves room for the digits within the 253 bytes of a name.
     const STEM: usize = 220;
-    let attempt = attempt.to_be_bytes();
-    let digits = digest(&[request.volume.as_str().as_bytes(), request.csr_der, &attempt], 20);
+    let mut random = [0; 10];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| SignError::Transient { reason: "the system has no random numbers".to_owned() })?;
+    let digits = crate::x509::hex(&random);
     let stem: String = request.pod.name.chars().take(STEM).collect();
     let name = format!("{}-{digits}", stem.trim_end_matches(['-', '.']));
-    Key { namespace: request.pod.namespace.clone(), name }
+    Ok(Key { namespace: request.pod.namespace.clone(), name })
 }
 
 /// `spec.request`: base64 of the PEM of the signing request.

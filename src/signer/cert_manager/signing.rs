@@ -29,21 +29,17 @@ impl CertManager {
     /// The note of the request to make or to take up.
     async fn take_up(&self, request: &SigningRequest<'_>) -> Result<Note, SignError> {
         let earlier = request.progress.load().as_deref().and_then(Note::parse);
-        let attempt = match &earlier {
-            Some(note) if note.ended.is_none() => return Ok(note.clone()),
-            Some(note) => {
-                if let Some((until, reason)) = note.refusal()
-                    && self.clock.now() < until
-                {
-                    let until = until.strftime("%H:%M:%SZ");
-                    return Err(SignError::Permanent {
-                        reason: format!("{reason}; certlet asks again after {until}"),
-                    });
-                }
-                note.attempt.saturating_add(1)
+        if let Some(note) = &earlier {
+            if note.ended.is_none() {
+                return Ok(note.clone());
             }
-            None => 1,
-        };
+            if let Some((until, reason)) = note.refusal(self.clock.now()) {
+                let until = until.strftime("%H:%M:%SZ");
+                return Err(SignError::Permanent {
+                    reason: format!("{reason}; certlet asks again after {until}"),
+                });
+            }
+        }
         let ready = self.gates.pass(&self.cluster, request.volume, request.pod).await;
         if let Err(not_ready) = ready.map_err(|error| sign_error(&error, Action::ReadPod, request.pod))? {
             let gate::NotReady { reason, look_again_in } = not_ready;
@@ -51,8 +47,12 @@ impl CertManager {
         }
         // A token that cannot be used is better found out before there is a note.
         self.token(request)?;
-        let note = Note::open(&object::key(request, attempt), attempt);
+        let note = Note::open(&object::new_key(request)?);
         request.progress.save(&note.encode())?;
+        // Those that led to nothing, which no delivery will clear away.
+        for key in self.board.older(request.volume, self.keep_requests) {
+            self.deletions.add(key);
+        }
         if let Some(ended) = earlier {
             self.deletions.add(ended.key());
         }

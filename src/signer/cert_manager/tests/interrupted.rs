@@ -25,7 +25,7 @@ async fn a_watch_that_closed_is_taken_up_where_it_was() {
         })
         .await;
     signed.unwrap();
-    assert_eq!(driver.server.calls("get"), 0);
+    assert_eq!((driver.server.calls("get"), driver.server.calls("list")), (0, 1));
 }
 
 #[tokio::test]
@@ -97,6 +97,43 @@ async fn a_request_that_somebody_deletes_is_made_again() {
     let driver = Driver::new().await;
     transient(driver.sign_while(async |server, name| server.delete(&name)).await);
     driver.sign_and_issue().await;
+}
+
+#[tokio::test]
+async fn the_same_signing_request_is_signed_anew_at_a_renewal() {
+    // With a key that is kept, RSA and Ed25519 sign the same request to the same bytes.
+    let driver = Driver::new().await;
+    driver.sign_and_issue().await;
+    let first = driver.server.only().await;
+    *driver.notes.0.lock().unwrap() = None;
+    let renewal = async {
+        let names = driver.server.number(2).await;
+        driver.server.issue(names.iter().find(|name| **name != first).unwrap());
+    };
+    let (signed, ()) = tokio::join!(driver.sign(), renewal);
+    signed.unwrap();
+    assert_eq!(driver.server.calls("create"), 2);
+}
+
+#[tokio::test]
+async fn requests_that_led_to_nothing_do_not_pile_up() {
+    let driver = Driver::new().await;
+    for _ in 0..4 {
+        // Each was signed, and the answer refused.
+        *driver.notes.0.lock().unwrap() = None;
+        let known = driver.server.names();
+        let answer = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                if let Some(name) = driver.server.names().into_iter().find(|name| !known.contains(name)) {
+                    break driver.server.issue(&name);
+                }
+            }
+        };
+        tokio::join!(driver.sign(), answer).0.unwrap();
+    }
+    driver.server.number(2).await;
+    assert_eq!(driver.server.calls("create"), 4);
 }
 
 #[tokio::test]
