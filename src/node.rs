@@ -203,8 +203,10 @@ async fn serve(
     let server = CsiServer { driver: config.driver, lifecycle: lifecycle.clone(), metrics };
     let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
     tokio::select! {
-        ended = &mut serving => return ended.unwrap_or(Ok(())).map_err(NodeError::from),
+        // Shutdown ends the server too, and is what comes first then.
+        biased;
         () = shutdown.cancelled() => {}
+        ended = &mut serving => return ended.unwrap_or(Ok(())).map_err(NodeError::from),
     }
     tracing::info!(
         grace_seconds = config.shutdown_grace.as_secs_f64(),

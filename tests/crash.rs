@@ -150,7 +150,7 @@ node_test! {
             assert_whole(&volume);
             let old = serial(&volume);
             kubelet.publish(&pod).await.unwrap_or_else(|status| panic!("{name}: {status:?}"));
-            assert_ne!(serial(&volume), old, "{name} is issued anew");
+            eventually(&format!("{name} is issued anew"), async || serial(&volume) != old).await;
             assert_whole(&volume);
             assert_eq!(mounts_below(&volume).len(), 1, "{name}");
             kubelet.unpublish(&pod).await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::verify_error::{Part, VerifyError};
 use crate::x509::pem::{self, PemError};
-use crate::x509::{name, signature};
+use crate::x509::{name, signature, timestamp};
 use der::asn1::{AnyRef, BitStringRef};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use jiff::{SignedDuration, Timestamp};
@@ -77,11 +77,11 @@ impl<'a> Certificate<'a> {
     }
 
     pub(super) fn not_before(&self) -> Timestamp {
-        timestamp(self.x509.validity().not_before.timestamp())
+        timestamp(self.x509.validity().not_before)
     }
 
     pub(super) fn not_after(&self) -> Timestamp {
-        timestamp(self.x509.validity().not_after.timestamp())
+        timestamp(self.x509.validity().not_after)
     }
 
     /// Whether its validity covers `now`, give or take [`CLOCK_SKEW`] at the beginning.
@@ -237,9 +237,4 @@ impl<'p, 'a> Path<'p, 'a> {
 /// Long enough for any real name, short enough for a message.
 fn readable(name: String) -> String {
     if name.chars().count() <= 200 { name } else { name.chars().take(200).chain(['…']).collect() }
-}
-
-/// ASN.1 time spans the years 0 to 9999, which fits: the fallback is never taken.
-fn timestamp(seconds: i64) -> Timestamp {
-    Timestamp::from_second(seconds).unwrap_or(Timestamp::MIN)
 }

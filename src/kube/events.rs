@@ -60,6 +60,8 @@ struct Recent {
 const REPEAT_AFTER: Duration = Duration::from_mins(15);
 /// Events a minute and volume.
 const A_MINUTE: u32 = 4;
+/// So many volumes are worth looking through for those that can be forgotten.
+const MANY: usize = 1024;
 /// Events of a kind that wait for the API server; more are dropped.
 const WAITING: usize = 1024;
 /// The pause after each Event that is good news.
@@ -100,6 +102,10 @@ impl EventRecorder {
     fn is_news(&self, volume: &VolumeId, event: &PodEventNote) -> bool {
         let now = Instant::now();
         let mut all = self.lock();
+        if all.len() >= MANY && !all.contains_key(volume) {
+            // Nobody says so when a volume goes whose publish never succeeded.
+            all.retain(|_, recent| recent.last.values().any(|said| now.duration_since(*said) < REPEAT_AFTER));
+        }
         let recent = all.entry(volume.clone()).or_insert_with(|| Recent {
             last: HashMap::new(),
             window: now,

@@ -39,6 +39,17 @@ impl Bucket {
         Self { limit, level: Mutex::new((f64::from(limit.burst), Instant::now())) }
     }
 
+    /// Returns when it is the caller's turn. Whoever goes away before gives its turn back.
+    async fn wait(&self) {
+        let pause = self.take();
+        if pause.is_zero() {
+            return;
+        }
+        let mut turn = Turn { bucket: self, is_used: false };
+        tokio::time::sleep(pause).await;
+        turn.is_used = true;
+    }
+
     /// Takes one, and says how long to wait for it.
     fn take(&self) -> Duration {
         let now = Instant::now();
@@ -47,6 +58,20 @@ impl Bucket {
         let left = refilled.min(f64::from(self.limit.burst)) - 1.0;
         *level = (left, now);
         if left >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-left / self.limit.qps) }
+    }
+}
+
+/// What a caller has taken of a bucket.
+struct Turn<'a> {
+    bucket: &'a Bucket,
+    is_used: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            self.bucket.level.lock().unwrap_or_else(PoisonError::into_inner).0 += 1.0;
+        }
     }
 }
 
@@ -97,14 +122,27 @@ where
         let ObservedLayer { observer, bucket } = self.around.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let pause = bucket.map_or(Duration::ZERO, |bucket| bucket.take());
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
+            if let Some(bucket) = bucket {
+                bucket.wait().await;
             }
+            let mut outcome = Outcome { observer, verb, code: 0 };
             let answer = answer.await;
-            observer.api_call(verb, answer.as_ref().map_or(0, |response| response.status().as_u16()));
+            outcome.code = answer.as_ref().map_or(0, |response| response.status().as_u16());
             answer
         })
+    }
+}
+
+/// Counts when it goes: a call that is given up never says so itself.
+struct Outcome {
+    observer: Arc<dyn ApiObserver>,
+    verb: &'static str,
+    code: u16,
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        self.observer.api_call(self.verb, self.code);
     }
 }
 
@@ -137,5 +175,37 @@ mod tests {
         assert_eq!(bucket.take(), Duration::from_millis(200));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(bucket.take(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_go_away_cost_the_others_nothing() {
+        let bucket = Bucket::new(RateLimit { qps: 1.0, burst: 1 });
+        bucket.wait().await;
+        for _ in 0..20 {
+            let gave_up = tokio::time::timeout(Duration::from_millis(1), bucket.wait()).await;
+            assert!(gave_up.is_err());
+        }
+        assert!(bucket.take() <= Duration::from_secs(1));
+    }
+
+    #[derive(Default)]
+    struct Counted(Mutex<Vec<(&'static str, u16)>>);
+
+    impl ApiObserver for Counted {
+        fn api_call(&self, verb: &'static str, code: u16) {
+            self.0.lock().unwrap().push((verb, code));
+        }
+
+        fn watch_restarted(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_nobody_answers_is_counted_as_such() {
+        let counted = Arc::new(Counted::default());
+        let layer = ObservedLayer::new(Arc::clone(&counted) as Arc<dyn ApiObserver>, None);
+        let silent = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<()>, ()>>());
+        let call = layer.layer(silent).call(Request::post("/").body(Body::empty()).unwrap());
+        assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err());
+        assert_eq!(*counted.0.lock().unwrap(), [("create", 0)]);
     }
 }

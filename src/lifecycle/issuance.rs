@@ -2,6 +2,7 @@
 
 use super::locks::Guard;
 use super::news::{News, serial};
+use super::renew::STEP_BACK;
 use super::schedule::{self, Lifetime};
 use super::volume::Volume;
 use super::{LifecycleError, PodEvent, Shared};
@@ -10,8 +11,12 @@ use crate::delivery;
 use crate::issue::{Bundle, IssueError, IssueRequest, PrivateKey};
 use crate::signer::{Progress, Purpose, Signer};
 use crate::store::{IssuedRecord, Pending};
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How long a certificate that was refused is all that a slow signer is asked for.
+const REFUSAL_STANDS: Duration = Duration::from_mins(10);
 
 /// A bundle, and what its signer remarked.
 struct Issued {
@@ -113,8 +118,12 @@ impl Shared {
             purpose,
         };
         let result = self.issuer.issue(request).await;
-        // An answer that does not verify will not verify next time either: the next attempt starts afresh.
-        if signer.is_slow() && matches!(result, Err(IssueError::Refused(_))) {
+        // The same answer is looked at again for a while, which costs nobody anything and heals where our clock was wrong;
+        // then another is asked for, in case the issuer was mended.
+        if signer.is_slow()
+            && matches!(result, Err(IssueError::Refused(_)))
+            && pending.noted_at().is_none_or(|at| !self.is_recent(at, REFUSAL_STANDS))
+        {
             self.store.clear_pending(id)?;
         }
         let mut chain = result?;
@@ -131,10 +140,12 @@ impl Shared {
         signer: &dyn Signer,
     ) -> Result<Prepared, LifecycleError> {
         let spec = volume.attributes.key;
+        let follows = volume.look(|record| record.issued.as_ref().map(|issued| issued.generation));
         let fits =
             |pem: &[u8]| PrivateKey::from_pem(pem).ok().filter(|key| key.algorithm() == spec.algorithm);
         if signer.is_slow()
             && let Some(pending) = self.store.pending(id)?
+            && pending.follows() == follows
             && let Some(key) = fits(pending.key_pem())
         {
             return Ok(Prepared { key, pending });
@@ -151,7 +162,7 @@ impl Shared {
             self.store.write_record(&volume.record())?;
         }
         let key_pem = key.to_pem(KeyEncoding::Pkcs8).map_err(IssueError::from)?;
-        let pending = self.store.new_pending(id, key_pem, csr_der);
+        let pending = self.store.new_pending(id, key_pem, csr_der, follows);
         if signer.is_slow() && spec.algorithm.is_slow_to_make() {
             // Kept from the start: attempts that end before the signer's first note shall not each make a key.
             pending.save("").map_err(IssueError::from)?;
@@ -178,12 +189,12 @@ impl Shared {
             shared.store.write_record(&record)?;
             // From here on the files are in place; should the bind fail, a retry finds them and binds.
             volume.set_record(record.clone());
-            if bind {
-                shared.store.bind(&record.volume_id, &record.target)?;
-            }
-            // Last: until now a crash would have had the signer take up the same request again.
+            // Until now a crash would have had the signer take up the same request again.
             if shared.issuer.signer(volume.attributes.signer)?.is_slow() {
                 shared.store.clear_pending(&record.volume_id)?;
+            }
+            if bind {
+                shared.store.bind(&record.volume_id, &record.target)?;
             }
             Ok(())
         })
@@ -197,6 +208,12 @@ impl Shared {
         let id = volume.look(|record| record.volume_id.clone());
         let renew_at = schedule::renew_at(&id, lifetime, volume.attributes.renew_before);
         IssuedRecord { facts: bundle.facts, issued_at, renew_at, generation, remark }
+    }
+
+    /// Whether something was so long ago at most. What lies in the future was seen by a clock that was wrong then.
+    fn is_recent(&self, at: Timestamp, age: Duration) -> bool {
+        let now = self.clock.now();
+        crate::clock::until(now, at) < STEP_BACK && crate::clock::until(at, now) < age
     }
 
     /// Puts the volume's renewal where its record says.

@@ -34,10 +34,11 @@ use crate::telemetry::Metrics;
 use jiff::Timestamp;
 use locks::Locks;
 use queue::Queue;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use volume::Volumes;
 
@@ -86,7 +87,21 @@ struct Shared {
     queue: Queue,
     volumes: Volumes,
     turning: AtomicBool,
+    progress: Progress,
     shutdown: CancellationToken,
+}
+
+/// When the queue was last looked at.
+struct Progress(Mutex<Instant>);
+
+impl Progress {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn age(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
 }
 
 impl Lifecycle {
@@ -107,18 +122,20 @@ impl Lifecycle {
             queue: Queue::default(),
             volumes: Volumes::default(),
             turning: AtomicBool::new(false),
+            progress: Progress(Mutex::new(Instant::now())),
             shutdown: CancellationToken::new(),
         }))
     }
 
-    /// Whether the renewal queue turns: its task runs, and nothing has been due for long without being taken up.
+    /// Whether the renewal queue turns: its task runs, and takes up what is due. One that is behind because all places are
+    /// taken by renewals that wait for their signer turns, as long as one of them is free now and then.
     pub fn is_turning(&self) -> bool {
-        /// A queue this far behind is stuck, not busy.
+        /// A queue this far behind that has not moved for as long is stuck, not busy.
         const STUCK: Duration = Duration::from_mins(5);
         let shared = &self.0;
         let behind =
             shared.queue.next().map_or(Duration::ZERO, |due| crate::clock::until(due, shared.clock.now()));
-        shared.turning.load(Ordering::Relaxed) && behind < STUCK
+        shared.turning.load(Ordering::Relaxed) && (behind < STUCK || shared.progress.age() < STUCK)
     }
 
     /// Stops taking up new work. What is in flight gets `grace` to end by itself, then is cancelled and waited for.

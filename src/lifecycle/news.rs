@@ -37,7 +37,8 @@ impl Shared {
             };
             match &news {
                 News::Delivered { superseded } => {
-                    told.superseded = superseded.as_deref();
+                    // The same certificate delivered twice supersedes nothing.
+                    told.superseded = superseded.as_deref().filter(|old| Some(*old) != told.serial);
                     signer.delivered(&told).await;
                 }
                 News::Removed => signer.removed(&told).await,

@@ -62,25 +62,18 @@ impl Shared {
         {
             return Ok(());
         }
-        if known.is_none() && self.is_left_by_another_driver(&request).await? {
-            return Ok(());
+        // Looked up again: what was published otherwise, and is mounted nowhere, has just been forgotten.
+        let known = known.and_then(|_| self.volumes.get(&request.volume));
+        if known.is_none() {
+            match self.found_at_target(&request).await? {
+                Found::Nothing => {}
+                Found::AnotherDrivers => return Ok(()),
+                Found::OursWithoutRecord => return self.adopt(&request).await,
+            }
         }
         let _slot = self.slot()?;
         let is_new = known.is_none();
-        let volume = known.unwrap_or_else(|| {
-            let PublishRequest { volume, target, context, attributes, mount_group, .. } = &request;
-            let record = Record {
-                volume_id: volume.clone(),
-                target: target.clone(),
-                pod: context.pod.clone(),
-                attributes: context.raw.clone(),
-                fs_group: *mount_group,
-                signer: attributes.signer.to_string(),
-                issued: None,
-                last_error: None,
-            };
-            Volume::new(record, attributes.clone(), context.tokens.clone())
-        });
+        let volume = known.unwrap_or_else(|| request.volume());
         let id = request.volume.clone();
         match self.issue(guard, &id, &volume, Purpose::Publish, request.patience).await {
             Ok(()) => {
@@ -191,33 +184,42 @@ impl Shared {
         )
     }
 
-    /// Whether the target already holds another driver's mount with the files asked for: cert-manager's csi-driver,
-    /// before certlet took over its name. The pod keeps it until it ends; certlet cannot renew what is not its own.
-    async fn is_left_by_another_driver(
-        self: &Arc<Self>,
-        request: &PublishRequest,
-    ) -> Result<bool, LifecycleError> {
+    /// What the target of a volume that this process does not know holds already.
+    async fn found_at_target(self: &Arc<Self>, request: &PublishRequest) -> Result<Found, LifecycleError> {
         if nothing_at(&request.target) {
-            return Ok(false);
+            return Ok(Found::Nothing);
         }
         let (id, target) = (request.volume.clone(), request.target.clone());
         let certificate = target.join(&request.attributes.files.certificate);
-        let foreign = self
+        let found = self
             .blocking(&request.volume, move |shared| {
-                Ok((shared.store.foreign_mount(&id, &target)?, certificate.exists()))
+                let ours = shared.store.is_bound(&id, &target)?;
+                Ok((ours, shared.store.foreign_mount(&id, &target)?, certificate.exists()))
             })
             .await?;
-        match foreign {
-            (false, _) => Ok(false),
-            (true, false) => Err(LifecycleError::ForeignMount { target: request.target.clone() }),
-            (true, true) => {
+        match found {
+            (true, _, _) => Ok(Found::OursWithoutRecord),
+            (_, false, _) => Ok(Found::Nothing),
+            (_, true, false) => Err(LifecycleError::ForeignMount { target: request.target.clone() }),
+            (_, true, true) => {
                 tracing::warn!(
                     volume = %request.volume, target = %request.target.display(),
                     "another driver's volume is mounted here: left as it is, and not renewed; restart the pod to take it over"
                 );
-                Ok(true)
+                Ok(Found::AnotherDrivers)
             }
         }
+    }
+
+    /// Takes up a volume that is mounted and whose record was lost. A running pod has its files: they stay whatever becomes
+    /// of the new certificate, which is asked for as at a renewal.
+    async fn adopt(self: &Arc<Self>, request: &PublishRequest) -> Result<(), LifecycleError> {
+        let (id, volume) = (request.volume.clone(), request.volume());
+        let record = volume.record();
+        self.blocking(&id, move |shared| Ok(shared.store.write_record(&record)?)).await?;
+        self.volumes.insert(id.clone(), volume);
+        self.queue.put(&id, self.clock.now());
+        Ok(())
     }
 
     fn slot(&self) -> Result<SemaphorePermit<'_>, LifecycleError> {
@@ -226,14 +228,46 @@ impl Shared {
             .map_err(|_| LifecycleError::TooManyInFlight { limit: self.limits.publishes })
     }
 
-    /// After a failed first publish: what waits for a slow signer stays for the retry, all else goes.
+    /// After a failed first publish: what waits for a slow signer stays for the retry, and so does its certificate that could
+    /// not be mounted; all else goes.
     async fn undo(self: &Arc<Self>, id: &VolumeId, volume: Arc<Volume>) {
-        if self.store.has_pending(id) {
+        let is_slow = self.issuer.signer(volume.attributes.signer).is_ok_and(|signer| signer.is_slow());
+        let is_issued = volume.look(|record| record.issued.is_some());
+        if self.store.has_pending(id) || is_slow && is_issued {
             self.volumes.insert(id.clone(), volume);
             self.queue_reap(id);
         } else if let Err(error) = self.forget(id).await {
             tracing::error!(volume = %id, %error, "what a failed publish made could not be removed");
         }
+    }
+}
+
+/// What a target holds before the first publish that this process sees of its volume.
+enum Found {
+    /// Nothing that matters.
+    Nothing,
+    /// The mount of another driver with the files asked for: of cert-manager's csi-driver, before certlet took over its
+    /// name. The pod keeps it until it ends; certlet cannot renew what is not its own.
+    AnotherDrivers,
+    /// This volume.
+    OursWithoutRecord,
+}
+
+impl PublishRequest {
+    /// The volume, before its first certificate.
+    fn volume(&self) -> Arc<Volume> {
+        let Self { volume, target, context, attributes, mount_group, .. } = self;
+        let record = Record {
+            volume_id: volume.clone(),
+            target: target.clone(),
+            pod: context.pod.clone(),
+            attributes: context.raw.clone(),
+            fs_group: *mount_group,
+            signer: attributes.signer.to_string(),
+            issued: None,
+            last_error: None,
+        };
+        Volume::new(record, attributes.clone(), context.tokens.clone())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Recovery: what the last process left, taken up or cleared away.
 
-use super::renew::Presence;
+use super::renew::{Presence, STEP_BACK};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
 use crate::attributes::{Attributes, PodTokens, VolumeId};
@@ -23,7 +23,7 @@ pub struct Recovered {
 }
 
 /// Renewals that fell due while no process ran are spread over this time, or over a tenth of what life is left.
-const CATCH_UP: Duration = Duration::from_secs(30);
+pub(super) const CATCH_UP: Duration = Duration::from_secs(30);
 
 impl Lifecycle {
     /// Reads every record in the store: adopts what is mounted, queues its renewal, and removes what nobody has any more.
@@ -99,6 +99,10 @@ impl Shared {
             // The files are of another generation than the record: the last process ended between the two, and what the
             // record says is of an older certificate.
             Some(IssuedRecord { generation, .. }) if Some(generation) != live => self.queue.put(id, now),
+            // Issued while the clock was ahead: the certificate is not valid yet, and its end says nothing.
+            Some(IssuedRecord { issued_at, .. }) if crate::clock::until(now, issued_at) > STEP_BACK => {
+                self.queue_in(id, CATCH_UP.mul_f64(super::schedule::spread(id, 0)));
+            }
             Some(IssuedRecord { renew_at, .. }) if renew_at > now => self.queue.put(id, renew_at),
             Some(IssuedRecord { facts: CertificateFacts { not_after, .. }, .. }) => {
                 let window = CATCH_UP.min(crate::clock::until(now, not_after) / 10);

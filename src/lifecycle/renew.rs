@@ -1,6 +1,7 @@
 //! The task that turns the queue.
 
 use super::locks::Operation;
+use super::recover::CATCH_UP;
 use super::schedule::{self, Lifetime};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
@@ -8,6 +9,7 @@ use crate::attributes::VolumeId;
 use crate::issue::FailureClass;
 use crate::signer::Purpose;
 use crate::store::LastError;
+use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +21,9 @@ const REAP_AFTER: Duration = Duration::from_mins(10);
 
 /// When a volume somebody else is working on is looked at again.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
+
+/// A clock that goes back by less is corrected, and not set.
+pub(super) const STEP_BACK: Duration = Duration::from_mins(1);
 
 /// How long a renewal waits for its signer. It does not hold its place among the renewals for one that needs an hour: what was
 /// begun is taken up when it is tried again.
@@ -38,7 +43,8 @@ impl Lifecycle {
 
     async fn take_up_what_is_due(&self) {
         let shared = &self.0;
-        while let Some((volume, permit)) = shared.next_due().await {
+        let mut seen = shared.clock.now();
+        while let Some((volume, permit)) = shared.next_due(&mut seen).await {
             let shared = Arc::clone(shared);
             tokio::spawn(async move { shared.look_after(&volume, permit).await });
         }
@@ -47,19 +53,40 @@ impl Lifecycle {
 
 impl Shared {
     /// The next volume that is due, as soon as it is and there is room to work on it; none at shutdown.
-    async fn next_due(&self) -> Option<(VolumeId, OwnedSemaphorePermit)> {
+    async fn next_due(&self, seen: &mut Timestamp) -> Option<(VolumeId, OwnedSemaphorePermit)> {
         let permit = tokio::select! {
             () = self.shutdown.cancelled() => return None,
             permit = Arc::clone(&self.renewing).acquire_owned() => permit.ok()?,
         };
         loop {
-            if let Some(volume) = self.queue.take_due(self.clock.now()) {
+            let before = std::mem::replace(seen, self.clock.now());
+            if crate::clock::until(*seen, before) > STEP_BACK {
+                self.queue_anew();
+            }
+            self.progress.note();
+            if let Some(volume) = self.queue.take_due(*seen) {
                 return Some((volume, permit));
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => return None,
                 () = self.queue.earlier() => {}
                 () = self.clock.wait_until(self.queue.next()) => {}
+            }
+        }
+    }
+
+    /// The clock was ahead and has been set back. Pauses that began meanwhile would end in what is the future again, and so
+    /// would the lives of certificates that were issued meanwhile.
+    fn queue_anew(&self) {
+        tracing::warn!("the clock was set back; renewals are queued anew");
+        let now = self.clock.now();
+        for volume in self.volumes.all() {
+            let (id, issued) = volume.look(|record| (record.volume_id.clone(), record.issued.clone()));
+            let (Some(due), Some(issued)) = (self.queue.due(&id), issued) else { continue };
+            if crate::clock::until(now, issued.issued_at) > STEP_BACK {
+                self.queue_in(&id, CATCH_UP.mul_f64(schedule::spread(&id, 0)));
+            } else {
+                self.queue.put(&id, due.min(issued.renew_at.max(now)));
             }
         }
     }
@@ -114,8 +141,9 @@ impl Shared {
     /// The old certificate stays; when to try again, and what to say.
     fn renewal_failed(&self, id: &VolumeId, volume: &Volume, error: &LifecycleError) {
         if matches!(error, LifecycleError::Cancelled { .. }) {
-            // An unpublish wants the volume, or the process ends: neither is a failure.
-            return;
+            // An unpublish wants the volume, or the process ends: neither is a failure. An unpublish of another target
+            // leaves the volume as it is, with its renewal still to come.
+            return self.queue_in(id, BUSY_RETRY);
         }
         let now = self.clock.now();
         let mut record = volume.record();

@@ -44,15 +44,20 @@ impl Shared {
             })
             .await?;
         // The target of a publish that was refused goes without the live volume at the other target.
-        if in_use { Ok(()) } else { self.forget(id).await }
+        if in_use {
+            return Ok(());
+        }
+        self.forget(id).await?;
+        self.events.forget(id);
+        Ok(())
     }
 
-    /// Removes a volume that is mounted nowhere: queue, memory, store, and what its signer still keeps for it.
+    /// Removes a volume that is mounted nowhere: queue, memory, store, and what its signer still keeps for it. What its pod
+    /// has been told is not forgotten, for a publish that fails again and again shall say so once.
     pub(super) async fn forget(self: &Arc<Self>, id: &VolumeId) -> Result<(), LifecycleError> {
         self.queue.remove(id);
         let volume = id.clone();
         self.blocking(id, move |shared| Ok(shared.store.remove(&volume)?)).await?;
-        self.events.forget(id);
         if let Some(volume) = self.volumes.remove(id) {
             self.tell_signer(id, &volume, News::Removed);
         }

@@ -187,8 +187,14 @@ impl Store {
 
     /// An issuance that begins. Before the signer's first note the volume needs a record: without one a restart takes it
     /// for unfinished.
-    pub fn new_pending(&self, volume: &VolumeId, key_pem: Zeroizing<Vec<u8>>, csr_der: Vec<u8>) -> Pending {
-        Pending::new(&self.dir_of(volume), key_pem, csr_der)
+    pub fn new_pending(
+        &self,
+        volume: &VolumeId,
+        key_pem: Zeroizing<Vec<u8>>,
+        csr_der: Vec<u8>,
+        follows: Option<u64>,
+    ) -> Pending {
+        Pending::new(&self.dir_of(volume), key_pem, csr_der, follows)
     }
 
     /// The issuance that an earlier call left waiting.

@@ -30,3 +30,25 @@ pub fn hex(bytes: &[u8]) -> String {
 pub use extensions::ExtensionError;
 pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
+
+use jiff::Timestamp;
+use x509_parser::time::ASN1Time;
+
+/// A time of a certificate. "No end" is 99991231235959Z (RFC 5280 section 4.1.2.5), a day later than what [`Timestamp`] holds:
+/// what lies beyond its ends is one of them.
+pub(crate) fn timestamp(time: ASN1Time) -> Timestamp {
+    let seconds = time.timestamp();
+    Timestamp::from_second(seconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_without_an_end_has_not_ended() {
+        let without_end = ASN1Time::from_timestamp(253_402_300_799).unwrap();
+        assert_eq!(timestamp(without_end), Timestamp::MAX);
+        assert_eq!(timestamp(ASN1Time::from_timestamp(7).unwrap()), Timestamp::from_second(7).unwrap());
+    }
+}

@@ -142,6 +142,28 @@ node_test! {
 }
 
 node_test! {
+    async fn a_clock_that_was_ahead_for_a_while_leaves_nothing_to_its_future() {
+        let (_node, driver, kubelet) = started(false).await;
+        let failing = kubelet.publish(&pod("web-0")).await.unwrap();
+        let before = serial(&failing);
+        driver.signer.set(down());
+        driver.clock.turn(SignedDuration::from_hours(720));
+        eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
+        driver.signer.set(Mood::Signs);
+        let issued_ahead = kubelet.publish(&pod("web-1")).await.unwrap();
+        let ahead = serial(&issued_ahead);
+        driver.clock.turn(SignedDuration::from_hours(-720));
+        eventually("what is not valid yet is renewed", async || {
+            driver.clock.turn(SignedDuration::from_secs(1));
+            serial(&issued_ahead) != ahead
+        }).await;
+        driver.clock.turn(SignedDuration::from_hours(17));
+        eventually("what failed is renewed in time", async || serial(&failing) != before).await;
+        driver.stop().await;
+    }
+}
+
+node_test! {
     async fn nothing_wakes_up_when_nothing_is_due() {
         let (_node, driver, kubelet) = started(false).await;
         for number in 0..50 {

@@ -1,7 +1,7 @@
 //! A signer that takes longer than anybody waits.
 
 use crate::in_process::{InProcess, Mood, started};
-use crate::support::{assert_whole, eventually, pod, serial};
+use crate::support::{assert_whole, eventually, key_in, pod, serial};
 use crate::{down, node_test, renewed_in_vain};
 use certlet::attributes::VolumeId;
 use jiff::SignedDuration;
@@ -41,17 +41,101 @@ node_test! {
 }
 
 node_test! {
-    async fn an_answer_that_is_refused_is_not_asked_for_again() {
-        let (node, driver, kubelet) = started(true).await;
+    async fn an_answer_that_is_refused_stands_for_a_while_and_then_another_is_asked_for() {
+        let (mut node, driver, kubelet) = started(true).await;
         driver.signer.set(Mood::Babbles);
         let pod = pod("web-0");
+        for _ in 0..3 {
+            let refused = kubelet.publish(&pod).await.unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+        }
+        let notes = driver.signer.notes.lock().unwrap().clone();
+        assert_eq!(notes, [None, Some("request-1".to_owned()), Some("request-1".to_owned())]);
+        driver.clock.turn(SignedDuration::from_mins(11));
         kubelet.publish(&pod).await.unwrap_err();
-        assert_eq!(node.stored(), Vec::<PathBuf>::new());
         driver.signer.set(Mood::Signs);
         kubelet.publish(&pod).await.unwrap();
-        let notes = driver.signer.notes.lock().unwrap().clone();
-        assert_eq!(notes, [None, None]);
+        assert_eq!(driver.signer.notes.lock().unwrap().last(), Some(&None), "another one");
+        // Nothing of it is left for the next process either.
+        let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
         driver.stop().await;
+        let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+        kubelet.unpublish(&pod).await.unwrap();
+        assert_eq!(node.stored(), Vec::<PathBuf>::new());
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn a_certificate_that_could_not_be_mounted_is_neither_asked_for_nor_delivered_again() {
+        let (node, driver, kubelet) = started(true).await;
+        let pod = pod("web-0");
+        let obstacle = kubelet.target(&pod).join("obstacle");
+        std::fs::create_dir_all(&obstacle).unwrap();
+        kubelet.publish(&pod).await.unwrap_err();
+        std::fs::remove_dir(&obstacle).unwrap();
+        let volume = kubelet.publish(&pod).await.unwrap();
+        assert_eq!(driver.signer.calls(), 1);
+        assert!(!node.stored_at(&pod).join("pending.pem").exists());
+        let before = serial(&volume);
+        driver.clock.turn(SignedDuration::from_hours(17));
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        let notes = driver.signer.notes.lock().unwrap().clone();
+        assert_eq!(notes, [None, None], "the renewal asks for a certificate of its own");
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn what_was_delivered_before_a_crash_is_not_taken_up_by_the_next_renewal() {
+        let (mut node, driver, kubelet) = started(true).await;
+        let pod = pod("web-0");
+        let pending = node.stored_at(&pod).join("pending.pem");
+        driver.signer.set(down());
+        kubelet.publish(&pod).await.unwrap_err();
+        let waiting = std::fs::read(&pending).unwrap();
+        driver.signer.set(Mood::Signs);
+        let volume = kubelet.publish(&pod).await.unwrap();
+        let (before, key) = (serial(&volume), key_in(&volume));
+        let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
+        driver.stop().await;
+        // As kill -9 leaves it between the record and the end of what waited.
+        std::fs::write(&pending, waiting).unwrap();
+        let (driver, _kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+        driver.clock.turn(SignedDuration::from_hours(17));
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        assert_ne!(key_in(&volume), key, "a key of its own");
+        assert_eq!(driver.signer.notes.lock().unwrap().last(), Some(&None));
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn a_mounted_volume_whose_record_was_lost_keeps_its_files_whatever_the_signer_says() {
+        for slow in [false, true] {
+            let (mut node, driver, kubelet) = started(slow).await;
+            let pod = pod("web-0");
+            let volume = kubelet.publish(&pod).await.unwrap();
+            let before = serial(&volume);
+            let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
+            driver.stop().await;
+            std::fs::write(node.stored_at(&pod).join("record.json"), "damaged").unwrap();
+            signer.set(down());
+            let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+            kubelet.publish(&pod).await.unwrap();
+            eventually("a certificate is asked for", async || driver.signer.calls() == 2).await;
+            kubelet.publish(&pod).await.unwrap();
+            assert_eq!(serial(&volume), before);
+            assert_whole(&volume);
+            driver.signer.set(Mood::Signs);
+            eventually("it is renewed", async || {
+                driver.clock.turn(SignedDuration::from_secs(10));
+                serial(&volume) != before
+            }).await;
+            kubelet.unpublish(&pod).await.unwrap();
+            assert_eq!(node.stored(), Vec::<PathBuf>::new());
+            driver.stop().await;
+        }
     }
 }
 

@@ -40,7 +40,10 @@ impl CertManager {
                 });
             }
         }
-        let ready = self.gates.pass(&self.cluster, request.volume, request.pod).await;
+        let ready = {
+            let _slot = self.calls.acquire().await;
+            self.gates.pass(&self.cluster, request.volume, request.pod).await
+        };
         if let Err(not_ready) = ready.map_err(|error| sign_error(&error, Action::ReadPod, request.pod))? {
             let gate::NotReady { reason, look_again_in } = not_ready;
             return Err(SignError::NotReady { reason, retry_after: look_again_in });

@@ -2,7 +2,7 @@
 
 use super::LocalCa;
 use crate::clock::Clock;
-use crate::x509::{KeyError, PemError, PrivateKey, pem};
+use crate::x509::{KeyError, PemError, PrivateKey, pem, timestamp};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,9 +73,7 @@ fn check(path: &Path, ca: &X509Certificate<'_>, now: Timestamp) -> Result<Timest
     if !ca.is_ca() || !may_sign {
         return Err(LocalCaError::NotACa { path: path.to_owned() });
     }
-    let at = |seconds| Timestamp::from_second(seconds).unwrap_or(Timestamp::MIN);
-    let (not_before, not_after) =
-        (at(ca.validity().not_before.timestamp()), at(ca.validity().not_after.timestamp()));
+    let (not_before, not_after) = (timestamp(ca.validity().not_before), timestamp(ca.validity().not_after));
     if now < not_before || now >= not_after {
         return Err(LocalCaError::NotValidNow { path: path.to_owned(), not_before, not_after });
     }

@@ -144,7 +144,7 @@ fn a_pending_request_is_there_whole_or_not_at_all() {
         let id = volume("v");
         store.write_record(&record("v", &target(scratch, "pod"))).unwrap();
         let key = |text: &str| Zeroizing::new(format!("-----BEGIN PRIVATE KEY-----\n{text}\n").into_bytes());
-        let first = store.new_pending(&id, key("one"), b"csr 1".to_vec());
+        let first = store.new_pending(&id, key("one"), b"csr 1".to_vec(), None);
         assert!(!store.has_pending(&id) && first.load().is_none(), "it waits before the signer's first note");
         first.save("request-1").unwrap();
         first.save("request-2\n").unwrap();
@@ -157,12 +157,13 @@ fn a_pending_request_is_there_whole_or_not_at_all() {
         assert_eq!(names(&dir), set(&["record.json", "pending.pem"]));
         let kept = store.pending(&id).unwrap().unwrap();
         assert_eq!((kept.key_pem(), kept.csr_der()), (&**key("one"), &b"csr 1"[..]));
-        assert_eq!(kept.load().as_deref(), Some("request-2\n"));
-        let second = store.new_pending(&id, key("two"), b"csr 2".to_vec());
+        assert_eq!((kept.load().as_deref(), kept.follows()), (Some("request-2\n"), None));
+        assert!(kept.noted_at().is_some());
+        let second = store.new_pending(&id, key("two"), b"csr 2".to_vec(), Some(7));
         assert_eq!(second.load(), None, "a note outlived its request");
         second.save("").unwrap();
         let kept = store.pending(&id).unwrap().unwrap();
-        assert_eq!((kept.csr_der(), kept.load()), (&b"csr 2"[..], None));
+        assert_eq!((kept.csr_der(), kept.load(), kept.follows()), (&b"csr 2"[..], None, Some(7)));
         fs::write(dir.join("pending.pem"), "neither key nor request").unwrap();
         assert!(store.pending(&id).unwrap().is_none());
         store.clear_pending(&id).unwrap();
