@@ -57,12 +57,12 @@ impl Bucket {
         }
     }
 
-    /// A call went through. With `demand`, others wait: the rate climbs.
+    /// A call went through. Below the fair share the rate climbs; above it only with `demand`, when others wait.
     pub fn succeeded(&mut self, demand: bool) {
-        if !demand {
+        let Pace { share, ceiling, .. } = self.pace;
+        if !demand && self.rate >= share {
             return;
         }
-        let Pace { share, ceiling, .. } = self.pace;
         self.rate = if self.rate < share {
             share.min(self.rate + share * 0.25)
         } else if self.probing {
@@ -153,6 +153,9 @@ mod tests {
         let mut bucket = Bucket::new(PACE, 0.0);
         (0..10).for_each(|_| bucket.succeeded(false));
         assert!((bucket.rate() - 2.0).abs() < 1e-9);
+        (0..20).for_each(|second| bucket.throttled(at(f64::from(second))));
+        (0..10).for_each(|_| bucket.succeeded(false));
+        assert!((bucket.rate() - 2.0).abs() < 1e-9, "what throttling took comes back: {}", bucket.rate());
     }
 
     #[test]

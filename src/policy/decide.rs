@@ -9,6 +9,8 @@ use std::fmt;
 /// Where a rule names no templates: what those for client and server authentication can do any pod may have.
 const USUAL_TEMPLATES: [&str; 3] =
     ["EndEntityCertificate/V1", "EndEntityClientAuthCertificate/V1", "EndEntityServerAuthCertificate/V1"];
+/// And where it allows CAs: one that cannot make further CAs.
+const USUAL_CA_TEMPLATE: &str = "SubordinateCACertificate_PathLen0/V1";
 
 /// What is to be decided on.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +157,11 @@ impl Faults<'_> {
         let template = question.template.split_once(":template/").map_or(question.template, |(_, name)| name);
         match &allow.templates {
             Some(patterns) => self.one("template-arn", template, Kind::Path, patterns),
-            None if USUAL_TEMPLATES.contains(&template) || (allow.is_ca && attributes.is_ca) => {}
+            None if USUAL_TEMPLATES.contains(&template) => {}
+            None if allow.is_ca && attributes.is_ca && template == USUAL_CA_TEMPLATE => {}
+            None if allow.is_ca && attributes.is_ca => self.list.push(format!(
+                "template-arn: {template:?} is not {USUAL_CA_TEMPLATE}; a rule without templates allows no other CA"
+            )),
             None => self.list.push(format!(
                 "template-arn: {template:?} is none of {}; the usages asked for need it",
                 USUAL_TEMPLATES.join(", ")

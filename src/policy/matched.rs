@@ -36,10 +36,13 @@ pub(super) static MATCHED: [Matched; 33] = [
     of("dns-names", Kind::Dns, |q| q.attributes.sans.dns_names.clone()),
     of("ip-sans", Kind::Text, |q| q.attributes.sans.ip_addresses.iter().map(ToString::to_string).collect()),
     of("uri-sans", Kind::Path, |q| q.attributes.sans.uris.clone()),
-    subject("literal-subject", |q| match &q.attributes.subject {
-        Subject::Literal(name) => vec![name.to_string()],
-        Subject::Fields(_) => Vec::new(),
-    }),
+    Matched {
+        kind: Kind::DistinguishedName,
+        ..subject("literal-subject", |q| match &q.attributes.subject {
+            Subject::Literal(name) => vec![name.to_string()],
+            Subject::Fields(_) => Vec::new(),
+        })
+    },
     subject("organizations", |q| field(q, |fields| &fields.organizations)),
     subject("organizationalunits", |q| field(q, |fields| &fields.organizational_units)),
     subject("countries", |q| field(q, |fields| &fields.countries)),

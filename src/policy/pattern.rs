@@ -7,8 +7,8 @@ use std::fmt;
 
 /// A pattern, checked.
 ///
-/// `*` stands for any text within one part (between dots, or slashes, or commas, as the kind of name has it), `**` for any
-/// text. Neither stands for an asterisk in what is asked for: `{wildcard}` does, so that nobody gets a wildcard
+/// `*` stands for any text within one part (between dots, or slashes, or commas, as the kind of name has it; between the
+/// attributes of a distinguished name), `**` for any text. Neither stands for an asterisk in what is asked for: `{wildcard}` does, so that nobody gets a wildcard
 /// certificate by accident. `{namespace}`, `{serviceAccount}` and `{pod}` stand for the pod's, to the letter.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
@@ -40,14 +40,18 @@ pub(super) enum Kind {
     Path,
     /// Parts end at commas.
     Text,
+    /// Parts end at commas, and at the plus signs that join the attributes of one RDN (RFC 4514 section 2.2). In values both
+    /// are escaped by their hexadecimal codes.
+    DistinguishedName,
 }
 
 impl Kind {
-    fn separator(self) -> char {
+    fn separators(self) -> &'static [char] {
         match self {
-            Self::Dns => '.',
-            Self::Path => '/',
-            Self::Text => ',',
+            Self::Dns => &['.'],
+            Self::Path => &['/'],
+            Self::Text => &[','],
+            Self::DistinguishedName => &[',', '+'],
         }
     }
 }
@@ -123,7 +127,7 @@ fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &PodIdentity) -> bool {
         let head = name.get(..text.len());
         let same = head.is_some_and(|head| match kind {
             Kind::Dns => head.eq_ignore_ascii_case(text),
-            Kind::Path | Kind::Text => head == text,
+            Kind::Path | Kind::Text | Kind::DistinguishedName => head == text,
         });
         same && fits(others, name.get(text.len()..).unwrap_or_default(), kind, pod)
     };
@@ -133,7 +137,7 @@ fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &PodIdentity) -> bool {
         Piece::Variable(Variable::ServiceAccount) => literal(&pod.service_account),
         Piece::Variable(Variable::Pod) => literal(&pod.name),
         Piece::Part | Piece::Anything => {
-            let stops = |c: char| c == '*' || (*piece == Piece::Part && c == kind.separator());
+            let stops = |c: char| c == '*' || (*piece == Piece::Part && kind.separators().contains(&c));
             let reach = name.find(stops).unwrap_or(name.len());
             // A part is never empty: `*.example.org` is not `.example.org`.
             let least = usize::from(*piece == Piece::Part);

@@ -120,6 +120,43 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
     assert!(denial("shop", &asked(), template).unwrap().contains("template-arn: "));
 }
 
+#[test]
+fn an_asterisk_in_a_distinguished_name_stands_for_one_value() {
+    let policy = POLICY.replace("{organizations: [Acme]}", "{literal-subject: [\"CN=*,O=Acme\"]}");
+    assert_ne!(policy, POLICY);
+    let pod = pod("shop");
+    for (subject, allowed) in [
+        ("CN=web,O=Acme", true),
+        ("CN=a\\+b,O=Acme", true),
+        ("CN=web+O=system:masters,O=Acme", false),
+        ("CN=web,O=system:masters,O=Acme", false),
+    ] {
+        let mut odd = asked();
+        odd.subject = Subject::Literal(subject.parse().unwrap());
+        let question = Question { pod: &pod, attributes: &odd, template: TEMPLATE };
+        assert_eq!(
+            Policy::parse(&policy).unwrap().decide(&question).denial().is_none(),
+            allowed,
+            "{subject}"
+        );
+    }
+}
+
+#[test]
+fn a_rule_that_allows_cas_allows_none_that_makes_further_cas() {
+    let policy = POLICY.replace("maxDuration: 24h", "maxDuration: 24h\n      isCa: true");
+    assert_ne!(policy, POLICY);
+    let pod = pod("shop");
+    let mut ca = asked();
+    ca.is_ca = true;
+    for (template, allowed) in [("PathLen0", true), ("PathLen1", false), ("PathLen3", false)] {
+        let template = format!("arn:aws:acm-pca:::template/SubordinateCACertificate_{template}/V1");
+        let question = Question { pod: &pod, attributes: &ca, template: &template };
+        let denial = Policy::parse(&policy).unwrap().decide(&question).denial();
+        assert_eq!(denial.is_none(), allowed, "{template}: {denial:?}");
+    }
+}
+
 fn caller(attributes: &mut Attributes, caller: PcaCaller) {
     attributes.pca.as_mut().unwrap().caller = caller;
 }

@@ -14,8 +14,13 @@ use tokio::sync::Mutex as AsyncMutex;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// A description is asked for again after this time: the CA's certificate may have been replaced.
+/// A description is asked for again after this time at the latest: the CA's certificate may have been replaced.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(6);
+/// And not before this.
+const KEPT_AT_LEAST: SignedDuration = SignedDuration::from_mins(1);
+/// The nearer the CA's end, the likelier its certificate has been renewed: this part of what is left is how long the old end
+/// is believed.
+const PART_OF_LIFE: i32 = 24;
 
 /// A CA with less left than this is warned of.
 const NEAR_END: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -50,7 +55,7 @@ impl Authorities {
         let mut slot = slot.lock().await;
         let now = clock.now();
         if let Some((asked_at, facts)) = &*slot
-            && now.duration_since(*asked_at).abs() < KEPT_FOR
+            && now.duration_since(*asked_at).abs() < kept_for(facts, *asked_at)
         {
             return Ok(facts.clone());
         }
@@ -83,6 +88,13 @@ impl Authorities {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry((api.authority.as_str().to_owned(), caller.to_owned())).or_default())
     }
+}
+
+/// How long facts are believed that were asked for at that time.
+fn kept_for(facts: &Facts, asked_at: Timestamp) -> SignedDuration {
+    facts
+        .not_after
+        .map_or(KEPT_FOR, |end| (end.duration_since(asked_at) / PART_OF_LIFE).clamp(KEPT_AT_LEAST, KEPT_FOR))
 }
 
 fn of_description(description: &CertificateAuthority) -> Result<Facts, SignError> {
@@ -196,6 +208,17 @@ mod tests {
 
     fn facts(algorithm: Option<&str>) -> Facts {
         Facts { algorithm: algorithm.map(str::to_owned), short_lived: true, not_after: None }
+    }
+
+    #[test]
+    fn the_end_of_a_ca_is_asked_for_more_often_the_nearer_it_is() {
+        let asked_at = Timestamp::UNIX_EPOCH;
+        let minutes = |left: i64| {
+            let not_after = Some(asked_at + SignedDuration::from_mins(left));
+            kept_for(&Facts { not_after, ..facts(None) }, asked_at).as_mins()
+        };
+        assert_eq!([24 * 60 * 365, 24 * 60, 5 * 60, 3, -60].map(minutes), [360, 60, 12, 1, 1]);
+        assert_eq!(kept_for(&facts(None), asked_at), KEPT_FOR);
     }
 
     #[test]
