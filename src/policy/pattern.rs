@@ -8,8 +8,9 @@ use std::fmt;
 /// A pattern, checked.
 ///
 /// `*` stands for any text within one part (between dots, or slashes, or commas, as the kind of name has it; between the
-/// attributes of a distinguished name), `**` for any text. Neither stands for an asterisk in what is asked for: `{wildcard}` does, so that nobody gets a wildcard
-/// certificate by accident. `{namespace}`, `{serviceAccount}` and `{pod}` stand for the pod's, to the letter.
+/// attributes of a distinguished name), `**` for any text. Neither stands for an asterisk in what is asked for:
+/// `{wildcard}` does, so that nobody gets a wildcard certificate by accident. `{namespace}`, `{serviceAccount}` and `{pod}`
+/// stand for the pod's, to the letter.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
