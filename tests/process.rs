@@ -16,6 +16,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::time::Duration;
 use support::{CERTLET, Node, eventually, pod, pod_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::transport::Endpoint;
@@ -108,6 +109,21 @@ node_test! {
 }
 
 node_test! {
+    async fn a_call_whose_caller_goes_away_is_counted() {
+        let mut node = Node::with_flags(&["--allow-local-signer", "--metrics-bind-address=127.0.0.1:19403"]);
+        let kubelet = node.started().await;
+        // Its key takes a while to make.
+        let pod = pod_with("web-0", &[("key-algorithm", "RSA"), ("key-size", "4096")]);
+        let cut_off = tokio::time::timeout(Duration::from_millis(20), kubelet.publish(&pod)).await;
+        assert!(cut_off.is_err(), "{cut_off:?}");
+        let cancelled = "certlet_csi_calls_total{method=\"NodePublishVolume\",code=\"CANCELLED\"} 1";
+        eventually("it is counted", async || {
+            get_from("127.0.0.1:19403", "/metrics").await.is_some_and(|(_, metrics)| metrics.contains(cancelled))
+        }).await;
+    }
+}
+
+node_test! {
     async fn the_kubelet_is_answered_whatever_it_takes_for_the_authority_of_a_socket() {
         let mut node = Node::new();
         node.started().await;
@@ -136,7 +152,11 @@ node_test! {
 
 /// One GET from the admin server: status code and body.
 async fn get(path: &str) -> Option<(u16, String)> {
-    let mut stream = tokio::net::TcpStream::connect("127.0.0.1:19402").await.ok()?;
+    get_from("127.0.0.1:19402", path).await
+}
+
+async fn get_from(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();

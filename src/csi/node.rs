@@ -26,6 +26,20 @@ pub(super) struct Node {
     pub(super) metrics: Arc<Metrics>,
 }
 
+/// Counts when it goes: a call whose caller has gone away never says so itself.
+struct Outcome<'a> {
+    metrics: &'a Metrics,
+    method: &'static str,
+    started: Instant,
+    code: Code,
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        self.metrics.csi_call(self.method, code_name(self.code), self.started.elapsed());
+    }
+}
+
 impl Node {
     /// Counts and logs a call. Only names and the outcome: requests carry tokens and passwords, and are never logged.
     async fn observed<T>(
@@ -34,11 +48,12 @@ impl Node {
         volume: String,
         call: impl Future<Output = Result<T, Status>>,
     ) -> Result<Response<T>, Status> {
-        let started = Instant::now();
+        let mut outcome =
+            Outcome { metrics: &self.metrics, method, started: Instant::now(), code: Code::Cancelled };
         let result = call.await;
-        let took = started.elapsed();
+        let took = outcome.started.elapsed();
         let code = result.as_ref().err().map_or(Code::Ok, Status::code);
-        self.metrics.csi_call(method, code_name(code), took);
+        outcome.code = code;
         match &result {
             Ok(_) => tracing::debug!(method, volume, elapsed_seconds = took.as_secs_f64(), "answered"),
             Err(error) => tracing::warn!(
