@@ -47,10 +47,17 @@ fn measure(directory: &Path) -> Result<(u64, u64), StoreError> {
     // st_blocks counts in units of 512 bytes, whatever the file system's own are.
     let mut sum = (fs::symlink_metadata(directory).attempt("look at", directory)?.blocks() * 512, 1);
     for name in files::names(directory)? {
-        let path = directory.join(name);
-        let metadata = fs::symlink_metadata(&path).attempt("look at", &path)?;
-        let part = if metadata.is_dir() { measure(&path)? } else { (metadata.blocks() * 512, 1) };
-        sum = (sum.0 + part.0, sum.1 + part.1);
+        match measure_one(&directory.join(name)) {
+            Ok(part) => sum = (sum.0 + part.0, sum.1 + part.1),
+            // A record is being replaced, or an old generation removed: no lock is held here.
+            Err(StoreError::Vanished { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(sum)
+}
+
+fn measure_one(path: &Path) -> Result<(u64, u64), StoreError> {
+    let metadata = fs::symlink_metadata(path).attempt("look at", path)?;
+    if metadata.is_dir() { measure(path) } else { Ok((metadata.blocks() * 512, 1)) }
 }

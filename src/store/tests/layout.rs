@@ -268,3 +268,23 @@ fn usage_counts_the_volume_and_the_store() {
         assert!(usage.available_inodes <= usage.total_inodes - usage.volume_inodes);
     });
 }
+
+#[test]
+fn usage_is_told_while_the_volume_changes() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        let id = volume("v");
+        store.write_bundle(&id, &delivery("one"), None).unwrap();
+        std::thread::scope(|scope| {
+            let changes = scope.spawn(|| {
+                for _ in 0..500 {
+                    store.write_bundle(&id, &delivery("another"), None).unwrap();
+                    store.write_record(&super::record("v", Path::new("/pods/x"))).unwrap();
+                }
+            });
+            while !changes.is_finished() {
+                store.usage(&id).unwrap();
+            }
+        });
+    });
+}
