@@ -138,6 +138,16 @@ fn check_names(names: &[String], asked: &SubjectAltNames) -> Result<(), VerifyEr
     if missing.is_empty() { Ok(()) } else { Err(VerifyError::MissingNames { missing }) }
 }
 
+impl CertificateFacts {
+    /// The facts of the leaf in PEM that was delivered earlier; none where there is no certificate.
+    pub fn of_pem(pem: &[u8]) -> Option<Self> {
+        let ders = decode(Part::Chain, pem).ok()?;
+        let certificates = Certificate::parse_all(Part::Chain, &ders).ok()?;
+        let leaf = certificates.first()?;
+        Some(facts_of(leaf, &names_of(leaf).ok()?))
+    }
+}
+
 fn facts_of(leaf: &Certificate<'_>, names: &[String]) -> CertificateFacts {
     let serial = leaf.x509.raw_serial();
     // A leading zero byte only says that the number is positive.

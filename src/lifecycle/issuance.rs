@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a certificate that was refused is all that a slow signer is asked for.
+/// How long a certificate that was refused is all that a slow signer is asked for, at most.
 const REFUSAL_STANDS: Duration = Duration::from_mins(10);
 
 /// A bundle, and what its signer remarked.
@@ -118,13 +118,8 @@ impl Shared {
             purpose,
         };
         let result = self.issuer.issue(request).await;
-        // The same answer is looked at again for a while, which costs nobody anything and heals where our clock was wrong;
-        // then another is asked for, in case the issuer was mended.
-        if signer.is_slow()
-            && matches!(result, Err(IssueError::Refused(_)))
-            && pending.noted_at().is_none_or(|at| !self.is_recent(at, REFUSAL_STANDS))
-        {
-            self.store.clear_pending(id)?;
+        if signer.is_slow() && matches!(result, Err(IssueError::Refused(_))) {
+            pending.refuse(self.clock.now())?;
         }
         let mut chain = result?;
         let remark = chain.remark.take();
@@ -146,6 +141,7 @@ impl Shared {
         if signer.is_slow()
             && let Some(pending) = self.store.pending(id)?
             && pending.follows() == follows
+            && pending.refused_at().is_none_or(|at| self.refusal_stands(at, volume))
             && let Some(key) = fits(pending.key_pem())
         {
             return Ok(Prepared { key, pending });
@@ -210,10 +206,15 @@ impl Shared {
         IssuedRecord { facts: bundle.facts, issued_at, renew_at, generation, remark }
     }
 
-    /// Whether something was so long ago at most. What lies in the future was seen by a clock that was wrong then.
-    fn is_recent(&self, at: Timestamp, age: Duration) -> bool {
+    /// Whether a certificate that was refused then is all that its signer is asked for. It is looked at again for a while,
+    /// which costs nobody anything and heals where our clock was wrong; then another is asked for, in case the issuer was
+    /// mended, and in time for the certificate that is in use. A time in the future is of a clock that was wrong then.
+    fn refusal_stands(&self, at: Timestamp, volume: &Volume) -> bool {
         let now = self.clock.now();
-        crate::clock::until(now, at) < STEP_BACK && crate::clock::until(at, now) < age
+        let in_use = volume.look(|record| record.issued.as_ref().map(|issued| issued.facts.not_after));
+        let stands =
+            in_use.map_or(REFUSAL_STANDS, |end| REFUSAL_STANDS.min(crate::clock::until(at, end) / 2));
+        crate::clock::until(now, at) < STEP_BACK && crate::clock::until(at, now) < stands
     }
 
     /// Puts the volume's renewal where its record says.

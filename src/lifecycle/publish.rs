@@ -4,9 +4,9 @@ use super::locks::{Guard, Operation};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared, ended_early};
 use crate::attributes::{Attributes, VolumeContext, VolumeId};
-use crate::issue::FailureClass;
+use crate::issue::{CertificateFacts, FailureClass};
 use crate::signer::Purpose;
-use crate::store::Record;
+use crate::store::{IssuedRecord, Record};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -215,8 +215,23 @@ impl Shared {
     /// of the new certificate, which is asked for as at a renewal.
     async fn adopt(self: &Arc<Self>, request: &PublishRequest) -> Result<(), LifecycleError> {
         let (id, volume) = (request.volume.clone(), request.volume());
-        let record = volume.record();
-        self.blocking(&id, move |shared| Ok(shared.store.write_record(&record)?)).await?;
+        let (mut record, certificate) = (volume.record(), request.attributes.files.certificate.clone());
+        let now = self.clock.now();
+        let record = self
+            .blocking(&id, move |shared| {
+                let id = &record.volume_id;
+                let facts =
+                    shared.store.read_file(id, &certificate)?.and_then(|pem| CertificateFacts::of_pem(&pem));
+                if let (Some(facts), Some(generation)) = (facts, shared.store.generation(id)?) {
+                    let issued_at = facts.not_before.min(now);
+                    record.issued =
+                        Some(IssuedRecord { facts, issued_at, renew_at: now, generation, remark: None });
+                }
+                shared.store.write_record(&record)?;
+                Ok(record)
+            })
+            .await?;
+        volume.set_record(record);
         self.volumes.insert(id.clone(), volume);
         self.queue.put(&id, self.clock.now());
         Ok(())

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// When a volume that is not mounted is looked at again, to see whether its pod is gone.
@@ -24,6 +24,9 @@ const BUSY_RETRY: Duration = Duration::from_secs(5);
 
 /// A clock that goes back by less is corrected, and not set.
 pub(super) const STEP_BACK: Duration = Duration::from_mins(1);
+
+/// What a renewal needs to write down that it has run out of patience.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// How long a renewal waits for its signer. It does not hold its place among the renewals for one that needs an hour: what was
 /// begun is taken up when it is tried again.
@@ -43,7 +46,7 @@ impl Lifecycle {
 
     async fn take_up_what_is_due(&self) {
         let shared = &self.0;
-        let mut seen = shared.clock.now();
+        let mut seen = Seen { wall: shared.clock.now(), at: Instant::now() };
         while let Some((volume, permit)) = shared.next_due(&mut seen).await {
             let shared = Arc::clone(shared);
             tokio::spawn(async move { shared.look_after(&volume, permit).await });
@@ -53,18 +56,18 @@ impl Lifecycle {
 
 impl Shared {
     /// The next volume that is due, as soon as it is and there is room to work on it; none at shutdown.
-    async fn next_due(&self, seen: &mut Timestamp) -> Option<(VolumeId, OwnedSemaphorePermit)> {
+    async fn next_due(&self, seen: &mut Seen) -> Option<(VolumeId, OwnedSemaphorePermit)> {
         let permit = tokio::select! {
             () = self.shutdown.cancelled() => return None,
             permit = Arc::clone(&self.renewing).acquire_owned() => permit.ok()?,
         };
         loop {
-            let before = std::mem::replace(seen, self.clock.now());
-            if crate::clock::until(*seen, before) > STEP_BACK {
+            let now = self.clock.now();
+            if seen.was_set_back(now) {
                 self.queue_anew();
             }
             self.progress.note();
-            if let Some(volume) = self.queue.take_due(*seen) {
+            if let Some(volume) = self.queue.take_due(now) {
                 return Some((volume, permit));
             }
             tokio::select! {
@@ -82,12 +85,15 @@ impl Shared {
         let now = self.clock.now();
         for volume in self.volumes.all() {
             let (id, issued) = volume.look(|record| (record.volume_id.clone(), record.issued.clone()));
-            let (Some(due), Some(issued)) = (self.queue.due(&id), issued) else { continue };
-            if crate::clock::until(now, issued.issued_at) > STEP_BACK {
-                self.queue_in(&id, CATCH_UP.mul_f64(schedule::spread(&id, 0)));
-            } else {
-                self.queue.put(&id, due.min(issued.renew_at.max(now)));
-            }
+            let Some(due) = self.queue.due(&id) else { continue };
+            let soon = now.saturating_add(CATCH_UP.mul_f64(schedule::spread(&id, 0))).unwrap_or(now);
+            let at = match issued {
+                Some(issued) if crate::clock::until(now, issued.issued_at) <= STEP_BACK => {
+                    issued.renew_at.max(now)
+                }
+                _ => soon,
+            };
+            self.queue.put(&id, due.min(at));
         }
     }
 
@@ -95,7 +101,8 @@ impl Shared {
     async fn heed_answers(self: &Arc<Self>) {
         loop {
             let id = self.issuer.answered().await;
-            self.heed_answer(&id).await;
+            let shared = Arc::clone(self);
+            tokio::spawn(async move { shared.heed_answer(&id).await });
         }
     }
 
@@ -103,6 +110,10 @@ impl Shared {
     /// calls again, whatever is done here.
     async fn heed_answer(self: &Arc<Self>, id: &VolumeId) {
         let Some(volume) = self.volumes.get(id) else { return };
+        if self.queue.due(id).is_none() {
+            // It has just run out, and the volume is on its way to its pause.
+            tokio::time::sleep(ON_ITS_WAY).await;
+        }
         if !matches!(self.presence(id, &volume).await, Ok(Presence::Mounted)) {
             return;
         }
@@ -212,6 +223,22 @@ impl Shared {
         } else {
             Presence::Gone
         })
+    }
+}
+
+/// What the clock said when it was last looked at.
+struct Seen {
+    wall: Timestamp,
+    at: Instant,
+}
+
+impl Seen {
+    /// Whether the clock says less than it should after the time that has passed since.
+    fn was_set_back(&mut self, now: Timestamp) -> bool {
+        let before = std::mem::replace(self, Self { wall: now, at: Instant::now() });
+        let expected =
+            before.wall.saturating_add(self.at.duration_since(before.at)).unwrap_or(Timestamp::MAX);
+        crate::clock::until(now, expected) > STEP_BACK
     }
 }
 

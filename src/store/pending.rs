@@ -1,10 +1,10 @@
-//! What waits while a slow signer makes up its mind: the key, the request made with it, the generation that its certificate
-//! is to follow, the signer's note. One file, so that all of it is there or nothing:
+//! What waits while a slow signer makes up its mind: the key, the request made with it, what we know of how it stands, the
+//! signer's note. One file, so that all of it is there or nothing:
 //!
 //! ```text
 //! -----BEGIN PRIVATE KEY-----
 //! -----BEGIN CERTIFICATE REQUEST-----
-//! after-generation: 7
+//! {"follows":7,"refused_at":null}
 //! the note, to the end of the file
 //! ```
 
@@ -13,26 +13,30 @@ use super::files;
 use crate::signer::{Progress, SignError};
 use crate::x509::pem;
 use jiff::Timestamp;
-use std::fs;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
 const FILE: &str = "pending.pem";
 const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----\n";
 const END: &str = "-----END CERTIFICATE REQUEST-----\n";
-const AFTER: &str = "after-generation: ";
-/// The generation that a first certificate follows.
-const NONE: &str = "none";
-
 /// An issuance that may outlast a publish: a key, and the request made with it. It is in the store from the signer's first
 /// note on; before that the signer has asked nobody for anything, and another key would do as well.
 pub struct Pending {
     path: PathBuf,
     key_pem: Zeroizing<Vec<u8>>,
     csr_der: Vec<u8>,
+    state: Mutex<State>,
+}
+
+/// How it stands; the first two are a line of JSON in the file.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct State {
     follows: Option<u64>,
-    note: Mutex<Option<String>>,
+    refused_at: Option<Timestamp>,
+    #[serde(skip)]
+    note: Option<String>,
 }
 
 impl Pending {
@@ -42,7 +46,8 @@ impl Pending {
         csr_der: Vec<u8>,
         follows: Option<u64>,
     ) -> Self {
-        Self { path: path(volume), key_pem, csr_der, follows, note: Mutex::default() }
+        let state = Mutex::new(State { follows, ..State::default() });
+        Self { path: path(volume), key_pem, csr_der, state }
     }
 
     /// What an earlier call, or process, left.
@@ -58,15 +63,15 @@ impl Pending {
     }
 
     fn parse(path: &Path, contents: &[u8]) -> Option<Self> {
-        let (pair, note) = std::str::from_utf8(contents).ok()?.split_once(END)?;
+        let (pair, rest) = std::str::from_utf8(contents).ok()?.split_once(END)?;
         let (key_pem, request) = contents.get(..pair.len() + END.len())?.split_at(pair.find(BEGIN)?);
-        let (follows, note) = note.strip_prefix(AFTER)?.split_once('\n')?;
+        let (state, note) = rest.split_once('\n')?;
+        let state: State = serde_json::from_str(state).ok()?;
         Some(Self {
             path: path.to_owned(),
             key_pem: Zeroizing::new(key_pem.to_vec()),
             csr_der: pem::blocks(request).ok()?.first()?.der.to_vec(),
-            follows: if follows == NONE { None } else { Some(follows.parse().ok()?) },
-            note: Mutex::new(some(note)),
+            state: Mutex::new(State { note: some(note), ..state }),
         })
     }
 
@@ -98,30 +103,56 @@ impl Pending {
     /// The generation that the volume had when this was begun, none before its first certificate. With another one live,
     /// the certificate has been delivered, and the process ended before it could clear this away.
     pub fn follows(&self) -> Option<u64> {
-        self.follows
+        self.state().follows
     }
 
-    /// When the last note was left, by the file system's clock; none before the first.
-    pub fn noted_at(&self) -> Option<Timestamp> {
-        Timestamp::try_from(fs::metadata(&self.path).ok()?.modified().ok()?).ok()
+    /// When the certificate that the note led to was first refused.
+    pub fn refused_at(&self) -> Option<Timestamp> {
+        self.state().refused_at
+    }
+
+    /// Keeps that the certificate was refused. Without a note nobody was asked for it, and nothing is kept.
+    pub fn refuse(&self, at: Timestamp) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.note.is_none() || state.refused_at.is_some() {
+            return Ok(());
+        }
+        let refused = State { refused_at: Some(at), ..state.clone() };
+        self.write(&refused)?;
+        *state = refused;
+        Ok(())
+    }
+
+    fn write(&self, state: &State) -> Result<(), StoreError> {
+        let request = pem::certificate_request(&self.csr_der);
+        // Two options of a number and a timestamp always encode.
+        let line = serde_json::to_string(state).unwrap_or_default();
+        let note = state.note.as_deref().unwrap_or_default();
+        let parts = [self.key_pem.as_slice(), &request, line.as_bytes(), b"\n", note.as_bytes()];
+        files::replace(&self.path, &Zeroizing::new(parts.concat()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Progress for Pending {
     fn load(&self) -> Option<String> {
-        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state().note.clone()
     }
 
     fn save(&self, note: &str) -> Result<(), SignError> {
-        let mut saved = self.note.lock().unwrap_or_else(PoisonError::into_inner);
-        let request = pem::certificate_request(&self.csr_der);
-        let follows = self.follows.map_or_else(|| NONE.to_owned(), |generation| generation.to_string());
-        let rest = format!("{AFTER}{follows}\n{note}");
-        let contents = Zeroizing::new([self.key_pem.as_slice(), &request, rest.as_bytes()].concat());
-        files::replace(&self.path, &contents).map_err(|error| SignError::Transient {
+        let mut state = self.state();
+        let mut next = State { note: some(note), ..state.clone() };
+        if next.note != state.note {
+            // Another certificate, which nobody has refused yet.
+            next.refused_at = None;
+        }
+        self.write(&next).map_err(|error| SignError::Transient {
             reason: format!("the signer's note was not kept: {error}"),
         })?;
-        *saved = some(note);
+        *state = next;
         Ok(())
     }
 }

@@ -158,7 +158,21 @@ fn a_pending_request_is_there_whole_or_not_at_all() {
         let kept = store.pending(&id).unwrap().unwrap();
         assert_eq!((kept.key_pem(), kept.csr_der()), (&**key("one"), &b"csr 1"[..]));
         assert_eq!((kept.load().as_deref(), kept.follows()), (Some("request-2\n"), None));
-        assert!(kept.noted_at().is_some());
+        let at = "2026-05-01T12:00:00Z".parse().unwrap();
+        kept.refuse(at).unwrap();
+        kept.refuse("2026-05-01T12:05:00Z".parse().unwrap()).unwrap();
+        let kept = store.pending(&id).unwrap().unwrap();
+        assert_eq!(
+            (kept.load().as_deref(), kept.refused_at()),
+            (Some("request-2\n"), Some(at)),
+            "the first time counts"
+        );
+        kept.save("request-3").unwrap();
+        assert_eq!(
+            store.pending(&id).unwrap().unwrap().refused_at(),
+            None,
+            "a refusal outlived its certificate"
+        );
         let second = store.new_pending(&id, key("two"), b"csr 2".to_vec(), Some(7));
         assert_eq!(second.load(), None, "a note outlived its request");
         second.save("").unwrap();
