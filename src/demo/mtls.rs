@@ -104,7 +104,7 @@ pub fn leaf(volume: &Path) -> Result<Leaf, Failure> {
     let chain = chain(volume)?;
     let leaf = chain.first().ok_or("tls.crt holds no certificate")?;
     let (_, leaf) = X509Certificate::from_der(leaf)?;
-    let serial = crate::x509::hex(leaf.raw_serial());
+    let serial = crate::x509::serial_number(leaf.raw_serial());
     Ok(Leaf { serial, not_after: jiff::Timestamp::from_second(leaf.validity().not_after.timestamp())? })
 }
 

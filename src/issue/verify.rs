@@ -7,7 +7,7 @@ use super::verify_error::{Part, VerifyError};
 use crate::attributes::{Attributes, SubjectAltNames, Usage};
 use crate::signer::SignedChain;
 use crate::x509::extensions::{self, Meaning};
-use crate::x509::name;
+use crate::x509::{name, serial_number};
 use jiff::Timestamp;
 use std::net::IpAddr;
 use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
@@ -149,17 +149,8 @@ impl CertificateFacts {
 }
 
 fn facts_of(leaf: &Certificate<'_>, names: &[String]) -> CertificateFacts {
-    let serial = leaf.x509.raw_serial();
-    // A leading zero byte only says that the number is positive.
-    let digits = if let [0, rest @ ..] = serial
-        && !rest.is_empty()
-    {
-        rest
-    } else {
-        serial
-    };
     CertificateFacts {
-        serial: crate::x509::hex(digits),
+        serial: serial_number(leaf.x509.raw_serial()),
         subject: name::to_rfc4514(leaf.x509.subject()),
         sans: names.to_vec(),
         not_before: leaf.not_before(),

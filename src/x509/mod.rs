@@ -34,6 +34,15 @@ pub use pem::PemError;
 use jiff::Timestamp;
 use x509_parser::time::ASN1Time;
 
+/// A serial number, an INTEGER's bytes, as openssl shows it and AWS takes it: lower-case hexadecimal.
+pub(crate) fn serial_number(bytes: &[u8]) -> String {
+    // A leading zero byte only says that the number is positive.
+    match bytes {
+        [0, rest @ ..] if !rest.is_empty() => hex(rest),
+        _ => hex(bytes),
+    }
+}
+
 /// A time of a certificate. "No end" is 99991231235959Z (RFC 5280 section 4.1.2.5), a day later than what [`Timestamp`] holds:
 /// what lies beyond its ends is one of them.
 pub(crate) fn timestamp(time: ASN1Time) -> Timestamp {
@@ -44,6 +53,13 @@ pub(crate) fn timestamp(time: ASN1Time) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_serial_number_has_no_byte_that_only_makes_it_positive() {
+        assert_eq!(serial_number(&[0, 0x89, 1]), "8901");
+        assert_eq!(serial_number(&[0x7f, 0]), "7f00");
+        assert_eq!(serial_number(&[0]), "00");
+    }
 
     #[test]
     fn a_certificate_without_an_end_has_not_ended() {

@@ -122,7 +122,11 @@ node_test! {
         assert_eq!(serial(&volume), before, "the old files stay");
         driver.signer.set(Mood::Signs);
         kubelet.publish(&pod).await.unwrap();
-        eventually("it is renewed", async || serial(&volume) != before).await;
+        // A try that began before the signer's change of mood pauses first.
+        eventually("it is renewed", async || {
+            driver.clock.turn(SignedDuration::from_secs(1));
+            serial(&volume) != before
+        }).await;
         driver.stop().await;
     }
 }

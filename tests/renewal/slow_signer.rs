@@ -53,7 +53,8 @@ node_test! {
         assert_eq!(notes, [None, Some("request-1".to_owned()), Some("request-1".to_owned())]);
         driver.clock.turn(SignedDuration::from_mins(11));
         driver.signer.set(Mood::Signs);
-        kubelet.publish(&pod).await.unwrap();
+        // The volume is just being looked at, as one that waits is every ten minutes.
+        eventually("it is issued", async || kubelet.publish(&pod).await.is_ok()).await;
         assert_eq!(driver.signer.notes.lock().unwrap().last(), Some(&None), "another one");
         // Nothing of it is left for the next process either.
         let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
@@ -67,12 +68,16 @@ node_test! {
 
 node_test! {
     async fn a_refused_answer_does_not_outlast_the_certificate_in_use() {
-        let (_node, driver, kubelet) = started(true).await;
-        let volume = kubelet.publish(&pod_with("web-0", &[("duration", "20m")])).await.unwrap();
+        let (node, driver, kubelet) = started(true).await;
+        let pod = pod_with("web-0", &[("duration", "20m")]);
+        let volume = kubelet.publish(&pod).await.unwrap();
         let before = serial(&volume);
         driver.signer.set(Mood::Babbles);
         driver.clock.turn(SignedDuration::from_mins(14));
-        eventually("a renewal is refused", async || driver.signer.calls() == 2).await;
+        let pending = node.stored_at(&pod).join("pending.pem");
+        eventually("a renewal is refused", async || {
+            std::fs::read_to_string(&pending).unwrap_or_default().contains("\"refused_at\":\"")
+        }).await;
         // Six minutes are left: after half of them another is asked for.
         driver.clock.turn(SignedDuration::from_mins(4));
         driver.signer.set(Mood::Signs);
