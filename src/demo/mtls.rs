@@ -105,7 +105,7 @@ pub fn leaf(volume: &Path) -> Result<Leaf, Failure> {
     let leaf = chain.first().ok_or("tls.crt holds no certificate")?;
     let (_, leaf) = X509Certificate::from_der(leaf)?;
     let serial = crate::x509::serial_number(leaf.raw_serial());
-    Ok(Leaf { serial, not_after: jiff::Timestamp::from_second(leaf.validity().not_after.timestamp())? })
+    Ok(Leaf { serial, not_after: crate::x509::timestamp(leaf.validity().not_after) })
 }
 
 /// What the demo shows of a leaf.

@@ -33,7 +33,8 @@ pub struct IssueRequest<'a> {
     pub attributes: &'a Attributes,
     /// The key made for it. It stays with the caller: a signing that is cut off goes on later with the same key.
     pub key: &'a PrivateKey,
-    /// What [`Issuer::csr`] gave for that key. Signatures differ from one call to the next: keep it with the key.
+    /// What [`Issuer::csr`] gave for that key. ECDSA signatures differ from one call to the next, RSA and Ed25519 ones
+    /// do not: keep it with the key, and do not take it for the name of an issuance.
     pub csr_der: &'a [u8],
     /// Where the signer keeps its note.
     pub progress: &'a dyn Progress,

@@ -2,7 +2,6 @@
 
 use super::locks::Guard;
 use super::news::{News, serial};
-use super::renew::STEP_BACK;
 use super::schedule::{self, Lifetime};
 use super::volume::Volume;
 use super::{LifecycleError, PodEvent, Shared};
@@ -214,7 +213,7 @@ impl Shared {
         let in_use = volume.look(|record| record.issued.as_ref().map(|issued| issued.facts.not_after));
         let stands =
             in_use.map_or(REFUSAL_STANDS, |end| REFUSAL_STANDS.min(crate::clock::until(at, end) / 2));
-        crate::clock::until(now, at) < STEP_BACK && crate::clock::until(at, now) < stands
+        !schedule::is_ahead(at, now) && crate::clock::until(at, now) < stands
     }
 
     /// Puts the volume's renewal where its record says.

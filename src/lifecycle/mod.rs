@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod issuance;
 mod locks;
+mod look;
 mod news;
 mod publish;
 mod queue;
@@ -33,12 +34,12 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 use jiff::Timestamp;
 use locks::Locks;
+use look::LastLook;
 use queue::Queue;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use volume::Volumes;
 
@@ -87,27 +88,15 @@ struct Shared {
     queue: Queue,
     volumes: Volumes,
     turning: AtomicBool,
-    progress: Progress,
+    last_look: LastLook,
     shutdown: CancellationToken,
-}
-
-/// When the queue was last looked at.
-struct Progress(Mutex<Instant>);
-
-impl Progress {
-    fn note(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn age(&self) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
 }
 
 impl Lifecycle {
     /// Puts the parts together. Nothing happens before [`Lifecycle::recover`] and [`Lifecycle::turn`].
     pub fn new(parts: Parts) -> Self {
         let Parts { store, issuer, clock, metrics, events, limits, continue_on_not_ready } = parts;
+        let last_look = LastLook::new(clock.now());
         Self(Arc::new(Shared {
             store,
             issuer,
@@ -122,7 +111,7 @@ impl Lifecycle {
             queue: Queue::default(),
             volumes: Volumes::default(),
             turning: AtomicBool::new(false),
-            progress: Progress(Mutex::new(Instant::now())),
+            last_look,
             shutdown: CancellationToken::new(),
         }))
     }
@@ -135,7 +124,7 @@ impl Lifecycle {
         let shared = &self.0;
         let behind =
             shared.queue.next().map_or(Duration::ZERO, |due| crate::clock::until(due, shared.clock.now()));
-        shared.turning.load(Ordering::Relaxed) && (behind < STUCK || shared.progress.age() < STUCK)
+        shared.turning.load(Ordering::Relaxed) && (behind < STUCK || shared.last_look.age() < STUCK)
     }
 
     /// Stops taking up new work. What is in flight gets `grace` to end by itself, then is cancelled and waited for.

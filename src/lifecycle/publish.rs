@@ -73,7 +73,7 @@ impl Shared {
         }
         let _slot = self.slot()?;
         let is_new = known.is_none();
-        let volume = known.unwrap_or_else(|| request.volume());
+        let volume = known.unwrap_or_else(|| request.new_volume());
         let id = request.volume.clone();
         match self.issue(guard, &id, &volume, Purpose::Publish, request.patience).await {
             Ok(()) => {
@@ -191,30 +191,29 @@ impl Shared {
         }
         let (id, target) = (request.volume.clone(), request.target.clone());
         let certificate = target.join(&request.attributes.files.certificate);
-        let found = self
-            .blocking(&request.volume, move |shared| {
-                let ours = shared.store.is_bound(&id, &target)?;
-                Ok((ours, shared.store.foreign_mount(&id, &target)?, certificate.exists()))
-            })
-            .await?;
-        match found {
-            (true, _, _) => Ok(Found::OursWithoutRecord),
-            (_, false, _) => Ok(Found::Nothing),
-            (_, true, false) => Err(LifecycleError::ForeignMount { target: request.target.clone() }),
-            (_, true, true) => {
-                tracing::warn!(
-                    volume = %request.volume, target = %request.target.display(),
-                    "another driver's volume is mounted here: left as it is, and not renewed; restart the pod to take it over"
-                );
-                Ok(Found::AnotherDrivers)
+        self.blocking(&request.volume, move |shared| {
+            if shared.store.is_bound(&id, &target)? {
+                return Ok(Found::OursWithoutRecord);
             }
-        }
+            if !shared.store.foreign_mount(&id, &target)? {
+                return Ok(Found::Nothing);
+            }
+            if !certificate.exists() {
+                return Err(LifecycleError::ForeignMount { target });
+            }
+            tracing::warn!(
+                volume = %id, target = %target.display(),
+                "another driver's volume is mounted here: left as it is, and not renewed; restart the pod to take it over"
+            );
+            Ok(Found::AnotherDrivers)
+        })
+        .await
     }
 
     /// Takes up a volume that is mounted and whose record was lost. A running pod has its files: they stay whatever becomes
     /// of the new certificate, which is asked for as at a renewal.
     async fn adopt(self: &Arc<Self>, request: &PublishRequest) -> Result<(), LifecycleError> {
-        let (id, volume) = (request.volume.clone(), request.volume());
+        let (id, volume) = (request.volume.clone(), request.new_volume());
         let (mut record, certificate) = (volume.record(), request.attributes.files.certificate.clone());
         let now = self.clock.now();
         let record = self
@@ -270,7 +269,7 @@ enum Found {
 
 impl PublishRequest {
     /// The volume, before its first certificate.
-    fn volume(&self) -> Arc<Volume> {
+    fn new_volume(&self) -> Arc<Volume> {
         let Self { volume, target, context, attributes, mount_group, .. } = self;
         let record = Record {
             volume_id: volume.clone(),

@@ -1,13 +1,13 @@
 //! Recovery: what the last process left, taken up or cleared away.
 
-use super::renew::{Presence, STEP_BACK};
+use super::renew::Presence;
+use super::schedule::{CATCH_UP, is_ahead, place_within};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
 use crate::attributes::{Attributes, PodTokens, VolumeId};
 use crate::issue::CertificateFacts;
 use crate::store::{IssuedRecord, Record, RecordError, StoredVolume};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +21,6 @@ pub struct Recovered {
     /// Volumes whose record could not be read: their files stay, and the next publish issues them anew.
     pub unreadable: usize,
 }
-
-/// Renewals that fell due while no process ran are spread over this time, or over a tenth of what life is left.
-pub(super) const CATCH_UP: Duration = Duration::from_secs(30);
 
 impl Lifecycle {
     /// Reads every record in the store: adopts what is mounted, queues its renewal, and removes what nobody has any more.
@@ -100,13 +97,14 @@ impl Shared {
             // record says is of an older certificate.
             Some(IssuedRecord { generation, .. }) if Some(generation) != live => self.queue.put(id, now),
             // Issued while the clock was ahead: the certificate is not valid yet, and its end says nothing.
-            Some(IssuedRecord { issued_at, .. }) if crate::clock::until(now, issued_at) > STEP_BACK => {
-                self.queue_in(id, CATCH_UP.mul_f64(super::schedule::spread(id, 0)));
+            Some(IssuedRecord { issued_at, .. }) if is_ahead(issued_at, now) => {
+                self.queue_in(id, place_within(CATCH_UP, id));
             }
             Some(IssuedRecord { renew_at, .. }) if renew_at > now => self.queue.put(id, renew_at),
             Some(IssuedRecord { facts: CertificateFacts { not_after, .. }, .. }) => {
+                // It fell due while no process ran.
                 let window = CATCH_UP.min(crate::clock::until(now, not_after) / 10);
-                self.queue_in(id, window.mul_f64(super::schedule::spread(id, 0)));
+                self.queue_in(id, place_within(window, id));
             }
             // Mounted but never issued: only a record from a version that did so could say this.
             None => self.queue.put(id, now),

@@ -1,8 +1,7 @@
 //! The task that turns the queue.
 
 use super::locks::Operation;
-use super::recover::CATCH_UP;
-use super::schedule::{self, Lifetime};
+use super::schedule::{self, CATCH_UP, Lifetime};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
 use crate::attributes::VolumeId;
@@ -13,7 +12,7 @@ use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// When a volume that is not mounted is looked at again, to see whether its pod is gone.
@@ -21,9 +20,6 @@ const REAP_AFTER: Duration = Duration::from_mins(10);
 
 /// When a volume somebody else is working on is looked at again.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
-
-/// A clock that goes back by less is corrected, and not set.
-pub(super) const STEP_BACK: Duration = Duration::from_mins(1);
 
 /// What a renewal needs to write down that it has run out of patience.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
@@ -46,8 +42,7 @@ impl Lifecycle {
 
     async fn take_up_what_is_due(&self) {
         let shared = &self.0;
-        let mut seen = Seen { wall: shared.clock.now(), at: Instant::now() };
-        while let Some((volume, permit)) = shared.next_due(&mut seen).await {
+        while let Some((volume, permit)) = shared.next_due().await {
             let shared = Arc::clone(shared);
             tokio::spawn(async move { shared.look_after(&volume, permit).await });
         }
@@ -56,17 +51,16 @@ impl Lifecycle {
 
 impl Shared {
     /// The next volume that is due, as soon as it is and there is room to work on it; none at shutdown.
-    async fn next_due(&self, seen: &mut Seen) -> Option<(VolumeId, OwnedSemaphorePermit)> {
+    async fn next_due(&self) -> Option<(VolumeId, OwnedSemaphorePermit)> {
         let permit = tokio::select! {
             () = self.shutdown.cancelled() => return None,
             permit = Arc::clone(&self.renewing).acquire_owned() => permit.ok()?,
         };
         loop {
             let now = self.clock.now();
-            if seen.was_set_back(now) {
-                self.queue_anew();
+            if self.last_look.again(now) {
+                self.queue_anew(now);
             }
-            self.progress.note();
             if let Some(volume) = self.queue.take_due(now) {
                 return Some((volume, permit));
             }
@@ -80,19 +74,17 @@ impl Shared {
 
     /// The clock was ahead and has been set back. Pauses that began meanwhile would end in what is the future again, and so
     /// would the lives of certificates that were issued meanwhile.
-    fn queue_anew(&self) {
+    fn queue_anew(&self, now: Timestamp) {
         tracing::warn!("the clock was set back; renewals are queued anew");
-        let now = self.clock.now();
         for volume in self.volumes.all() {
-            let (id, issued) = volume.look(|record| (record.volume_id.clone(), record.issued.clone()));
+            let (id, renew_at) = volume.look(|record| {
+                let issued =
+                    record.issued.as_ref().filter(|issued| !schedule::is_ahead(issued.issued_at, now));
+                (record.volume_id.clone(), issued.map(|issued| issued.renew_at))
+            });
             let Some(due) = self.queue.due(&id) else { continue };
-            let soon = now.saturating_add(CATCH_UP.mul_f64(schedule::spread(&id, 0))).unwrap_or(now);
-            let at = match issued {
-                Some(issued) if crate::clock::until(now, issued.issued_at) <= STEP_BACK => {
-                    issued.renew_at.max(now)
-                }
-                _ => soon,
-            };
+            let soon = now.saturating_add(schedule::place_within(CATCH_UP, &id)).unwrap_or(now);
+            let at = renew_at.map_or(soon, |renew_at| renew_at.max(now));
             self.queue.put(&id, due.min(at));
         }
     }
@@ -223,22 +215,6 @@ impl Shared {
         } else {
             Presence::Gone
         })
-    }
-}
-
-/// What the clock said when it was last looked at.
-struct Seen {
-    wall: Timestamp,
-    at: Instant,
-}
-
-impl Seen {
-    /// Whether the clock says less than it should after the time that has passed since.
-    fn was_set_back(&mut self, now: Timestamp) -> bool {
-        let before = std::mem::replace(self, Self { wall: now, at: Instant::now() });
-        let expected =
-            before.wall.saturating_add(self.at.duration_since(before.at)).unwrap_or(Timestamp::MAX);
-        crate::clock::until(now, expected) > STEP_BACK
     }
 }
 

@@ -61,6 +61,22 @@ fn fraction(volume: &VolumeId, seed: &[u8]) -> f64 {
     f64::from(head) / (f64::from(u32::MAX) + 1.0)
 }
 
+/// Renewals that are due all at once, after a restart or a change of the clock, are spread over this time.
+pub(super) const CATCH_UP: Duration = Duration::from_secs(30);
+
+/// A clock that goes back by less is corrected, and not set.
+const STEP_BACK: Duration = Duration::from_mins(1);
+
+/// Whether a time that was noted down lies in the future: the clock was wrong then, and has been set back since.
+pub(super) fn is_ahead(noted: Timestamp, now: Timestamp) -> bool {
+    crate::clock::until(now, noted) > STEP_BACK
+}
+
+/// The volume's place within a time that renewals are spread over.
+pub(super) fn place_within(window: Duration, volume: &VolumeId) -> Duration {
+    window.mul_f64(spread(volume, 0))
+}
+
 /// The pause after the `failures`-th failure in a row (counted from one).
 ///
 /// Doubles from a base that fits the class, up to a cap; `jitter` in [0, 1) spreads it over its upper half. While the

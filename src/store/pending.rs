@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 const FILE: &str = "pending.pem";
 const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----\n";
 const END: &str = "-----END CERTIFICATE REQUEST-----\n";
+
 /// An issuance that may outlast a publish: a key, and the request made with it. It is in the store from the signer's first
 /// note on; before that the signer has asked nobody for anything, and another key would do as well.
 pub struct Pending {

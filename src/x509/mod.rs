@@ -5,7 +5,9 @@
 //! has to carry a subject exactly as asked (attribute types that repeat, an order that is kept), and because a
 //! library's buffers of key bytes would not be zeroized.
 
+use jiff::Timestamp;
 use std::fmt::Write;
+use x509_parser::time::ASN1Time;
 
 pub(crate) mod asn1;
 pub(crate) mod certificate;
@@ -30,9 +32,6 @@ pub fn hex(bytes: &[u8]) -> String {
 pub use extensions::ExtensionError;
 pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
-
-use jiff::Timestamp;
-use x509_parser::time::ASN1Time;
 
 /// A serial number, an INTEGER's bytes, as openssl shows it and AWS takes it: lower-case hexadecimal.
 pub(crate) fn serial_number(bytes: &[u8]) -> String {

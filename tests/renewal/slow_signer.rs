@@ -1,12 +1,11 @@
 //! A signer that takes longer than anybody waits.
 
-use crate::in_process::{InProcess, Mood, started};
+use crate::in_process::{Mood, started};
 use crate::support::{assert_whole, eventually, key_in, pod, pod_with, serial};
 use crate::{down, node_test, renewed_in_vain};
 use certlet::attributes::VolumeId;
 use jiff::SignedDuration;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tonic::Code;
@@ -24,9 +23,7 @@ node_test! {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // The driver starts again, and the pair of key and request waits in the store.
-        let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
-        driver.stop().await;
-        let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+        let (driver, kubelet) = driver.restarted(&mut node).await;
         driver.signer.set(Mood::Signs);
         let volume = kubelet.publish(&pod).await.unwrap();
         assert_whole(&volume);
@@ -57,9 +54,7 @@ node_test! {
         eventually("it is issued", async || kubelet.publish(&pod).await.is_ok()).await;
         assert_eq!(driver.signer.notes.lock().unwrap().last(), Some(&None), "another one");
         // Nothing of it is left for the next process either.
-        let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
-        driver.stop().await;
-        let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+        let (driver, kubelet) = driver.restarted(&mut node).await;
         kubelet.unpublish(&pod).await.unwrap();
         assert_eq!(node.stored(), Vec::<PathBuf>::new());
         driver.stop().await;
@@ -121,11 +116,9 @@ node_test! {
         driver.signer.set(Mood::Signs);
         let volume = kubelet.publish(&pod).await.unwrap();
         let (before, key) = (serial(&volume), key_in(&volume));
-        let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
-        driver.stop().await;
         // As kill -9 leaves it between the record and the end of what waited.
         std::fs::write(&pending, waiting).unwrap();
-        let (driver, _kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+        let (driver, _kubelet) = driver.restarted(&mut node).await;
         driver.clock.turn(SignedDuration::from_hours(17));
         eventually("it is renewed", async || serial(&volume) != before).await;
         assert_ne!(key_in(&volume), key, "a key of its own");
@@ -141,11 +134,9 @@ node_test! {
             let pod = pod("web-0");
             let volume = kubelet.publish(&pod).await.unwrap();
             let before = serial(&volume);
-            let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
-            driver.stop().await;
             std::fs::write(node.stored_at(&pod).join("record.json"), "damaged").unwrap();
-            signer.set(down());
-            let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+            driver.signer.set(down());
+            let (driver, kubelet) = driver.restarted(&mut node).await;
             kubelet.publish(&pod).await.unwrap();
             eventually("a certificate is asked for", async || driver.signer.calls() == 2).await;
             kubelet.publish(&pod).await.unwrap();

@@ -80,6 +80,13 @@ impl InProcess {
         (driver, node.kubelet().await)
     }
 
+    /// Ends it, and starts another one in its place with the same clock and signer.
+    pub async fn restarted(self, node: &mut Node) -> (Self, Kubelet) {
+        let (clock, signer) = (Arc::clone(&self.clock), Arc::clone(&self.signer));
+        self.stop().await;
+        Self::start(node, &clock, &signer).await
+    }
+
     pub async fn stop(self) {
         self.shutdown.cancel();
         self.running.await.unwrap().unwrap();

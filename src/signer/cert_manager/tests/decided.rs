@@ -97,8 +97,7 @@ async fn a_failed_request_is_replaced_by_another_for_the_same_key() {
 #[tokio::test]
 async fn a_request_nobody_approves_says_so_and_is_signed_once_somebody_does() {
     let driver = Driver::new().await;
-    let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
-    assert!(waiting.is_err());
+    driver.sign_in_vain().await;
     let words = driver.signer.describe(&driver.notes.load().unwrap());
     assert!(
         words.contains("CertificateRequest shop/web-0-") && words.contains("not approved yet"),

@@ -55,8 +55,7 @@ async fn a_failing_server_is_asked_again_under_the_same_name() {
 #[tokio::test]
 async fn a_restart_takes_up_the_request_that_waits() {
     let mut driver = Driver::new().await;
-    let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
-    assert!(waiting.is_err());
+    driver.sign_in_vain().await;
     driver.restart().await;
     driver.sign_and_issue().await;
     assert_eq!(driver.server.calls("create"), 1);
@@ -65,8 +64,7 @@ async fn a_restart_takes_up_the_request_that_waits() {
 #[tokio::test]
 async fn a_certificate_that_nobody_waits_for_is_announced_once() {
     let driver = Driver::new().await;
-    let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
-    assert!(waiting.is_err());
+    driver.sign_in_vain().await;
     let name = driver.server.only().await;
     driver.server.set(&name, &[("Approved", "True", "", "")], &json!({}));
     driver.server.issue(&name);
@@ -84,8 +82,7 @@ async fn a_certificate_that_nobody_waits_for_is_announced_once() {
 #[tokio::test]
 async fn a_request_signed_while_nobody_ran_is_found_signed() {
     let mut driver = Driver::new().await;
-    let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
-    assert!(waiting.is_err());
+    driver.sign_in_vain().await;
     driver.server.issue(&driver.server.only().await);
     driver.restart().await;
     driver.sign().await.unwrap();
@@ -142,8 +139,7 @@ async fn only_the_newest_requests_are_kept_and_none_of_a_volume_that_went() {
 #[tokio::test]
 async fn a_request_that_turns_up_after_its_volume_went_goes_too() {
     let mut driver = Driver::new().await;
-    let waiting = tokio::time::timeout(Duration::from_millis(300), driver.sign()).await;
-    assert!(waiting.is_err());
+    driver.sign_in_vain().await;
     // The new process hears of the volume's end before its first list.
     driver.signer = signer(driver.address, &driver.clock, CertManagerOptions::default());
     driver.signer.removed(&driver.signed_volume()).await;

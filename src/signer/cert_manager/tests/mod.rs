@@ -99,6 +99,12 @@ impl Driver {
         self.sign_csr(b"csr").await
     }
 
+    /// A call that is cut off while its request waits.
+    async fn sign_in_vain(&self) {
+        let waiting = tokio::time::timeout(Duration::from_millis(300), self.sign()).await;
+        assert!(waiting.is_err());
+    }
+
     async fn sign_csr(&self, csr_der: &[u8]) -> Result<SignedChain, SignError> {
         let request = SigningRequest {
             volume: &self.volume,
