@@ -8,7 +8,7 @@ use certlet::demo::Pod;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::{Node, assert_whole, eventually, key_in, mounts_below, pod, pod_with, serial};
+use support::{Node, assert_whole, eventually, get_from, key_in, mounts_below, pod, pod_with, serial};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -120,7 +120,11 @@ node_test! {
 
 node_test! {
     async fn a_damaged_record_costs_one_volume_a_new_issuance_and_never_the_process() {
-        let mut node = Node::new();
+        let mut node = Node::with_flags(&["--allow-local-signer", "--metrics-bind-address=127.0.0.1:19404"]);
+        let unreadable = async |count: usize| {
+            let (_, metrics) = get_from("127.0.0.1:19404", "/metrics").await.unwrap();
+            assert!(metrics.contains(&format!("certlet_volumes{{state=\"unreadable\"}} {count}\n")), "{metrics}");
+        };
         let kubelet = node.started().await;
         let damages: [Damage; 5] = [
             ("corrupt", |_| "not json".to_owned()),
@@ -144,6 +148,7 @@ node_test! {
         }
         let kubelet = node.started().await;
         assert_eq!(serial(&sound), before);
+        unreadable(damages.len()).await;
         for (name, _) in damages {
             let pod = pod(name);
             let volume = kubelet.target(&pod);
@@ -157,6 +162,7 @@ node_test! {
             assert!(!volume.exists());
         }
         assert_eq!(node.stored().len(), 1);
+        unreadable(0).await;
     }
 }
 

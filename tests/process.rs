@@ -17,13 +17,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
-use support::{CERTLET, Node, eventually, pod, pod_with};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::{CERTLET, Node, eventually, get_from, pod, pod_with};
 use tonic::transport::Endpoint;
 
 #[test]
 fn a_wrong_value_ends_with_code_2_and_one_line_that_names_the_flag() {
-    let wrong: [(&str, &[&str]); 14] = [
+    let wrong: [(&str, &[&str]); 16] = [
         ("--node-id", &["--driver-name=csi.certlet.io"]),
         ("--node-id", &["--node-id="]),
         ("--endpoint", &["--node-id=n", "--endpoint=tcp://127.0.0.1:1"]),
@@ -35,6 +34,8 @@ fn a_wrong_value_ends_with_code_2_and_one_line_that_names_the_flag() {
         ("--metrics-bind-address", &["--node-id=n", "--metrics-bind-address=nowhere"]),
         ("--log-format", &["--node-id=n", "--log-format=xml"]),
         ("--log-level", &["--node-id=n", "--log-level=certlet=loud"]),
+        ("--log-level", &["--node-id=n", "--log-level=warning"]),
+        ("--log-level", &["--node-id=n", "--log-level="]),
         ("--local-ca-key", &["--node-id=n", "--allow-local-signer", "--local-ca-cert=/tmp/ca.pem"]),
         ("--local-ca-cert", &["--node-id=n", "--local-ca-cert=/tmp/ca.pem", "--local-ca-key=/tmp/ca.key"]),
         ("--no-such-flag", &["--node-id=n", "--no-such-flag"]),
@@ -149,19 +150,9 @@ node_test! {
     }
 }
 
-/// One GET from the admin server: status code and body.
+/// One GET from the admin server of the first of these tests.
 async fn get(path: &str) -> Option<(u16, String)> {
     get_from("127.0.0.1:19402", path).await
-}
-
-async fn get_from(address: &str, path: &str) -> Option<(u16, String)> {
-    let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 node_test! {

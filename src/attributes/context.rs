@@ -29,6 +29,11 @@ pub struct VolumeContext {
 }
 
 impl VolumeContext {
+    /// Namespace and name of the pod, as far as the kubelet says them: for the log, also of what does not parse.
+    pub fn pod_of(volume_context: &HashMap<String, String>) -> [Option<&str>; 2] {
+        [POD_NAMESPACE, POD_NAME].map(|key| volume_context.get(key).map(String::as_str))
+    }
+
     /// Takes a volume context apart. Tokens are looked for in `secrets` first (`serviceAccountTokenInSecrets`), then among the
     /// attributes. All faults are reported together.
     pub fn parse(

@@ -3,6 +3,7 @@
 use super::Driver;
 use super::request;
 use super::status::{code_name, status};
+use crate::attributes::VolumeContext;
 use crate::lifecycle::Lifecycle;
 use crate::proto::csi::node_server::Node as NodeService;
 use crate::proto::csi::node_service_capability::{Rpc, Type, rpc};
@@ -26,6 +27,20 @@ pub(super) struct Node {
     pub(super) metrics: Arc<Metrics>,
 }
 
+/// What a call is about.
+struct Subject {
+    method: &'static str,
+    volume: String,
+    namespace: Option<String>,
+    pod: Option<String>,
+}
+
+impl Subject {
+    fn of(method: &'static str, volume: &str) -> Self {
+        Self { method, volume: volume.to_owned(), namespace: None, pod: None }
+    }
+}
+
 /// Counts when it goes: a call whose caller has gone away never says so itself.
 struct Outcome<'a> {
     metrics: &'a Metrics,
@@ -44,10 +59,10 @@ impl Node {
     /// Counts and logs a call. Only names and the outcome: requests carry tokens and passwords, and are never logged.
     async fn observed<T>(
         &self,
-        method: &'static str,
-        volume: String,
+        subject: Subject,
         call: impl Future<Output = Result<T, Status>>,
     ) -> Result<Response<T>, Status> {
+        let Subject { method, volume, namespace, pod } = subject;
         let mut outcome =
             Outcome { metrics: &self.metrics, method, started: Instant::now(), code: Code::Cancelled };
         let result = call.await;
@@ -55,10 +70,21 @@ impl Node {
         let code = result.as_ref().err().map_or(Code::Ok, Status::code);
         outcome.code = code;
         match &result {
-            Ok(_) => tracing::debug!(method, volume, elapsed_seconds = took.as_secs_f64(), "answered"),
+            Ok(_) => {
+                tracing::debug!(
+                    method,
+                    volume,
+                    namespace,
+                    pod,
+                    elapsed_seconds = took.as_secs_f64(),
+                    "answered"
+                );
+            }
             Err(error) => tracing::warn!(
                 method,
                 volume,
+                namespace,
+                pod,
                 code = code_name(code),
                 error = error.message(),
                 elapsed_seconds = took.as_secs_f64(),
@@ -137,24 +163,26 @@ impl NodeService for Node {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
-        let volume = request.get_ref().volume_id.clone();
-        self.observed("NodePublishVolume", volume, self.publish(request)).await
+        let NodePublishVolumeRequest { volume_id, volume_context, .. } = request.get_ref();
+        let [namespace, pod] = VolumeContext::pod_of(volume_context).map(|name| name.map(str::to_owned));
+        let subject = Subject { namespace, pod, ..Subject::of("NodePublishVolume", volume_id) };
+        self.observed(subject, self.publish(request)).await
     }
 
     async fn node_unpublish_volume(
         &self,
         request: Request<NodeUnpublishVolumeRequest>,
     ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
-        let volume = request.get_ref().volume_id.clone();
-        self.observed("NodeUnpublishVolume", volume, self.unpublish(request.into_inner())).await
+        let subject = Subject::of("NodeUnpublishVolume", &request.get_ref().volume_id);
+        self.observed(subject, self.unpublish(request.into_inner())).await
     }
 
     async fn node_get_volume_stats(
         &self,
         request: Request<NodeGetVolumeStatsRequest>,
     ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
-        let volume = request.get_ref().volume_id.clone();
-        self.observed("NodeGetVolumeStats", volume, self.stats(request.into_inner())).await
+        let subject = Subject::of("NodeGetVolumeStats", &request.get_ref().volume_id);
+        self.observed(subject, self.stats(request.into_inner())).await
     }
 
     async fn node_expand_volume(

@@ -12,6 +12,7 @@ use crate::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, Re
 use crate::telemetry::Metrics;
 use crate::watch::DirectoryWatch;
 use nix::sys::inotify::AddWatchFlags;
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ const CSI_PLUGIN: &str = "CSIPlugin";
 /// The CSI version the kubelet is told; it compares the major number.
 const CSI_VERSION: &str = "1.12.0";
 
+/// A kubelet asks within seconds of a socket's appearance.
+const SILENCE: Duration = Duration::from_mins(1);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
@@ -122,8 +125,21 @@ impl Registration {
         tokio::select! {
             result = server => Err(result.err().map_or(OfferError::Ended, OfferError::Serve)),
             removed = watcher.removed() => Ok(removed.map(|()| Ended::Vanished)?),
+            never = self.remark_silence() => match never {},
             Ok(reason) = refused.wait_for(Option::is_some) => Ok(Ended::Refused(reason.clone().unwrap_or_default())),
         }
+    }
+
+    /// A kubelet that looks elsewhere never says so.
+    async fn remark_silence(&self) -> Infallible {
+        tokio::time::sleep(SILENCE).await;
+        if *self.state.borrow() == RegistrationState::Waiting {
+            tracing::warn!(
+                socket = %self.socket.display(),
+                "the kubelet has not asked for the driver yet; does it watch this directory?"
+            );
+        }
+        std::future::pending().await
     }
 }
 

@@ -6,7 +6,7 @@ use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
 use crate::attributes::{Attributes, PodTokens, VolumeId};
 use crate::issue::CertificateFacts;
-use crate::store::{IssuedRecord, Record, RecordError, StoredVolume};
+use crate::store::{IssuedRecord, Record, RecordError, StoredVolume, VolumeDir};
 use std::sync::Arc;
 
 /// What recovery found.
@@ -38,13 +38,13 @@ impl Lifecycle {
                     recovered.removed += 1;
                 }
                 // The files stay for the pod that may have them mounted; its unpublish removes them.
-                Err(RecordError::SetAside) => recovered.unreadable += 1,
+                Err(RecordError::SetAside) => shared.pass_over(dir, &mut recovered),
                 Err(error) => {
                     tracing::warn!(directory = %dir, %error, "unreadable record set aside; the next publish issues the volume anew");
                     if let Err(error) = shared.store.set_aside(&dir) {
                         tracing::error!(directory = %dir, %error, "an unreadable record could not be set aside");
                     }
-                    recovered.unreadable += 1;
+                    shared.pass_over(dir, &mut recovered);
                 }
             }
         }
@@ -53,13 +53,19 @@ impl Lifecycle {
 }
 
 impl Shared {
+    /// Nothing can be done for a volume without its record but to say that it is there.
+    fn pass_over(&self, dir: VolumeDir, recovered: &mut Recovered) {
+        self.volumes.note_unreadable(dir);
+        recovered.unreadable += 1;
+    }
+
     async fn take_up(self: &Arc<Self>, record: Record, recovered: &mut Recovered) {
         let id = record.volume_id.clone();
         let attributes = match Attributes::parse(&record.attributes, &record.pod) {
             Ok(attributes) => attributes,
             Err(error) => {
                 tracing::error!(volume = %id, %error, "a stored volume's attributes are no longer accepted; it is not renewed");
-                recovered.unreadable += 1;
+                self.pass_over(VolumeDir::of(&id), recovered);
                 return;
             }
         };

@@ -65,9 +65,12 @@ impl VolumeSource for Sampler {
     fn samples(&self) -> VolumeSamples {
         let samples = self.0.upgrade().map(|shared| {
             let now = shared.clock.now();
-            shared.volumes.all().iter().map(|volume| sample(volume, now)).collect()
+            VolumeSamples {
+                volumes: shared.volumes.all().iter().map(|volume| sample(volume, now)).collect(),
+                unreadable: shared.volumes.unreadable(),
+            }
         });
-        VolumeSamples(samples.unwrap_or_default())
+        samples.unwrap_or_default()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The volumes this process knows, in memory.
 
 use crate::attributes::{Attributes, PodTokens, VolumeId};
-use crate::store::Record;
-use std::collections::HashMap;
+use crate::store::{Record, VolumeDir};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One volume as this process knows it. Changed by whoever holds the volume's lock; only the tokens change without.
@@ -44,24 +44,47 @@ impl Volume {
 
 /// All volumes of the node.
 #[derive(Default)]
-pub(super) struct Volumes(Mutex<HashMap<VolumeId, Arc<Volume>>>);
+pub(super) struct Volumes {
+    known: Mutex<HashMap<VolumeId, Arc<Volume>>>,
+    /// What the last process left with a record that cannot be used. It may be mounted, and is not renewed.
+    unreadable: Mutex<HashSet<VolumeDir>>,
+}
 
 impl Volumes {
     pub(super) fn get(&self, id: &VolumeId) -> Option<Arc<Volume>> {
-        lock(&self.0).get(id).cloned()
+        lock(&self.known).get(id).cloned()
     }
 
     pub(super) fn insert(&self, id: VolumeId, volume: Arc<Volume>) {
-        lock(&self.0).insert(id, volume);
+        self.forget_unreadable(&id);
+        lock(&self.known).insert(id, volume);
     }
 
     pub(super) fn remove(&self, id: &VolumeId) -> Option<Arc<Volume>> {
-        lock(&self.0).remove(id)
+        self.forget_unreadable(id);
+        lock(&self.known).remove(id)
     }
 
     /// Every volume, in no order.
     pub(super) fn all(&self) -> Vec<Arc<Volume>> {
-        lock(&self.0).values().cloned().collect()
+        lock(&self.known).values().cloned().collect()
+    }
+
+    /// A volume of the last process cannot be taken up.
+    pub(super) fn note_unreadable(&self, dir: VolumeDir) {
+        lock(&self.unreadable).insert(dir);
+    }
+
+    /// How many of them have neither been published anew nor gone.
+    pub(super) fn unreadable(&self) -> usize {
+        lock(&self.unreadable).len()
+    }
+
+    fn forget_unreadable(&self, id: &VolumeId) {
+        let mut unreadable = lock(&self.unreadable);
+        if !unreadable.is_empty() {
+            unreadable.remove(&VolumeDir::of(id));
+        }
     }
 }
 

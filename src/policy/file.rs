@@ -28,7 +28,7 @@ pub struct Policy {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Rule {
     pub(super) name: String,
-    #[serde(rename = "match")]
+    #[serde(rename = "match", default)]
     pub(super) matches: Match,
     pub(super) allow: Allow,
 }

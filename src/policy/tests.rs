@@ -234,6 +234,15 @@ fn a_file_that_says_something_unknown_is_refused() {
 }
 
 #[test]
+fn a_rule_that_does_not_say_for_whom_is_for_everybody() {
+    let everybody = POLICY.replace("    match: {namespaces: [bank]}\n", "");
+    let policy = Policy::parse(&everybody).unwrap();
+    let question = Question { pod: &pod("elsewhere"), attributes: &asked(), template: TEMPLATE };
+    let denial = policy.decide(&question).denial().unwrap();
+    assert!(denial.contains("rule \"bank\" comes nearest") && !denial.contains("namespace"), "{denial}");
+}
+
+#[test]
 fn without_rules_everything_is_denied() {
     let policy = Policy::parse("{version: 1, rules: []}").unwrap();
     let (pod, asked) = (pod("shop"), asked());

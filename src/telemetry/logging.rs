@@ -7,6 +7,7 @@
 use clap::ValueEnum;
 use std::io::IsTerminal;
 use thiserror::Error;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -31,8 +32,8 @@ pub struct LoggingError {
 /// Starts logging to standard error.
 pub fn init(format: LogFormat, level: &str) -> Result<(), LoggingError> {
     let refuse = |reason: String| LoggingError { level: level.to_owned(), reason };
-    if level.trim().is_empty() {
-        return Err(refuse("empty".to_owned()));
+    if let Some(odd) = level.split(',').map(str::trim).find(|directive| !is_directive(directive)) {
+        return Err(refuse(format!("{odd:?} is neither a level nor TARGET=LEVEL")));
     }
     // What fails on the way to the API server is told with its reason where it is dealt with; the client's own lines would
     // only double it.
@@ -47,4 +48,10 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), LoggingError> {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
     };
     done.map_err(|error| refuse(error.to_string()))
+}
+
+/// A word alone has to be a level: as a target, which is what the filter would take it for, a misspelt level would switch
+/// everything else off.
+fn is_directive(text: &str) -> bool {
+    text.contains('=') || !text.is_empty() && text.parse::<LevelFilter>().is_ok()
 }

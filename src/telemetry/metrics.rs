@@ -216,7 +216,10 @@ mod tests {
                 not_after: jiff::Timestamp::from_second(1_800_000_000).ok(),
                 remaining_fraction: Some(remaining),
             };
-            VolumeSamples(vec![sample(VolumeState::Ready, 0.9), sample(VolumeState::Overdue, 0.2)])
+            VolumeSamples {
+                volumes: vec![sample(VolumeState::Ready, 0.9), sample(VolumeState::Overdue, 0.2)],
+                unreadable: 3,
+            }
         }
     }
 
@@ -226,6 +229,7 @@ mod tests {
         metrics.watch_volumes(Box::new(Two), false);
         let text = metrics.encode().unwrap();
         assert!(text.lines().any(|line| line == "certlet_volumes{state=\"ready\"} 1"), "{text}");
+        assert!(text.lines().any(|line| line == "certlet_volumes{state=\"unreadable\"} 3"), "{text}");
         assert!(text.lines().any(|line| line == "certlet_smallest_remaining_lifetime_ratio 0.2"), "{text}");
         assert!(!text.contains("web-0") && !text.contains("csi-1"), "{text}");
 

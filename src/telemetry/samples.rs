@@ -52,7 +52,12 @@ pub struct VolumeSample {
 
 /// All volumes at the time of a scrape.
 #[derive(Clone, Debug, Default)]
-pub struct VolumeSamples(pub Vec<VolumeSample>);
+pub struct VolumeSamples {
+    /// Those that are looked after.
+    pub volumes: Vec<VolumeSample>,
+    /// Those of an earlier process whose records cannot be used: mounted perhaps, and not renewed.
+    pub unreadable: usize,
+}
 
 /// Where samples come from.
 pub trait VolumeSource: Send + Sync + 'static {
@@ -86,20 +91,18 @@ struct VolumeLabels {
 
 impl Collector for VolumeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let VolumeSamples(samples) = self.source.samples();
+        let VolumeSamples { volumes: samples, unreadable } = self.source.samples();
         let mut volumes = encoder.encode_descriptor(
             "volumes",
-            "Volumes on this node, by state: pending, ready, overdue (renewal late by a tenth of the lifetime), expired",
+            "Volumes on this node, by state: pending, ready, overdue (renewal late by a tenth of the lifetime), expired, \
+             unreadable (not renewed: its record cannot be used)",
             None,
             MetricType::Gauge,
         )?;
-        for state in VolumeState::ALL {
-            let count = samples.iter().filter(|sample| sample.state == state).count();
-            gauge(
-                i64::try_from(count).unwrap_or(i64::MAX),
-                &StateLabel { state: state.as_str() },
-                &mut volumes,
-            )?;
+        let counts = VolumeState::ALL
+            .map(|state| (state.as_str(), samples.iter().filter(|sample| sample.state == state).count()));
+        for (state, count) in counts.into_iter().chain([("unreadable", unreadable)]) {
+            gauge(i64::try_from(count).unwrap_or(i64::MAX), &StateLabel { state }, &mut volumes)?;
         }
         if let Some(smallest) = samples.iter().filter_map(|sample| sample.remaining_fraction).reduce(f64::min)
         {

@@ -9,7 +9,8 @@ pub const DRIVER_KEY: &str = "AKIADRIVER";
 
 /// A node whose driver has this policy and calls AWS at this address; it is not started yet.
 pub fn node(policy: &str, endpoint: &str) -> Node {
-    let mut node = Node::with_flags(&[]);
+    // Everything is logged, so that what must not be is seen.
+    let mut node = Node::with_flags(&["--log-level=trace"]);
     let file = node.root.join("policy.yaml");
     fs::write(&file, policy).unwrap();
     node.flag(&format!("--pca-policy={}", file.display()));
