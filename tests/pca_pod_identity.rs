@@ -30,7 +30,7 @@ version: 1
 rules:
   - name: shop
     match: {namespaces: [shop], attributes: {use-pod-identity: ["true"]}}
-    allow: {certificateAuthorities: ["**"], roles: [pod-identity], maxDuration: 24h, dnsNames: ["*.{namespace}.svc"]}
+    allow: {certificateAuthorities: ["**"], roles: [pod-identity], minDuration: 1s, maxDuration: 24h, dnsNames: ["*.{namespace}.svc"]}
   - name: bank
     match: {namespaces: [bank]}
     allow: {certificateAuthorities: ["**"], roles: ["**"], maxDuration: 24h, dnsNames: ["*.{namespace}.svc"]}

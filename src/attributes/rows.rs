@@ -60,7 +60,7 @@ pub(super) static TABLE: [Row; 38] = [
         Topic::Names,
         "uri-sans",
         "URIs of the certificate, such as a SPIFFE ID.",
-        "a list of absolute URIs (RFC 3986) such as `spiffe://example.org/ns/shop`",
+        "a list of absolute URIs (RFC 3986) such as `spiffe://example.org/ns/shop`, of at most 2,048 bytes, without `.` and `..` in the path and without an empty fragment",
     )
     .templated(),
     Row::of(
@@ -114,7 +114,7 @@ pub(super) static TABLE: [Row; 38] = [
         Key::RenewBefore,
         Topic::Certificate,
         "renew-before",
-        "How long before it expires the certificate is renewed. At or over the lifetime it is ignored.",
+        "How long before it expires the certificate is renewed. At or over the lifetime it is ignored, and a certificate is used for a minute at least (`--min-renewal-interval`).",
         DURATION_RULE,
     )
     .told("a third of the lifetime"),

@@ -2,12 +2,15 @@
 
 use super::verify_error::{Part, VerifyError};
 use crate::x509::pem::{self, PemError};
-use crate::x509::{name, signature, timestamp};
+use crate::x509::signature::{self, SignatureError};
+use crate::x509::{name, timestamp};
 use der::asn1::{AnyRef, BitStringRef};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use jiff::{SignedDuration, Timestamp};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Version;
 
 /// Longest accepted chain, and longest accepted CA bundle, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
@@ -17,6 +20,9 @@ const MAX_CERTIFICATES: usize = 20;
 /// How far a certificate's beginning may lie in the future. The signer stamps it with its own clock; a node whose clock
 /// is a little behind would otherwise refuse every certificate. The end of validity gets no such tolerance.
 pub(super) const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// Where the object identifiers of RSA, ECDSA and Ed25519 begin, of keys and of signatures alike.
+const FAMILIES: [&str; 3] = ["1.2.840.113549.1.1.", "1.2.840.10045.", "1.3.101.112"];
 
 /// The DER of every certificate in a PEM text, in order and without duplicates. A blank text holds none.
 pub(super) fn decode(part: Part, text: &[u8]) -> Result<Vec<Vec<u8>>, VerifyError> {
@@ -101,17 +107,56 @@ impl<'a> Certificate<'a> {
     }
 
     fn check_signed_by(&self, issuer: &Certificate<'_>) -> Result<(), VerifyError> {
+        self.verify_signature_of(issuer).map_err(|error| VerifyError::BrokenLink {
+            subject: self.subject(),
+            issuer: self.issuer(),
+            reason: error.to_string(),
+        })
+    }
+
+    fn verify_signature_of(&self, issuer: &Certificate<'_>) -> Result<(), SignatureError> {
         let certificate = &self.x509;
-        let broken =
-            |reason| VerifyError::BrokenLink { subject: self.subject(), issuer: self.issuer(), reason };
         let signed: &[u8] = certificate.tbs_certificate.as_ref();
         let key = issuer.x509.public_key();
         signature::verify(key, &certificate.signature_algorithm, &certificate.signature_value, signed)
-            .map_err(|error| broken(error.to_string()))
     }
 
     fn is_self_signed(&self) -> bool {
-        self.names_as_issuer(self) && self.check_signed_by(self).is_ok()
+        self.names_as_issuer(self) && self.verify_signature_of(self).is_ok()
+    }
+
+    /// Whether it is a root. Only for one whose key has signed the certificate below it.
+    ///
+    /// A trust anchor's own signature is not part of the path (RFC 5280 section 6.1): where we do not accept its algorithm,
+    /// such as SHA-1, it says nothing, and the names and key identifiers decide.
+    fn is_root(&self) -> bool {
+        self.names_as_issuer(self)
+            && match self.verify_signature_of(self) {
+                Ok(()) => true,
+                Err(SignatureError::Unsupported(algorithm)) => {
+                    self.may_have_signed_with(&algorithm) && self.names_own_key()
+                }
+                Err(SignatureError::Wrong) => false,
+            }
+    }
+
+    /// False where the algorithm needs another kind of key: a root's new key can be certified by its old one, of another kind.
+    fn may_have_signed_with(&self, algorithm: &str) -> bool {
+        let key = self.x509.public_key().algorithm.algorithm.to_id_string();
+        FAMILIES.iter().all(|family| !algorithm.starts_with(family) || key.starts_with(family))
+    }
+
+    /// Whether the key that it names as its issuer's is its own, or none (RFC 5280 section 4.2.1.1).
+    fn names_own_key(&self) -> bool {
+        let (mut own, mut issuers) = (None, None);
+        for extension in self.x509.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => own = Some(id),
+                ParsedExtension::AuthorityKeyIdentifier(ids) => issuers = ids.key_identifier.as_ref(),
+                _ => {}
+            }
+        }
+        issuers.is_none() || issuers == own
     }
 }
 
@@ -134,9 +179,9 @@ fn algorithms_agree(certificate: &[u8]) -> der::Result<bool> {
 
 /// The way from the leaf upwards.
 pub(super) struct Path<'p, 'a> {
-    /// The leaf, then intermediates; a self-signed root is not among them, unless it is the leaf itself.
+    /// The leaf, then intermediates; a root is not among them, unless it is the leaf itself.
     pub(super) certificates: Vec<&'p Certificate<'a>>,
-    /// The self-signed certificate at the top, where the chain has one. For a self-signed leaf: the leaf.
+    /// The root at the top, where the chain has one. For a self-signed leaf: the leaf.
     pub(super) root: Option<&'p Certificate<'a>>,
 }
 
@@ -151,11 +196,14 @@ impl<'p, 'a> Path<'p, 'a> {
         let mut top = leaf;
         while path.root.is_none() {
             let Some(issuer) = path.issuer_of(top, chain)? else { break };
-            if !issuer.x509.is_ca() {
+            let is_root = issuer.is_root();
+            // Version 1 has no extension that says so; of a root the signer's word is enough (RFC 5280 section 6.1.4 (k)).
+            let is_ca = issuer.x509.is_ca() || is_root && issuer.x509.version() == X509Version::V1;
+            if !is_ca {
                 return Err(VerifyError::IssuerNotCa { subject: issuer.subject() });
             }
             issuer.check_validity(now)?;
-            if issuer.is_self_signed() {
+            if is_root {
                 path.root = Some(issuer);
             } else {
                 path.certificates.push(issuer);

@@ -174,6 +174,13 @@ impl Faults<'_> {
                 allow.max_duration.0.as_secs()
             ));
         }
+        if attributes.duration < allow.min_duration() {
+            self.list.push(format!(
+                "duration: {} s is less than {} s",
+                attributes.duration.as_secs(),
+                allow.min_duration().as_secs()
+            ));
+        }
         if attributes.is_ca && !allow.is_ca {
             self.list.push("is-ca: true is not allowed".to_owned());
         }
@@ -185,7 +192,7 @@ impl Faults<'_> {
             self.one("dns-names", name, Kind::Dns, &allow.dns_names);
         }
         for uri in &attributes.sans.uris {
-            self.one("uri-sans", uri, Kind::Path, &allow.uris);
+            self.one("uri-sans", uri, Kind::Uri, &allow.uris);
         }
         for address in &attributes.sans.ip_addresses {
             if !allow.ip_ranges.iter().any(|range| range.contains(*address)) {

@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
+/// The shortest duration where a rule names none: every certificate is paid for and counts against the account's quotas,
+/// and a pod's author must not spend them by the second.
+const USUAL_MIN_DURATION: Duration = Duration::from_hours(1);
+
 /// What stands among `allow.roles` for the role that EKS Pod Identity associates with the pod's service account.
 pub(super) const POD_IDENTITY: &str = "pod-identity";
 
@@ -44,7 +48,7 @@ pub(super) struct Match {
     pub(super) attributes: BTreeMap<String, Vec<Pattern>>,
 }
 
-/// What a rule allows. What is left out is not allowed, but for templates.
+/// What a rule allows. What is left out is not allowed, but for templates and the shortest duration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Allow {
@@ -56,6 +60,8 @@ pub(super) struct Allow {
     #[serde(default)]
     pub(super) roles: Vec<Pattern>,
     pub(super) max_duration: Lifetime,
+    /// Left out: [`USUAL_MIN_DURATION`], or `maxDuration` where that is less.
+    min_duration: Option<Lifetime>,
     /// For `common-name`; left out: as `dnsNames`.
     pub(super) common_names: Option<Vec<Pattern>>,
     #[serde(default)]
@@ -72,6 +78,13 @@ pub(super) struct Allow {
     pub(super) is_ca: bool,
 }
 
+impl Allow {
+    /// The shortest duration it allows.
+    pub(super) fn min_duration(&self) -> Duration {
+        self.min_duration.map_or(USUAL_MIN_DURATION.min(self.max_duration.0), |given| given.0)
+    }
+}
+
 /// A Go duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -81,9 +94,9 @@ impl TryFrom<String> for Lifetime {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        crate::attributes::parse_duration(&text)
-            .map(Self)
-            .map_err(|fault| format!("maxDuration: {text:?}: {fault}; accepted: a Go duration such as 24h"))
+        crate::attributes::parse_duration(&text).map(Self).map_err(|fault| {
+            format!("maxDuration or minDuration: {text:?}: {fault}; accepted: a Go duration such as 24h")
+        })
     }
 }
 
@@ -192,6 +205,7 @@ impl Policy {
                 return Err(format!("rules[{at}].name: {:?} is the name of two rules", rule.name));
             }
             known_keys(rule)?;
+            durations_in_order(rule)?;
         }
         Ok(policy)
     }
@@ -200,6 +214,20 @@ impl Policy {
     pub fn rules(&self) -> usize {
         self.rules.len()
     }
+}
+
+/// A rule that no duration fits allows nothing: most likely the two are mixed up.
+fn durations_in_order(rule: &Rule) -> Result<(), String> {
+    let (least, most) = (rule.allow.min_duration(), rule.allow.max_duration.0);
+    if least <= most {
+        return Ok(());
+    }
+    Err(format!(
+        "rule {:?}: allow.minDuration: {} s is more than maxDuration, {} s; accepted: at most maxDuration",
+        rule.name,
+        least.as_secs(),
+        most.as_secs()
+    ))
 }
 
 fn known_keys(rule: &Rule) -> Result<(), String> {

@@ -35,7 +35,7 @@ pub(super) static MATCHED: [Matched; 33] = [
     of("common-name", Kind::Dns, |q| field(q, |fields| fields.common_name.as_slice())),
     of("dns-names", Kind::Dns, |q| q.attributes.sans.dns_names.clone()),
     of("ip-sans", Kind::Text, |q| q.attributes.sans.ip_addresses.iter().map(ToString::to_string).collect()),
-    of("uri-sans", Kind::Path, |q| q.attributes.sans.uris.clone()),
+    of("uri-sans", Kind::Uri, |q| q.attributes.sans.uris.clone()),
     Matched {
         kind: Kind::DistinguishedName,
         ..subject("literal-subject", |q| match &q.attributes.subject {

@@ -8,9 +8,9 @@ use std::fmt;
 /// A pattern, checked.
 ///
 /// `*` stands for any text within one part (between dots, or slashes, or commas, as the kind of name has it; between the
-/// attributes of a distinguished name), `**` for any text. Neither stands for an asterisk in what is asked for:
-/// `{wildcard}` does, so that nobody gets a wildcard certificate by accident. `{namespace}`, `{serviceAccount}` and `{pod}`
-/// stand for the pod's, to the letter.
+/// parts of a URI; between the attributes of a distinguished name), `**` for any text. Neither stands for an asterisk in what
+/// is asked for: `{wildcard}` does, so that nobody gets a wildcard certificate by accident. `{namespace}`,
+/// `{serviceAccount}` and `{pod}` stand for the pod's, to the letter.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
@@ -37,8 +37,11 @@ enum Variable {
 pub(super) enum Kind {
     /// Parts end at dots; case does not count (RFC 5280 section 7.2).
     Dns,
-    /// Parts end at slashes.
+    /// An ARN, or the name of a template. Parts end at slashes.
     Path,
+    /// Parts end at slashes, and wherever a host, or what looks like one, can end (RFC 3986 section 3.2):
+    /// `https://*.example.org/` must not fit `https://evil.example#.example.org/`.
+    Uri,
     /// Parts end at commas.
     Text,
     /// Parts end at commas, and at the plus signs that join the attributes of one RDN (RFC 4514 section 2.2). In values both
@@ -51,6 +54,7 @@ impl Kind {
         match self {
             Self::Dns => &['.'],
             Self::Path => &['/'],
+            Self::Uri => &['/', '?', '#', '@', ':'],
             Self::Text => &[','],
             Self::DistinguishedName => &[',', '+'],
         }
@@ -128,7 +132,7 @@ fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &PodIdentity) -> bool {
         let head = name.get(..text.len());
         let same = head.is_some_and(|head| match kind {
             Kind::Dns => head.eq_ignore_ascii_case(text),
-            Kind::Path | Kind::Text | Kind::DistinguishedName => head == text,
+            Kind::Path | Kind::Uri | Kind::Text | Kind::DistinguishedName => head == text,
         });
         same && fits(others, name.get(text.len()..).unwrap_or_default(), kind, pod)
     };
@@ -217,6 +221,34 @@ mod tests {
         assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/Web", Kind::Path));
         let odd = PodIdentity { namespace: "*".into(), ..pod() };
         assert!(!Pattern::parse("{namespace}.svc").unwrap().fits("any.svc", Kind::Dns, &odd));
+    }
+
+    #[test]
+    fn a_star_in_a_uri_does_not_leave_the_host() {
+        let pattern = "https://*.example.org/**";
+        assert!(fit(pattern, "https://web.example.org/a/b?c=d:e@f#g", Kind::Uri));
+        for other in [
+            "https://evil.com#.example.org/x",
+            "https://evil.com?.example.org/x",
+            "https://evil.com/.example.org/x",
+            "https://evil.com:1@x.example.org/x",
+            "https://evil@x.example.org/x",
+            "https://evil.com:1.example.org/x",
+        ] {
+            assert!(!fit(pattern, other, Kind::Uri), "{other}");
+            assert!(fit("https://**.example.org/x", other, Kind::Uri), "{other}");
+        }
+        assert!(!fit("spiffe://example.org/sa/*", "spiffe://example.org/sa/web?admin", Kind::Uri));
+    }
+
+    #[test]
+    fn a_star_in_an_arn_stops_only_at_slashes() {
+        let role = "arn:aws:iam::123456789012:role/shop-a@b";
+        for pattern in ["arn:aws:iam::*:role/{namespace}-*", "*/shop-*", "arn:*:role/*"] {
+            assert!(fit(pattern, role, Kind::Path), "{pattern}");
+            assert!(!fit(pattern, &format!("{role}/c"), Kind::Path), "{pattern}");
+        }
+        assert!(fit("*/V1", "EndEntityCertificate/V1", Kind::Path), "a template is named without its ARN");
     }
 
     #[test]

@@ -79,8 +79,9 @@ fn a_denial_names_the_rule_that_comes_nearest_and_what_does_not_fit() {
 #[test]
 fn everything_an_author_can_ask_for_is_held_against_the_rule() {
     type Change = fn(&mut Attributes);
-    let cases: [(Change, &str); 11] = [
+    let cases: [(Change, &str); 12] = [
         (|a| a.duration = Duration::from_hours(25), "duration: 90000 s is more than 86400 s"),
+        (|a| a.duration = Duration::from_secs(2), "duration: 2 s is less than 3600 s"),
         (|a| a.is_ca = true, "is-ca: true is not allowed"),
         (|a| a.sans.uris = vec!["spiffe://example.org/ns/bank/sa/web".into()], "uri-sans: "),
         (
@@ -157,6 +158,45 @@ fn a_rule_that_allows_cas_allows_none_that_makes_further_cas() {
     }
 }
 
+/// The second rule, with other durations.
+fn with_durations(durations: &str) -> String {
+    let policy = POLICY.replace("maxDuration: 24h", &durations.replace(", ", "\n      "));
+    assert_ne!(policy, POLICY);
+    policy
+}
+
+#[test]
+fn the_shortest_duration_is_an_hour_unless_the_rule_says_otherwise() {
+    let pod = pod("shop");
+    for (durations, shortest) in [
+        ("maxDuration: 25h", 3600),
+        ("maxDuration: 25h, minDuration: 90s", 90),
+        ("maxDuration: 25h, minDuration: 25h", 25 * 3600),
+        ("maxDuration: 10m", 600),
+        ("minDuration: 5m, maxDuration: 10m", 300),
+    ] {
+        let policy = Policy::parse(&with_durations(durations)).unwrap();
+        let denial = |seconds: u64| {
+            let mut asked = asked();
+            asked.duration = Duration::from_secs(seconds);
+            policy.decide(&Question { pod: &pod, attributes: &asked, template: TEMPLATE }).denial()
+        };
+        assert_eq!(denial(shortest), None, "{durations}");
+        let text = denial(shortest - 1).unwrap_or_else(|| panic!("{durations}: a second less is allowed"));
+        let fault = format!("duration: {} s is less than {shortest} s", shortest - 1);
+        assert!(text.ends_with(&fault), "{durations}: {text}");
+    }
+}
+
+#[test]
+fn a_shortest_duration_above_the_longest_makes_the_file_invalid() {
+    let refused = Policy::parse(&with_durations("maxDuration: 24h, minDuration: 25h")).unwrap_err();
+    assert_eq!(
+        refused,
+        "rule \"shops\": allow.minDuration: 90000 s is more than maxDuration, 86400 s; accepted: at most maxDuration"
+    );
+}
+
 fn caller(attributes: &mut Attributes, caller: PcaCaller) {
     attributes.pca.as_mut().unwrap().caller = caller;
 }
@@ -217,6 +257,8 @@ fn a_file_that_says_something_unknown_is_refused() {
         ("version: 1", "version: 2"),
         ("maxDuration: 24h", "maxDuration: 1 day"),
         ("maxDuration: 24h", "maxduration: 24h"),
+        ("maxDuration: 24h", "maxDuration: 24h\n      minDuration: 1 day"),
+        ("maxDuration: 24h", "maxDuration: 24h\n      minduration: 1h"),
         ("uris:", "urls:"),
         ("10.0.0.0/8", "10.0.0.1/8"),
         ("10.0.0.0/8", "10.0.0.0/33"),

@@ -98,7 +98,10 @@ node_test! {
         let refused = kubelet.publish(&pod("web-0", &[])).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(refused.message().contains("set the attribute signing-algorithm"), "{refused}");
-        kubelet.publish(&pod("web-1", &[("signing-algorithm", "SHA256WITHECDSA")])).await.unwrap();
+        let named = [("signing-algorithm", "SHA256WITHECDSA")];
+        kubelet.publish(&pod("web-1", &named)).await.unwrap();
+        kubelet.publish(&pod("web-2", &named)).await.unwrap();
+        assert_eq!((fake.calls(DESCRIBE), fake.calls(AUTHORITY)), (2, 2), "not asked again at once");
     }
 }
 

@@ -32,6 +32,7 @@ rules:
       templates: ["*/V1"]
       roles: ["arn:aws:iam::123456789012:role/{namespace}-{serviceAccount}"]
       maxDuration: 2160h
+      minDuration: 1s
       commonNames: ["**"]
       dnsNames: ["*.{namespace}.svc.cluster.local"]
       isCa: true

@@ -81,5 +81,6 @@ node_test! {
             assert!(refused.message().contains(code) && refused.message().contains(advice), "{refused}");
             assert_eq!(fake.calls(ISSUE), number + 1, "{code} is not repeated");
         }
+        assert_eq!(fake.calls(DESCRIBE), 1, "the CA is not looked at again after each");
     }
 }

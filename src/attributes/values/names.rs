@@ -9,6 +9,8 @@ const DNS_NAME_BYTES: usize = 253;
 const DNS_LABEL_BYTES: usize = 63;
 /// `ub-common-name` in RFC 5280 appendix A.1.
 const COMMON_NAME_CHARACTERS: usize = 64;
+/// The SPIFFE ID standard, section 2.3.
+const URI_BYTES: usize = 2048;
 
 /// A plain file name, as cert-manager's csi-driver wants them: it stays in the volume's directory, and out of the names that
 /// begin with two dots, which are the atomic writer's.
@@ -69,7 +71,13 @@ fn dns_label(label: &str) -> Result<(), String> {
 }
 
 /// An absolute URI (RFC 3986): a scheme, then something. RFC 5280 section 4.2.1.6 forbids relative ones.
+///
+/// Signers written in Go take it through `net/url`, which writes the scheme in lower case (its canonical form, RFC 3986 section
+/// 3.1) and drops an empty fragment. The certificate's URI is compared byte by byte, so it is asked for in that form.
 pub(in crate::attributes) fn uri(text: &str) -> Result<String, String> {
+    if text.len() > URI_BYTES {
+        return Err(format!("is {} bytes long (at most {URI_BYTES} are accepted)", text.len()));
+    }
     if let Some(c) = text.chars().find(|c| !is_uri_character(*c)) {
         return Err(format!("has the character {c:?} (percent-encode it)"));
     }
@@ -87,7 +95,28 @@ pub(in crate::attributes) fn uri(text: &str) -> Result<String, String> {
     if rest.is_empty() || rest == "//" {
         return Err("has nothing after its scheme".into());
     }
-    Ok(text.to_owned())
+    if rest.ends_with('#') {
+        return Err("has an empty fragment (leave out the # at its end)".into());
+    }
+    if let Some(segment) = uri_path(rest).split('/').find(|segment| is_dot_segment(segment)) {
+        return Err(format!("has the path segment {segment:?} (write the path that it leads to)"));
+    }
+    Ok(format!("{}:{rest}", scheme.to_ascii_lowercase()))
+}
+
+/// The path (RFC 3986 section 3.3) in what follows a scheme, without the slash after an authority.
+fn uri_path(rest: &str) -> &str {
+    let (hierarchy, _) = rest.split_once(['?', '#']).unwrap_or((rest, ""));
+    match hierarchy.strip_prefix("//") {
+        Some(authority_and_path) => authority_and_path.split_once('/').map_or("", |(_, path)| path),
+        None => hierarchy,
+    }
+}
+
+/// `.` or `..`, with dots percent-encoded or not: a verifier that normalises (RFC 3986 section 6.2.2) would read another identity
+/// than the one that was asked for and allowed.
+fn is_dot_segment(segment: &str) -> bool {
+    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
 fn is_uri_character(c: char) -> bool {

@@ -9,14 +9,14 @@ use aws_sdk_acmpca::types::{
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Mutex as AsyncMutex;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 /// A description is asked for again after this time at the latest: the CA's certificate may have been replaced.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(6);
-/// And not before this.
+/// And not before this, whatever AWS refuses meanwhile: many refusals at once are no reason for many questions.
 const KEPT_AT_LEAST: SignedDuration = SignedDuration::from_mins(1);
 /// The nearer the CA's end, the likelier its certificate has been renewed: this part of what is left is how long the old end
 /// is believed.
@@ -40,7 +40,13 @@ pub(crate) struct Facts {
 #[derive(Default)]
 pub(crate) struct Authorities(Mutex<HashMap<(String, String), Slot>>);
 
-type Slot = Arc<AsyncMutex<Option<(Timestamp, Facts)>>>;
+type Slot = Arc<AsyncMutex<Option<Known>>>;
+
+struct Known {
+    facts: Facts,
+    asked_at: Timestamp,
+    kept_for: SignedDuration,
+}
 
 impl Authorities {
     /// The CA's facts, from the cache or from AWS; callers that come meanwhile wait for the same answer.
@@ -54,10 +60,10 @@ impl Authorities {
         let slot = self.slot(api, caller);
         let mut slot = slot.lock().await;
         let now = clock.now();
-        if let Some((asked_at, facts)) = &*slot
-            && now.duration_since(*asked_at).abs() < kept_for(facts, *asked_at)
+        if let Some(known) = &*slot
+            && now.duration_since(known.asked_at).abs() < known.kept_for
         {
-            return Ok(facts.clone());
+            return Ok(known.facts.clone());
         }
         let facts = match api.describe().await {
             Ok(description) => of_description(&description)?,
@@ -74,27 +80,44 @@ impl Authorities {
                 );
             }
         }
-        *slot = Some((now, facts.clone()));
+        *slot = Some(Known { facts: facts.clone(), asked_at: now, kept_for: kept_for(&facts, now) });
         Ok(facts)
     }
 
     /// Forgets what is known: AWS has said something that does not fit it.
     pub(crate) fn forget(&self, authority: &str) {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|(known, _), _| known != authority);
+        self.lock().retain(|(known, _), _| known != authority);
+    }
+
+    /// AWS has refused something to a caller, perhaps because what is known is out of date: it is believed for
+    /// [`KEPT_AT_LEAST`] only, counted from when it was asked for.
+    pub(crate) fn doubt(&self, authority: &str, caller: &str) {
+        let slots = self.lock();
+        let Some(slot) = slots.get(&(authority.to_owned(), caller.to_owned())) else { return };
+        // What is being asked for just now is not out of date.
+        if let Ok(mut held) = slot.try_lock()
+            && let Some(known) = held.as_mut()
+        {
+            known.kept_for = KEPT_AT_LEAST;
+        }
     }
 
     fn slot(&self, api: &Api, caller: &str) -> Slot {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.entry((api.authority.as_str().to_owned(), caller.to_owned())).or_default())
+        Arc::clone(self.lock().entry((api.authority.as_str().to_owned(), caller.to_owned())).or_default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How long facts are believed that were asked for at that time.
+/// How long facts are believed that were asked for at that time. What could not be learnt is asked for again soon: the
+/// permission may have been given since.
 fn kept_for(facts: &Facts, asked_at: Timestamp) -> SignedDuration {
-    facts
-        .not_after
-        .map_or(KEPT_FOR, |end| (end.duration_since(asked_at) / PART_OF_LIFE).clamp(KEPT_AT_LEAST, KEPT_FOR))
+    match (&facts.algorithm, facts.not_after) {
+        (Some(_), Some(end)) => (end.duration_since(asked_at) / PART_OF_LIFE).clamp(KEPT_AT_LEAST, KEPT_FOR),
+        _ => KEPT_AT_LEAST,
+    }
 }
 
 fn of_description(description: &CertificateAuthority) -> Result<Facts, SignError> {
@@ -215,10 +238,18 @@ mod tests {
         let asked_at = Timestamp::UNIX_EPOCH;
         let minutes = |left: i64| {
             let not_after = Some(asked_at + SignedDuration::from_mins(left));
-            kept_for(&Facts { not_after, ..facts(None) }, asked_at).as_mins()
+            kept_for(&Facts { not_after, ..facts(Some("SHA256WITHECDSA")) }, asked_at).as_mins()
         };
         assert_eq!([24 * 60 * 365, 24 * 60, 5 * 60, 3, -60].map(minutes), [360, 60, 12, 1, 1]);
-        assert_eq!(kept_for(&facts(None), asked_at), KEPT_FOR);
+    }
+
+    #[test]
+    fn what_could_not_be_learnt_is_asked_for_again_after_a_minute() {
+        let asked_at = Timestamp::UNIX_EPOCH;
+        let not_after = Some(asked_at + SignedDuration::from_hours(24 * 365));
+        for unknown in [facts(None), facts(Some("SHA256WITHECDSA")), Facts { not_after, ..facts(None) }] {
+            assert_eq!(kept_for(&unknown, asked_at), KEPT_AT_LEAST, "{unknown:?}");
+        }
     }
 
     #[test]

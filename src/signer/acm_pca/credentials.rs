@@ -74,7 +74,7 @@ impl Callers {
         clock: &dyn Clock,
     ) -> Result<Client, SignError> {
         let Some(key) = key(request, authority) else { return Ok(self.driver(&authority.region).await) };
-        let slot = Arc::clone(lock(&self.roles).entry(key.clone()).or_default());
+        let slot = self.slot(&key, clock.now());
         let mut slot = slot.lock().await;
         let now = clock.now();
         let kept = slot.as_ref().map(|kept| (kept.client.clone(), kept.expires_at.duration_since(now)));
@@ -107,8 +107,6 @@ impl Callers {
             .credentials_provider(aws_sdk_acmpca::config::SharedCredentialsProvider::new(credentials));
         let client = Client::new(&config.build());
         *slot = Some(RoleClient { client: client.clone(), expires_at });
-        drop(slot);
-        self.drop_expired(now);
         Ok(client)
     }
 
@@ -151,11 +149,16 @@ impl Callers {
         base.to_builder().region(Region::new(region.to_owned())).build()
     }
 
-    fn drop_expired(&self, now: Timestamp) {
-        lock(&self.roles).retain(|_, slot| {
-            // One that is in use is not looked into.
-            slot.try_lock().map_or(true, |slot| slot.as_ref().is_none_or(|role| role.expires_at > now))
+    /// The slot of a caller. Others are dropped here that no call in progress shares and that hold no credentials, or expired
+    /// ones: of pods that are gone, and of pods whose role could not be had.
+    fn slot(&self, key: &RoleKey, now: Timestamp) -> RoleSlot {
+        let mut slots = lock(&self.roles);
+        slots.retain(|_, slot| {
+            // Shares are taken under this lock only: what nobody shares now, nobody gets meanwhile.
+            let Some(slot) = Arc::get_mut(slot) else { return true };
+            slot.get_mut().as_ref().is_some_and(|role| role.expires_at > now)
         });
+        Arc::clone(slots.entry(key.clone()).or_default())
     }
 }
 
@@ -252,15 +255,118 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attributes::{PcaRequest, VolumeId};
+    use crate::signer::{Progress, Purpose};
+    use crate::x509::testing::{Stopped, attributes};
+
+    const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/1";
+    const REGION: &str = "eu-central-1";
+    const ROLE: &str = "arn:aws:iam::123456789012:role/shop-web";
+
+    impl Callers {
+        /// Callers whose calls go to this address, whatever the environment names; the driver has credentials of its own.
+        pub(in crate::signer::acm_pca) async fn at(endpoint: &str) -> Self {
+            let callers = Self::new(Agent::new(Vec::new()));
+            let base = aws_config::defaults(BehaviorVersion::latest())
+                .region(Region::new(REGION))
+                .http_client(callers.http.clone())
+                .retry_config(RetryConfig::disabled())
+                .credentials_provider(Credentials::new("AKIADRIVER", "s", None, None, "test"))
+                .endpoint_url(endpoint)
+                .load()
+                .await;
+            Self { base: OnceCell::new_with(Some(base)), ..callers }
+        }
+    }
+
+    /// An address that nothing listens at.
+    const NOWHERE: &str = "http://127.0.0.1:1";
+
+    struct NoProgress;
+
+    impl Progress for NoProgress {
+        fn load(&self) -> Option<String> {
+            None
+        }
+
+        fn save(&self, _note: &str) -> Result<(), SignError> {
+            Ok(())
+        }
+    }
+
+    fn pod(name: &str, uid: &str) -> PodIdentity {
+        PodIdentity {
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: uid.into(),
+            service_account: "web".into(),
+        }
+    }
+
+    /// The client of a pod that names a role and has no token for it.
+    async fn without_token(callers: &Callers, uid: &str) -> Result<Client, SignError> {
+        let mut attributes = attributes();
+        attributes.pca = Some(PcaRequest {
+            certificate_authority_arn: CA.into(),
+            signing_algorithm: None,
+            template_arn: None,
+            caller: PcaCaller::Role(ROLE.into()),
+        });
+        let request = SigningRequest {
+            volume: &VolumeId::new("csi-1"),
+            pod: &pod("web-0", uid),
+            tokens: &PodTokens::default(),
+            attributes: &attributes,
+            csr_der: b"",
+            progress: &NoProgress,
+            purpose: Purpose::Publish,
+        };
+        let (authority, clock) = (AuthorityArn::parse(CA).unwrap(), Stopped(Timestamp::UNIX_EPOCH));
+        callers.client(&request, &authority, &PcaMetrics::default(), &clock).await
+    }
+
+    #[tokio::test]
+    async fn pods_whose_role_cannot_be_had_leave_nothing_behind() {
+        let callers = Callers::at(NOWHERE).await;
+        for number in 0..100 {
+            let refused = without_token(&callers, &format!("uid-{number}")).await.unwrap_err();
+            assert!(refused.to_string().contains("no token for sts.amazonaws.com"), "{refused}");
+        }
+        assert_eq!(lock(&callers.roles).len(), 1, "the last pod's, until the next call");
+    }
+
+    #[tokio::test]
+    async fn a_slot_is_kept_while_a_call_shares_it_or_its_credentials_hold() {
+        let callers = Callers::at(NOWHERE).await;
+        let now = Timestamp::UNIX_EPOCH;
+        let client = callers.driver(REGION).await;
+        let until = |seconds: i64| {
+            Some(RoleClient { client: client.clone(), expires_at: now + SignedDuration::from_secs(seconds) })
+        };
+        let key_of = |uid: &str| RoleKey {
+            caller: PcaCaller::Role(ROLE.into()),
+            region: REGION.into(),
+            pod_uid: uid.into(),
+            service_account: "shop/web".into(),
+        };
+        let put = |uid: &str, role: Option<RoleClient>| {
+            let slot: RoleSlot = Arc::new(AsyncMutex::new(role));
+            lock(&callers.roles).insert(key_of(uid), Arc::clone(&slot));
+            slot
+        };
+        let _in_progress = put("asking", None);
+        for (uid, role) in [("failed", None), ("valid", until(1)), ("expired", until(0))] {
+            drop(put(uid, role));
+        }
+        drop(callers.slot(&key_of("new"), now));
+        let mut kept: Vec<String> = lock(&callers.roles).keys().map(|key| key.pod_uid.clone()).collect();
+        kept.sort();
+        assert_eq!(kept, ["asking", "new", "valid"]);
+    }
 
     #[test]
     fn the_session_name_tells_the_pod_within_what_sts_takes() {
-        let pod = |name: &str| PodIdentity {
-            namespace: "shop".into(),
-            name: name.into(),
-            uid: "u".into(),
-            service_account: "web".into(),
-        };
+        let pod = |name: &str| pod(name, "u");
         assert_eq!(session_name(&pod("web-0")), "shop@web@web-0");
         let long =
             [session_name(&pod(&"a".repeat(250))), session_name(&pod(&format!("{}b", "a".repeat(249))))];

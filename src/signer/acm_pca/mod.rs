@@ -119,6 +119,9 @@ impl AcmPca {
                 match error.class {
                     Class::Credentials => self.callers.forget(request, &wish.authority),
                     Class::State => self.authorities.forget(wish.authority.as_str()),
+                    Class::Denied | Class::Permanent => {
+                        self.authorities.doubt(wish.authority.as_str(), &wish.caller);
+                    }
                     _ => {}
                 }
                 error.into_sign_error()
@@ -172,7 +175,7 @@ impl AcmPca {
             if let Err(error) = &issued
                 && matches!(error.class, Class::State | Class::Denied | Class::Permanent)
             {
-                // Refused, and so not paid for: the next attempt looks at the CA again and plans anew.
+                // Refused, and so not paid for: the next attempt plans anew.
                 request.progress.save("")?;
             }
             note.certificate = Some(issued?);
@@ -306,3 +309,6 @@ impl From<SignError> for Failure {
 fn permanent(reason: String) -> SignError {
     SignError::Permanent { reason }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::attributes::{Attributes, PodIdentity, RawAttributes};
 use proptest::prelude::*;
 
 #[test]
@@ -95,6 +96,60 @@ fn absolute_uris_pass_and_others_do_not() {
         "a:\n",
     ] {
         assert!(uri(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_uri_that_normalising_would_change_is_refused() {
+    for text in [
+        "spiffe://td/ns/shop/../bank",
+        "spiffe://td/ns/./shop",
+        "spiffe://td/..",
+        "spiffe://td/.",
+        "https://a/b/%2e%2E/c",
+        "https://a/.%2e?b#c",
+        "https://a/%2E",
+        "file:/a/../b",
+        "urn:../a",
+    ] {
+        assert!(uri(text).unwrap_err().starts_with("has the path segment \""), "{text}");
+    }
+    assert_eq!(
+        uri("spiffe://td/a/%2e./b"),
+        Err("has the path segment \"%2e.\" (write the path that it leads to)".into())
+    );
+    for text in ["https://a/..b/c../.../d.e", "https://a/b%2ec", "https://a.b?c=/../d", "https://a/b#/../c"] {
+        assert_eq!(uri(text).as_deref(), Ok(text));
+    }
+}
+
+#[test]
+fn a_uri_has_at_most_2048_bytes() {
+    let longest = format!("spiffe://td/{}", "a".repeat(2036));
+    assert_eq!(uri(&longest).as_deref(), Ok(longest.as_str()));
+    let longer = format!("{longest}a");
+    assert_eq!(uri(&longer), Err("is 2049 bytes long (at most 2048 are accepted)".into()));
+}
+
+#[test]
+fn a_uri_is_asked_for_as_go_writes_it() {
+    assert_eq!(uri("SPIFFE://TD/Ns/A").as_deref(), Ok("spiffe://TD/Ns/A"));
+    assert_eq!(uri("https://a#b").as_deref(), Ok("https://a#b"));
+    for text in ["https://a#", "https://a/b?c#", "urn:a#"] {
+        assert!(uri(text).unwrap_err().contains("empty fragment"), "{text}");
+    }
+    let pod = PodIdentity {
+        namespace: "shop".into(),
+        name: "cart-0".into(),
+        uid: "b8f1".into(),
+        service_account: "cart".into(),
+    };
+    for prefix in ["csi.certlet.io", "csi.cert-manager.io"] {
+        let given = [("issuer-name", "ca"), ("uri-sans", "SPIFFE://td/ns/${POD_NAMESPACE}, Https://A/b")];
+        let raw: RawAttributes =
+            given.into_iter().map(|(name, value)| (format!("{prefix}/{name}"), value.to_owned())).collect();
+        let attributes = Attributes::parse(&raw, &pod).unwrap();
+        assert_eq!(attributes.sans.uris, ["spiffe://td/ns/shop", "https://A/b"], "{prefix}");
     }
 }
 

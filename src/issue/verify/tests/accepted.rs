@@ -97,6 +97,91 @@ fn a_cross_signed_twin_of_the_root_is_no_stranger() {
 }
 
 #[test]
+fn a_root_with_a_signature_that_is_not_accepted_is_the_anchor_all_the_same() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (key, ca, request) = (path("key"), path("ca"), path("csr"));
+    std::fs::write(&request, csr(&world.attributes, &world.key).unwrap()).unwrap();
+    let root_key = PrivateKey::generate(KeyAlgorithm::Rsa2048).unwrap();
+    std::fs::write(&key, root_key.to_pem(crate::attributes::KeyEncoding::Pkcs8).unwrap()).unwrap();
+    openssl(&["req", "-x509", "-new", "-sha1", "-key", &key, "-subj", "/CN=openssl", "-out", &ca], b"");
+    let sign = ["x509", "-req", "-sha256", "-inform", "DER", "-in", &request, "-CA", &ca, "-CAkey", &key];
+    let leaf = openssl(&[&sign[..], &["-copy_extensions", "copy"]].concat(), b"");
+    let root = openssl(&["x509", "-in", &ca, "-outform", "DER"], b"");
+    let ca = std::fs::read(&ca).unwrap();
+    for named in [None, Some(ca.clone())] {
+        let answer =
+            SignedChain { chain: [leaf.as_slice(), ca.as_slice()].concat(), ca: named, remark: None };
+        let verified = verify(&answer, world.key.spki_der(), &world.attributes, Timestamp::now()).unwrap();
+        assert!(verified.intermediates.is_empty());
+        assert_eq!(verified.trust_anchors, std::slice::from_ref(&root));
+    }
+}
+
+#[test]
+fn key_identifiers_tell_such_a_root_from_an_intermediate_of_its_own_name() {
+    let world = world();
+    let leaf = world.leaf(&world.upper, |_| {});
+    for (issuers_key, is_root) in [([1_u8; 20], true), ([2_u8; 20], false)] {
+        let template = Template {
+            serial: &[1],
+            issuer: &world.upper.name,
+            not_before: now(),
+            not_after: now() + SignedDuration::from_hours(1),
+            subject: &world.upper.name,
+            spki: world.upper.key.spki_der(),
+            extensions: &[
+                basic_constraints(true),
+                certificate::subject_key_id(&[1; 20]),
+                certificate::authority_key_id(&issuers_key),
+            ],
+        };
+        let upper = with_sha224(&template.sign(&world.upper.key).unwrap());
+        let verified = world.check(&[&leaf, &upper], None).unwrap();
+        assert_eq!(verified.trust_anchors.contains(&upper), is_root);
+        assert_eq!(verified.intermediates.contains(&upper), !is_root);
+    }
+}
+
+#[test]
+fn a_roots_new_key_that_its_old_one_has_signed_leads_to_the_old_root() {
+    let world = world();
+    let leaf = world.leaf(&world.root, |_| {});
+    // A signature that does not verify with the new key, and one that a key of its kind cannot have made.
+    for algorithm in [KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519] {
+        let old = authority("CN=root", algorithm, None);
+        let template = Template {
+            serial: &[2],
+            issuer: &old.name,
+            not_before: now(),
+            not_after: now() + SignedDuration::from_hours(1),
+            subject: &old.name,
+            spki: world.root.key.spki_der(),
+            extensions: &[basic_constraints(true)],
+        };
+        let new = template.sign(&old.key).unwrap();
+        let verified = world.check(&[&leaf, &new, &old.der], None).unwrap();
+        assert_eq!(verified.intermediates, std::slice::from_ref(&new));
+        assert_eq!(verified.trust_anchors, std::slice::from_ref(&old.der));
+        let verified = world.check(&[&leaf, &new], None).unwrap();
+        assert!(verified.trust_anchors.is_empty(), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn a_root_of_version_1_is_an_anchor_though_it_cannot_say_that_it_is_a_ca() {
+    let world = world();
+    let leaf = world.leaf(&world.upper, |_| {});
+    let root = version_1(&world.root, &world.root);
+    let verified = world.check(&[&leaf, &world.upper.der, &root], None).unwrap();
+    assert_eq!(verified.intermediates, std::slice::from_ref(&world.upper.der));
+    assert_eq!(verified.trust_anchors, [root]);
+    let upper = with_sha224(&version_1(&world.upper, &world.upper));
+    assert_eq!(world.check(&[&leaf, &upper], None).unwrap().trust_anchors, [upper]);
+}
+
+#[test]
 fn a_clock_a_little_behind_the_signers_is_remarked_and_accepted() {
     let world = world();
     let verified = world.check_leaf(|leaf| leaf.from = now() + SignedDuration::from_secs(60)).unwrap();

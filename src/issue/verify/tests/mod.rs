@@ -3,6 +3,7 @@
 use super::*;
 use crate::attributes::{KeyAlgorithm, Subject};
 use crate::issue::request::csr;
+use crate::x509::asn1;
 use crate::x509::certificate::{self, Template};
 use crate::x509::extensions::{basic_constraints, subject_alt_names, usages};
 use crate::x509::testing::{ALL_ALGORITHMS, attributes, openssl};
@@ -46,6 +47,35 @@ fn authority(name: &str, algorithm: KeyAlgorithm, issuer: Option<&Authority>) ->
     };
     let der = template.sign(issuer.map_or(&key, |issuer| &issuer.key)).unwrap();
     Authority { name: subject, key, der }
+}
+
+/// A certificate of version 1, which has no extensions.
+fn version_1(subject: &Authority, issuer: &Authority) -> Vec<u8> {
+    let algorithm = issuer.key.signature_algorithm();
+    let hour = SignedDuration::from_hours(1);
+    let signed = asn1::sequence(&[
+        &asn1::unsigned(&[1]),
+        &algorithm,
+        &issuer.name,
+        &asn1::sequence(&[&asn1::time(now() - hour), &asn1::time(now() + hour)]),
+        &subject.name,
+        subject.key.spki_der(),
+    ]);
+    let signature = issuer.key.sign(&signed).unwrap();
+    asn1::sequence(&[&signed, &algorithm, &asn1::bit_string(&signature)])
+}
+
+/// A certificate that ecdsa-with-SHA256 signs, made to say ecdsa-with-SHA224: an algorithm that is not accepted, whatever the
+/// signature.
+fn with_sha224(der: &[u8]) -> Vec<u8> {
+    const ECDSA_WITH_SHA2: [u8; 9] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
+    let mut changed = der.to_vec();
+    for at in 0..der.len() - ECDSA_WITH_SHA2.len() {
+        if der[at..].starts_with(&ECDSA_WITH_SHA2) {
+            changed[at + ECDSA_WITH_SHA2.len()] = 1;
+        }
+    }
+    changed
 }
 
 fn world() -> World {

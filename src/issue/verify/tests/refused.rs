@@ -98,6 +98,27 @@ fn an_issuer_that_is_no_ca_or_has_expired_is_refused() {
 }
 
 #[test]
+fn an_intermediate_of_version_1_is_refused() {
+    let world = world();
+    let leaf = world.leaf(&world.upper, |_| {});
+    let upper = version_1(&world.upper, &world.root);
+    let error = world.check(&[&leaf, &upper, &world.root.der], None);
+    assert_eq!(error, Err(VerifyError::IssuerNotCa { subject: "CN=upper".into() }));
+}
+
+/// Only a root's own signature does not count.
+#[test]
+fn a_leaf_whose_signature_is_not_accepted_is_refused_though_its_ca_has_its_name() {
+    let world = world();
+    let ca = authority("CN=web", KeyAlgorithm::EcdsaP256, None);
+    assert_eq!(ca.name, name::encode(&world.attributes.subject));
+    let leaf = with_sha224(&world.leaf(&ca, |_| {}));
+    let error = world.check(&[&leaf, &ca.der], None).unwrap_err().to_string();
+    assert!(error.contains("an algorithm that is not accepted (1.2.840.10045.4.3.1)"), "{error}");
+    assert!(world.check(&[&leaf], None).unwrap().trust_anchors.is_empty());
+}
+
+#[test]
 fn an_unrelated_ca_is_refused() {
     let world = world();
     let leaf = world.leaf(&world.upper, |_| {});

@@ -1,0 +1,174 @@
+//! What depends on the time of day: the whole signer in this process, with a clock that is set by hand, against the fake.
+
+#[allow(dead_code, reason = "most of the fake is for the integration tests")]
+#[path = "../../../tests/support/fake_pca/mod.rs"]
+mod fake_pca;
+
+use super::*;
+use crate::attributes::{PcaCaller, PcaRequest, PodTokens, VolumeId};
+use crate::signer::Progress;
+use crate::x509::testing::attributes;
+use fake_pca::{CA, FakePca, Fault};
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{CertificateParams, KeyPair};
+use std::sync::Mutex;
+
+const ISSUE: &str = "IssueCertificate";
+const DESCRIBE: &str = "DescribeCertificateAuthority";
+const AUTHORITY: &str = "GetCertificateAuthorityCertificate";
+
+const POLICY: &str = r#"
+version: 1
+rules:
+  - name: all
+    allow:
+      certificateAuthorities: ["**"]
+      maxDuration: 24h
+      commonNames: ["**"]
+      dnsNames: ["**"]
+      uris: ["**"]
+      ipRanges: ["0.0.0.0/0", "::/0"]
+"#;
+
+/// A little more than facts are believed that were not learnt, or that are doubted.
+const OVER_A_MINUTE: SignedDuration = SignedDuration::from_secs(61);
+
+struct HandClock(Mutex<Timestamp>);
+
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+
+    fn wait_until(&self, _deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+struct NoProgress;
+
+impl Progress for NoProgress {
+    fn load(&self) -> Option<String> {
+        None
+    }
+
+    fn save(&self, _note: &str) -> Result<(), SignError> {
+        Ok(())
+    }
+}
+
+/// The signer beside the fake, with one volume.
+struct Stage {
+    fake: FakePca,
+    clock: Arc<HandClock>,
+    signer: AcmPca,
+    attributes: Attributes,
+    csr_der: Vec<u8>,
+}
+
+impl Stage {
+    async fn start() -> Self {
+        let fake = FakePca::start().await;
+        let clock = Arc::new(HandClock(Mutex::new(Timestamp::now())));
+        let directory = tempfile::tempdir().unwrap();
+        let policy = directory.path().join("policy.yaml");
+        std::fs::write(&policy, POLICY).unwrap();
+        let mut signer = AcmPca::new(AcmPcaParts {
+            policy: Arc::new(LivePolicy::open(&policy).unwrap()),
+            fleet: Fleet::DEFAULT,
+            node: "node-1".to_owned(),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            metrics: PcaMetrics::default(),
+            revocations: None,
+            pod_identity: Vec::new(),
+        });
+        signer.callers = Callers::at(fake.endpoint()).await;
+        let mut attributes = attributes();
+        attributes.pca = Some(PcaRequest {
+            certificate_authority_arn: CA.to_owned(),
+            // So that it is asked for whatever is known of the CA.
+            signing_algorithm: Some("SHA256WITHECDSA".to_owned()),
+            template_arn: None,
+            caller: PcaCaller::Driver,
+        });
+        let params = CertificateParams::new(vec!["web.shop.svc".to_owned()]).unwrap();
+        let csr = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
+        Self { fake, clock, signer, attributes, csr_der: csr.der().to_vec() }
+    }
+
+    /// Turns the clock forward.
+    fn pass(&self, time: SignedDuration) {
+        *self.clock.0.lock().unwrap() += time;
+    }
+
+    async fn sign(&self) -> Result<SignedChain, SignError> {
+        let pod = PodIdentity {
+            namespace: "shop".to_owned(),
+            name: "web-0".to_owned(),
+            uid: "u".to_owned(),
+            service_account: "web".to_owned(),
+        };
+        let request = SigningRequest {
+            volume: &VolumeId::new("csi-1"),
+            pod: &pod,
+            tokens: &PodTokens::default(),
+            attributes: &self.attributes,
+            csr_der: &self.csr_der,
+            progress: &NoProgress,
+            purpose: Purpose::Publish,
+        };
+        self.signer.sign(&request).await
+    }
+
+    /// Has AWS refuse the next issuance.
+    async fn refused(&self, code: &'static str) {
+        self.fake.fail(ISSUE, &[Fault::Refuse(code, 400)]);
+        let refused = self.sign().await.unwrap_err();
+        assert!(matches!(&refused, SignError::Permanent { reason } if reason.contains(code)), "{refused}");
+    }
+
+    /// How often the CA was looked at.
+    fn looks(&self) -> usize {
+        self.fake.calls(DESCRIBE)
+    }
+}
+
+#[tokio::test]
+async fn a_permission_to_look_at_the_ca_is_noticed_within_a_minute() {
+    let stage = Stage::start().await;
+    for call in [DESCRIBE, AUTHORITY] {
+        stage.fake.fail(call, &[Fault::Refuse("AccessDeniedException", 400)]);
+    }
+    stage.refused("AccessDeniedException").await;
+    // From here on everything is allowed.
+    stage.sign().await.unwrap();
+    assert_eq!((stage.looks(), stage.fake.calls(AUTHORITY)), (1, 1), "not at each attempt");
+    stage.pass(OVER_A_MINUTE);
+    stage.sign().await.unwrap();
+    assert_eq!(stage.looks(), 2);
+    stage.pass(SignedDuration::from_hours(5));
+    stage.sign().await.unwrap();
+    assert_eq!(stage.looks(), 2, "what was learnt is kept");
+}
+
+#[tokio::test]
+async fn a_refusal_has_the_ca_looked_at_again_and_many_refusals_once_a_minute() {
+    let stage = Stage::start().await;
+    stage.refused("AccessDeniedException").await;
+    stage.refused("ValidationException").await;
+    assert_eq!(stage.looks(), 1);
+    stage.pass(OVER_A_MINUTE);
+    for _ in 0..4 {
+        stage.refused("ValidationException").await;
+    }
+    assert_eq!(stage.looks(), 2);
+    stage.pass(OVER_A_MINUTE);
+    stage.sign().await.unwrap();
+    assert_eq!(stage.looks(), 3, "the last refusals were heard");
+    // Hours after it was looked at, a refusal has it looked at by the very next attempt.
+    stage.pass(SignedDuration::from_hours(2));
+    stage.refused("AccessDeniedException").await;
+    assert_eq!(stage.looks(), 3);
+    stage.sign().await.unwrap();
+    assert_eq!(stage.looks(), 4);
+}
