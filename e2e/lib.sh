@@ -128,12 +128,12 @@ mounts_of_live() {
 
 # helm_install RELEASE DRIVER [HELM-FLAG...]: certlet by its chart, in the case's own namespace. RELEASE is in the names of its
 # objects of the whole cluster too, so each case takes one of its own. Again, it upgrades. With HELM_NO_WAIT set it does
-# not wait for the DaemonSet.
+# not wait for the DaemonSet. Certificates live for minutes here, so they may be renewed as often as their attributes say.
 helm_install() {
 	local release=$1 driver=$2
 	shift 2
 	helm upgrade --install "$release" "$E2E/../charts/certlet" --namespace "$NS" \
-		--set "fullnameOverride=$release,driverName=$driver,kubelet.rootDir=${KUBELET_ROOT:-/var/lib/kubelet}" \
+		--set "fullnameOverride=$release,driverName=$driver,kubelet.rootDir=${KUBELET_ROOT:-/var/lib/kubelet},limits.minRenewalInterval=1s" \
 		--set-string "image.repository=${CERTLET_IMAGE%:*},image.tag=${CERTLET_IMAGE##*:}" "$@" >/dev/null
 	# Not Helm's --wait: as maxUnavailable allows it, that is content with no pod on a single node.
 	if [ -z "${HELM_NO_WAIT:-}" ]; then k rollout status "daemonset/$release" --timeout=90s >/dev/null; fi

@@ -252,7 +252,7 @@ impl World {
         }
         let due = if self.limited {
             let lifetime = Lifetime { issued_at: instant(self.now), not_after: instant(not_after) };
-            let due = renew_at(&VolumeId::new(format!("csi-{pod}")), lifetime, None);
+            let due = renew_at(&VolumeId::new(format!("csi-{pod}")), lifetime, None, Duration::ZERO);
             u64::try_from(due.duration_since(Timestamp::UNIX_EPOCH).as_nanos()).unwrap_or(0)
         } else {
             not_after - self.lifetime / 3

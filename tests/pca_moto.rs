@@ -165,6 +165,7 @@ node_test! {
     async fn a_renewal_replaces_the_certificate() {
         let Some(moto) = Moto::start().await else { return };
         let mut node = moto.node();
+        node.flag("--min-renewal-interval=1s");
         let kubelet = node.started().await;
         // moto's certificates last a year: this one is renewed a few seconds into it.
         let volume = kubelet.publish(&moto.pod("web-0", &[("renew-before", "8759h59m56s")])).await.unwrap();

@@ -22,7 +22,7 @@ use tonic::transport::Endpoint;
 
 #[test]
 fn a_wrong_value_ends_with_code_2_and_one_line_that_names_the_flag() {
-    let wrong: [(&str, &[&str]); 16] = [
+    let wrong: [(&str, &[&str]); 17] = [
         ("--node-id", &["--driver-name=csi.certlet.io"]),
         ("--node-id", &["--node-id="]),
         ("--endpoint", &["--node-id=n", "--endpoint=tcp://127.0.0.1:1"]),
@@ -38,6 +38,7 @@ fn a_wrong_value_ends_with_code_2_and_one_line_that_names_the_flag() {
         ("--log-level", &["--node-id=n", "--log-level="]),
         ("--local-ca-key", &["--node-id=n", "--allow-local-signer", "--local-ca-cert=/tmp/ca.pem"]),
         ("--local-ca-cert", &["--node-id=n", "--local-ca-cert=/tmp/ca.pem", "--local-ca-key=/tmp/ca.key"]),
+        ("--startup-taint", &["--node-id=n", "--registration-dir=", "--startup-taint=certlet.io/not-ready"]),
         ("--no-such-flag", &["--node-id=n", "--no-such-flag"]),
     ];
     for (flag, args) in wrong {

@@ -17,6 +17,9 @@ const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
+/// Of all that the author wrote for one volume.
+const MOST_BYTES: usize = 64 * 1024;
+
 /// What one publish says of its volume.
 #[derive(Clone, Debug)]
 pub struct VolumeContext {
@@ -46,7 +49,7 @@ impl VolumeContext {
             (kubelet.into_iter().collect(), author.into_iter().collect())
         };
         let raw = RawAttributes(author);
-        let mut faults = Vec::new();
+        let mut faults: Vec<AttributeError> = within_bounds(&raw).err().into_iter().collect();
         let mut required = |key: &str| {
             kubelet.remove(key).filter(|value| !value.is_empty()).unwrap_or_else(|| {
                 faults.push(AttributeError::Missing {
@@ -75,6 +78,20 @@ impl VolumeContext {
             }
         }
     }
+}
+
+/// Kubernetes sets no limit, and one pod must not keep the driver of its node busy with reading, nor fill the store with
+/// records. Checked before any of it is looked at.
+fn within_bounds(raw: &RawAttributes) -> Result<(), AttributeError> {
+    let bytes: usize = raw.0.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes <= MOST_BYTES {
+        return Ok(());
+    }
+    Err(AttributeError::Conflict {
+        attribute: "volumeAttributes".into(),
+        problem: format!("are {bytes} bytes long"),
+        accepted: format!("at most {MOST_BYTES} bytes, names and values together"),
+    })
 }
 
 /// A volume that outlives its pod would hold the certificate of a pod that is gone.

@@ -61,21 +61,29 @@ impl AttributeError {
     }
 }
 
-/// Every fault of one volume, ordered by attribute.
+/// How many faults are told; a list can have thousands of wrong elements.
+const TOLD: usize = 20;
+
+/// The faults of one volume, ordered by attribute: the first twenty, and how many more there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttributeErrors(Vec<AttributeError>);
+pub struct AttributeErrors {
+    told: Vec<AttributeError>,
+    more: usize,
+}
 
 impl AttributeErrors {
     /// Takes the faults in any order.
     pub(super) fn new(mut faults: Vec<AttributeError>) -> Self {
         faults.sort_by(|a, b| a.attribute().cmp(b.attribute()).then_with(|| a.cmp(b)));
         faults.dedup();
-        Self(faults)
+        let more = faults.len().saturating_sub(TOLD);
+        faults.truncate(TOLD);
+        Self { told: faults, more }
     }
 
-    /// The faults, ordered by attribute.
+    /// The faults that are told, ordered by attribute.
     pub fn iter(&self) -> std::slice::Iter<'_, AttributeError> {
-        self.0.iter()
+        self.told.iter()
     }
 }
 
@@ -90,14 +98,14 @@ impl<'a> IntoIterator for &'a AttributeErrors {
 
 impl fmt::Display for AttributeErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [only] = self.0.as_slice() {
+        if let [only] = self.told.as_slice() {
             return only.fmt(f);
         }
-        write!(f, "{} faults:", self.0.len())?;
-        for (number, fault) in (1..).zip(&self.0) {
+        write!(f, "{} faults:", self.told.len() + self.more)?;
+        for (number, fault) in (1..).zip(&self.told) {
             write!(f, " ({number}) {fault}")?;
         }
-        Ok(())
+        if self.more > 0 { write!(f, " and {} more", self.more) } else { Ok(()) }
     }
 }
 
@@ -131,6 +139,13 @@ mod tests {
             errors.to_string(),
             "2 faults: (1) a/b: is required; accepted: something (2) a/z: is required; accepted: something"
         );
+    }
+
+    #[test]
+    fn of_many_faults_the_first_are_told_and_the_rest_counted() {
+        let many = (0..1000).map(|n| missing(&format!("a/{n:04}"))).collect();
+        let text = AttributeErrors::new(many).to_string();
+        assert!(text.starts_with("1000 faults: (1) a/0000: ") && text.ends_with(" and 980 more"), "{text}");
     }
 
     #[test]

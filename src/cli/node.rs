@@ -127,9 +127,15 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_MAX_VOLUMES_IN_FLIGHT", value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_volumes_in_flight: u32,
 
-    /// How many renewals may be under way at once; others wait their turn.
+    /// How many renewals may be under way at once; others wait their turn. One that has waited for its signer for five
+    /// seconds makes room.
     #[arg(long, env = "CERTLET_MAX_RENEWALS_IN_FLIGHT", value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_renewals_in_flight: u32,
+
+    /// How long a certificate is used at least before it is renewed, whatever "renew-before" says; never longer than two
+    /// thirds of its life.
+    #[arg(long, env = "CERTLET_MIN_RENEWAL_INTERVAL", value_name = "DURATION", default_value = "1m", value_parser = values::duration)]
+    pub min_renewal_interval: Duration,
 
     /// How long what is in flight may go on after a SIGTERM or SIGINT.
     #[arg(long, env = "CERTLET_SHUTDOWN_GRACE", value_name = "DURATION", default_value = "20s", value_parser = values::duration)]
@@ -150,6 +156,11 @@ pub enum UsageError {
     /// A CA without leave to use it.
     #[error("--local-ca-cert: given without --allow-local-signer; add that flag, or leave the CA out")]
     LocalCaWithoutLeave,
+    /// The taint would stay for ever.
+    #[error(
+        "--startup-taint: given with an empty --registration-dir; only a driver that registers itself learns when it is ready"
+    )]
+    TaintWithoutRegistration,
     /// No working directory to make a path absolute with.
     #[error("--data-root {}: cannot be made absolute: {source}", .path.display())]
     DataRoot {
@@ -169,6 +180,9 @@ impl NodeArgs {
         let endpoint = self
             .endpoint
             .unwrap_or_else(|| Path::new(KUBELET_PLUGINS).join(&self.driver_name).join("csi.sock"));
+        if self.cluster.startup_taint.is_some() && self.registration_dir.as_os_str().is_empty() {
+            return Err(UsageError::TaintWithoutRegistration);
+        }
         let local_signer = match (self.allow_local_signer, self.local_ca_cert, self.local_ca_key) {
             (false, None, _) => None,
             (false, Some(_), _) => return Err(UsageError::LocalCaWithoutLeave),
@@ -198,6 +212,7 @@ impl NodeArgs {
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,
                 renewals: self.max_renewals_in_flight as usize,
+                renewal_interval: self.min_renewal_interval,
             },
             shutdown_grace: self.shutdown_grace,
             cluster: self.cluster.into_config(),

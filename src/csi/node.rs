@@ -1,7 +1,7 @@
 //! CSI's Node service: what an ephemeral inline volume needs of it.
 
 use super::Driver;
-use super::request;
+use super::request::{self, Refused};
 use super::status::{code_name, status};
 use crate::attributes::VolumeContext;
 use crate::lifecycle::Lifecycle;
@@ -98,9 +98,28 @@ impl Node {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<NodePublishVolumeResponse, Status> {
-        let request = request::publish(request)?;
+        let request = match request::publish(request) {
+            Ok(request) => request,
+            Err(refused) => return self.refuse(refused).await,
+        };
         self.lifecycle.publish(request).await.map_err(|error| status(&error))?;
         Ok(NodePublishVolumeResponse {})
+    }
+
+    /// An error could make the kubelet take the mount away from a running pod (kubernetes#121271). What an earlier build,
+    /// or the driver that had this name before, took from the pod's author stays as it is.
+    async fn refuse(&self, refused: Refused) -> Result<NodePublishVolumeResponse, Status> {
+        let Refused { status, about } = refused;
+        if let Some((volume, target)) = about
+            && self.lifecycle.is_in_use_unknown(&volume, &target).await
+        {
+            tracing::warn!(
+                %volume, target = %target.display(), error = status.message(),
+                "published again with attributes that are not accepted; the volume stays as it is, and is not renewed"
+            );
+            return Ok(NodePublishVolumeResponse {});
+        }
+        Err(status)
     }
 
     async fn unpublish(

@@ -15,8 +15,21 @@ const LONGEST_ID: usize = 128;
 /// What Linux takes as a path.
 const LONGEST_PATH: usize = 4096;
 
+/// Why a publish is refused before anything is done.
+pub(super) struct Refused {
+    pub(super) status: Status,
+    /// What the request is about, where nothing is wrong with it but what the pod's author wrote.
+    pub(super) about: Option<(VolumeId, PathBuf)>,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self { status, about: None }
+    }
+}
+
 /// A publish, parsed and checked. Faults of the request come first, then every fault of the attributes together.
-pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<PublishRequest, Status> {
+pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<PublishRequest, Refused> {
     let patience = patience(request.metadata());
     let request = request.into_inner();
     let volume = volume_id(request.volume_id)?;
@@ -25,12 +38,19 @@ pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<Publ
     if !request.readonly {
         return Err(invalid(
             "readonly: false; a certlet volume is read-only: declare it with readOnly: true",
-        ));
+        )
+        .into());
     }
-    let context = VolumeContext::parse(request.volume_context, request.secrets)
-        .map_err(|error| invalid(error.to_string()))?;
-    let attributes =
-        Attributes::parse(&context.raw, &context.pod).map_err(|error| invalid(error.to_string()))?;
+    let parsed = VolumeContext::parse(request.volume_context, request.secrets).and_then(|context| {
+        let attributes = Attributes::parse(&context.raw, &context.pod)?;
+        Ok((context, attributes))
+    });
+    let (context, attributes) = match parsed {
+        Ok(parsed) => parsed,
+        Err(faults) => {
+            return Err(Refused { status: invalid(faults.to_string()), about: Some((volume, target)) });
+        }
+    };
     Ok(PublishRequest { volume, target, context, attributes, mount_group, patience })
 }
 

@@ -145,6 +145,9 @@ impl Shared {
         {
             return Ok(Prepared { key, pending });
         }
+        if follows.is_none() {
+            self.store.admit()?;
+        }
         let in_use =
             if spec.reuse { self.store.read_file(id, &volume.attributes.files.private_key)? } else { None };
         let key = match in_use.as_ref().and_then(|pem| fits(pem)) {
@@ -201,7 +204,8 @@ impl Shared {
         let issued_at = self.clock.now();
         let lifetime = Lifetime { issued_at, not_after: bundle.facts.not_after };
         let id = volume.look(|record| record.volume_id.clone());
-        let renew_at = schedule::renew_at(&id, lifetime, volume.attributes.renew_before);
+        let renew_at =
+            schedule::renew_at(&id, lifetime, volume.attributes.renew_before, self.limits.renewal_interval);
         IssuedRecord { facts: bundle.facts, issued_at, renew_at, generation, remark }
     }
 

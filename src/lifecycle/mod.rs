@@ -48,8 +48,10 @@ use volume::Volumes;
 pub struct Limits {
     /// Publishes that are issuing or writing; `--max-volumes-in-flight`.
     pub publishes: usize,
-    /// Renewals; `--max-renewals-in-flight`.
+    /// Renewals, but for those that have waited a while; `--max-renewals-in-flight`.
     pub renewals: usize,
+    /// How long a certificate is used at least; `--min-renewal-interval`.
+    pub renewal_interval: Duration,
 }
 
 /// Everything a [`Lifecycle`] is made of.

@@ -49,6 +49,20 @@ impl Lifecycle {
         caller.disarm();
         result
     }
+
+    /// Whether something is mounted at the target of a volume that this process does not know: what an earlier process
+    /// left and this one could not take up, or another driver's.
+    pub async fn is_in_use_unknown(&self, volume: &VolumeId, target: &Path) -> bool {
+        let shared = &self.0;
+        if shared.volumes.get(volume).is_some() || nothing_at(target) {
+            return false;
+        }
+        let (id, target) = (volume.clone(), target.to_owned());
+        let found = shared.blocking(volume, move |shared| {
+            Ok(shared.store.is_bound(&id, &target)? || shared.store.foreign_mount(&id, &target)?)
+        });
+        found.await.unwrap_or(false)
+    }
 }
 
 impl Shared {

@@ -64,9 +64,11 @@ impl Shared {
         let attributes = match Attributes::parse(&record.attributes, &record.pod) {
             Ok(attributes) => attributes,
             Err(error) => {
+                if matches!(self.look_at(&id, &record.target), Ok(Presence::Gone)) {
+                    return self.remove_orphan(&id, recovered).await;
+                }
                 tracing::error!(volume = %id, %error, "a stored volume's attributes are no longer accepted; it is not renewed");
-                self.pass_over(VolumeDir::of(&id), recovered);
-                return;
+                return self.pass_over(VolumeDir::of(&id), recovered);
             }
         };
         let volume = Volume::new(record, attributes, PodTokens::default());
@@ -81,16 +83,18 @@ impl Shared {
                 recovered.waiting += 1;
                 self.queue_reap(&id);
             }
-            Ok(Presence::Gone) => {
-                recovered.removed += 1;
-                if let Err(error) = self.forget(&id).await {
-                    tracing::error!(volume = %id, %error, "an orphaned volume could not be removed");
-                }
-            }
+            Ok(Presence::Gone) => self.remove_orphan(&id, recovered).await,
             Err(error) => {
                 tracing::error!(volume = %id, %error, "a stored volume's mount could not be looked at");
                 self.queue_reap(&id);
             }
+        }
+    }
+
+    async fn remove_orphan(self: &Arc<Self>, id: &VolumeId, recovered: &mut Recovered) {
+        recovered.removed += 1;
+        if let Err(error) = self.forget(id).await {
+            tracing::error!(volume = %id, %error, "an orphaned volume could not be removed");
         }
     }
 

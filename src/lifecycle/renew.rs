@@ -10,6 +10,7 @@ use crate::signer::Purpose;
 use crate::store::LastError;
 use jiff::Timestamp;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +21,9 @@ const REAP_AFTER: Duration = Duration::from_mins(10);
 
 /// When a volume somebody else is working on is looked at again.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
+
+/// A renewal that takes longer waits for its signer, and makes room for another.
+const MAKES_ROOM: Duration = Duration::from_secs(5);
 
 /// What a renewal needs to write down that it has run out of patience.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
@@ -117,7 +121,7 @@ impl Shared {
     }
 
     /// A volume is due: renew it if it is mounted, remove it if its pod is gone.
-    async fn look_after(self: &Arc<Self>, id: &VolumeId, _permit: OwnedSemaphorePermit) {
+    async fn look_after(self: &Arc<Self>, id: &VolumeId, permit: OwnedSemaphorePermit) {
         let Ok(guard) = self.locks.try_acquire(id, Operation::Renewal) else {
             // A publish queues the volume again by itself if it issues, an unpublish forgets it; else we look again.
             return self.queue_in(id, BUSY_RETRY);
@@ -125,7 +129,8 @@ impl Shared {
         let Some(volume) = self.volumes.get(id) else { return };
         match self.presence(id, &volume).await {
             Ok(Presence::Mounted) => {
-                if let Err(error) = self.issue(&guard, id, &volume, Purpose::Renewal, Some(PATIENCE)).await {
+                let renewal = self.issue(&guard, id, &volume, Purpose::Renewal, Some(PATIENCE));
+                if let Err(error) = making_room(permit, renewal).await {
                     self.renewal_failed(id, &volume, &error);
                 }
             }
@@ -216,6 +221,17 @@ impl Shared {
             Presence::Gone
         })
     }
+}
+
+/// Does the work, and gives its place up while it goes on for longer: what waits for one signer shall not keep the renewals
+/// of others waiting.
+async fn making_room<T>(permit: OwnedSemaphorePermit, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep(MAKES_ROOM) => drop(permit),
+    }
+    work.await
 }
 
 /// Where a volume's mount stands.

@@ -33,14 +33,21 @@ impl Lifetime {
 /// The point at which a certificate is renewed: two thirds into its life, or `renew_before` ahead of its end, moved
 /// earlier by a jitter fixed by (issued at, lifetime, volume id).
 ///
-/// A `renew_before` as long as the life or longer is ignored: it would renew at once, for ever.
-pub fn renew_at(volume: &VolumeId, lifetime: Lifetime, renew_before: Option<Duration>) -> Timestamp {
+/// A `renew_before` as long as the life or longer is ignored: it would renew at once, for ever. One that leaves less than
+/// `at_least` is cut short, though not to later than two thirds: it would have the signer work without end.
+pub fn renew_at(
+    volume: &VolumeId,
+    lifetime: Lifetime,
+    renew_before: Option<Duration>,
+    at_least: Duration,
+) -> Timestamp {
     let total = lifetime.total();
     let renew_before = renew_before
         .and_then(|before| SignedDuration::try_from(before).ok())
         .filter(|before| *before < total)
         .unwrap_or(total / 3);
-    let window = total - renew_before;
+    let at_least = SignedDuration::try_from(at_least).unwrap_or(SignedDuration::MAX);
+    let window = (total - renew_before).max(at_least.min(total - total / 3));
     let seed = [lifetime.issued_at, lifetime.not_after].map(|at| at.as_nanosecond().to_be_bytes()).concat();
     let earlier = window.mul_f64(JITTER * fraction(volume, &seed));
     lifetime.issued_at.saturating_add(window - earlier).unwrap_or(lifetime.not_after)
@@ -113,6 +120,8 @@ const SHORTEST_RETRY: Duration = Duration::from_millis(200);
 mod tests {
     use super::*;
 
+    const NONE: Duration = Duration::ZERO;
+
     fn lifetime(hours: i64) -> Lifetime {
         let issued_at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         Lifetime { issued_at, not_after: issued_at + SignedDuration::from_hours(hours) }
@@ -122,7 +131,7 @@ mod tests {
     fn renewal_is_due_at_two_thirds_or_a_jitter_earlier() {
         let life = lifetime(24);
         for n in 0..1000 {
-            let due = renew_at(&VolumeId::new(format!("csi-{n}")), life, None);
+            let due = renew_at(&VolumeId::new(format!("csi-{n}")), life, None, NONE);
             let after = due.duration_since(life.issued_at);
             assert!(after <= SignedDuration::from_hours(16), "{after:?}");
             assert!(after >= SignedDuration::from_hours(16).mul_f64(0.9), "{after:?}");
@@ -132,18 +141,19 @@ mod tests {
     #[test]
     fn the_point_is_fixed_by_volume_and_lifetime() {
         let volume = VolumeId::new("csi-1");
-        assert_eq!(renew_at(&volume, lifetime(24), None), renew_at(&volume, lifetime(24), None));
+        assert_eq!(renew_at(&volume, lifetime(24), None, NONE), renew_at(&volume, lifetime(24), None, NONE));
         assert_ne!(
-            renew_at(&volume, lifetime(24), None),
-            renew_at(&VolumeId::new("csi-2"), lifetime(24), None)
+            renew_at(&volume, lifetime(24), None, NONE),
+            renew_at(&VolumeId::new("csi-2"), lifetime(24), None, NONE)
         );
     }
 
     #[test]
     fn volumes_published_in_one_second_do_not_renew_in_one_second() {
         let life = lifetime(24);
-        let mut seconds: Vec<i64> =
-            (0..250).map(|n| renew_at(&VolumeId::new(format!("csi-{n}")), life, None).as_second()).collect();
+        let mut seconds: Vec<i64> = (0..250)
+            .map(|n| renew_at(&VolumeId::new(format!("csi-{n}")), life, None, NONE).as_second())
+            .collect();
         seconds.sort_unstable();
         let most = seconds.chunk_by(|a, b| a == b).map(<[i64]>::len).max().unwrap();
         assert!(most <= 4, "{most} volumes renew in the same second");
@@ -153,7 +163,7 @@ mod tests {
     fn renew_before_is_kept_but_for_jitter_towards_earlier() {
         let life = lifetime(24);
         for n in 0..100 {
-            let due = renew_at(&VolumeId::new(format!("csi-{n}")), life, Some(Duration::from_hours(4)));
+            let due = renew_at(&VolumeId::new(format!("csi-{n}")), life, Some(Duration::from_hours(4)), NONE);
             let before = life.not_after.duration_since(due);
             assert!(
                 before >= SignedDuration::from_hours(4) && before <= SignedDuration::from_hours(6),
@@ -165,9 +175,23 @@ mod tests {
     #[test]
     fn renew_before_at_or_over_the_lifetime_is_ignored() {
         let volume = VolumeId::new("csi-1");
-        let usual = renew_at(&volume, lifetime(24), None);
-        assert_eq!(renew_at(&volume, lifetime(24), Some(Duration::from_hours(24))), usual);
-        assert_eq!(renew_at(&volume, lifetime(24), Some(Duration::MAX)), usual);
+        let usual = renew_at(&volume, lifetime(24), None, NONE);
+        assert_eq!(renew_at(&volume, lifetime(24), Some(Duration::from_hours(24)), NONE), usual);
+        assert_eq!(renew_at(&volume, lifetime(24), Some(Duration::MAX), NONE), usual);
+    }
+
+    #[test]
+    fn no_renew_before_has_a_certificate_renewed_all_the_time() {
+        let (volume, life) = (VolumeId::new("csi-1"), lifetime(24));
+        let used = |life: Lifetime, before| {
+            renew_at(&volume, life, Some(before), Duration::from_mins(1)).duration_since(life.issued_at)
+        };
+        let nearly_all = Duration::from_hours(24) - Duration::from_secs(3);
+        assert!(used(life, nearly_all) > SignedDuration::from_secs(50));
+        // Of a life of nine seconds, six.
+        let short = Lifetime { not_after: life.issued_at + SignedDuration::from_secs(9), ..life };
+        let after = used(short, Duration::from_secs(8));
+        assert!(after > SignedDuration::from_secs(5) && after <= SignedDuration::from_secs(6), "{after:?}");
     }
 
     #[test]
@@ -175,7 +199,7 @@ mod tests {
         let issued_at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let life = Lifetime { issued_at, not_after: issued_at - SignedDuration::from_hours(1) };
         assert!(
-            renew_at(&VolumeId::new("csi-1"), life, Some(Duration::from_secs(1)))
+            renew_at(&VolumeId::new("csi-1"), life, Some(Duration::from_secs(1)), NONE)
                 <= issued_at + SignedDuration::from_secs(1)
         );
     }

@@ -20,6 +20,14 @@ pub enum StoreError {
         /// What ran out.
         resource: Resource,
     },
+    /// New volumes leave a part of the store alone.
+    #[error(
+        "the store has less than a tenth of its {resource} left, which is kept for renewals: raise {}", resource.flag()
+    )]
+    Reserved {
+        /// What runs out.
+        resource: Resource,
+    },
     /// The file system is read-only.
     #[error("cannot {operation} {}: the file system is read-only; it must be writable for the driver", path.display())]
     ReadOnly {
@@ -173,7 +181,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether there is no room: more of it, or fewer volumes, would help.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::MountLimit { .. })
+        matches!(self, Self::Full { .. } | Self::Reserved { .. } | Self::MountLimit { .. })
     }
 }
 

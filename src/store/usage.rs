@@ -1,6 +1,6 @@
 //! How full the store is, and with what.
 
-use super::error::{Attempt, StoreError};
+use super::error::{Attempt, Resource, StoreError};
 use super::{Store, files};
 use crate::attributes::VolumeId;
 use nix::sys::statvfs::statvfs;
@@ -25,7 +25,26 @@ pub struct Usage {
     pub available_inodes: u64,
 }
 
+/// What is kept in any case: a renewal has two generations for a moment, each of some files of a page and their names.
+const LEAST_RESERVE: (u64, u64) = (64 << 10, 24);
+
 impl Store {
+    /// Whether a new volume may come. A tenth of the store is kept for the renewals of those that are there.
+    pub fn admit(&self) -> Result<(), StoreError> {
+        let store = statvfs(&self.root).attempt("look at", &self.root)?;
+        let page = store.fragment_size().max(1);
+        let (bytes, inodes) = LEAST_RESERVE;
+        let is_short = |left: u64, total: u64, least: u64| left < (total / 10).max(least);
+        let resource = if is_short(store.blocks_available(), store.blocks(), bytes / page) {
+            Resource::Space
+        } else if is_short(store.files_available(), store.files(), inodes) {
+            Resource::Inodes
+        } else {
+            return Ok(());
+        };
+        Err(StoreError::Reserved { resource })
+    }
+
     /// What the volume uses and what the store has.
     pub fn usage(&self, volume: &VolumeId) -> Result<Usage, StoreError> {
         let (volume_bytes, volume_inodes) = measure(&self.dir_of(volume))?;

@@ -71,6 +71,46 @@ node_test! {
     }
 }
 
+node_test! {
+    async fn what_one_author_writes_without_end_keeps_nobody_waiting() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let long = [
+            ("dns-names", "!,".repeat(700_000)),
+            ("literal-subject", "CN=a+".repeat(200_000) + "O=b"),
+        ];
+        for (name, value) in long {
+            let refused = kubelet.publish(&pod_with("web-0", &[(name, &value)])).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{name}");
+            assert!(refused.message().contains("accepted: at most 65536 bytes"), "{name}: {}", refused.message().len());
+        }
+        // What is within bounds is read to its end, and told in part.
+        let refused = kubelet.publish(&pod_with("web-0", &[("dns-names", &"!,".repeat(30_000))])).await.unwrap_err();
+        assert!(refused.message().len() < 10_000, "{}", refused.message().len());
+    }
+}
+
+node_test! {
+    async fn a_volume_of_another_driver_is_left_alone_even_with_attributes_that_are_not_accepted() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let pod = pod_with("web-0", &[("no-such-attribute", "x")]);
+        assert_eq!(kubelet.publish(&pod).await.unwrap_err().code(), Code::InvalidArgument);
+        let target = kubelet.target(&pod);
+        fs::create_dir_all(&target).unwrap();
+        nix::mount::mount(Some("tmpfs"), &target, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+        fs::write(target.join("tls.crt"), "theirs").unwrap();
+        kubelet.publish(&pod).await.unwrap();
+        assert_eq!(fs::read(target.join("tls.crt")).unwrap(), b"theirs");
+        // A volume that this process knows is another matter.
+        let known = crate::support::pod("web-1");
+        kubelet.publish(&known).await.unwrap();
+        let mut changed = kubelet.publish_request(&known);
+        changed.volume_context.insert("csi.certlet.io/no-such-attribute".to_owned(), "x".to_owned());
+        assert_eq!(kubelet.publish_with(changed).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+}
+
 /// The field at fault, and what breaks it.
 type Breakage = (&'static str, fn(&mut NodePublishVolumeRequest));
 

@@ -209,3 +209,18 @@ node_test! {
         driver.stop().await;
     }
 }
+
+node_test! {
+    async fn renewals_that_wait_for_their_signer_make_room_for_others() {
+        let (_node, driver, kubelet) = started(true).await;
+        let pods: Vec<_> = (0..6).map(|n| pod(&format!("web-{n}"))).collect();
+        for pod in &pods {
+            kubelet.publish(pod).await.unwrap();
+        }
+        driver.signer.set(Mood::Waits);
+        driver.clock.turn(SignedDuration::from_hours(17));
+        // There are four places, and nobody's patience is over yet.
+        eventually("all are tried", async || driver.signer.calls() == 2 * pods.len()).await;
+        driver.stop().await;
+    }
+}

@@ -65,7 +65,7 @@ impl InProcess {
             metrics_per_volume: false,
             local_signer: None,
             pca: None,
-            limits: Limits { publishes: 64, renewals: 4 },
+            limits: Limits { publishes: 64, renewals: 4, renewal_interval: Duration::ZERO },
             shutdown_grace: Duration::from_secs(1),
             cluster: certlet::node::ClusterConfig::default(),
         };

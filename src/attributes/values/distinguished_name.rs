@@ -8,23 +8,26 @@ use crate::attributes::name_types::{COUNTRY, DOMAIN_COMPONENT, KEYWORDS, SERIAL_
 use const_oid::ObjectIdentifier;
 use der::Decode;
 use der::asn1::AnyRef;
+use std::collections::HashSet;
 
 /// Reads a distinguished name, parts in the order written.
 pub(in crate::attributes) fn parse(text: &str) -> Result<DistinguishedName, String> {
     let mut parts = Vec::new();
     let mut part = Vec::new();
+    let mut joined = HashSet::new();
     let mut rest = text;
     loop {
         let (keyword, after) = keyword(rest)?;
         let (value, separator, after) = value(&keyword, after)?;
         let attribute = NameAttribute { oid: keyword.oid, value };
         // What `+` joins is a set in X.501.
-        if part.iter().any(|other| is_same(other, &attribute)) {
+        if !joined.insert((attribute.oid, content(&attribute.value))) {
             return Err(format!("has the same value of {} twice in one part", keyword.written));
         }
         part.push(attribute);
         if separator != Some('+') {
             parts.push(std::mem::take(&mut part));
+            joined.clear();
         }
         if separator.is_none() {
             return Ok(DistinguishedName { parts });
@@ -33,13 +36,12 @@ pub(in crate::attributes) fn parse(text: &str) -> Result<DistinguishedName, Stri
     }
 }
 
-/// Whether two attributes are one, be it that one gives its text and the other the encoding of it.
-fn is_same(one: &NameAttribute, other: &NameAttribute) -> bool {
-    let content = |attribute: &NameAttribute| match &attribute.value {
+/// What a value comes to, be it given as text or in its encoding.
+fn content(value: &NameValue) -> Option<Vec<u8>> {
+    match value {
         NameValue::Text(text) => Some(text.as_bytes().to_vec()),
         NameValue::Der(der) => AnyRef::from_der(der).ok().map(|value| value.value().to_vec()),
-    };
-    one.oid == other.oid && content(one) == content(other)
+    }
 }
 
 /// An attribute type.
