@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The policy that docs/security.md gives, as it stands there: a pod gets the identity of its own service account and names of
+# its own namespace, and no other.
+# needs: certlet own-cluster approver-policy
+. "$(dirname "$0")/../lib.sh"
+
+export DRIVER=names.csi.certlet.io
+helm_install names $DRIVER --set "requesters.namespaces={$NS}"
+kubectl apply -f "$E2E_RUN/share/approver-policy/crds"
+kubectl wait --for=condition=established crd/certificaterequestpolicies.policy.cert-manager.io --timeout=30s
+trap 'helm_end names; ctl stop approver-policy; ctl restart cert-manager; kubectl delete certificaterequestpolicy --all' EXIT
+ctl restart cert-manager+--approve=false
+ctl start approver-policy
+recipe() { sed -n '/^apiVersion: policy.cert-manager.io/,/^```/p' "$E2E/../docs/security.md" | sed '/^```/d; s/internal-ca/e2e-ca/'; }
+recipe | kubectl apply -f -
+kubectl wait --for=condition=ready certificaterequestpolicy/pods --timeout=60s
+
+k create serviceaccount shop
+# shellcheck disable=SC2016 # variables of certlet's
+names=('uri-sans=spiffe://example.org/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}'
+	'dns-names=${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local' duration=1h)
+SPEC='serviceAccountName: shop' certificate_pod good "${names[@]}" | k apply -f -
+running good
+contains "its identity" "$(x509 good /tls/tls.crt -ext subjectAltName)" "URI:spiffe://example.org/ns/$NS/sa/shop"
+
+SPEC='serviceAccountName: shop' certificate_pod other-account "uri-sans=spiffe://example.org/ns/$NS/sa/bank" duration=1h | k apply -f -
+SPEC='serviceAccountName: shop' certificate_pod other-namespace "${names[0]}" dns-names=web.bank.svc.cluster.local duration=1h | k apply -f -
+denied() { k get events --field-selector "involvedObject.name=$1" -o 'jsonpath={range .items[*]}{.message}{"\n"}{end}' | grep -q "denied by policy.cert-manager.io.*$2"; }
+wait_for 60 denied other-account "must be the identity of the service account that asks"
+wait_for 60 denied other-namespace "must end in the pod's own namespace"
