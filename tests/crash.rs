@@ -195,6 +195,8 @@ node_test! {
         assert_eq!(serial(&kubelet.target(&lives)), before);
         kubelet.unpublish(&lives).await.unwrap();
         assert_eq!(node.stored(), Vec::<PathBuf>::new());
+        let (_, metrics) = get_from("127.0.0.1:19405", "/metrics").await.unwrap();
+        assert!(metrics.contains("certlet_volumes{state=\"unreadable\"} 0\n"), "{metrics}");
     }
 }
 
@@ -250,7 +252,7 @@ node_test! {
 
 node_test! {
     async fn a_full_store_refuses_new_volumes_and_keeps_the_live_ones() {
-        let mut node = Node::with_flags(&["--allow-local-signer", "--store-size=128Ki"]);
+        let mut node = Node::with_flags(&["--allow-local-signer", "--store-size=256Ki"]);
         let kubelet = node.started().await;
         let mut published = Vec::new();
         let refused = loop {

@@ -51,7 +51,13 @@ impl Bench {
     }
 
     async fn node(&self, name: &str) -> Result<Node, Failure> {
-        Ok(Node::start(&self.binary, &self.root.join(name), &self.flags).await?.0)
+        self.node_with(name, &[]).await
+    }
+
+    async fn node_with(&self, name: &str, flags: &[&str]) -> Result<Node, Failure> {
+        let flags: Vec<String> =
+            self.flags.iter().cloned().chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
+        Ok(Node::start(&self.binary, &self.root.join(name), &flags).await?.0)
     }
 
     /// Every mix of volumes, keys and calls in flight, on one driver that starts each with no volume.
@@ -142,7 +148,7 @@ impl Bench {
 
     /// The driver is stopped until every volume is due, as by a suspend, and then has them all to renew at once.
     async fn renewal(&self) -> Result<Renewal, Failure> {
-        let node = self.node("r").await?;
+        let node = self.node_with("r", &["--min-renewal-interval=1s"]).await?;
         let pods = node.pods(self.count(1000), &SOON)?;
         node.publish(&pods, 50).await?;
         node.signal(Signal::SIGSTOP)?;

@@ -114,7 +114,7 @@ pub(super) static TABLE: [Row; 38] = [
         Key::RenewBefore,
         Topic::Certificate,
         "renew-before",
-        "How long before it expires the certificate is renewed. At or over the lifetime it is ignored, and a certificate is used for a minute at least (`--min-renewal-interval`).",
+        "How long before it expires the certificate is renewed. At or over the lifetime it is ignored, and a certificate is used for a minute at least (`--min-renewal-interval`), or two thirds of its life.",
         DURATION_RULE,
     )
     .told("a third of the lifetime"),

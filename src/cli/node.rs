@@ -127,14 +127,14 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_MAX_VOLUMES_IN_FLIGHT", value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_volumes_in_flight: u32,
 
-    /// How many renewals may be under way at once; others wait their turn. One that has waited for its signer for five
+    /// How many renewals may be under way at once; others wait their turn. One whose signer has not answered within five
     /// seconds makes room.
     #[arg(long, env = "CERTLET_MAX_RENEWALS_IN_FLIGHT", value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_renewals_in_flight: u32,
 
-    /// How long a certificate is used at least before it is renewed, whatever "renew-before" says; never longer than two
-    /// thirds of its life.
-    #[arg(long, env = "CERTLET_MIN_RENEWAL_INTERVAL", value_name = "DURATION", default_value = "1m", value_parser = values::duration)]
+    /// How long a certificate is used at least before it is renewed, whatever "renew-before" says, but for those whose life
+    /// is so short that two thirds of it are less; 0 for no such limit.
+    #[arg(long, env = "CERTLET_MIN_RENEWAL_INTERVAL", value_name = "DURATION", default_value = "1m", value_parser = values::duration_or_zero)]
     pub min_renewal_interval: Duration,
 
     /// How long what is in flight may go on after a SIGTERM or SIGINT.

@@ -111,7 +111,7 @@ impl Node {
     async fn refuse(&self, refused: Refused) -> Result<NodePublishVolumeResponse, Status> {
         let Refused { status, about } = refused;
         if let Some((volume, target)) = about
-            && self.lifecycle.is_in_use_unknown(&volume, &target).await
+            && self.lifecycle.is_in_use(&volume, &target).await
         {
             tracing::warn!(
                 %volume, target = %target.display(), error = status.message(),

@@ -18,7 +18,7 @@ const LONGEST_PATH: usize = 4096;
 /// Why a publish is refused before anything is done.
 pub(super) struct Refused {
     pub(super) status: Status,
-    /// What the request is about, where nothing is wrong with it but what the pod's author wrote.
+    /// What the request is about, where nothing is wrong with it but its volume context.
     pub(super) about: Option<(VolumeId, PathBuf)>,
 }
 

@@ -136,7 +136,7 @@ impl<'a> Certificate<'a> {
                 Err(SignatureError::Unsupported(algorithm)) => {
                     self.may_have_signed_with(&algorithm) && self.names_own_key()
                 }
-                Err(SignatureError::Wrong) => false,
+                Err(SignatureError::KeySize(_) | SignatureError::Wrong) => false,
             }
     }
 

@@ -1,5 +1,6 @@
 //! What publish and renewal share: one issuance, from key to files, record and queue.
 
+use super::errand::{Admitted, Errand};
 use super::locks::Guard;
 use super::news::{News, serial};
 use super::schedule::{self, Lifetime};
@@ -31,19 +32,19 @@ struct Prepared {
 
 impl Shared {
     /// One issuance for a volume whose lock the caller holds: files written, record written, for a publish mounted, the
-    /// next renewal queued. The signer gets as long as `patience`; none: as long as it takes.
+    /// next renewal queued.
     pub(super) async fn issue(
         self: &Arc<Self>,
         guard: &Guard,
         id: &VolumeId,
         volume: &Arc<Volume>,
-        purpose: Purpose,
-        patience: Option<Duration>,
+        errand: Errand,
     ) -> Result<(), LifecycleError> {
         let started = Instant::now();
         let before = volume.look(|record| (record.issued.is_some(), record.last_error.is_some()));
         let superseded = serial(volume);
-        let result = self.issue_and_deliver(guard, id, volume, purpose, patience).await;
+        let purpose = errand.purpose;
+        let result = self.issue_and_deliver(guard, id, volume, errand).await;
         let signer = volume.attributes.signer;
         self.metrics.issuance(
             signer,
@@ -83,17 +84,26 @@ impl Shared {
         guard: &Guard,
         id: &VolumeId,
         volume: &Arc<Volume>,
-        purpose: Purpose,
-        patience: Option<Duration>,
+        mut errand: Errand,
     ) -> Result<(), LifecycleError> {
+        let Errand { purpose, patience, .. } = errand;
+        let is_first = volume.look(|record| record.issued.is_none());
+        let _admitted = if is_first { Some(self.admit()?) } else { None };
         let signer = Arc::clone(self.issuer.signer(volume.attributes.signer)?);
         let issued = tokio::select! {
             biased;
             () = guard.cancel().cancelled() => Err(LifecycleError::Cancelled { volume: id.clone() }),
-            result = self.sign(id, volume, &*signer, purpose) => result,
+            result = self.sign(id, volume, &*signer, &mut errand) => result,
             () = elapsed(patience) => Err(self.still_waiting(id, &*signer, patience.unwrap_or_default()).await),
         }?;
         self.deliver(id, volume, issued, purpose == Purpose::Publish).await
+    }
+
+    /// Lets a new volume into the store, where there is room for it and for all that are on their way.
+    fn admit(&self) -> Result<Admitted<'_>, LifecycleError> {
+        let admitted = Admitted::one_more(&self.admitted);
+        self.store.admit(admitted.count)?;
+        Ok(admitted)
     }
 
     /// Key, request, signature, verification.
@@ -102,7 +112,7 @@ impl Shared {
         id: &VolumeId,
         volume: &Arc<Volume>,
         signer: &dyn Signer,
-        purpose: Purpose,
+        errand: &mut Errand,
     ) -> Result<Issued, LifecycleError> {
         let Prepared { key, pending } = self.prepare(id, volume, signer).await?;
         let (pod, tokens) = (volume.look(|record| record.pod.clone()), volume.tokens());
@@ -114,9 +124,9 @@ impl Shared {
             key: &key,
             csr_der: pending.csr_der(),
             progress: &pending,
-            purpose,
+            purpose: errand.purpose,
         };
-        let result = self.issuer.issue(request).await;
+        let result = errand.wait_for(self.issuer.issue(request)).await;
         if signer.is_slow() && matches!(result, Err(IssueError::Refused(_))) {
             pending.refuse(self.clock.now())?;
         }
@@ -144,9 +154,6 @@ impl Shared {
             && let Some(key) = fits(pending.key_pem())
         {
             return Ok(Prepared { key, pending });
-        }
-        if follows.is_none() {
-            self.store.admit()?;
         }
         let in_use =
             if spec.reuse { self.store.read_file(id, &volume.attributes.files.private_key)? } else { None };

@@ -4,6 +4,7 @@
 //! (`renew`). Every operation runs in a task of its own: a caller that goes away cancels the wait for the signer and
 //! nothing else, so that files and mounts are never left half done.
 
+mod errand;
 mod error;
 mod events;
 mod issuance;
@@ -37,7 +38,7 @@ use locks::Locks;
 use look::LastLook;
 use queue::Queue;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,7 @@ use volume::Volumes;
 pub struct Limits {
     /// Publishes that are issuing or writing; `--max-volumes-in-flight`.
     pub publishes: usize,
-    /// Renewals, but for those that have waited a while; `--max-renewals-in-flight`.
+    /// Renewals, but for those that have waited a while for their signer; `--max-renewals-in-flight`.
     pub renewals: usize,
     /// How long a certificate is used at least; `--min-renewal-interval`.
     pub renewal_interval: Duration,
@@ -91,6 +92,8 @@ struct Shared {
     volumes: Volumes,
     turning: AtomicBool,
     last_look: LastLook,
+    /// New volumes that are let into the store and not written yet.
+    admitted: AtomicUsize,
     shutdown: CancellationToken,
 }
 
@@ -114,6 +117,7 @@ impl Lifecycle {
             volumes: Volumes::default(),
             turning: AtomicBool::new(false),
             last_look,
+            admitted: AtomicUsize::new(0),
             shutdown: CancellationToken::new(),
         }))
     }

@@ -1,5 +1,6 @@
 //! Publish: from a request to files under the target.
 
+use super::errand::Errand;
 use super::locks::{Guard, Operation};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared, ended_early};
@@ -50,11 +51,10 @@ impl Lifecycle {
         result
     }
 
-    /// Whether something is mounted at the target of a volume that this process does not know: what an earlier process
-    /// left and this one could not take up, or another driver's.
-    pub async fn is_in_use_unknown(&self, volume: &VolumeId, target: &Path) -> bool {
+    /// Whether the volume, or what another driver mounted, is at this target, so that a pod may be using it.
+    pub async fn is_in_use(&self, volume: &VolumeId, target: &Path) -> bool {
         let shared = &self.0;
-        if shared.volumes.get(volume).is_some() || nothing_at(target) {
+        if nothing_at(target) {
             return false;
         }
         let (id, target) = (volume.clone(), target.to_owned());
@@ -89,7 +89,8 @@ impl Shared {
         let is_new = known.is_none();
         let volume = known.unwrap_or_else(|| request.new_volume());
         let id = request.volume.clone();
-        match self.issue(guard, &id, &volume, Purpose::Publish, request.patience).await {
+        let errand = Errand { purpose: Purpose::Publish, patience: request.patience, place: None };
+        match self.issue(guard, &id, &volume, errand).await {
             Ok(()) => {
                 self.volumes.insert(id, volume);
                 Ok(())

@@ -4,7 +4,7 @@ use super::renew::Presence;
 use super::schedule::{CATCH_UP, is_ahead, place_within};
 use super::volume::Volume;
 use super::{Lifecycle, LifecycleError, Shared};
-use crate::attributes::{Attributes, PodTokens, VolumeId};
+use crate::attributes::{Attributes, PodIdentity, PodTokens, VolumeId};
 use crate::issue::CertificateFacts;
 use crate::store::{IssuedRecord, Record, RecordError, StoredVolume, VolumeDir};
 use std::sync::Arc;
@@ -64,10 +64,12 @@ impl Shared {
         let attributes = match Attributes::parse(&record.attributes, &record.pod) {
             Ok(attributes) => attributes,
             Err(error) => {
-                if matches!(self.look_at(&id, &record.target), Ok(Presence::Gone)) {
+                // Mounted nowhere, it is of no use: its next publish is refused.
+                if matches!(self.look_at(&id, &record.target), Ok(Presence::Gone | Presence::Expected)) {
                     return self.remove_orphan(&id, recovered).await;
                 }
-                tracing::error!(volume = %id, %error, "a stored volume's attributes are no longer accepted; it is not renewed");
+                let PodIdentity { namespace, name: pod, .. } = &record.pod;
+                tracing::error!(volume = %id, namespace, pod, %error, "a stored volume's attributes are no longer accepted; it is not renewed");
                 return self.pass_over(VolumeDir::of(&id), recovered);
             }
         };

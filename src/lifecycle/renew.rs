@@ -1,5 +1,6 @@
 //! The task that turns the queue.
 
+use super::errand::Errand;
 use super::locks::Operation;
 use super::schedule::{self, CATCH_UP, Lifetime};
 use super::volume::Volume;
@@ -10,7 +11,6 @@ use crate::signer::Purpose;
 use crate::store::LastError;
 use jiff::Timestamp;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,14 +22,11 @@ const REAP_AFTER: Duration = Duration::from_mins(10);
 /// When a volume somebody else is working on is looked at again.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
 
-/// A renewal that takes longer waits for its signer, and makes room for another.
-const MAKES_ROOM: Duration = Duration::from_secs(5);
-
 /// What a renewal needs to write down that it has run out of patience.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
-/// How long a renewal waits for its signer. It does not hold its place among the renewals for one that needs an hour: what was
-/// begun is taken up when it is tried again.
+/// How long a renewal goes on. It does not wait for a signer that needs an hour: what was begun is taken up when it is tried
+/// again.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Lifecycle {
@@ -129,8 +126,9 @@ impl Shared {
         let Some(volume) = self.volumes.get(id) else { return };
         match self.presence(id, &volume).await {
             Ok(Presence::Mounted) => {
-                let renewal = self.issue(&guard, id, &volume, Purpose::Renewal, Some(PATIENCE));
-                if let Err(error) = making_room(permit, renewal).await {
+                let errand =
+                    Errand { purpose: Purpose::Renewal, patience: Some(PATIENCE), place: Some(permit) };
+                if let Err(error) = self.issue(&guard, id, &volume, errand).await {
                     self.renewal_failed(id, &volume, &error);
                 }
             }
@@ -221,17 +219,6 @@ impl Shared {
             Presence::Gone
         })
     }
-}
-
-/// Does the work, and gives its place up while it goes on for longer: what waits for one signer shall not keep the renewals
-/// of others waiting.
-async fn making_room<T>(permit: OwnedSemaphorePermit, work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    tokio::select! {
-        done = &mut work => return done,
-        () = tokio::time::sleep(MAKES_ROOM) => drop(permit),
-    }
-    work.await
 }
 
 /// Where a volume's mount stands.

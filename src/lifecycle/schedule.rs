@@ -47,10 +47,11 @@ pub fn renew_at(
         .filter(|before| *before < total)
         .unwrap_or(total / 3);
     let at_least = SignedDuration::try_from(at_least).unwrap_or(SignedDuration::MAX);
-    let window = (total - renew_before).max(at_least.min(total - total / 3));
+    let at_least = at_least.min(total - total / 3);
+    let window = (total - renew_before).max(at_least);
     let seed = [lifetime.issued_at, lifetime.not_after].map(|at| at.as_nanosecond().to_be_bytes()).concat();
     let earlier = window.mul_f64(JITTER * fraction(volume, &seed));
-    lifetime.issued_at.saturating_add(window - earlier).unwrap_or(lifetime.not_after)
+    lifetime.issued_at.saturating_add((window - earlier).max(at_least)).unwrap_or(lifetime.not_after)
 }
 
 /// A number in [0, 1) fixed by the volume and the count of an attempt: spreads retries without a source of randomness.
@@ -187,11 +188,10 @@ mod tests {
             renew_at(&volume, life, Some(before), Duration::from_mins(1)).duration_since(life.issued_at)
         };
         let nearly_all = Duration::from_hours(24) - Duration::from_secs(3);
-        assert!(used(life, nearly_all) > SignedDuration::from_secs(50));
+        assert_eq!(used(life, nearly_all), SignedDuration::from_mins(1));
         // Of a life of nine seconds, six.
         let short = Lifetime { not_after: life.issued_at + SignedDuration::from_secs(9), ..life };
-        let after = used(short, Duration::from_secs(8));
-        assert!(after > SignedDuration::from_secs(5) && after <= SignedDuration::from_secs(6), "{after:?}");
+        assert_eq!(used(short, Duration::from_secs(8)), SignedDuration::from_secs(6));
     }
 
     #[test]

@@ -4,15 +4,19 @@ use aws_lc_rs::signature::{self as aws, UnparsedPublicKey, VerificationAlgorithm
 use thiserror::Error;
 use x509_parser::asn1_rs::BitString;
 use x509_parser::oid_registry as oid;
+use x509_parser::public_key::PublicKey;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 /// Why a signature is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum SignatureError {
-    /// SHA-1, DSA, small RSA keys, other curves.
+    /// SHA-1, DSA, other curves.
     #[error("it is signed with an algorithm that is not accepted ({0})")]
     Unsupported(String),
+    /// An RSA key that is too small to be trusted, or larger than anybody needs.
+    #[error("it is signed with an RSA key of {0} bits; accepted are 2048 to 8192")]
+    KeySize(usize),
     /// The signature is not one by this key over this message.
     #[error("the signature does not verify")]
     Wrong,
@@ -34,7 +38,15 @@ pub(crate) fn verify(
     }
     UnparsedPublicKey::new(accepted, &key.subject_public_key.data)
         .verify(message, &signature.data)
-        .map_err(|_| SignatureError::Wrong)
+        .map_err(|_| odd_size(key).map_or(SignatureError::Wrong, SignatureError::KeySize))
+}
+
+/// The size of an RSA key that no algorithm here takes, in bits.
+fn odd_size(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
+    match key.parsed() {
+        Ok(PublicKey::RSA(key)) => Some(key.key_size()).filter(|bits| !(2048..=8192).contains(bits)),
+        _ => None,
+    }
 }
 
 fn accepted_algorithm(

@@ -124,3 +124,17 @@ node_test! {
         assert_eq!(node.stored(), Vec::<std::path::PathBuf>::new());
     }
 }
+
+node_test! {
+    async fn a_renew_before_of_nearly_the_whole_life_has_a_certificate_used_for_a_minute() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let pod = pod_with("web-0", &[("duration", "24h"), ("renew-before", "23h59m57s")]);
+        kubelet.publish(&pod).await.unwrap();
+        let record = fs::read(node.stored_at(&pod).join("record.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        let [issued_at, renew_at] = ["issued_at", "renew_at"]
+            .map(|field| record["record"]["issued"][field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
+        assert_eq!(renew_at.duration_since(issued_at).as_secs(), 60);
+    }
+}

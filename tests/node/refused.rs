@@ -102,12 +102,14 @@ node_test! {
         fs::write(target.join("tls.crt"), "theirs").unwrap();
         kubelet.publish(&pod).await.unwrap();
         assert_eq!(fs::read(target.join("tls.crt")).unwrap(), b"theirs");
-        // A volume that this process knows is another matter.
+        // So is our own that is in use, whatever becomes of its attributes: a build that refuses them is not the pod's fault.
         let known = crate::support::pod("web-1");
-        kubelet.publish(&known).await.unwrap();
+        let volume = kubelet.publish(&known).await.unwrap();
+        let before = serial(&volume);
         let mut changed = kubelet.publish_request(&known);
         changed.volume_context.insert("csi.certlet.io/no-such-attribute".to_owned(), "x".to_owned());
-        assert_eq!(kubelet.publish_with(changed).await.unwrap_err().code(), Code::InvalidArgument);
+        kubelet.publish_with(changed).await.unwrap();
+        assert_eq!(serial(&volume), before);
     }
 }
 

@@ -99,17 +99,8 @@ fn a_cross_signed_twin_of_the_root_is_no_stranger() {
 #[test]
 fn a_root_with_a_signature_that_is_not_accepted_is_the_anchor_all_the_same() {
     let world = world();
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (key, ca, request) = (path("key"), path("ca"), path("csr"));
-    std::fs::write(&request, csr(&world.attributes, &world.key).unwrap()).unwrap();
-    let root_key = PrivateKey::generate(KeyAlgorithm::Rsa2048).unwrap();
-    std::fs::write(&key, root_key.to_pem(crate::attributes::KeyEncoding::Pkcs8).unwrap()).unwrap();
-    openssl(&["req", "-x509", "-new", "-sha1", "-key", &key, "-subj", "/CN=openssl", "-out", &ca], b"");
-    let sign = ["x509", "-req", "-sha256", "-inform", "DER", "-in", &request, "-CA", &ca, "-CAkey", &key];
-    let leaf = openssl(&[&sign[..], &["-copy_extensions", "copy"]].concat(), b"");
-    let root = openssl(&["x509", "-in", &ca, "-outform", "DER"], b"");
-    let ca = std::fs::read(&ca).unwrap();
+    let (leaf, ca) = openssl_chain(&world, &["-newkey", "rsa:2048", "-sha1"]);
+    let root = pem::blocks(&ca).unwrap().remove(0).der.to_vec();
     for named in [None, Some(ca.clone())] {
         let answer =
             SignedChain { chain: [leaf.as_slice(), ca.as_slice()].concat(), ca: named, remark: None };

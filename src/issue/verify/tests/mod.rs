@@ -78,6 +78,19 @@ fn with_sha224(der: &[u8]) -> Vec<u8> {
     changed
 }
 
+/// A leaf for the world's key in PEM, and the PEM of the root that signed it, made by `openssl req` with these arguments.
+fn openssl_chain(world: &World, root: &[&str]) -> (Vec<u8>, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (key, ca, request) = (path("key"), path("ca"), path("csr"));
+    std::fs::write(&request, csr(&world.attributes, &world.key).unwrap()).unwrap();
+    let usual = ["req", "-x509", "-nodes", "-subj", "/CN=openssl", "-keyout", &key, "-out", &ca];
+    openssl(&[&usual, root].concat(), b"");
+    let sign = ["x509", "-req", "-sha256", "-inform", "DER", "-in", &request, "-CA", &ca, "-CAkey", &key];
+    let leaf = openssl(&[&sign[..], &["-copy_extensions", "copy"]].concat(), b"");
+    (leaf, std::fs::read(&ca).unwrap())
+}
+
 fn world() -> World {
     let root = authority("CN=root", KeyAlgorithm::EcdsaP384, None);
     let upper = authority("CN=upper", KeyAlgorithm::EcdsaP256, Some(&root));

@@ -189,3 +189,12 @@ fn no_damage_to_an_answer_makes_verification_panic_or_pass() {
         }
     }
 }
+
+#[test]
+fn a_ca_with_a_small_rsa_key_is_refused_for_that() {
+    let world = world();
+    let (leaf, ca) = openssl_chain(&world, &["-newkey", "rsa:1024", "-sha256"]);
+    let answer = SignedChain { chain: [leaf, ca].concat(), ca: None, remark: None };
+    let refused = verify(&answer, world.key.spki_der(), &world.attributes, Timestamp::now()).unwrap_err();
+    assert!(refused.to_string().contains("RSA key of 1024 bits; accepted are 2048 to 8192"), "{refused}");
+}
