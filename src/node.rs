@@ -26,7 +26,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Why the driver could not run.
 #[derive(Debug, Error)]
@@ -77,9 +77,13 @@ pub async fn run_with(
     let metrics = Arc::new(Metrics::default());
     let store = Arc::new(open_store(&config, &shutdown).await?);
     let around = Around::find(&config.cluster, &config.driver, &metrics).await?;
+    // The signers work on while what is in flight at the shutdown waits for their answers. They end after it, and also
+    // where this function ends early.
+    let signers_end = CancellationToken::new();
+    let signing = signers_end.clone().drop_guard();
     signers.extend(local_signer(&config, &clock)?);
-    signers.extend(around.signer(&config.cluster, &clock, &shutdown));
-    signers.extend(pca_signer(&config, &clock, &metrics, &store, &shutdown)?);
+    signers.extend(around.signer(&config.cluster, &clock, &signers_end));
+    signers.extend(pca_signer(&config, &clock, &metrics, &store, &signers_end)?);
     let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.kind()).collect();
     let signers =
         signers.into_iter().map(|signer| CountedSigner::around(signer, Arc::clone(&metrics))).collect();
@@ -99,7 +103,7 @@ pub async fn run_with(
         version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id, signers = ?kinds,
         adopted, waiting, removed, unreadable, "certlet starts"
     );
-    serve(config, lifecycle, metrics, &around, shutdown).await
+    serve(config, lifecycle, metrics, &around, signing, shutdown).await
 }
 
 /// Opens the store, as soon as the process before this one has let go of it: a node's driver is replaced while the old
@@ -143,7 +147,7 @@ fn pca_signer(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
     store: &Store,
-    shutdown: &CancellationToken,
+    end: &CancellationToken,
 ) -> Result<Option<Arc<dyn Signer>>, PolicyError> {
     let Some(PcaConfig { policy, fleet, revoke, pod_identity }) = &config.pca else { return Ok(None) };
     let policy = Arc::new(LivePolicy::open(policy)?);
@@ -152,7 +156,7 @@ fn pca_signer(
         counted.register(registry);
         policy.loads().register(registry);
     });
-    let (followed, until) = (Arc::clone(&policy), shutdown.clone());
+    let (followed, until) = (Arc::clone(&policy), end.clone());
     tokio::spawn(async move { followed.follow(until).await });
     let signer = Arc::new(AcmPca::new(AcmPcaParts {
         policy,
@@ -163,7 +167,7 @@ fn pca_signer(
         revocations: revoke.then(|| Arc::new(store.ledger("revocations")) as Arc<dyn Ledger>),
         pod_identity: pod_identity.clone(),
     }));
-    let (turned, until) = (Arc::clone(&signer), shutdown.clone());
+    let (turned, until) = (Arc::clone(&signer), end.clone());
     tokio::spawn(async move { turned.turn(until).await });
     Ok(Some(signer))
 }
@@ -173,6 +177,7 @@ async fn serve(
     lifecycle: Lifecycle,
     metrics: Arc<Metrics>,
     around: &Around,
+    signing: DropGuard,
     shutdown: CancellationToken,
 ) -> Result<(), NodeError> {
     let listener = CsiServer::listen(&config.endpoint)?;
@@ -213,6 +218,8 @@ async fn serve(
         "shutting down; mounts stay as they are"
     );
     lifecycle.shut_down(config.shutdown_grace).await;
+    // Nobody waits for a signer any more.
+    drop(signing);
     if let Some(registering) = registering {
         let _ended = registering.await;
     }

@@ -17,8 +17,10 @@ const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
-/// Of all that the author wrote for one volume.
-const MOST_BYTES: usize = 64 * 1024;
+/// Of all that the author wrote for one volume; and of its attributes again when variables have been replaced.
+pub(super) const MOST_BYTES: usize = 64 * 1024;
+/// Names, annotations among them.
+const MOST_ATTRIBUTES: usize = 200;
 
 /// What one publish says of its volume.
 #[derive(Clone, Debug)]
@@ -83,14 +85,14 @@ impl VolumeContext {
 /// Kubernetes sets no limit, and one pod must not keep the driver of its node busy with reading, nor fill the store with
 /// records. Checked before any of it is looked at.
 fn within_bounds(raw: &RawAttributes) -> Result<(), AttributeError> {
-    let bytes: usize = raw.0.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if bytes <= MOST_BYTES {
+    let bytes = raw.bytes();
+    if bytes <= MOST_BYTES && raw.0.len() <= MOST_ATTRIBUTES {
         return Ok(());
     }
     Err(AttributeError::Conflict {
         attribute: "volumeAttributes".into(),
-        problem: format!("are {bytes} bytes long"),
-        accepted: format!("at most {MOST_BYTES} bytes, names and values together"),
+        problem: format!("are {} with {bytes} bytes", raw.0.len()),
+        accepted: format!("at most {MOST_ATTRIBUTES} with {MOST_BYTES} bytes, names and values together"),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Reading single attributes of one volume while collecting what is wrong with them.
 
+use super::context::MOST_BYTES;
 use super::errors::{AttributeError, shown};
 use super::sorted::Sorted;
 use super::table::{Default, Key};
@@ -15,13 +16,15 @@ pub(super) struct Fields<'a> {
     pub(super) dialect: Dialect,
     pod: &'a PodIdentity,
     given: BTreeMap<Key, &'a str>,
+    /// Bytes of all values so far, their variables replaced: a pod's name can be 28 times as long as its variable.
+    expanded: usize,
     pub(super) faults: Vec<AttributeError>,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn new(sorted: Sorted<'a>, pod: &'a PodIdentity) -> (Self, BTreeMap<String, String>) {
         let Sorted { dialect, given, annotations, faults } = sorted;
-        (Self { dialect, pod, given, faults }, annotations)
+        (Self { dialect, pod, given, expanded: 0, faults }, annotations)
     }
 
     /// The value as written, if there is one.
@@ -39,7 +42,16 @@ impl<'a> Fields<'a> {
         if !key.row().templated {
             return Some(text.to_owned());
         }
-        template::expand(text, self.pod).map_err(|problem| self.invalid(key, text, problem)).ok()
+        let expanded = template::expand(text, self.pod).and_then(|expanded| {
+            self.expanded = self.expanded.saturating_add(expanded.len());
+            if self.expanded <= MOST_BYTES {
+                return Ok(expanded);
+            }
+            Err(format!(
+                "makes more than {MOST_BYTES} bytes of the volume's attributes, its variables replaced"
+            ))
+        });
+        expanded.map_err(|problem| self.invalid(key, text, problem)).ok()
     }
 
     /// The value after a check.

@@ -16,6 +16,11 @@ impl RawAttributes {
     pub fn value(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
+
+    /// How long all names and values are together.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
 }
 
 impl FromIterator<(String, String)> for RawAttributes {

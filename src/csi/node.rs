@@ -80,6 +80,10 @@ impl Node {
                     "answered"
                 );
             }
+            // The kubelet asks once a minute, of volumes too that were left to another driver.
+            Err(error) if code == Code::NotFound => {
+                tracing::debug!(method, volume, error = error.message(), "not known");
+            }
             Err(error) => tracing::warn!(
                 method,
                 volume,

@@ -57,6 +57,12 @@ impl fmt::Debug for Cluster {
 
 /// An API server that takes longer to take a connection is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection on which nothing has come for so long since the last thing was sent is dead: a machine that is lost says
+/// nothing any more, and without this a list, or the start of a watch, would wait for it for ever. It is longer than
+/// every silence of a server that lives: on a watch bookmarks come each minute, and the server ends it after 120 s; a
+/// list is answered or given up by the server within a minute; single calls have 15 s of their own. It is also longer
+/// than the 90 s for which hyper hands an unused connection out again, so what it closes there nobody would have used.
+const READ_TIMEOUT: Duration = Duration::from_secs(150);
 
 impl Cluster {
     /// Prepares the connection; nothing is sent. None: there is neither a kubeconfig nor a cluster around this process.
@@ -80,6 +86,9 @@ impl Cluster {
         observer: Arc<dyn ApiObserver>,
     ) -> Result<Self, KubeError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
+        config.read_timeout = Some(READ_TIMEOUT);
+        // Else the time for which a connection was unused would count against the next answer on it.
+        config.reset_reader_on_write = true;
         // What is to be tried again, and when, is decided where the call is understood.
         config.default_retry = false;
         let layer = ObservedLayer::new(observer, options.rate_limit);
@@ -120,5 +129,30 @@ impl Cluster {
     pub(crate) fn at(address: std::net::SocketAddr, observer: Arc<dyn ApiObserver>) -> Self {
         let url = format!("http://{address}").parse().unwrap();
         Self::from_config(Config::new(url), &KubeOptions::default(), observer).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Instant, timeout};
+
+    struct Uncounted;
+
+    impl ApiObserver for Uncounted {
+        fn api_call(&self, _verb: &'static str, _code: u16) {}
+        fn watch_restarted(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_never_answered_ends() {
+        // The system takes connections for it; nobody reads what comes.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let cluster = Cluster::at(listener.local_addr().unwrap(), Arc::new(Uncounted));
+        let list = http::Request::get("/version").body(Vec::new()).unwrap();
+        let begun = Instant::now();
+        let answer = timeout(2 * READ_TIMEOUT, cluster.client().request_text(list)).await;
+        assert!(matches!(answer, Ok(Err(_))), "{answer:?}");
+        assert!(begun.elapsed() >= READ_TIMEOUT, "{:?}", begun.elapsed());
     }
 }

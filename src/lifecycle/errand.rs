@@ -2,7 +2,7 @@
 
 use crate::signer::Purpose;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -31,21 +31,32 @@ impl Errand {
     }
 }
 
-/// A new volume that has been let into the store, until it is written or has failed.
-pub(super) struct Admitted<'a> {
-    all: &'a AtomicUsize,
-    /// How many there are, this one included.
-    pub(super) count: usize,
+/// New volumes that are on their way into the store.
+#[derive(Default)]
+pub(super) struct Arrivals {
+    count: AtomicU64,
+    bytes: AtomicU64,
 }
 
-impl<'a> Admitted<'a> {
-    pub(super) fn one_more(all: &'a AtomicUsize) -> Self {
-        Self { all, count: all.fetch_add(1, Ordering::Relaxed) + 1 }
+impl Arrivals {
+    /// One more, of at most so many bytes. It is one of them until what is returned goes; with that, how many there are, and
+    /// of how many bytes.
+    pub(super) fn one_more(&self, bytes: u64) -> (Arrival<'_>, u64, u64) {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        (Arrival { all: self, bytes }, count, all)
     }
 }
 
-impl Drop for Admitted<'_> {
+/// A new volume, until it is written or has failed.
+pub(super) struct Arrival<'a> {
+    all: &'a Arrivals,
+    bytes: u64,
+}
+
+impl Drop for Arrival<'_> {
     fn drop(&mut self) {
-        self.all.fetch_sub(1, Ordering::Relaxed);
+        self.all.count.fetch_sub(1, Ordering::Relaxed);
+        self.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,6 @@
 //! What publish and renewal share: one issuance, from key to files, record and queue.
 
-use super::errand::{Admitted, Errand};
+use super::errand::{Arrival, Errand};
 use super::locks::Guard;
 use super::news::{News, serial};
 use super::schedule::{self, Lifetime};
@@ -88,7 +88,7 @@ impl Shared {
     ) -> Result<(), LifecycleError> {
         let Errand { purpose, patience, .. } = errand;
         let is_first = volume.look(|record| record.issued.is_none());
-        let _admitted = if is_first { Some(self.admit()?) } else { None };
+        let _arrival = if is_first { Some(self.admit(volume)?) } else { None };
         let signer = Arc::clone(self.issuer.signer(volume.attributes.signer)?);
         let issued = tokio::select! {
             biased;
@@ -100,10 +100,14 @@ impl Shared {
     }
 
     /// Lets a new volume into the store, where there is room for it and for all that are on their way.
-    fn admit(&self) -> Result<Admitted<'_>, LifecycleError> {
-        let admitted = Admitted::one_more(&self.admitted);
-        self.store.admit(admitted.count)?;
-        Ok(admitted)
+    fn admit(&self, volume: &Volume) -> Result<Arrival<'_>, LifecycleError> {
+        /// Files, a small record, and what each takes more to fill its page.
+        const USUAL: usize = 40 * 1024;
+        // What the author wrote is in the record, and once more in the request.
+        let bytes = USUAL + 2 * volume.look(|record| record.attributes.bytes());
+        let (arrival, count, bytes) = self.arrivals.one_more(u64::try_from(bytes).unwrap_or(u64::MAX / 2));
+        self.store.admit(count, bytes)?;
+        Ok(arrival)
     }
 
     /// Key, request, signature, verification.

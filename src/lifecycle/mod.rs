@@ -33,13 +33,14 @@ use crate::clock::Clock;
 use crate::issue::Issuer;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use errand::Arrivals;
 use jiff::Timestamp;
 use locks::Locks;
 use look::LastLook;
 use queue::Queue;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use volume::Volumes;
@@ -92,8 +93,9 @@ struct Shared {
     volumes: Volumes,
     turning: AtomicBool,
     last_look: LastLook,
-    /// New volumes that are let into the store and not written yet.
-    admitted: AtomicUsize,
+    arrivals: Arrivals,
+    /// By the monotonic clock.
+    started: Instant,
     shutdown: CancellationToken,
 }
 
@@ -117,7 +119,8 @@ impl Lifecycle {
             volumes: Volumes::default(),
             turning: AtomicBool::new(false),
             last_look,
-            admitted: AtomicUsize::new(0),
+            arrivals: Arrivals::default(),
+            started: Instant::now(),
             shutdown: CancellationToken::new(),
         }))
     }

@@ -118,15 +118,19 @@ impl Shared {
         look_again_in: Duration,
     ) -> Result<(), LifecycleError> {
         let record = volume.record();
-        self.blocking(id, move |shared| {
-            shared.store.write_bundle(&record.volume_id, &[], None)?;
-            shared.store.write_record(&record)?;
-            Ok(shared.store.bind(&record.volume_id, &record.target).map(drop)?)
-        })
-        .await?;
+        let mounted = self
+            .blocking(id, move |shared| {
+                shared.store.write_bundle(&record.volume_id, &[], None)?;
+                shared.store.write_record(&record)?;
+                Ok(shared.store.bind(&record.volume_id, &record.target).map(drop)?)
+            })
+            .await;
         self.volumes.insert(id.clone(), volume);
-        self.queue_in(id, look_again_in);
-        Ok(())
+        match mounted {
+            Ok(()) => self.queue_in(id, look_again_in),
+            Err(_) => self.queue_reap(id),
+        }
+        mounted
     }
 
     /// A publish of a volume this process knows. True: there is nothing more to do.

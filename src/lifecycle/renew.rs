@@ -22,6 +22,9 @@ const REAP_AFTER: Duration = Duration::from_mins(10);
 /// When a volume somebody else is working on is looked at again.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
 
+/// Within this time the kubelet has called for every volume whose driver has `requiresRepublish`.
+const TOKENS_COME: Duration = Duration::from_mins(3);
+
 /// What a renewal needs to write down that it has run out of patience.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
@@ -125,6 +128,7 @@ impl Shared {
         };
         let Some(volume) = self.volumes.get(id) else { return };
         match self.presence(id, &volume).await {
+            Ok(Presence::Mounted) if self.awaits_token(&volume) => self.queue_in(id, BUSY_RETRY),
             Ok(Presence::Mounted) => {
                 let errand =
                     Errand { purpose: Purpose::Renewal, patience: Some(PATIENCE), place: Some(permit) };
@@ -142,6 +146,15 @@ impl Shared {
             }
             Err(error) => self.renewal_failed(id, &volume, &error),
         }
+    }
+
+    /// Tokens are never stored: after a start they come with the kubelet's next call, and until then a renewal could only fail.
+    fn awaits_token(&self, volume: &Volume) -> bool {
+        let needs = self
+            .issuer
+            .signer(volume.attributes.signer)
+            .is_ok_and(|signer| signer.needs_token(&volume.attributes));
+        needs && volume.tokens().is_empty() && self.started.elapsed() < TOKENS_COME
     }
 
     /// The old certificate stays; when to try again, and what to say.

@@ -66,12 +66,12 @@ impl Around {
         Ok(Self { cluster, driver: driver.clone(), metrics: Arc::clone(metrics) })
     }
 
-    /// The cert-manager signer.
+    /// The cert-manager signer; it works until `end`.
     pub(super) fn signer(
         &self,
         config: &ClusterConfig,
         clock: &Arc<dyn Clock>,
-        shutdown: &CancellationToken,
+        end: &CancellationToken,
     ) -> Option<Arc<dyn Signer>> {
         let options = CertManagerOptions {
             node: self.driver.node_id.clone(),
@@ -82,7 +82,7 @@ impl Around {
         };
         let (clock, observer) = (Arc::clone(clock), Arc::clone(&self.metrics) as _);
         let cluster = self.cluster.clone()?;
-        Some(Arc::new(CertManager::new(cluster, options, clock, observer, shutdown.clone())))
+        Some(Arc::new(CertManager::new(cluster, options, clock, observer, end.clone())))
     }
 
     /// Who tells the authors of pods.

@@ -25,6 +25,11 @@ pub trait Signer: Send + Sync + 'static {
     /// call takes up what was begun.
     fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>>;
 
+    /// Whether it signs for such a volume only with a token of the pod's, which the kubelet brings.
+    fn needs_token(&self, _attributes: &Attributes) -> bool {
+        false
+    }
+
     /// What a note left in [`Progress`] stands for, and how that stands now: for the pod's author.
     fn describe(&self, note: &str) -> String {
         note.to_owned()

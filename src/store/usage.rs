@@ -25,25 +25,29 @@ pub struct Usage {
     pub available_inodes: u64,
 }
 
-/// Bytes and inodes of a large volume.
-const VOLUME: (u64, u64) = (40 << 10, 14);
+/// Inodes of a volume.
+const VOLUME_INODES: u64 = 14;
 /// What is kept in any case: a renewal has two generations for a moment, each of some files of a page and their names.
 const LEAST_RESERVE: (u64, u64) = (64 << 10, 24);
 
 impl Store {
-    /// Whether there is room for so many new volumes, each of the size of a large one. A tenth of the store is kept for the
-    /// renewals of those that are there.
-    pub fn admit(&self, volumes: usize) -> Result<(), StoreError> {
+    /// Whether there is room for so many new volumes, of so many bytes together. A tenth of the store is kept for the renewals
+    /// of those that are there.
+    pub fn admit(&self, volumes: u64, bytes: u64) -> Result<(), StoreError> {
         let store = statvfs(&self.root).attempt("look at", &self.root)?;
         let page = store.fragment_size().max(1);
-        let volumes = u64::try_from(volumes).unwrap_or(u64::MAX);
-        let is_short = |left: u64, total: u64, reserve: u64, each: u64| {
-            left < (total / 10).max(reserve).saturating_add(volumes.saturating_mul(each))
-        };
-        let (bytes, inodes) = (LEAST_RESERVE.0 / page, LEAST_RESERVE.1);
-        let resource = if is_short(store.blocks_available(), store.blocks(), bytes, VOLUME.0 / page) {
+        let (least_bytes, least_inodes) = LEAST_RESERVE;
+        let is_short =
+            |left: u64, total: u64, least: u64, new: u64| left < (total / 10).max(least).saturating_add(new);
+        let resource = if is_short(store.blocks_available(), store.blocks(), least_bytes / page, bytes / page)
+        {
             Resource::Space
-        } else if is_short(store.files_available(), store.files(), inodes, VOLUME.1) {
+        } else if is_short(
+            store.files_available(),
+            store.files(),
+            least_inodes,
+            volumes.saturating_mul(VOLUME_INODES),
+        ) {
             Resource::Inodes
         } else {
             return Ok(());

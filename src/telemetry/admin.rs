@@ -1,4 +1,7 @@
 //! The admin HTTP server: `/healthz`, `/readyz`, `/metrics`. It serves no secrets.
+//!
+//! Every pod of the cluster may reach its port, so what clients can hold is bounded: how many connections, for how
+//! long, and with how much of a request.
 
 use super::Metrics;
 use axum::Router;
@@ -7,10 +10,32 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::future::BoxFuture;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::collections::VecDeque;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+
+/// How many connections are open at a time.
+const CONNECTIONS: usize = 32;
+
+/// How long a client may take for the head of its request.
+const HEAD_TIME: Duration = Duration::from_secs(3);
+
+/// From how many bytes on the head of a request is too long, and the connection closed.
+const HEAD_SIZE: usize = 16 * 1024;
+
+/// How long a connection may last, request and answer.
+const LIFETIME: Duration = Duration::from_secs(10);
+
+/// How long to wait where the system has no descriptor left for the next connection, which then stays in the backlog.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the probes ask.
 pub trait Health: Send + Sync + 'static {
@@ -31,14 +56,80 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves until `shutdown`.
+    /// Serves until `shutdown`, and then what it has begun.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-        let app = Router::new()
+        let app: Router = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(self);
-        axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
+        let mut connections = Connections::default();
+        while let Some(stream) = shutdown.run_until_cancelled(accept(&listener)).await {
+            connections.add(attend(stream, app.clone(), shutdown.clone())).await;
+        }
+        drop(listener);
+        connections.ended().await;
+        Ok(())
+    }
+}
+
+/// The next connection.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            // Only this client has gone; a pause would let it keep the others waiting.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "the admin server cannot accept connections; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers the one request of a connection.
+async fn attend(stream: TcpStream, app: Router, shutdown: CancellationToken) {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_SIZE).keep_alive(false);
+    let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let answered = async {
+        let mut connection = pin!(connection);
+        if shutdown.run_until_cancelled(connection.as_mut()).await.is_none() {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    };
+    // A client that is too slow, or goes away, is not an error of this server's.
+    let _ = tokio::time::timeout(LIFETIME, answered).await;
+}
+
+/// The open connections, [`CONNECTIONS`] at most.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    /// Every task that has not ended is among these.
+    oldest_first: VecDeque<AbortHandle>,
+}
+
+impl Connections {
+    /// Takes one more. Where there is no place, the oldest is closed: probes and scrapes are answered soon after they
+    /// come, so what has been there longest is most likely idle, and the newest may be the kubelet.
+    async fn add(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.oldest_first.retain(|task| !task.is_finished());
+        while self.tasks.len() >= CONNECTIONS {
+            if let Some(oldest) = self.oldest_first.pop_front() {
+                oldest.abort();
+            }
+            self.tasks.join_next().await;
+        }
+        self.oldest_first.push_back(self.tasks.spawn(connection));
+    }
+
+    /// Waits until all have ended, which takes [`LIFETIME`] at most.
+    async fn ended(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
@@ -62,5 +153,106 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     match admin.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
+
+    /// For what should take milliseconds; with [`HEAD_TIME`] still less than [`LIFETIME`].
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    struct Well;
+
+    impl Health for Well {
+        fn alive(&self) -> BoxFuture<'_, Result<(), String>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn ready(&self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    async fn started() -> (SocketAddr, JoinHandle<io::Result<()>>, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let admin = Admin { metrics: Arc::new(Metrics::default()), health: Arc::new(Well) };
+        (address, tokio::spawn(admin.serve(listener, shutdown.clone())), shutdown)
+    }
+
+    async fn fetch(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Waits until the server has closed them all; a reset counts.
+    async fn all_closed(streams: impl IntoIterator<Item = TcpStream>) {
+        for mut stream in streams {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_never_end_keep_no_probe_waiting_and_are_closed() {
+        const UNFINISHED: usize = 200;
+        let (address, _server, _shutdown) = started().await;
+        let half = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(4096));
+        let mut unfinished = Vec::new();
+        for number in 0..UNFINISHED {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Every other one is silent.
+            if number % 2 == 0 {
+                stream.write_all(half.as_bytes()).await.unwrap();
+            }
+            unfinished.push(stream);
+        }
+        let answer = tokio::time::timeout(PATIENCE, fetch(address, "/healthz")).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+
+        let newest = unfinished.split_off(UNFINISHED + 1 - CONNECTIONS);
+        tokio::time::timeout(PATIENCE, all_closed(unfinished)).await.expect("the oldest have made room");
+
+        tokio::time::pause();
+        tokio::time::advance(HEAD_TIME).await;
+        tokio::time::resume();
+        tokio::time::timeout(PATIENCE, all_closed(newest)).await.expect("their time is over");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let (address, _server, _shutdown) = started().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET /healthz HTTP/1.1\r\nX: {}", "x".repeat(HEAD_SIZE));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let end = tokio::time::timeout(HEAD_TIME / 2, stream.read_to_end(&mut answer)).await;
+        assert!(end.is_ok(), "not refused, but timed out");
+        assert!(!answer.starts_with(b"HTTP/1.1 200 "));
+    }
+
+    #[tokio::test]
+    async fn at_shutdown_silent_connections_are_closed_and_no_more_accepted() {
+        let (address, server, shutdown) = started().await;
+        let silent = TcpStream::connect(address).await.unwrap();
+        // Connections are accepted in turn: once this one is answered, the silent one is known.
+        fetch(address, "/readyz").await;
+
+        tokio::time::pause();
+        let before = Instant::now();
+        shutdown.cancel();
+        server.await.unwrap().unwrap();
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        all_closed([silent]).await;
+        TcpStream::connect(address).await.unwrap_err();
     }
 }

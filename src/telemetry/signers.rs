@@ -1,7 +1,7 @@
 //! Counting what signers answer, around them and not in them.
 
 use super::Metrics;
-use crate::attributes::{SignerKind, VolumeId};
+use crate::attributes::{Attributes, SignerKind, VolumeId};
 use crate::signer::{SignError, SignedChain, SignedVolume, Signer, SigningRequest};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -55,6 +55,10 @@ impl Signer for CountedSigner {
             };
             answer
         })
+    }
+
+    fn needs_token(&self, attributes: &Attributes) -> bool {
+        self.inner.needs_token(attributes)
     }
 
     fn describe(&self, note: &str) -> String {

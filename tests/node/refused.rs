@@ -82,11 +82,20 @@ node_test! {
         for (name, value) in long {
             let refused = kubelet.publish(&pod_with("web-0", &[(name, &value)])).await.unwrap_err();
             assert_eq!(refused.code(), Code::InvalidArgument, "{name}");
-            assert!(refused.message().contains("accepted: at most 65536 bytes"), "{name}: {}", refused.message().len());
+            assert!(refused.message().contains("at most 200 with 65536 bytes"), "{name}: {}", refused.message().len());
         }
-        // What is within bounds is read to its end, and told in part.
-        let refused = kubelet.publish(&pod_with("web-0", &[("dns-names", &"!,".repeat(30_000))])).await.unwrap_err();
-        assert!(refused.message().len() < 10_000, "{}", refused.message().len());
+        // Of what is within bounds a part is told.
+        let refused = kubelet.publish(&pod_with("web-0", &[("dns-names", &(0..500).map(|n| format!("!{n}")).collect::<Vec<_>>().join(","))])).await.unwrap_err();
+        assert!(refused.message().contains("more") && refused.message().len() < 10_000, "{refused:?}");
+        // Short as written, and long with a pod's name in the place of each variable.
+        let grown = pod_with(&"x".repeat(253), &[("organizations", &"$POD_NAME".repeat(7_000))]);
+        let refused = kubelet.publish(&grown).await.unwrap_err();
+        assert!(refused.message().contains("organizations") && refused.message().contains("variables replaced"), "{refused:?}");
+        let many: Vec<(String, &str)> = (0..201).map(|n| (format!("a{n}"), "x")).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let refused = kubelet.publish(&pod_with("web-0", &many)).await.unwrap_err();
+        assert!(refused.message().contains("volumeAttributes: are 20"), "{refused:?}");
+        assert_eq!(node.stored(), Vec::<std::path::PathBuf>::new());
     }
 }
 

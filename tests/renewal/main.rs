@@ -57,6 +57,30 @@ node_test! {
 }
 
 node_test! {
+    async fn after_a_start_a_renewal_waits_for_the_pods_token_and_fails_nothing() {
+        let (mut node, driver, kubelet) = started(false).await;
+        let pod = pod("web-0");
+        let volume = kubelet.publish(&pod).await.unwrap();
+        let before = serial(&volume);
+        driver.signer.wants_token.store(true, Ordering::Relaxed);
+        driver.clock.turn(SignedDuration::from_hours(17));
+        let (driver, kubelet) = driver.restarted(&mut node).await;
+        driver.clock.turn(SignedDuration::from_mins(1));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(driver.signer.calls(), 1, "it could only fail");
+        let mut again = kubelet.publish_request(&pod);
+        let tokens = r#"{"":{"token":"t","expirationTimestamp":"2999-01-01T00:00:00Z"}}"#;
+        again.volume_context.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), tokens.to_owned());
+        kubelet.publish_with(again).await.unwrap();
+        eventually("it is renewed", async || {
+            driver.clock.turn(SignedDuration::from_secs(1));
+            serial(&volume) != before
+        }).await;
+        driver.stop().await;
+    }
+}
+
+node_test! {
     async fn a_reader_never_sees_a_mixed_generation_during_a_thousand_renewals() {
         let (_node, driver, kubelet) = started(false).await;
         let pod = pod_with("web-0", &[("combined-file", "all.pem")]);

@@ -9,7 +9,7 @@
 )]
 
 use crate::support::{DRIVER, Node};
-use certlet::attributes::{SignerKind, VolumeId};
+use certlet::attributes::{Attributes, SignerKind, VolumeId};
 use certlet::clock::Clock;
 use certlet::csi::Driver;
 use certlet::demo::Kubelet;
@@ -19,7 +19,7 @@ use certlet::signer::{LocalCa, SignError, SignedChain, SignedVolume, Signer, Sig
 use certlet::store::StoreOptions;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -144,6 +144,8 @@ pub struct MoodySigner {
     ca: LocalCa,
     mood: Mutex<Mood>,
     slow: bool,
+    /// Whether it signs only with a token of the pod's.
+    pub wants_token: AtomicBool,
     calls: AtomicUsize,
     /// The request of each call.
     pub requests: Mutex<Vec<Vec<u8>>>,
@@ -163,6 +165,7 @@ impl MoodySigner {
             ca: LocalCa::ephemeral(Arc::clone(clock) as Arc<dyn Clock>).unwrap(),
             mood: Mutex::new(Mood::Signs),
             slow,
+            wants_token: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             requests: Mutex::default(),
             notes: Mutex::default(),
@@ -202,6 +205,10 @@ impl Signer for MoodySigner {
 
     fn is_slow(&self) -> bool {
         self.slow
+    }
+
+    fn needs_token(&self, _attributes: &Attributes) -> bool {
+        self.wants_token.load(Ordering::Relaxed)
     }
 
     fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {

@@ -1,6 +1,9 @@
 //! Lists: comma-separated, and an element that holds a comma is quoted as in CSV (RFC 4180), the way cert-manager reads
 //! such annotations. A backslash is an ordinary character, as it is there.
 
+/// More names than any certificate has; a pod with more of them would be for filling the node's memory.
+const MOST: usize = 500;
+
 /// Splits a list into its elements, white space around them trimmed. None is empty.
 pub(in crate::attributes) fn split(text: &str) -> Result<Vec<String>, String> {
     let mut elements = Vec::new();
@@ -13,6 +16,9 @@ pub(in crate::attributes) fn split(text: &str) -> Result<Vec<String>, String> {
         };
         if element.is_empty() {
             return Err(format!("has nothing in place {number} of the list"));
+        }
+        if number > MOST {
+            return Err(format!("has more than {MOST} elements"));
         }
         elements.push(element);
         match after {
@@ -78,6 +84,12 @@ mod tests {
     fn elements_are_split_at_commas_and_trimmed() {
         assert_eq!(split("a, b ,c"), Ok(vec!["a".into(), "b".into(), "c".into()]));
         assert_eq!(split("  a,\n  b\n"), Ok(vec!["a".into(), "b".into()]));
+    }
+
+    #[test]
+    fn a_list_without_end_is_refused() {
+        assert_eq!(split(&"a,".repeat(30_000)), Err("has more than 500 elements".into()));
+        assert_eq!(split(&["a"; 500].join(",")).map(|elements| elements.len()), Ok(500));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use metrics::PcaMetrics;
 pub use wish::template_of;
 
 use super::{Ledger, Purpose, SignError, SignedChain, SignedVolume, Signer, SigningRequest};
-use crate::attributes::{Attributes, PodIdentity, SignerKind};
+use crate::attributes::{Attributes, PcaCaller, PodIdentity, SignerKind};
 use crate::clock::Clock;
 use crate::limiter::{Fleet, Limiter, Urgency};
 use crate::policy::{LivePolicy, Question};
@@ -273,6 +273,10 @@ impl Signer for AcmPca {
 
     fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
         Box::pin(self.sign_with(request))
+    }
+
+    fn needs_token(&self, attributes: &Attributes) -> bool {
+        attributes.pca.as_ref().is_some_and(|pca| pca.caller != PcaCaller::Driver)
     }
 
     fn delivered<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {

@@ -25,7 +25,7 @@ mod watching;
 pub use gate::{Gate, GateBackoff, IpFamily};
 
 use super::{SignError, SignedChain, SignedVolume, Signer, SigningRequest};
-use crate::attributes::{SignerKind, VolumeId};
+use crate::attributes::{Attributes, SignerKind, VolumeId};
 use crate::clock::Clock;
 use crate::kube::{ApiObserver, Cluster};
 use board::Board;
@@ -123,6 +123,10 @@ impl Signer for CertManager {
 
     fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
         Box::pin(self.sign_one(request))
+    }
+
+    fn needs_token(&self, _attributes: &Attributes) -> bool {
+        self.token_audience.is_some()
     }
 
     fn describe(&self, note: &str) -> String {

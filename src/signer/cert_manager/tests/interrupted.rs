@@ -101,20 +101,30 @@ async fn requests_that_led_to_nothing_do_not_pile_up() {
     let driver = Driver::new().await;
     for _ in 0..4 {
         // Each was signed, and the answer refused.
-        *driver.notes.0.lock().unwrap() = None;
-        let known = driver.server.names();
-        let answer = async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                if let Some(name) = driver.server.names().into_iter().find(|name| !known.contains(name)) {
-                    break driver.server.issue(&name);
-                }
-            }
-        };
-        tokio::join!(driver.sign(), answer).0.unwrap();
+        driver.sign_anew().await;
     }
     driver.server.number(2).await;
     assert_eq!(driver.server.calls("create"), 4);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_deleted_is_on_its_way_out_once() {
+    let driver = Driver::new().await;
+    driver.server.refuse_deletes(true);
+    for _ in 0..6 {
+        // Each issuance hands over all older ones.
+        driver.sign_anew().await;
+        driver.signer.delivered(&driver.signed_volume()).await;
+    }
+    assert_eq!(driver.signer.deletions.under_way(), 5);
+
+    driver.server.refuse_deletes(false);
+    driver.server.number(1).await;
+    // A second task for the same request would come to delete what is gone.
+    while driver.signer.deletions.under_way() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(driver.server.calls("delete in vain"), 0);
 }
 
 #[tokio::test]

@@ -39,6 +39,8 @@ struct Inner {
     history: Vec<(u64, String)>,
     /// Watches are refused.
     down: bool,
+    /// Deletes are refused.
+    undeletable: bool,
 }
 
 /// The server; every clone is the same.
@@ -78,7 +80,7 @@ impl Server {
         self.lock().pods.insert(name.to_owned(), pod);
     }
 
-    /// Calls so far, as `verb` or `verb name`.
+    /// Calls so far; a `delete in vain` is one of an object that was gone already, beside the `delete` that it is.
     pub(super) fn calls(&self, verb: &str) -> usize {
         self.lock().calls.iter().filter(|call| call.as_str() == verb).count()
     }
@@ -146,6 +148,11 @@ impl Server {
         let mut inner = self.lock();
         let object = inner.objects.remove(name).unwrap();
         inner.tell("DELETED", object);
+    }
+
+    /// From now on, refuses deletes or carries them out.
+    pub(super) fn refuse_deletes(&self, refuse: bool) {
+        self.lock().undeletable = refuse;
     }
 
     /// Ends every watch; with `down`, no new one is let in.
@@ -267,13 +274,16 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
                 .map_or_else(|| status(404, "NotFound"), |object| object.to_string().into_response())
         }
         "create" => inner.create(&body, token),
-        _ => match inner.objects.remove(&name) {
-            Some(object) => {
+        _ if inner.undeletable => status(403, "Forbidden"),
+        _ => {
+            if let Some(object) = inner.objects.remove(&name) {
                 inner.tell("DELETED", object);
                 status(200, "")
+            } else {
+                inner.calls.push("delete in vain".to_owned());
+                status(404, "NotFound")
             }
-            None => status(404, "NotFound"),
-        },
+        }
     }
 }
 
