@@ -252,7 +252,9 @@ node_test! {
 
 node_test! {
     async fn a_full_store_refuses_new_volumes_and_keeps_the_live_ones() {
-        let mut node = Node::with_flags(&["--allow-local-signer", "--store-size=256Ki"]);
+        // As many renewals at once as the part that is kept for them has room for.
+        let mut node =
+            Node::with_flags(&["--allow-local-signer", "--store-size=256Ki", "--max-renewals-in-flight=2"]);
         let kubelet = node.started().await;
         let mut published = Vec::new();
         let refused = loop {
@@ -270,9 +272,8 @@ node_test! {
         for pod in &published {
             assert_whole(&kubelet.target(pod));
         }
-        for pod in &published {
-            let volume = kubelet.target(pod);
-            let before = serial(&volume);
+        let volumes = published.iter().map(|pod| kubelet.target(pod));
+        for (volume, before) in volumes.map(|volume| (volume.clone(), serial(&volume))).collect::<Vec<_>>() {
             eventually("it is renewed", async || serial(&volume) != before).await;
             assert_whole(&volume);
         }
