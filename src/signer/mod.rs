@@ -168,3 +168,22 @@ pub enum SignError {
         reason: String,
     },
 }
+
+/// For tests of signers, and of those who call them.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{Progress, SignError};
+
+    /// Keeps no note.
+    pub(crate) struct NoProgress;
+
+    impl Progress for NoProgress {
+        fn load(&self) -> Option<String> {
+            None
+        }
+
+        fn save(&self, _note: &str) -> Result<(), SignError> {
+            Ok(())
+        }
+    }
+}

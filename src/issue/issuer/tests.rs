@@ -1,23 +1,12 @@
 use super::*;
 use crate::attributes::KeyEncoding;
 use crate::issue::Bundle;
+use crate::signer::testing::NoProgress;
 use crate::signer::{LocalCa, SignedChain};
 use crate::x509::testing::{ALL_ALGORITHMS, Stopped, attributes, openssl};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use std::time::Instant;
-
-struct NoProgress;
-
-impl Progress for NoProgress {
-    fn load(&self) -> Option<String> {
-        None
-    }
-
-    fn save(&self, _note: &str) -> Result<(), SignError> {
-        Ok(())
-    }
-}
 
 /// Answers what it is told to.
 struct Scripted(Result<SignedChain, SignError>);

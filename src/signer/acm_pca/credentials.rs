@@ -256,7 +256,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::attributes::{PcaRequest, VolumeId};
-    use crate::signer::{Progress, Purpose};
+    use crate::signer::Purpose;
+    use crate::signer::testing::NoProgress;
     use crate::x509::testing::{Stopped, attributes};
 
     const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/1";
@@ -281,18 +282,6 @@ mod tests {
 
     /// An address that nothing listens at.
     const NOWHERE: &str = "http://127.0.0.1:1";
-
-    struct NoProgress;
-
-    impl Progress for NoProgress {
-        fn load(&self) -> Option<String> {
-            None
-        }
-
-        fn save(&self, _note: &str) -> Result<(), SignError> {
-            Ok(())
-        }
-    }
 
     fn pod(name: &str, uid: &str) -> PodIdentity {
         PodIdentity {

@@ -6,7 +6,7 @@ mod fake_pca;
 
 use super::*;
 use crate::attributes::{PcaCaller, PcaRequest, PodTokens, VolumeId};
-use crate::signer::Progress;
+use crate::signer::testing::NoProgress;
 use crate::x509::testing::attributes;
 use fake_pca::{CA, FakePca, Fault};
 use jiff::{SignedDuration, Timestamp};
@@ -42,18 +42,6 @@ impl Clock for HandClock {
 
     fn wait_until(&self, _deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
-    }
-}
-
-struct NoProgress;
-
-impl Progress for NoProgress {
-    fn load(&self) -> Option<String> {
-        None
-    }
-
-    fn save(&self, _note: &str) -> Result<(), SignError> {
-        Ok(())
     }
 }
 

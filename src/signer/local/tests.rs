@@ -1,6 +1,6 @@
 use super::*;
 use crate::attributes::{PodIdentity, PodTokens, VolumeId};
-use crate::signer::Progress;
+use crate::signer::testing::NoProgress;
 use crate::x509::testing::{ALL_ALGORITHMS, Stopped, attributes, name, openssl, openssl_text};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -15,18 +15,6 @@ fn clock() -> Arc<dyn Clock> {
 
 fn real_clock() -> Arc<dyn Clock> {
     Arc::new(Stopped(Timestamp::now()))
-}
-
-struct NoProgress;
-
-impl Progress for NoProgress {
-    fn load(&self) -> Option<String> {
-        None
-    }
-
-    fn save(&self, _note: &str) -> Result<(), SignError> {
-        Ok(())
-    }
 }
 
 /// A request made by openssl, so that it is not only our own that are understood.
