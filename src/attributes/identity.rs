@@ -2,15 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
-/// The CSI `volume_id`: for an ephemeral inline volume, `csi-` and 64 hexadecimal digits.
+/// The CSI `volume_id`: for an ephemeral inline volume, `csi-` and 64 hexadecimal digits. Cheap to clone: many tables have
+/// it for their key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct VolumeId(String);
+pub struct VolumeId(Arc<str>);
 
 impl VolumeId {
     /// Takes the identifier as the kubelet sent it.
-    pub fn new(id: impl Into<String>) -> Self {
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
 

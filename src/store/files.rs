@@ -7,15 +7,21 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Makes a directory unless it is there, and sees to its mode: a umask, or a crash, may have come between. A mode that is
-/// right is left alone, since setting it again wakes whoever watches the directory.
-pub(super) fn ensure_dir(path: &Path, mode: u32) -> Result<(), StoreError> {
-    match DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        outcome => outcome.attempt("make the directory", path)?,
-    }
+/// Makes a directory, and sees to its mode; false where it is there. A umask, or a crash, may have come between. A mode that
+/// is right is left alone, since setting it again wakes whoever watches the directory.
+pub(super) fn ensure_dir(path: &Path, mode: u32) -> Result<bool, StoreError> {
+    let is_new = match DirBuilder::new().mode(mode).create(path) {
+        // No umask in use takes anything from the owner.
+        Ok(()) if mode == 0o700 => return Ok(true),
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error).attempt("make the directory", path),
+    };
     let found = fs::symlink_metadata(path).attempt("look at", path)?.permissions().mode();
-    if found & 0o7777 == mode { Ok(()) } else { set_mode(path, mode) }
+    if found & 0o7777 != mode {
+        set_mode(path, mode)?;
+    }
+    Ok(is_new)
 }
 
 pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), StoreError> {
@@ -39,9 +45,15 @@ pub(super) fn create(path: &Path, mode: u32, contents: &[u8]) -> Result<File, St
 /// which a kill -9 does not touch and a power cut takes whole.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     let temporary = temporary(path);
-    remove_file(&temporary)?;
-    let written = create(&temporary, 0o600, contents)
-        .and_then(|_| fs::rename(&temporary, path).attempt("put in place", path));
+    let created = match create(&temporary, 0o600, contents) {
+        // A crash has left one.
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+            remove_file(&temporary)?;
+            create(&temporary, 0o600, contents)
+        }
+        created => created,
+    };
+    let written = created.and_then(|_| fs::rename(&temporary, path).attempt("put in place", path));
     if written.is_err() {
         discard(remove_file(&temporary));
     }

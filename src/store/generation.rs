@@ -21,10 +21,12 @@ pub(super) const DATA: &str = "..data";
 /// The name it is made under.
 const DATA_NEXT: &str = "..data_tmp";
 
-/// Writes a new generation and swaps it in. On failure the old generation is live and nothing new is left.
+/// Writes a new generation and swaps it in, making the directory that a pod sees if need be (its parent is there). On
+/// failure the old generation is live and nothing new is left.
 pub(super) fn write(mount: &Path, delivery: &[DeliveredFile], group: Option<u32>) -> Result<u64, StoreError> {
     check_names(delivery)?;
-    let Swept { live, names: visible } = sweep(mount)?;
+    let is_new = files::ensure_dir(mount, 0o755)?;
+    let Swept { live, names: visible } = if is_new { Swept::default() } else { sweep(mount)? };
     let next = live.map_or(1, |live| live.wrapping_add(1));
     let wanted: BTreeSet<String> = delivery.iter().map(|file| file.name.clone()).collect();
     let fresh: Vec<&String> = wanted.difference(&visible).collect();

@@ -141,10 +141,7 @@ impl Store {
         delivery: &[DeliveredFile],
         group: Option<u32>,
     ) -> Result<u64, StoreError> {
-        let mount = self.mount_of(volume);
-        files::ensure_dir(&self.dir_of(volume), 0o700)?;
-        files::ensure_dir(&mount, 0o755)?;
-        generation::write(&mount, delivery, group)
+        self.in_dir_of(volume, || generation::write(&self.mount_of(volume), delivery, group))
     }
 
     /// The number of the generation that is live, if one was written.
@@ -163,8 +160,7 @@ impl Store {
         let dir = self.dir_of(&record.volume_id);
         let path = dir.join(RECORD);
         let json = record.encode().map_err(|source| StoreError::Record { path: path.clone(), source })?;
-        files::ensure_dir(&dir, 0o700)?;
-        files::replace(&path, &json)
+        self.in_dir_of(&record.volume_id, || files::replace(&path, &json))
     }
 
     /// Reads the volume's record; `None` where there is none.
@@ -246,6 +242,21 @@ impl Store {
         files::remove_file(&files::temporary(&path.join(RECORD)))?;
         Pending::sweep(&path)?;
         generation::sweep(&path.join(MOUNT)).map(drop)
+    }
+
+    /// Writes in the volume's directory, which is mostly there; where it is not, it is made first.
+    fn in_dir_of<T>(
+        &self,
+        volume: &VolumeId,
+        write: impl Fn() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match write() {
+            Err(StoreError::Vanished { .. }) => {
+                files::ensure_dir(&self.dir_of(volume), 0o700)?;
+                write()
+            }
+            written => written,
+        }
     }
 
     fn path_of(&self, dir: &VolumeDir) -> PathBuf {

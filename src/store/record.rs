@@ -5,6 +5,7 @@ use crate::issue::CertificateFacts;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -83,10 +84,12 @@ impl Record {
 
     /// The record as it is written.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
-        // Room for nearly every record, since a buffer that grows leaves copies of a keystore password behind.
-        let mut json = Zeroizing::new(Vec::with_capacity(16 * 1024));
-        serde_json::to_writer(&mut *json, &Envelope { version: Self::VERSION, record: self })
-            .map_err(|error| unreadable(&error))?;
+        let envelope = Envelope { version: Self::VERSION, record: self };
+        // Measured first: a buffer that grows leaves copies of a keystore password behind.
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, &envelope).map_err(|error| unreadable(&error))?;
+        let mut json = Zeroizing::new(Vec::with_capacity(length.0));
+        serde_json::to_writer(&mut *json, &envelope).map_err(|error| unreadable(&error))?;
         Ok(json)
     }
 }
@@ -103,6 +106,20 @@ impl fmt::Debug for Record {
             .field("issued", &self.issued)
             .field("last_error", &self.last_error)
             .finish()
+    }
+}
+
+/// Counts the bytes that are written to it.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
