@@ -57,6 +57,14 @@ impl CallError {
         }
     }
 
+    /// How long the server wants to be left alone, where it says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Kubernetes' own word for what is wrong.
     pub fn reason(&self) -> &str {
         match self {

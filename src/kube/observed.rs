@@ -200,6 +200,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn calls_come_at_the_rate_that_was_asked_for() {
+        let limit = RateLimit { qps: 1.0, burst: 1 };
+        let layer = ObservedLayer::new(Arc::new(Counted::default()), Some(limit));
+        let answers = |_: Request<Body>| std::future::ready(Ok::<_, ()>(Response::new(())));
+        let mut service = layer.layer(tower::service_fn(answers));
+        let begun = Instant::now();
+        for _ in 0..3 {
+            service.call(Request::post("/").body(Body::empty()).unwrap()).await.unwrap();
+        }
+        assert_eq!(begun.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_call_that_nobody_answers_is_counted_as_such() {
         let counted = Arc::new(Counted::default());
         let layer = ObservedLayer::new(Arc::clone(&counted) as Arc<dyn ApiObserver>, None);

@@ -40,6 +40,10 @@ struct Known {
     created: i64,
     /// What it waits for, in words; empty once it is decided.
     waits_for: String,
+    /// It is signed.
+    is_issued: bool,
+    /// Its certificate is the one that was delivered last.
+    in_use: bool,
 }
 
 /// How long a request that was on its way when its volume went may take to turn up. Also covers the first list after a
@@ -92,14 +96,18 @@ impl Board {
         }
         let waits_for =
             if let State::Open(words) = &state { words.chars().take(WORDS).collect() } else { String::new() };
-        let known = Known { volume: volume.clone(), created, waits_for };
-        let before = inner.requests.insert(key.clone(), known);
-        let was_open = before.as_ref().is_some_and(|before| !before.waits_for.is_empty());
-        if was_open && matches!(state, State::Issued { .. }) && !inner.waiting.contains_key(&key) {
+        let before = inner.requests.get(&key);
+        let was_known = before.is_some();
+        let was_open = before.is_some_and(|before| !before.waits_for.is_empty());
+        let in_use = before.is_some_and(|before| before.in_use);
+        let is_issued = matches!(state, State::Issued { .. });
+        let known = Known { volume: volume.clone(), created, waits_for, is_issued, in_use };
+        inner.requests.insert(key.clone(), known);
+        if was_open && is_issued && !inner.waiting.contains_key(&key) {
             inner.unheard.push_back(volume.clone());
             self.0.issued_unheard.notify_one();
         }
-        if before.is_none() {
+        if !was_known {
             inner.by_volume.entry(volume).or_default().push(key.clone());
         }
         if let Some(waiter) = inner.waiting.get(&key) {
@@ -185,14 +193,27 @@ impl Board {
         }
     }
 
-    /// A volume's requests but for the newest so many.
+    /// The certificate of the volume's newest request has been delivered.
+    pub(super) fn delivered(&self, volume: &VolumeId) {
+        let mut inner = self.lock();
+        let keys = inner.by_age(volume);
+        for (n, key) in keys.iter().enumerate() {
+            if let Some(known) = inner.requests.get_mut(key) {
+                known.in_use = n + 1 == keys.len();
+            }
+        }
+    }
+
+    /// A volume's requests but for the newest so many, and but for the one whose certificate is in use: those made since
+    /// may all have led to nothing. After a start nobody knows which that is, and it is taken to be the newest signed one.
     pub(super) fn older(&self, volume: &VolumeId, keep: usize) -> Vec<Key> {
         let inner = self.lock();
-        let mut keys: Vec<&Key> = inner.by_volume.get(volume).into_iter().flatten().collect();
-        // Stable: of two made in one second the one seen later is the newer.
-        keys.sort_by_key(|key| inner.requests.get(key).map_or(0, |known| known.created));
-        let count = keys.len().saturating_sub(keep);
-        keys.into_iter().take(count).cloned().collect()
+        let mut keys = inner.by_age(volume);
+        let last = |is: fn(&Known) -> bool| keys.iter().rfind(|key| inner.requests.get(key).is_some_and(is));
+        let in_use = last(|known| known.in_use).or_else(|| last(|known| known.is_issued)).cloned();
+        keys.truncate(keys.len().saturating_sub(keep));
+        keys.retain(|key| Some(key) != in_use.as_ref());
+        keys
     }
 
     /// The volume is gone: its requests, to be deleted. Those that turn up later come out of [`Self::saw`].
@@ -214,6 +235,14 @@ impl Board {
 }
 
 impl Inner {
+    /// The volume's requests, the oldest first.
+    fn by_age(&self, volume: &VolumeId) -> Vec<Key> {
+        let mut keys: Vec<Key> = self.by_volume.get(volume).into_iter().flatten().cloned().collect();
+        // Stable: of two made in one second the one seen later is the newer.
+        keys.sort_by_key(|key| self.requests.get(key).map_or(0, |known| known.created));
+        keys
+    }
+
     fn lose(&mut self, key: &Key) {
         if let Some(listing) = &mut self.listing {
             listing.remove(key);

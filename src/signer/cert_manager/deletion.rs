@@ -103,7 +103,7 @@ impl Deletion {
         self.failures = self.failures.saturating_add(1);
         // Spread by the name's digits, so that what failed together does not come back together.
         let spread = 0.5 + f64::from(key.name.bytes().fold(0_u8, u8::wrapping_add)) / 512.0;
-        pause.mul_f64(spread)
+        pause.mul_f64(spread) + error.retry_after().unwrap_or_default().min(LONGEST_PAUSE)
     }
 }
 

@@ -17,6 +17,7 @@ mod errors;
 mod gate;
 mod note;
 mod object;
+mod pause;
 mod signing;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use deletion::Deletions;
 use futures_util::future::BoxFuture;
 use gate::Gates;
 use note::Note;
+use pause::Pause;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +65,7 @@ pub struct CertManager {
     board: Board,
     deletions: Deletions,
     calls: Semaphore,
+    pause: Pause,
     /// Until it is begun.
     watch: Mutex<Option<BoxFuture<'static, ()>>>,
 }
@@ -101,6 +104,7 @@ impl CertManager {
             board,
             deletions,
             calls: Semaphore::new(CALLS),
+            pause: Pause::default(),
             watch: Mutex::new(Some(Box::pin(watch))),
         }
     }
@@ -140,6 +144,7 @@ impl Signer for CertManager {
     }
 
     fn delivered<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+        self.board.delivered(volume.id);
         for key in self.board.older(volume.id, self.keep_requests) {
             self.deletions.add(key);
         }

@@ -10,6 +10,7 @@ use kube::Resource;
 use kube::api::{GetParams, PostParams};
 use kube::core::Request;
 use secrecy::SecretString;
+use tokio::sync::SemaphorePermit;
 
 impl CertManager {
     pub(super) async fn sign_one(&self, request: &SigningRequest<'_>) -> Result<SignedChain, SignError> {
@@ -41,7 +42,7 @@ impl CertManager {
             }
         }
         let ready = {
-            let _slot = self.calls.acquire().await;
+            let _turn = self.turn().await?;
             self.gates.pass(&self.cluster, request.volume, request.pod).await
         };
         if let Err(not_ready) = ready.map_err(|error| sign_error(&error, Action::ReadPod, request.pod))? {
@@ -62,9 +63,20 @@ impl CertManager {
         Ok(note)
     }
 
+    /// One of the calls that are made at a time, once the API server takes some.
+    async fn turn(&self) -> Result<Option<SemaphorePermit<'_>>, SignError> {
+        loop {
+            self.pause.over().await?;
+            let turn = self.calls.acquire().await.ok();
+            if self.pause.left().is_zero() {
+                return Ok(turn);
+            }
+        }
+    }
+
     /// The request that the note names, made if it is not there.
     async fn request(&self, request: &SigningRequest<'_>, note: &Note) -> Result<State, SignError> {
-        let _slot = self.calls.acquire().await;
+        let _turn = self.turn().await?;
         let key = note.key();
         if self.board.knows(&key)
             && let Some(state) = self.existing(request, &key).await?
@@ -87,7 +99,13 @@ impl CertManager {
                     reason: format!("CertificateRequest {key} is being deleted"),
                 })
             }
-            Err(error) => Err(sign_error(&error, Action::Create { as_pod: token.is_some() }, request.pod)),
+            Err(error) => {
+                // What a pod's own account is told is not meant for the others.
+                if token.is_none() {
+                    self.pause.note(&error);
+                }
+                Err(sign_error(&error, Action::Create { as_pod: token.is_some() }, request.pod))
+            }
         }
     }
 
@@ -101,7 +119,10 @@ impl CertManager {
                     self.board.lost(key);
                     return Ok(None);
                 }
-                Err(error) => return Err(sign_error(&error, Action::Get, request.pod)),
+                Err(error) => {
+                    self.pause.note(&error);
+                    return Err(sign_error(&error, Action::Get, request.pod));
+                }
             };
         let found: CertificateRequest = parse(&answer)?;
         if found.metadata.deletion_timestamp.is_some() {

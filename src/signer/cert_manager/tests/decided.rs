@@ -13,6 +13,10 @@ async fn a_certificate_costs_one_create_and_no_get() {
     assert_eq!((driver.server.calls("create"), driver.server.calls("get")), (1, 0));
     assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "uid-1");
     assert_eq!(object["metadata"]["labels"]["certlet.io/node"], "node-1");
+    assert_eq!(
+        object["metadata"]["labels"]["certlet.io/volume"],
+        object::label_value(driver.volume.as_str()).as_str()
+    );
     assert_eq!(object["metadata"]["annotations"]["certlet.io/volume-id"], driver.volume.as_str());
     assert_eq!(object["spec"]["duration"], "24h0m0s");
     assert_eq!(object["spec"]["usages"], json!(["digital signature", "key encipherment"]));
@@ -20,15 +24,84 @@ async fn a_certificate_costs_one_create_and_no_get() {
         object["spec"]["issuerRef"],
         json!({"name": "ca", "kind": "Issuer", "group": "cert-manager.io"})
     );
+    driver.sign_anew().await;
+    assert_eq!(driver.server.calls("watch"), 1, "one watch serves all requests");
 }
 
 #[tokio::test]
-async fn a_throttled_create_says_for_how_long() {
+async fn the_request_in_use_stays_until_a_newer_one_is() {
+    let driver = Driver::new().await;
+    driver.sign_and_issue().await;
+    let in_use = driver.server.only().await;
+    driver.signer.delivered(&driver.signed_volume()).await;
+    // Signed, and refused by certlet.
+    for _ in 0..3 {
+        driver.sign_anew().await;
+    }
+    // But for the first of the three, which was cleared away with the third.
+    assert!(driver.server.number(3).await.contains(&in_use));
+    driver.signer.delivered(&driver.signed_volume()).await;
+    assert_ne!(driver.server.only().await, in_use);
+}
+
+#[tokio::test]
+async fn after_a_start_too_a_failed_request_does_not_cost_the_one_in_use() {
+    let mut driver = Driver::new().await;
+    driver.sign_and_issue().await;
+    let in_use = driver.server.only().await;
+    driver.restart().await;
+    for _ in 0..2 {
+        *driver.notes.0.lock().unwrap() = None;
+        let known = driver.server.names();
+        let failing = async {
+            let names = driver.server.number(known.len() + 1).await;
+            let name = names.into_iter().find(|name| !known.contains(name)).unwrap();
+            driver.server.set(&name, &[("Ready", "False", "Failed", "no")], &json!({}));
+        };
+        transient(tokio::join!(driver.sign(), failing).0);
+    }
+    assert!(driver.server.names().contains(&in_use));
+}
+
+#[tokio::test]
+async fn as_many_requests_are_kept_as_the_operator_wants() {
+    let options = CertManagerOptions { keep_requests: 2, ..CertManagerOptions::default() };
+    let driver = Driver::with(options).await;
+    driver.sign_and_issue().await;
+    let first = driver.server.only().await;
+    for _ in 0..2 {
+        driver.sign_anew().await;
+        driver.signer.delivered(&driver.signed_volume()).await;
+    }
+    assert!(!driver.server.number(2).await.contains(&first));
+}
+
+#[tokio::test]
+async fn a_server_that_wants_to_be_left_alone_is() {
     let driver = Driver::new().await;
     let body = "Too many requests, please try again later.\n".to_owned();
-    driver.server.next_create(Mishap::Refuse { code: 429, body, retry_after: Some(7) });
+    driver.server.next_create(Mishap::Refuse { code: 429, body, retry_after: Some(1) });
     let Err(SignError::Throttled { retry_after, .. }) = driver.sign().await else { panic!("not throttled") };
-    assert_eq!(retry_after, Some(Duration::from_secs(7)));
+    assert_eq!(retry_after, Some(Duration::from_secs(1)));
+    let begun = tokio::time::Instant::now();
+    driver.sign_and_issue().await;
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+
+    let body = "Service Unavailable\n".to_owned();
+    driver.server.next_create(Mishap::Refuse { code: 503, body, retry_after: Some(60) });
+    *driver.notes.0.lock().unwrap() = None;
+    for _ in 0..3 {
+        let Err(SignError::Throttled { .. }) = driver.sign().await else { panic!("not throttled") };
+    }
+    assert_eq!(driver.server.calls("create"), 3, "a long wait is told, and nobody asked meanwhile");
+}
+
+#[tokio::test]
+async fn what_is_refused_to_one_volume_is_no_wish_to_be_left_alone() {
+    let driver = Driver::new().await;
+    let body = r#"{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"the webhook says no","details":{"retryAfterSeconds":60}}"#;
+    driver.server.next_create(Mishap::Refuse { code: 403, body: body.to_owned(), retry_after: None });
+    assert!(permanent(driver.sign().await).contains("the webhook says no"));
     driver.sign_and_issue().await;
 }
 

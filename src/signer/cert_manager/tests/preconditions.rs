@@ -13,7 +13,7 @@ async fn requests_are_made_with_the_pods_token_while_it_lasts() {
     let missing = transient(driver.sign().await);
     assert!(missing.contains("tokenRequests"), "{missing}");
 
-    driver.tokens = tokens("2026-05-01T12:10:00Z");
+    driver.tokens = tokens("", "2026-05-01T12:10:00Z");
     driver.sign_and_issue().await;
     assert_eq!(driver.server.tokens(), [Some("pods-own".to_owned())]);
 
@@ -22,14 +22,29 @@ async fn requests_are_made_with_the_pods_token_while_it_lasts() {
     let expired = transient(driver.sign_csr(b"another").await);
     assert!(expired.contains("expired at 2026-05-01T12:10:00Z"), "{expired}");
     assert_eq!(driver.server.calls("create"), 1);
+    driver.tokens = tokens("", "2026-05-01T12:20:00Z");
+    driver.sign_anew().await;
 }
 
-fn tokens(expires: &str) -> PodTokens {
+#[tokio::test]
+async fn the_token_has_the_audience_that_the_operator_named() {
+    let audience = "https://kubernetes.example";
+    let options =
+        CertManagerOptions { token_audience: Some(audience.into()), ..CertManagerOptions::default() };
+    let mut driver = Driver::with(options).await;
+    driver.tokens = tokens("", "2026-05-01T12:10:00Z");
+    let missing = transient(driver.sign().await);
+    assert!(missing.contains(audience), "{missing}");
+    driver.tokens = tokens(audience, "2026-05-01T12:10:00Z");
+    driver.sign_and_issue().await;
+}
+
+fn tokens(audience: &str, expires: &str) -> PodTokens {
     let pod = [("pod.name", "p"), ("pod.namespace", "n"), ("pod.uid", "u"), ("serviceAccount.name", "s")];
     let mut context: HashMap<String, String> =
         pod.iter().map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), (*value).to_owned())).collect();
     context.insert("csi.storage.k8s.io/ephemeral".into(), "true".into());
-    let tokens = json!({ "": { "token": "pods-own", "expirationTimestamp": expires } }).to_string();
+    let tokens = json!({ audience: { "token": "pods-own", "expirationTimestamp": expires } }).to_string();
     context.insert("csi.storage.k8s.io/serviceAccount.tokens".into(), tokens);
     VolumeContext::parse(context, HashMap::new()).unwrap().tokens
 }
