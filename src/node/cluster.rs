@@ -133,6 +133,9 @@ struct ClusterEvents(EventRecorder);
 
 impl PodEvents for ClusterEvents {
     fn tell(&self, volume: &VolumeId, pod: &PodIdentity, not_after: Option<Timestamp>, event: PodEvent<'_>) {
+        if matches!(event, PodEvent::Issued | PodEvent::RenewalRecovered) {
+            self.0.settle(volume);
+        }
         self.0.record(volume, pod, note(not_after, event));
     }
 
