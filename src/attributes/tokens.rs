@@ -23,6 +23,13 @@ impl PodTokens {
         self.0.get(audience)
     }
 
+    /// Whether one of them lasts longer than the other tokens' for its audience.
+    pub fn outlast(&self, others: &Self) -> bool {
+        self.0.iter().any(|(audience, token)| {
+            others.audience(audience).is_none_or(|other| token.expires_at > other.expires_at)
+        })
+    }
+
     /// Whether the kubelet sent none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

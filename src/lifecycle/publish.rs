@@ -7,7 +7,7 @@ use super::{Lifecycle, LifecycleError, Shared, ended_early};
 use crate::attributes::{Attributes, VolumeContext, VolumeId};
 use crate::issue::{CertificateFacts, FailureClass};
 use crate::signer::Purpose;
-use crate::store::{IssuedRecord, Record};
+use crate::store::{IssuedRecord, LastError, Record};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -157,10 +157,21 @@ impl Shared {
             self.forget(id).await?;
             return Ok(false);
         }
-        volume.refresh_tokens(request.context.tokens.clone());
+        let has_fresh_token = volume.refresh_tokens(request.context.tokens.clone());
         let valid = record.issued.as_ref().is_some_and(|issued| issued.facts.not_after > self.clock.now());
         match (bound, valid) {
-            (true, true) => Ok(true),
+            (true, true) => {
+                let signer = self.issuer.signer(volume.attributes.signer);
+                let may_pass = |error: &LastError| error.class == FailureClass::Transient.as_str();
+                if has_fresh_token
+                    && record.last_error.as_ref().is_some_and(may_pass)
+                    && signer.is_ok_and(|signer| signer.needs_token(&volume.attributes))
+                {
+                    // It may be all that the renewal failed for.
+                    self.queue.put(id, self.clock.now());
+                }
+                Ok(true)
+            }
             (true, false) if record.issued.is_none() => {
                 // Mounted empty, and waiting for its turn.
                 if self.queue.due(id).is_none() {

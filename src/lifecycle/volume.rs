@@ -34,11 +34,15 @@ impl Volume {
         lock(&self.tokens).clone()
     }
 
-    /// A republish brings fresh tokens; one without any leaves the old ones.
-    pub(super) fn refresh_tokens(&self, tokens: PodTokens) {
-        if !tokens.is_empty() {
-            *lock(&self.tokens) = Arc::new(tokens);
+    /// A republish brings fresh tokens; one without any leaves the old ones. True: one of them lasts longer than before.
+    pub(super) fn refresh_tokens(&self, tokens: PodTokens) -> bool {
+        if tokens.is_empty() {
+            return false;
         }
+        let mut held = lock(&self.tokens);
+        let lasts_longer = tokens.outlast(&held);
+        *held = Arc::new(tokens);
+        lasts_longer
     }
 }
 

@@ -56,6 +56,32 @@ node_test! {
     }
 }
 
+async fn publish_with_token(kubelet: &Kubelet, pod: &Pod) {
+    let mut publish = kubelet.publish_request(pod);
+    let tokens = r#"{"":{"token":"t","expirationTimestamp":"2999-01-01T00:00:00Z"}}"#;
+    publish.volume_context.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), tokens.to_owned());
+    kubelet.publish_with(publish).await.unwrap();
+}
+
+node_test! {
+    async fn a_fresh_token_puts_a_failed_renewal_ahead() {
+        let (_node, driver, kubelet) = started(false).await;
+        let pod = pod("web-0");
+        let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod, down()).await;
+        eventually("the failure is on record", async || {
+            kubelet.stats(&pod).await.unwrap().volume_condition.unwrap().abnormal
+        }).await;
+        driver.signer.wants_token.store(true, Ordering::Relaxed);
+        driver.signer.set(Mood::Signs);
+        kubelet.publish(&pod).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(serial(&volume), before, "nothing has changed, so nothing is tried before its time");
+        publish_with_token(&kubelet, &pod).await;
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        driver.stop().await;
+    }
+}
+
 node_test! {
     async fn after_a_start_a_renewal_waits_for_the_pods_token_and_fails_nothing() {
         let (mut node, driver, kubelet) = started(false).await;
@@ -68,10 +94,7 @@ node_test! {
         driver.clock.turn(SignedDuration::from_mins(1));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(driver.signer.calls(), 1, "it could only fail");
-        let mut again = kubelet.publish_request(&pod);
-        let tokens = r#"{"":{"token":"t","expirationTimestamp":"2999-01-01T00:00:00Z"}}"#;
-        again.volume_context.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), tokens.to_owned());
-        kubelet.publish_with(again).await.unwrap();
+        publish_with_token(&kubelet, &pod).await;
         eventually("it is renewed", async || {
             driver.clock.turn(SignedDuration::from_secs(1));
             serial(&volume) != before
