@@ -34,7 +34,7 @@ impl Lifetime {
 /// earlier by a jitter fixed by (issued at, lifetime, volume id).
 ///
 /// A `renew_before` as long as the life or longer is ignored: it would renew at once, for ever. One that leaves less than
-/// `at_least` is cut short, though not to later than two thirds: it would have the signer work without end.
+/// `at_least`, jitter included, is cut short, though not to later than two thirds: it would have the signer work without end.
 pub fn renew_at(
     volume: &VolumeId,
     lifetime: Lifetime,
@@ -47,8 +47,8 @@ pub fn renew_at(
         .filter(|before| *before < total)
         .unwrap_or(total / 3);
     let at_least = SignedDuration::try_from(at_least).unwrap_or(SignedDuration::MAX);
-    let at_least = at_least.min(total - total / 3);
-    let window = (total - renew_before).max(at_least);
+    let at_least = at_least.min((total - total / 3).mul_f64(1.0 - JITTER));
+    let window = (total - renew_before).max(at_least.mul_f64(1.0 / (1.0 - JITTER)));
     let seed = [lifetime.issued_at, lifetime.not_after].map(|at| at.as_nanosecond().to_be_bytes()).concat();
     let earlier = window.mul_f64(JITTER * fraction(volume, &seed));
     lifetime.issued_at.saturating_add((window - earlier).max(at_least)).unwrap_or(lifetime.not_after)
@@ -188,10 +188,22 @@ mod tests {
             renew_at(&volume, life, Some(before), Duration::from_mins(1)).duration_since(life.issued_at)
         };
         let nearly_all = Duration::from_hours(24) - Duration::from_secs(3);
-        assert_eq!(used(life, nearly_all), SignedDuration::from_mins(1));
+        let minute = used(life, nearly_all).as_secs();
+        assert!((60..67).contains(&minute), "{minute} s");
         // Of a life of nine seconds, six.
         let short = Lifetime { not_after: life.issued_at + SignedDuration::from_secs(9), ..life };
-        assert_eq!(used(short, Duration::from_secs(8)), SignedDuration::from_secs(6));
+        let six = used(short, Duration::from_secs(8)).as_secs_f64();
+        assert!((5.4..=6.0).contains(&six), "{six} s");
+    }
+
+    #[test]
+    fn what_is_cut_short_is_spread_all_the_same() {
+        let cases = [(Duration::from_mins(59), Duration::from_mins(1)), (NONE, Duration::from_hours(1))];
+        for (before, at_least) in cases {
+            let due = |n| renew_at(&VolumeId::new(format!("csi-{n}")), lifetime(1), Some(before), at_least);
+            let all: std::collections::BTreeSet<_> = (0..100).map(due).collect();
+            assert!(all.len() > 90, "{} points for 100 volumes", all.len());
+        }
     }
 
     #[test]

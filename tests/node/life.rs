@@ -135,6 +135,7 @@ node_test! {
         let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
         let [issued_at, renew_at] = ["issued_at", "renew_at"]
             .map(|field| record["record"]["issued"][field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
-        assert_eq!(renew_at.duration_since(issued_at).as_secs(), 60);
+        let used = renew_at.duration_since(issued_at).as_secs();
+        assert!((60..67).contains(&used), "{used} s");
     }
 }
