@@ -32,16 +32,7 @@ pub struct LoggingError {
 /// Starts logging to standard error.
 pub fn init(format: LogFormat, level: &str) -> Result<(), LoggingError> {
     let refuse = |reason: String| LoggingError { level: level.to_owned(), reason };
-    if let Some(odd) = level.split(',').map(str::trim).find(|directive| !is_directive(directive)) {
-        return Err(refuse(format!("{odd:?} is neither a level nor TARGET=LEVEL")));
-    }
-    // What fails on the way to the API server is told with its reason where it is dealt with; the client's own lines would
-    // only double it.
-    let directives = match level.trim() {
-        "error" | "warn" | "info" => format!("{level},kube_client=off,kube_runtime=off"),
-        _ => level.to_owned(),
-    };
-    let filter = EnvFilter::builder().parse(directives).map_err(|error| refuse(error.to_string()))?;
+    let filter = filter(level).map_err(refuse)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done = match format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
@@ -50,8 +41,36 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), LoggingError> {
     done.map_err(|error| refuse(error.to_string()))
 }
 
+/// Spaces around a directive are dropped here: the filter would take them for a part of its name.
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let directives: Vec<&str> = level.split(',').map(str::trim).collect();
+    if let Some(odd) = directives.iter().find(|directive| !is_directive(directive)) {
+        return Err(format!("{odd:?} is neither a level nor TARGET=LEVEL"));
+    }
+    // What fails on the way to the API server is told with its reason where it is dealt with; the client's own lines would
+    // only double it.
+    let directives = match directives.as_slice() {
+        [level @ ("error" | "warn" | "info")] => format!("{level},kube_client=off,kube_runtime=off"),
+        several => several.join(","),
+    };
+    EnvFilter::builder().parse(directives).map_err(|error| error.to_string())
+}
+
 /// A word alone has to be a level: as a target, which is what the filter would take it for, a misspelt level would switch
 /// everything else off.
 fn is_directive(text: &str) -> bool {
     text.contains('=') || !text.is_empty() && text.parse::<LevelFilter>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spaces_around_directives_change_nothing() {
+        for (spaced, plain) in [(" info ", "info"), ("info, certlet=debug", "info,certlet=debug")] {
+            assert_eq!(filter(spaced).unwrap().to_string(), filter(plain).unwrap().to_string());
+        }
+        assert!(filter("info, certlet=debug").unwrap().to_string().contains("certlet=debug"));
+    }
 }
