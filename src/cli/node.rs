@@ -128,7 +128,7 @@ pub struct NodeArgs {
     pub max_volumes_in_flight: u32,
 
     /// How many renewals may be under way at once; others wait their turn. One whose signer has not answered within five
-    /// seconds makes room.
+    /// seconds makes room, as long as no more than four times as many wait so.
     #[arg(long, env = "CERTLET_MAX_RENEWALS_IN_FLIGHT", value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_renewals_in_flight: u32,
 

@@ -88,6 +88,8 @@ struct Shared {
     continue_on_not_ready: bool,
     publishing: Semaphore,
     renewing: Arc<Semaphore>,
+    /// For renewals whose signer takes its time. Not without end: they ask the API server and AWS beside everybody else.
+    aside: Arc<Semaphore>,
     locks: Locks,
     queue: Queue,
     volumes: Volumes,
@@ -114,6 +116,7 @@ impl Lifecycle {
             continue_on_not_ready,
             publishing: Semaphore::new(limits.publishes),
             renewing: Arc::new(Semaphore::new(limits.renewals)),
+            aside: Arc::new(Semaphore::new(4 * limits.renewals)),
             locks: Locks::default(),
             queue: Queue::default(),
             volumes: Volumes::default(),

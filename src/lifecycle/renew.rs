@@ -1,6 +1,6 @@
 //! The task that turns the queue.
 
-use super::errand::Errand;
+use super::errand::{Errand, Place};
 use super::locks::Operation;
 use super::schedule::{self, CATCH_UP, Lifetime};
 use super::volume::Volume;
@@ -130,8 +130,9 @@ impl Shared {
         match self.presence(id, &volume).await {
             Ok(Presence::Mounted) if self.awaits_token(&volume) => self.queue_in(id, BUSY_RETRY),
             Ok(Presence::Mounted) => {
+                let place = Place::new(permit, Arc::clone(&self.aside));
                 let errand =
-                    Errand { purpose: Purpose::Renewal, patience: Some(PATIENCE), place: Some(permit) };
+                    Errand { purpose: Purpose::Renewal, patience: Some(PATIENCE), place: Some(place) };
                 if let Err(error) = self.issue(&guard, id, &volume, errand).await {
                     self.renewal_failed(id, &volume, &error);
                 }
