@@ -49,6 +49,13 @@ requests() { k get certificaterequests -o name; }
 request_count() { requests | wc -l; }
 has_requests() { [ "$(request_count)" = "$1" ]; }
 
+# events_of POD: what certlet tells the pod's author, `REASON: NOTE`, a line each. The kubelet's own Events repeat such texts.
+events_of() {
+	k get events --field-selector "involvedObject.name=$1" -o json |
+		jq -r '.items[] | select(.reason | startswith("Certificate")) | .reason + ": " + .message'
+}
+events_say() { events_of "$1" | grep -q "$2"; }
+
 # certificate_pod NAME ATTRIBUTE=VALUE...: prints a pod that has a certificate volume at /tls and sleeps. DRIVER,
 # ISSUER (a ClusterIssuer) and SPEC (more lines of the pod's spec) may be set before the call. With a grace period of none
 # the API server would forget the pod at once, and a case would take the driver away before the kubelet has unmounted.
@@ -101,6 +108,7 @@ live_pods() {
 	running app-1 app-2 app-3 renewing
 	live_files=$(files_of_live)
 	live_mounts=$(mounts_of_live)
+	live_stores=$(stores)
 }
 # still_live WHAT SECONDS: after WHAT these pods have the files and mounts they had, `renewing` is renewed within SECONDS, and
 # a new pod gets a certificate and goes without a trace.
@@ -109,6 +117,7 @@ still_live() {
 	wait_for 30 in_pod app-3 true # a kubelet that has just started knows no pod yet
 	equal "the files after $1" "$(files_of_live)" "$live_files"
 	equal "the mounts after $1" "$(mounts_of_live)" "$live_mounts"
+	equal "the drivers' own mounts after $1" "$(stores)" "$live_stores"
 	last=$(serial renewing)
 	renewed() { [ "$(serial renewing)" != "$last" ]; }
 	wait_for "$2" renewed
@@ -121,6 +130,7 @@ files_of_live() {
 	local n
 	for n in 1 2 3; do in_pod app-$n sha256sum /tls/tls.crt /tls/tls.key /tls/ca.crt; done
 }
+stores() { grep -c ' /[^ ]*/plugins/[^ ]*/data' /proc/mounts; }
 # Other pods may still be on their way out.
 mounts_of_live() {
 	k get pods app-1 app-2 app-3 renewing -o 'jsonpath={range .items[*]}{.metadata.uid}{"\n"}{end}' | grep -cFf - /proc/mounts

@@ -38,5 +38,8 @@ request=$(k get certificaterequests -o json | jq '.items[0]')
 equal "the request's owner" "$(jq -r '.metadata.ownerReferences[0] | .kind + "/" + .name' <<<"$request")" Pod/app
 equal "the request's duration" "$(jq -r .spec.duration <<<"$request")" 1h0m0s
 
+wait_for 20 events_say app "CertificateIssued: .*valid until"
+equal "the number of Events" "$(events_of app | wc -l)" 1
+
 k delete pod app
 wait_for 30 has_requests 0

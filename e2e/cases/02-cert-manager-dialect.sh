@@ -11,7 +11,7 @@ export DRIVER=csi.cert-manager.io
 certificate_pod defaults common-name=defaults | k apply -f -
 certificate_pod all issuer-group=cert-manager.io 'common-name=${POD_NAME}' 'dns-names=${POD_NAME}.test,b.test' \
 	'uri-sans=spiffe://test/${POD_UID}' ip-sans=10.1.2.3,fd00::1 duration=2h is-ca=true \
-	'key-usages=digital signature,cert sign,server auth' key-encoding=PKCS8 certificate-file=my.crt \
+	'key-usages=digital signature,cert sign,server auth' key-algorithm=ECDSA key-size=384 key-encoding=PKCS8 certificate-file=my.crt \
 	privatekey-file=my.key ca-file=my-ca.crt fs-group=2000 renew-before=30m reuse-private-key=true \
 	organizations=Org organizationalunits=Unit countries=NL provinces=NH localities=Amsterdam \
 	'streetaddresses=Dam 1' 'postalcodes=1012' serialnumber=42 \
@@ -27,7 +27,7 @@ equal "the files" "$(in_pod all ls /tls | sort | xargs)" "my-ca.crt my.crt my.ke
 text=$(x509 all /tls/my.crt -text)
 uid=$(k get pod all -o 'jsonpath={.metadata.uid}')
 for part in CA:TRUE DNS:all.test DNS:b.test "URI:spiffe://test/$uid" "IP Address:10.1.2.3" "IP Address:FD00:0:0:0:0:0:0:1" \
-	"Certificate Sign" "TLS Web Server Authentication"; do
+	"Certificate Sign" "TLS Web Server Authentication" "NIST CURVE: P-384"; do
 	contains "the certificate" "$text" "$part"
 done
 subject=$(x509 all /tls/my.crt -subject -nameopt RFC2253)

@@ -22,3 +22,5 @@ done
 equal "the key that is kept" "$(x509 same-key /tls/tls.crt -pubkey)" "${key[same-key]}"
 sleep 1
 equal "the number of requests" "$(request_count)" 2
+wait_for 20 events_say new-key CertificateIssued
+equal "the number of Events" "$(events_of new-key | wc -l)" 1

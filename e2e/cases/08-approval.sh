@@ -5,9 +5,6 @@
 # limit: 700
 . "$(dirname "$0")/../lib.sh"
 
-events() { k get events --field-selector "involvedObject.name=$1" -o 'jsonpath={range .items[*]}{.message}{"\n"}{end}'; }
-events_of_say() { events "$1" | grep -qi "$2"; }
-
 # The issuer comes late.
 ISSUER=late certificate_pod early common-name=early | sed s/ClusterIssuer/Issuer/ | k apply -f -
 wait_for 30 has_requests 1
@@ -70,9 +67,11 @@ kubectl wait --for=condition=ready certificaterequestpolicy/e2e-good-names --tim
 certificate_pod good common-name=good-name | k apply -f -
 running good
 certificate_pod bad common-name=bad-name | k apply -f -
-wait_for 60 events_of_say bad denied
-contains "who denied" "$(events bad)" policy.cert-manager.io
+wait_for 60 events_say bad "CertificateRefused: .*denied by policy.cert-manager.io"
+request_of_bad() { k get certificaterequests -o json | jq -r '.items[] | select(.metadata.ownerReferences[0].name == "bad") | .metadata.name'; }
+first=$(request_of_bad)
 sleep 30
+equal "the request that was denied" "$(request_of_bad)" "$first"
 [ "$(request_count)" -le 2 ] || fail "requests pile up for a denied name: $(requests)"
 created=$(k get certificaterequests -o json | jq '[.items[] | select(.status.conditions[]? | .type == "Denied")] | length')
 [ "$created" -le 1 ] || fail "a denied name was asked for $created times"

@@ -5,12 +5,16 @@
 # limit: 500
 . "$(dirname "$0")/../lib.sh"
 
-# What is left of the pods whose uids are in `uids`: mounts, and volumes in the store, whose records name their pod.
+# What is left of the pods whose uids are in `uids`: mounts, their directories at the kubelet, and whatever the store did not
+# have before (a pod that was refused for good leaves what is cleared away ten minutes later).
 uids=$(mktemp)
+volumes() { ls -A /var/lib/kubelet/plugins/csi.certlet.io/data/volumes; }
 left() {
 	grep -Ff "$uids" /proc/mounts || true
-	grep -rlsFf "$uids" --include='record.json*' /var/lib/kubelet/plugins/csi.certlet.io/data/volumes || true
+	ls /var/lib/kubelet/pods | grep -Ff "$uids" || true
+	volumes | grep -vxFf <(echo "$before") || true
 }
+before=$(volumes)
 nothing_left() { [ -z "$(left)" ]; }
 remember() { kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.uid}{"\n"}{end}' >>"$uids"; }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # With readiness gates a pod starts with an empty volume and no request is made for it; the files follow once the gates are
-# passed, also where the driver was started anew meanwhile. A limited rate of API calls is kept to.
+# passed, also where the driver was started anew meanwhile.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 

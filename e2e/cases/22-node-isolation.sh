@@ -6,7 +6,9 @@
 . "$(dirname "$0")/../lib.sh"
 
 release=isolated
+ca=$(mktemp)
 cleanup() {
+	rm -f "$ca"
 	helm_end $release
 	kubectl delete node elsewhere --ignore-not-found
 }
@@ -44,12 +46,12 @@ pod_on driver-here "$node" $release
 pod_on driver-elsewhere elsewhere $release
 pod_on app-here "$node" app
 server=$(kubectl config view --minify --raw -o 'jsonpath={.clusters[0].cluster.server}')
-kubectl config view --minify --raw --flatten -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}' | base64 -d >"$TMPDIR/$NS-ca"
+kubectl config view --minify --raw --flatten -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}' | base64 -d >"$ca"
 # as TOKEN COMMAND...: kubectl with that token and nothing else, in namespace IN.
 as() {
 	local token=$1
 	shift
-	kubectl --kubeconfig=/dev/null --server="$server" --certificate-authority="$TMPDIR/$NS-ca" --token="$token" -n "${IN:-$NS}" "$@"
+	kubectl --kubeconfig=/dev/null --server="$server" --certificate-authority="$ca" --token="$token" -n "${IN:-$NS}" "$@"
 }
 here=$(token_of driver-here $release)
 elsewhere=$(token_of driver-elsewhere $release)

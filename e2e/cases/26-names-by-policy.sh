@@ -25,6 +25,6 @@ contains "its identity" "$(x509 good /tls/tls.crt -ext subjectAltName)" "URI:spi
 
 SPEC='serviceAccountName: shop' certificate_pod other-account "uri-sans=spiffe://example.org/ns/$NS/sa/bank" duration=1h | k apply -f -
 SPEC='serviceAccountName: shop' certificate_pod other-namespace "${names[0]}" dns-names=web.bank.svc.cluster.local duration=1h | k apply -f -
-denied() { k get events --field-selector "involvedObject.name=$1" -o 'jsonpath={range .items[*]}{.message}{"\n"}{end}' | grep -q "denied by policy.cert-manager.io.*$2"; }
+denied() { events_say "$1" "CertificateRefused: .*denied by policy.cert-manager.io.*$2"; }
 wait_for 60 denied other-account "must be the identity of the service account that asks"
 wait_for 60 denied other-namespace "must end in the pod's own namespace"
