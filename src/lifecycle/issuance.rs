@@ -10,7 +10,7 @@ use crate::attributes::{Attributes, KeyEncoding, VolumeId};
 use crate::delivery;
 use crate::issue::{Bundle, IssueError, IssueRequest, PrivateKey};
 use crate::signer::{Progress, Purpose, Signer};
-use crate::store::{IssuedRecord, Pending};
+use crate::store::{IssuedRecord, Pending, Record};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,7 +104,7 @@ impl Shared {
         /// Files, a small record, and what each takes more to fill its page.
         const USUAL: usize = 40 * 1024;
         // What the author wrote is in the record, and once more in the request.
-        let bytes = USUAL + 2 * volume.look(|record| record.attributes.bytes());
+        let bytes = USUAL + 2 * volume.look(Record::encoded_len);
         let (arrival, count, bytes) = self.arrivals.one_more(u64::try_from(bytes).unwrap_or(u64::MAX / 2));
         self.store.admit(count, bytes)?;
         Ok(arrival)

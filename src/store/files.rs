@@ -1,4 +1,4 @@
-//! The few file operations the store is made of. Modes are exact whatever the process's umask is.
+//! The few file operations the store is made of. Modes are exact, as long as the process's umask takes nothing from the owner.
 
 use super::error::{Attempt, StoreError};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 /// is right is left alone, since setting it again wakes whoever watches the directory.
 pub(super) fn ensure_dir(path: &Path, mode: u32) -> Result<bool, StoreError> {
     let is_new = match DirBuilder::new().mode(mode).create(path) {
-        // No umask in use takes anything from the owner.
+        // Which leaves nothing for a umask to take.
         Ok(()) if mode == 0o700 => return Ok(true),
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,

@@ -22,7 +22,7 @@ pub(super) const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
 
 /// Writes a new generation and swaps it in, making the directory that a pod sees if need be (its parent is there). On
-/// failure the old generation is live and nothing new is left.
+/// failure the old generation is live and nothing new is left in it.
 pub(super) fn write(mount: &Path, delivery: &[DeliveredFile], group: Option<u32>) -> Result<u64, StoreError> {
     check_names(delivery)?;
     let is_new = files::ensure_dir(mount, 0o755)?;

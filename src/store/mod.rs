@@ -19,13 +19,13 @@
 //! | `..data_tmp` linked | a link that is not live | the next sweep |
 //! | `..data_tmp` renamed to `..data`: **the swap** | stale names, the old generation | the next sweep |
 //! | files written, record not | no record, or one with an older generation number | the caller: [`Store::generation`] |
-//! | `record.json.tmp` or `pending.pem.tmp` written | the old file and that one | the next sweep |
+//! | `record.json.tmp` or `pending.pem.tmp` written | the old file and that one | the next open, or write of it |
 //! | target made | an empty directory | the next bind or unbind |
 //! | target bound, never a moment without its flags | | |
 //! | target unbound | a volume that is mounted nowhere | the caller, from the record |
 //! | volume renamed to `.trash-*`, being deleted | some of it | the next open |
 //!
-//! A sweep comes before every write of a generation and, for all volumes, with every open. The record is written before
+//! A sweep comes before every write of a generation in a directory that was there and, for all volumes, with every open. The record is written before
 //! the bind, so a volume without one is mounted nowhere unless its record was set aside. Calls for one volume come one
 //! at a time (the caller has a lock per volume); calls for different volumes do not touch each other's paths.
 

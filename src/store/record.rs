@@ -84,13 +84,22 @@ impl Record {
 
     /// The record as it is written.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
-        let envelope = Envelope { version: Self::VERSION, record: self };
         // Measured first: a buffer that grows leaves copies of a keystore password behind.
-        let mut length = Length(0);
-        serde_json::to_writer(&mut length, &envelope).map_err(|error| unreadable(&error))?;
-        let mut json = Zeroizing::new(Vec::with_capacity(length.0));
-        serde_json::to_writer(&mut *json, &envelope).map_err(|error| unreadable(&error))?;
+        let mut json = Zeroizing::new(Vec::with_capacity(self.encoded_len()));
+        self.encode_to(&mut *json).map_err(|error| unreadable(&error))?;
         Ok(json)
+    }
+
+    /// How many bytes [`Self::encode`] gives.
+    pub fn encoded_len(&self) -> usize {
+        let mut length = Length(0);
+        // What cannot be encoded is nowhere written either.
+        let _counted = self.encode_to(&mut length);
+        length.0
+    }
+
+    fn encode_to(&self, out: impl Write) -> serde_json::Result<()> {
+        serde_json::to_writer(out, &Envelope { version: Self::VERSION, record: self })
     }
 }
 

@@ -16,7 +16,8 @@ use x509_parser::prelude::FromDer;
 
 /// A description is asked for again after this time at the latest: the CA's certificate may have been replaced.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(6);
-/// And not before this, whatever AWS refuses meanwhile: many refusals at once are no reason for many questions.
+/// And not before this, whatever AWS refuses meanwhile: many refusals at once are no reason for many questions. A CA that is
+/// not active is the exception, since it may be any moment.
 const KEPT_AT_LEAST: SignedDuration = SignedDuration::from_mins(1);
 /// The nearer the CA's end, the likelier its certificate has been renewed: this part of what is left is how long the old end
 /// is believed.
