@@ -65,11 +65,13 @@ async fn publish_with_token(kubelet: &Kubelet, pod: &Pod) {
 
 node_test! {
     async fn a_fresh_token_puts_a_failed_renewal_ahead() {
-        let (_node, driver, kubelet) = started(false).await;
+        let (node, driver, kubelet) = started(false).await;
         let pod = pod("web-0");
         let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod, down()).await;
         eventually("the failure is on record", async || {
-            kubelet.stats(&pod).await.unwrap().volume_condition.unwrap().abnormal
+            let record = std::fs::read(node.stored_at(&pod).join("record.json")).unwrap();
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+            record["record"]["last_error"].is_object()
         }).await;
         driver.signer.wants_token.store(true, Ordering::Relaxed);
         driver.signer.set(Mood::Signs);
