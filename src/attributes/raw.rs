@@ -17,8 +17,8 @@ impl RawAttributes {
         self.0.get(key).map(String::as_str)
     }
 
-    /// How long all names and values are together.
-    pub fn bytes(&self) -> usize {
+    /// How many bytes all names and values have together.
+    pub(super) fn bytes(&self) -> usize {
         self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
     }
 }

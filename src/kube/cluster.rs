@@ -135,14 +135,8 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kube::testing::Uncounted;
     use tokio::time::{Instant, timeout};
-
-    struct Uncounted;
-
-    impl ApiObserver for Uncounted {
-        fn api_call(&self, _verb: &'static str, _code: u16) {}
-        fn watch_restarted(&self) {}
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_list_that_is_never_answered_ends() {

@@ -14,3 +14,17 @@ pub use cluster::{Cluster, KubeError, KubeOptions};
 pub use events::{EventKind, EventRecorder, PodEventNote};
 pub use observed::{ApiObserver, RateLimit};
 pub use taint::remove_startup_taint;
+
+/// For tests of whatever calls the API.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::ApiObserver;
+
+    /// Counts nothing.
+    pub(crate) struct Uncounted;
+
+    impl ApiObserver for Uncounted {
+        fn api_call(&self, _verb: &'static str, _code: u16) {}
+        fn watch_restarted(&self) {}
+    }
+}

@@ -161,11 +161,10 @@ impl Shared {
         let valid = record.issued.as_ref().is_some_and(|issued| issued.facts.not_after > self.clock.now());
         match (bound, valid) {
             (true, true) => {
-                let signer = self.issuer.signer(volume.attributes.signer);
                 let may_pass = |error: &LastError| error.class == FailureClass::Transient.as_str();
                 if has_fresh_token
                     && record.last_error.as_ref().is_some_and(may_pass)
-                    && signer.is_ok_and(|signer| signer.needs_token(&volume.attributes))
+                    && self.needs_token(volume)
                 {
                     // It may be all that the renewal failed for.
                     self.queue.put(id, self.clock.now());

@@ -151,11 +151,13 @@ impl Shared {
 
     /// Tokens are never stored: after a start they come with the kubelet's next call, and until then a renewal could only fail.
     fn awaits_token(&self, volume: &Volume) -> bool {
-        let needs = self
-            .issuer
-            .signer(volume.attributes.signer)
-            .is_ok_and(|signer| signer.needs_token(&volume.attributes));
-        needs && volume.tokens().is_empty() && self.started.elapsed() < TOKENS_COME
+        self.needs_token(volume) && volume.tokens().is_empty() && self.started.elapsed() < TOKENS_COME
+    }
+
+    /// Whether the volume's certificate is asked for with a token of its pod's.
+    pub(super) fn needs_token(&self, volume: &Volume) -> bool {
+        let attributes = &volume.attributes;
+        self.issuer.signer(attributes.signer).is_ok_and(|signer| signer.needs_token(attributes))
     }
 
     /// The old certificate stays; when to try again, and what to say.

@@ -25,9 +25,10 @@
 //! | target unbound | a volume that is mounted nowhere | the caller, from the record |
 //! | volume renamed to `.trash-*`, being deleted | some of it | the next open |
 //!
-//! A sweep comes before every write of a generation in a directory that was there and, for all volumes, with every open. The record is written before
-//! the bind, so a volume without one is mounted nowhere unless its record was set aside. Calls for one volume come one
-//! at a time (the caller has a lock per volume); calls for different volumes do not touch each other's paths.
+//! A sweep comes before every write of a generation in a directory that was there and, for all volumes, with every open.
+//! The record is written before the bind, so a volume without one is mounted nowhere unless its record was set aside. Calls
+//! for one volume come one at a time (the caller has a lock per volume); calls for different volumes do not touch each
+//! other's paths.
 
 mod bind;
 mod error;

@@ -1,6 +1,5 @@
 //! The API server's wish to be left alone: `Retry-After` (RFC 9110 section 10.2.3).
 
-use crate::kube::CallError;
 use crate::signer::SignError;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,9 +16,9 @@ const LONGEST: Duration = Duration::from_mins(5);
 const SHORT: Duration = Duration::from_secs(5);
 
 impl Pause {
-    /// Takes note of an answer: of one that is about the server, and not about what it was asked for.
-    pub(super) fn note(&self, error: &CallError) {
-        if let CallError::Refused { code: 429 | 503, retry_after: Some(wish), .. } = error {
+    /// Takes note of an answer that is about the server, and not about what it was asked for.
+    pub(super) fn note(&self, error: &SignError) {
+        if let SignError::Throttled { retry_after: Some(wish), .. } = error {
             let end = Instant::now() + (*wish).min(LONGEST);
             let mut noted = self.lock();
             *noted = (*noted).max(Some(end));

@@ -100,11 +100,12 @@ impl CertManager {
                 })
             }
             Err(error) => {
+                let error = sign_error(&error, Action::Create { as_pod: token.is_some() }, request.pod);
                 // What a pod's own account is told is not meant for the others.
                 if token.is_none() {
                     self.pause.note(&error);
                 }
-                Err(sign_error(&error, Action::Create { as_pod: token.is_some() }, request.pod))
+                Err(error)
             }
         }
     }
@@ -120,8 +121,9 @@ impl CertManager {
                     return Ok(None);
                 }
                 Err(error) => {
+                    let error = sign_error(&error, Action::Get, request.pod);
                     self.pause.note(&error);
-                    return Err(sign_error(&error, Action::Get, request.pod));
+                    return Err(error);
                 }
             };
         let found: CertificateRequest = parse(&answer)?;

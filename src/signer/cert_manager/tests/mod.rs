@@ -7,6 +7,7 @@ mod server;
 
 use super::*;
 use crate::attributes::{Attributes, IssuerRef, PodIdentity, PodTokens, VolumeId};
+use crate::kube::testing::Uncounted;
 use crate::signer::Progress;
 use crate::x509::testing::attributes;
 use jiff::Timestamp;
@@ -24,13 +25,6 @@ impl Clock for HandClock {
     fn wait_until(&self, _deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }
-}
-
-struct Uncounted;
-
-impl ApiObserver for Uncounted {
-    fn api_call(&self, _verb: &'static str, _code: u16) {}
-    fn watch_restarted(&self) {}
 }
 
 #[derive(Default)]
