@@ -1,15 +1,15 @@
 # syntax=docker/dockerfile:1
-# certlet's image: the binary, the libc it is linked to, CA roots, and nothing else.
+# certlet's image: the binary, the libc that it is linked to, CA roots, and nothing else.
 #
 #   docker buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max \
 #     --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" --tag ghcr.io/certlet/certlet:0.1.0 --push .
 #
-# Both stages are of the same Debian, so that the libc at build time is the one at run time. A release names the bases by digest:
+# Both stages use the same Debian release, so that build and run have the same libc. A release names the base images by digest:
 # --build-arg RUST_IMAGE=docker.io/library/rust@sha256:... --build-arg BASE_IMAGE=gcr.io/distroless/cc-debian12@sha256:...
 ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:latest
 
-# Builds on the machine's own architecture for the other one: emulation would take an hour.
+# Builds on the machine's own architecture and cross-compiles for the other, because emulation would take an hour.
 FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS build
 ARG TARGETARCH
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
@@ -29,15 +29,16 @@ RUN case "$TARGETARCH" in \
     rustup target add "$triple"; \
     echo "$triple" > /triple
 
-# The list of crates, with their versions, goes into the binary: scanners (Trivy, Grype, Syft, BuildKit's --sbom) read it there,
-# so it cannot be lost or be another build's.
+# cargo-auditable puts the list of crates, with versions, into the binary. Scanners (Trivy, Grype, Syft, BuildKit's --sbom) read it
+# there, so the list always belongs to this build.
 RUN cargo install --locked cargo-auditable@0.7.7
 
 WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY src src
-# Cargo reads every member of the workspace, whatever is built.
+COPY kubelet kubelet
+# Cargo reads every member of the workspace, even those that it does not build.
 COPY bench bench
 COPY e2e/bench e2e/bench
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
@@ -47,7 +48,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     CARGO_TARGET_DIR=/target cargo auditable build --locked --release --bin certlet --target "$triple"; \
     install -D -m 0755 "/target/$triple/release/certlet" /out/usr/bin/certlet
 
-# distroless cc: libc, libm, libgcc and CA roots; no shell, no package manager.
+# distroless cc has libc, libm, libgcc and CA roots; no shell, no package manager.
 FROM ${BASE_IMAGE}
 ARG VERSION=0.0.0
 ARG REVISION=unknown
@@ -58,7 +59,7 @@ LABEL org.opencontainers.image.title="certlet" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /out/usr/bin/certlet /usr/bin/certlet
-# Mounts are root's to make; the chart says so too.
+# Only root can mount. The chart sets the same user.
 # hadolint ignore=DL3002
 USER 0:0
 ENTRYPOINT ["/usr/bin/certlet"]

@@ -1,31 +1,31 @@
 # certlet's commands. `make` alone lists them.
 
 CARGO ?= cargo
-# Where tools that the checks need are installed once a machine.
+# Folder of the tools that the checks need. They are installed once per machine.
 TOOLS ?= $(or $(CERTLET_TOOLS),$(HOME)/.cache/certlet/tools)
 export PATH := $(TOOLS)/bin:$(PATH)
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
-# Seconds that each fuzz target runs.
+# How long each fuzz target runs, in seconds.
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz fuzz-build fuzz-lock bench bench-cluster e2e e2e-up e2e-down clean
+.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz fuzz-build fuzz-lock bench bench-cluster e2e e2e-up e2e-down size clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## See it work: real driver, local signer, no cluster, no root
-	@$(CARGO) run --quiet --release --bin certlet -- demo
+demo: ## Show the driver at work: real driver, local signer, no cluster, no root
+	@$(CARGO) run --profile demo --bin certlet -- demo
 
 build: ## Build the release binary
 	$(CARGO) build --release --bin certlet
 
-test: ## Unit and integration tests; no root and no cluster needed
+test: ## Run unit and integration tests; needs no root and no cluster
 	$(CARGO) test --workspace
 
-check: fmt clippy deny fuzz-lock docs-check ## Formatting, lints, licences and bans, documentation
+check: fmt clippy deny fuzz-lock docs-check ## Check formatting, lints, licences and bans, documentation
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -38,20 +38,21 @@ deny: $(TOOLS)/bin/cargo-deny
 
 fuzz-lock:
 	@$(CARGO) tree --quiet --locked --manifest-path fuzz/Cargo.toml > /dev/null || \
-		{ echo "fuzz/Cargo.lock is behind: cargo update --workspace --manifest-path fuzz/Cargo.toml" >&2; exit 1; }
+		{ echo "fuzz/Cargo.lock is out of date; run: cargo update --workspace --manifest-path fuzz/Cargo.toml" >&2; exit 1; }
 
-docs: ## Write the generated pages of docs/
+docs: ## Generate docs/attributes.md and docs/cli.md
 	$(CARGO) run --quiet --bin certlet -- reference attributes > docs/attributes.md
 	$(CARGO) run --quiet --bin certlet -- reference cli > docs/cli.md
+	CERTLET_WRITE_DOCS=1 $(CARGO) test --quiet --test layering
 
 docs-check:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
 	scripts/docs-check
 
-chart: ## Write what is made of the Helm chart: schema, README, deploy/
+chart: ## Generate the Helm chart's schema and README, and deploy/certlet.yaml
 	scripts/chart
 
-chart-check: ## Lint, render and validate the chart and the Dockerfile, test the alerts
+chart-check: ## Lint, render and validate the chart, lint the Dockerfile, test the alerts, check the runbook
 	scripts/chart-check
 	scripts/image-check
 	scripts/runbook-check
@@ -67,25 +68,28 @@ bench: ## Measure the driver against its budgets
 	$(CARGO) run --quiet --release --package certlet-bench
 	$(CARGO) run --quiet --release --example pca_simulation
 
-bench-cluster: ## Measure what the driver adds to cert-manager's own time, on a real node
+bench-cluster: ## Measure what the driver adds to cert-manager's own time, on a real node; needs root
 	e2e/measure
 
 ifeq ($(origin KUBECONFIG),command line)
 e2e: export CERTLET_E2E_KUBECONFIG := $(abspath $(KUBECONFIG))
 endif
-e2e: ## Run the cases on a real Kubernetes node (CASE=name for one, KUBECONFIG=file for another cluster)
+e2e: ## Run the cases on a real Kubernetes node (CASE=name: one case, KUBECONFIG=file: another cluster)
 	e2e/run $(CASE)
 
-e2e-up: ## Bring up a cluster with certlet in it, to play with: e2e/cluster/in kubectl ...
+e2e-up: ## Start a cluster with certlet to play with: e2e/cluster/in kubectl ...
 	CERTLET_E2E_KEEP=1 e2e/run cluster
 
-e2e-down: ## Take it down
+e2e-down: ## Stop that cluster
 	e2e/cluster/down
 
-clean: ## Remove what was built here
+size: ## Lines of code by module, without blank lines, comments and tests
+	scripts/size
+
+clean: ## Remove build results
 	$(CARGO) clean
 
-# Unoptimised: they are waited for less than their compilation would be.
+# Built without optimisation: compiling with it would take longer than these tools ever run.
 $(TOOLS)/bin/cargo-deny:
 	env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --debug --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
 

@@ -2,14 +2,14 @@
 //! schedule make of a cold start of all and of the renewals after it, beside a renewer with fixed intervals, without
 //! jitter and without a limiter. Deterministic. Fails where a certificate is lost.
 //!
-//! What is real: `certlet::limiter` (bucket, turns, fair share) and `certlet::lifecycle::renew_at`. What is a model: AWS
+//! What is real: `certlet::limiter` (bucket, turns, fair share) and `certlet::credential::renew_at`. What is a model: AWS
 //! (a token bucket of one second's quota for each call, a certificate ready after 0.3 to 1 s), latency, kubelets.
 
 #![allow(clippy::cast_precision_loss, clippy::indexing_slicing, reason = "a simulation's report")]
 
-use certlet::attributes::VolumeId;
-use certlet::lifecycle::{Lifetime, renew_at};
-use certlet::limiter::{Bucket, CallKind, Fleet, Turns, Urgency};
+use certlet::credential::{Lifetime, renew_at};
+use certlet::model::VolumeId;
+use certlet::signer::{Bucket, CallKind, Fleet, Urgency, Waiters};
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -45,7 +45,7 @@ struct Pod {
 
 struct Lane {
     bucket: Bucket,
-    turns: Turns<(usize, u32)>,
+    waiters: Waiters<(usize, u32)>,
     waits: bool,
 }
 
@@ -97,7 +97,7 @@ impl World {
         let fleet = Fleet { nodes: 1_000, ..Fleet::DEFAULT };
         let lane = |kind, node: usize| Lane {
             bucket: Bucket::new(fleet.pace(kind), node as f64 / NODES as f64),
-            turns: Turns::default(),
+            waiters: Waiters::default(),
             waits: false,
         };
         let mut world = Self {
@@ -159,7 +159,7 @@ impl World {
                     if self.pods[pod].generation == 0 { Urgency::Publish } else { Urgency::Renewal };
                 let node = pod / PODS;
                 let lane = &mut self.nodes[node][kind];
-                lane.turns.push(urgency, (pod, attempts));
+                lane.waiters.push(urgency, (pod, attempts));
                 if !lane.waits {
                     self.serve(node, kind);
                 }
@@ -179,12 +179,12 @@ impl World {
     /// Lets calls go as long as there are tokens.
     fn serve(&mut self, node: usize, kind: usize) {
         self.nodes[node][kind].waits = false;
-        while !self.nodes[node][kind].turns.is_empty() {
+        while !self.nodes[node][kind].waiters.is_empty() {
             let now = Duration::from_nanos(self.now);
             let lane = &mut self.nodes[node][kind];
             match lane.bucket.take(now) {
                 Ok(()) => {
-                    if let Some((pod, attempts)) = lane.turns.pop() {
+                    if let Some((pod, attempts)) = lane.waiters.pop() {
                         self.call(pod, kind, attempts);
                     }
                 }
@@ -213,8 +213,8 @@ impl World {
             let pause = self.backoff(attempts);
             return self.after(pause, Event::Want { pod, kind, attempts: attempts + 1 });
         }
-        let demand = !lane.turns.is_empty();
-        lane.bucket.succeeded(demand);
+        let demand = !lane.waiters.is_empty();
+        lane.bucket.succeeded(demand, now);
         if kind == ISSUE { self.issued(pod) } else { self.collected(pod) }
     }
 

@@ -1,44 +1,47 @@
-//! The certlet command: parse, start telemetry, run.
+//! The certlet command: parses the command line and runs the subcommand.
 
-use certlet::cli::{Cli, Command, NodeArgs, PolicyArgs, PolicyCheckError};
-use certlet::{demo, node, telemetry};
+use certlet::cli::{Cli, Command, DemoArgs, NodeArgs, PolicyArgs, PolicyCheckError};
+use certlet::demo::{self, DemoOptions};
+use certlet::{run, telemetry};
 use clap::Parser;
+use std::fmt::Display;
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What a command line ends with that cannot be carried out.
+/// The exit code after an invalid command line.
 const USAGE: u8 = 2;
+/// The exit code after any other failure.
+const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return usage(&error),
     };
     match cli.command {
-        Command::Node(args) => run_node(*args),
-        Command::Demo(args) => demo::run(&args),
+        Command::Node(args) => run_node(*args).unwrap_or_else(|code| code),
+        Command::Demo(DemoArgs { pods, duration, keep }) => demo::run(&DemoOptions { pods, duration, keep }),
         Command::Status(args) => print(args.render()),
-        Command::Policy(args) => explain_policy(&args),
+        Command::Policy(args) => check_policy(&args),
         Command::Reference(args) => print::<std::convert::Infallible>(Ok(args.render())),
     }
 }
 
-/// Help and version as clap has them; a fault as one line.
-fn explain(error: &clap::Error) -> ExitCode {
+/// Prints help and version as clap formats them, and an error as one line.
+fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        let _printed = error.print();
+        let _ = error.print();
         return ExitCode::SUCCESS;
     }
     let text = error.to_string();
     let fault: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    eprintln!("certlet: {}; see certlet --help", fault.join(" ").trim_start_matches("error: "));
-    ExitCode::from(USAGE)
+    fail(USAGE)(format!("{}; see certlet --help", fault.join(" ").trim_start_matches("error: ")))
 }
 
-/// A denial is an explanation too, and is printed as one.
-fn explain_policy(args: &PolicyArgs) -> ExitCode {
+/// The explanation of a denial goes to standard output, like that of a permission.
+fn check_policy(args: &PolicyArgs) -> ExitCode {
     match args.render() {
         Err(PolicyCheckError::Denied(explanation)) => {
             print!("{explanation}");
@@ -48,74 +51,66 @@ fn explain_policy(args: &PolicyArgs) -> ExitCode {
     }
 }
 
-fn print<E: std::fmt::Display>(result: Result<String, E>) -> ExitCode {
+fn print<E: Display>(result: Result<String, E>) -> ExitCode {
     match result {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
         }
-        Err(error) => fail(&error),
+        Err(error) => fail(FAILURE)(error),
     }
 }
 
-fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("certlet: {error}");
-    ExitCode::FAILURE
-}
-
-fn run_node(args: NodeArgs) -> ExitCode {
-    if let Err(error) = telemetry::init_logging(args.log_format, &args.log_level) {
+/// Prints an error, and returns the exit code.
+fn fail<E: Display>(code: u8) -> impl Fn(E) -> ExitCode {
+    move |error| {
         eprintln!("certlet: {error}");
-        return ExitCode::from(USAGE);
+        ExitCode::from(code)
     }
-    if let Err(error) = certlet::hardening::keep_memory_private() {
-        return fail(&format!("the process's memory cannot be kept out of core dumps: {error}"));
-    }
-    let runtime = match runtime(args.worker_threads) {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("the runtime cannot start: {error}")),
-    };
-    let config = match args.into_config() {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("certlet: {error}");
-            return ExitCode::from(USAGE);
-        }
-    };
+}
+
+fn run_node(args: NodeArgs) -> Result<ExitCode, ExitCode> {
+    telemetry::init_logging(args.log_format, &args.log_level).map_err(fail(USAGE))?;
+    certlet::platform::keep_memory_private().map_err(|error| {
+        fail(FAILURE)(format!("the process's memory cannot be excluded from core dumps: {error}"))
+    })?;
+    let runtime = runtime(args.worker_threads)
+        .map_err(|error| fail(FAILURE)(format!("the runtime cannot start: {error}")))?;
+    let config = args.into_config().map_err(fail(USAGE))?;
     let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         stop_on_signals(&shutdown)?;
-        node::run(config, shutdown).await.map_err(|error| error.to_string())
+        run::run(config, shutdown).await.map_err(|error| error.to_string())
     });
-    // Blocking work may be stuck on a disk; the process ends all the same.
+    // Does not wait for blocking work, which may hang on a disk.
     runtime.shutdown_background();
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error, "certlet cannot run");
-            fail(&error)
-        }
-    }
+    ended.map_err(|error| {
+        tracing::error!(error, "certlet cannot run");
+        fail(FAILURE)(error)
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime(worker_threads: Option<u16>) -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    // The other half is the pods'. More threads wake and wait for each other more than they get done: what takes long is
-    // waiting for a signer, or goes to the blocking threads.
+    // The other cores are for the pods. Long work waits for a signer or runs on the blocking threads, so that more workers
+    // would mostly wait for each other.
     let workers = (cores / 2).clamp(1, 4);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads.map_or(workers, usize::from))
-        // Few: they do short work on a tmpfs, and mounts go one at a time in the kernel anyway. More of them only wait for
-        // each other, which shows in the slowest of fifty publishes, and in memory.
+        // Few, because they do short work on a tmpfs, and the kernel serializes mounts. More threads cost memory and make the
+        // slowest of fifty publishes slower.
         .max_blocking_threads((2 * cores).clamp(4, 16))
         .enable_all()
         .build()
 }
 
-/// The first SIGTERM or SIGINT ends in good order, the second at once.
+/// The first SIGTERM or SIGINT shuts down gracefully, the second one exits at once.
 fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), String> {
-    let watch = |kind| signal(kind).map_err(|error| format!("signals cannot be watched: {error}"));
-    let (mut terminate, mut interrupt) = (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?);
+    let install =
+        |kind| signal(kind).map_err(|error| format!("signal handlers cannot be installed: {error}"));
+    let (mut terminate, mut interrupt) =
+        (install(SignalKind::terminate())?, install(SignalKind::interrupt())?);
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
         let mut stopping = false;
@@ -125,7 +120,7 @@ fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), String> {
                 _ = interrupt.recv() => SignalKind::interrupt(),
             };
             if stopping {
-                // 128 + the signal, as a shell would say it.
+                // 128 plus the signal, as in a shell.
                 std::process::exit(128 + signal.as_raw_value());
             }
             stopping = true;

@@ -4,7 +4,7 @@
 
 mod support;
 
-use certlet::demo::Pod;
+use certlet_kubelet::Pod;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn assert_whole_in_process(volume: &Path, round: u64) {
         fs::read(volume.join(name))
             .unwrap_or_else(|error| panic!("round {round}: {}: {error}", volume.join(name).display()))
     };
-    let key = certlet::issue::PrivateKey::from_pem(&read("tls.key")).unwrap();
+    let key = certlet::x509::PrivateKey::from_pem(&read("tls.key")).unwrap();
     let (_, pem) = x509_parser::pem::parse_x509_pem(&read("tls.crt")).unwrap();
     let leaf = pem.parse_x509().unwrap();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The rooms import along the arrows of docs/architecture.md and no other way.
+//! The modules import to the left and no other way. docs/architecture.md shows the same table: `make docs` writes it there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -6,80 +6,112 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// For each room, the rooms it may import.
-const ARROWS: [(&str, &[&str]); 19] = [
-    ("readiness", &[]),
-    ("watch", &["readiness"]),
-    ("x509", &["attributes"]),
-    ("attributes", &[]),
-    ("clock", &["readiness"]),
-    ("hardening", &[]),
-    ("kube", &["attributes"]),
-    ("limiter", &[]),
-    ("policy", &["attributes", "watch"]),
-    ("signer", &["attributes", "clock", "kube", "limiter", "policy", "x509"]),
-    ("issue", &["attributes", "clock", "signer", "x509"]),
-    ("delivery", &["attributes", "issue", "x509"]),
-    ("store", &["attributes", "delivery", "issue", "signer", "x509"]),
-    ("telemetry", &["attributes", "issue", "kube", "signer"]),
-    ("lifecycle", &["attributes", "clock", "delivery", "issue", "signer", "store", "telemetry"]),
-    ("csi", &["attributes", "issue", "lifecycle", "proto", "store", "telemetry", "watch"]),
-    (
-        "node",
-        &[
+/// A module: its name, what it does, and whether it speaks gRPC.
+struct Module(&'static str, &'static str, bool);
+
+/// The layers from left to right. A module imports modules of layers to its left, and none of its own layer.
+const LAYERS: [&[Module]; 9] = [
+    &[
+        Module(
+            "model",
+            "The words of the crate, typed: `VolumeId`, `WorkloadIdentity`, `CertificateSpec`, `SignerSpec`, `Failure`",
+            false,
+        ),
+        Module("proto", "The gRPC services of `proto/`, as generated", true),
+    ],
+    &[
+        Module("x509", "Keys, signing requests, certificates, PEM: built, read, verified", false),
+        Module(
             "attributes",
-            "clock",
-            "csi",
-            "issue",
-            "kube",
-            "lifecycle",
-            "limiter",
-            "policy",
-            "proto",
-            "signer",
+            "`volumeAttributes` under each prefix to a `CertificateSpec`, from one table; pure",
+            false,
+        ),
+        Module("policy", "Who may ask AWS Private CA for what: patterns and decisions", false),
+        Module(
             "store",
-            "telemetry",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "attributes",
-            "csi",
+            "A tmpfs: generations, records, checkpoints, journals; the only module that writes files",
+            false,
+        ),
+        Module(
             "kube",
-            "lifecycle",
-            "limiter",
-            "node",
-            "policy",
+            "The Kubernetes API: clients, calls and what their failures mean, Events, the startup taint",
+            false,
+        ),
+        Module("telemetry", "Logs, metrics, the admin server", false),
+        Module("platform", "Clock, file events, backoff, token bucket, private memory", false),
+    ],
+    &[
+        Module(
             "signer",
-            "store",
-            "telemetry",
-        ],
-    ),
-    ("demo", &["cli", "clock", "proto", "store", "watch", "x509"]),
+            "Who signs: one trait; cert-manager, AWS Private CA with its quotas, the local CA",
+            false,
+        ),
+        Module("trust", "Trust bundles, apart from credentials", false),
+    ],
+    &[Module(
+        "credential",
+        "Obtains and verifies a credential, publishes it on its channel; the one queue of renewals and other due work",
+        false,
+    )],
+    &[Module("sink", "Hands a credential and its trust bundle to a pod: files as PEM and PKCS#12", false)],
+    &[Module(
+        "volume",
+        "A CSI volume's life: publish, renew, unpublish, recover; locks and bind mounts",
+        false,
+    )],
+    &[Module("csi", "gRPC front door: requests in, status codes out, registration with the kubelet", true)],
+    &[Module("run", "Puts the modules together: `certlet node`", true)],
+    &[
+        Module("cli", "The command line; every flag is an environment variable too", false),
+        Module("demo", "`certlet demo` plays the kubelet", true),
+    ],
 ];
 
-/// Rooms that know nothing of gRPC.
-const WITHOUT_TONIC: [&str; 10] =
-    ["kube", "attributes", "clock", "limiter", "policy", "signer", "issue", "delivery", "store", "lifecycle"];
+/// Where the table stands in docs/architecture.md.
+const BEGIN: &str = "<!-- modules: begin; written by `make docs` from tests/layering.rs -->\n";
+const END: &str = "<!-- modules: end -->";
 
 #[test]
-fn rooms_import_along_the_drawn_arrows_only() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+fn modules_import_to_the_left_only() {
+    let mut left: Vec<&str> = Vec::new();
     let mut faults = Vec::new();
-    for (room, allowed) in ARROWS {
-        for (file, line) in code_lines(&source, room) {
-            for imported in rooms_named(&line) {
-                if imported != room && !allowed.contains(&imported.as_str()) {
+    for layer in LAYERS {
+        for Module(module, _, speaks_grpc) in layer {
+            for (file, line) in code_lines(&source(), module) {
+                for imported in modules_named(&line) {
+                    if imported != *module && !left.contains(&imported.as_str()) {
+                        faults.push(format!(
+                            "{}: {module} -> {imported} is not to the left: {}",
+                            file.display(),
+                            line.trim()
+                        ));
+                    }
+                }
+                if !speaks_grpc && line.contains("tonic") {
                     faults.push(format!(
-                        "{}: {room} -> {imported} is not drawn: {}",
+                        "{}: {module} knows nothing of gRPC: {}",
                         file.display(),
                         line.trim()
                     ));
                 }
             }
-            if WITHOUT_TONIC.contains(&room) && line.contains("tonic") {
-                faults.push(format!("{}: {room} knows nothing of gRPC: {}", file.display(), line.trim()));
+        }
+        left.extend(layer.iter().map(|Module(name, ..)| *name));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn only_the_store_and_the_mounts_write_files() {
+    let writes = ["fs::write(", "File::create", "OpenOptions", "fs::rename(", "set_permissions("];
+    let allowed = ["store", "demo"];
+    let mut faults = Vec::new();
+    for Module(module, ..) in LAYERS.into_iter().flatten().filter(|module| !allowed.contains(&module.0)) {
+        for (file, line) in code_lines(&source(), module) {
+            // The mode of a Unix socket is set where it is bound.
+            let is_socket = file.ends_with("csi/socket.rs");
+            if !is_socket && writes.iter().any(|call| line.contains(call)) {
+                faults.push(format!("{}: {}", file.display(), line.trim()));
             }
         }
     }
@@ -87,19 +119,54 @@ fn rooms_import_along_the_drawn_arrows_only() {
 }
 
 #[test]
-fn every_room_is_in_the_picture() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let rooms: BTreeSet<String> = fs::read_dir(source)
+fn every_module_is_in_the_table() {
+    let in_source: BTreeSet<String> = fs::read_dir(source())
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .filter(|name| !["lib", "main"].contains(&name.as_str()))
         .collect();
-    let drawn: BTreeSet<String> = ARROWS.iter().map(|(room, _)| (*room).to_owned()).collect();
-    assert_eq!(rooms, drawn);
+    let generated = |name: &&str| *name == "proto";
+    let names = LAYERS.into_iter().flatten().map(|Module(name, ..)| *name);
+    let drawn: BTreeSet<String> = names.filter(|name| !generated(name)).map(str::to_owned).collect();
+    assert_eq!(in_source, drawn);
 }
 
-/// The `crate::room` paths on a line, also those of a braced import.
-fn rooms_named(line: &str) -> Vec<String> {
+#[test]
+fn the_documentation_shows_this_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the begin of the table");
+    let (_, after) = rest.split_once(END).expect("the end of the table");
+    let written = [before, BEGIN, &table(), END, after].concat();
+    if std::env::var_os("CERTLET_WRITE_DOCS").is_some() {
+        fs::write(&path, written).unwrap();
+    } else {
+        assert!(page == written, "docs/architecture.md shows another table of modules: run `make docs`");
+    }
+}
+
+/// The picture and the table, in Markdown.
+fn table() -> String {
+    let layer = |layer: &[Module]| {
+        let names: Vec<&str> =
+            layer.iter().map(|Module(name, ..)| *name).filter(|name| *name != "proto").collect();
+        names.join(", ")
+    };
+    let layers: Vec<String> = LAYERS.into_iter().map(layer).collect();
+    let mut text =
+        format!("```text\n{}\n```\n\n| module | what it does |\n|---|---|\n", layers.join("\n  <- "));
+    for Module(name, does, _) in LAYERS.into_iter().flatten() {
+        text.extend(["| `", name, "` | ", does, " |\n"]);
+    }
+    text
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The `crate::module` paths on a line, also those of a braced import.
+fn modules_named(line: &str) -> Vec<String> {
     line.split("crate::")
         .skip(1)
         .map(|rest| {
@@ -111,10 +178,10 @@ fn rooms_named(line: &str) -> Vec<String> {
         .collect()
 }
 
-/// Lines of a room's files that are code: comments aside, and tests with all that follows them.
-fn code_lines(source: &Path, room: &str) -> Vec<(PathBuf, String)> {
-    let mut files = vec![source.join(format!("{room}.rs"))];
-    let mut directories = vec![source.join(room)];
+/// Lines of a module's files that are code: comments aside, and tests with all that follows them.
+fn code_lines(source: &Path, module: &str) -> Vec<(PathBuf, String)> {
+    let mut files = vec![source.join(format!("{module}.rs"))];
+    let mut directories = vec![source.join(module)];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory).into_iter().flatten() {
             let path = entry.unwrap().path();
@@ -126,11 +193,21 @@ fn code_lines(source: &Path, room: &str) -> Vec<(PathBuf, String)> {
     let mut lines = Vec::new();
     for file in files.into_iter().filter(|file| file.exists() && !is_test(file)) {
         let text = fs::read_to_string(&file).unwrap();
-        let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
-        lines.extend(
-            code.filter(|line| !line.trim_start().starts_with("//"))
-                .map(|line| (file.clone(), line.to_owned())),
-        );
+        // The line after the attribute too: a declaration of a test module ends there, an inline one ends the file.
+        let mut skip = 0;
+        for line in text.lines() {
+            if line.trim() == "#[cfg(test)]" {
+                skip = 2;
+            }
+            if skip > 0 {
+                skip -= 1;
+                if skip == 0 && line.trim_end().ends_with('{') {
+                    break;
+                }
+            } else if !line.trim_start().starts_with("//") {
+                lines.push((file.clone(), line.to_owned()));
+            }
+        }
     }
     lines
 }

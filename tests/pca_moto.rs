@@ -14,7 +14,7 @@ use aws_sdk_acmpca::types::{
     Asn1Subject, CertificateAuthorityConfiguration, CertificateAuthorityType, KeyAlgorithm, SigningAlgorithm,
     Validity, ValidityPeriodType,
 };
-use certlet::demo::Pod;
+use certlet_kubelet::Pod;
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};

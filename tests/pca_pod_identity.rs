@@ -10,7 +10,7 @@ mod fake_agent;
 mod fake_pca;
 mod support;
 
-use certlet::demo::{Kubelet, Pod};
+use certlet_kubelet::{Kubelet, Pod};
 use fake_agent::{ACCESS_KEY, FakeAgent, TOKEN};
 use fake_pca::{CA, FakePca, Fault};
 use std::fs;

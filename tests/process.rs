@@ -6,10 +6,12 @@
 mod raw_http2;
 mod support;
 
-use certlet::demo::Kubelet;
-use certlet::proto::csi::{ProbeRequest, ProbeResponse};
-use certlet::proto::registration::registration_client::RegistrationClient;
-use certlet::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+use certlet_kubelet::Kubelet;
+use certlet_kubelet::proto::csi::{ProbeRequest, ProbeResponse};
+use certlet_kubelet::proto::registration::registration_client::RegistrationClient;
+use certlet_kubelet::proto::registration::{
+    InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse,
+};
 use nix::sys::signal::Signal;
 use raw_http2::RawClient;
 use std::fs;

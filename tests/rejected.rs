@@ -7,7 +7,7 @@
 mod rejected;
 mod support;
 
-use certlet::demo::Pod;
+use certlet_kubelet::Pod;
 use rejected::rejected_inputs;
 use std::fmt::Write;
 use support::Node;

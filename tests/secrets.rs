@@ -86,7 +86,7 @@ fn key_bytes(volume: &Path) -> Vec<Vec<u8>> {
     let text = String::from_utf8(pem.clone()).unwrap();
     // The second line on: the first is the same for every key of an algorithm.
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("-----")).collect();
-    let key = certlet::issue::PrivateKey::from_pem(&pem).unwrap();
+    let key = certlet::x509::PrivateKey::from_pem(&pem).unwrap();
     let der = key.to_pkcs8_der();
     let mut secrets = vec![der[der.len() - 32..].to_vec(), der.to_vec()];
     secrets.extend(lines.iter().filter(|line| line.len() >= 40).skip(1).map(|line| line.as_bytes().to_vec()));

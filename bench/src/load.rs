@@ -1,4 +1,4 @@
-//! Calls, many at once: how long each takes, how many go through in a second.
+//! Makes many calls at once, and measures how long each takes and how many are answered per second.
 
 use crate::Failure;
 use serde::Serialize;
@@ -10,20 +10,20 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::Status;
 
-/// What a run of calls took.
+/// Durations of a run of calls.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Load {
-    /// How many.
+    /// Number of calls.
     pub(crate) calls: usize,
-    /// How many at once, at most.
+    /// Most calls in flight at once.
     pub(crate) in_flight: usize,
-    /// A second.
+    /// Calls per second.
     pub(crate) rate: f64,
-    /// Milliseconds that half of the calls stay below.
+    /// Median, in milliseconds.
     pub(crate) p50_ms: f64,
-    /// Milliseconds that 99 of 100 calls stay below.
+    /// 99th percentile, in milliseconds.
     pub(crate) p99_ms: f64,
-    /// The longest, in milliseconds.
+    /// The longest call, in milliseconds.
     pub(crate) longest_ms: f64,
 }
 
@@ -48,7 +48,7 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
-/// Makes every call, `in_flight` at once: each answer lets the next call go.
+/// Makes all calls, `in_flight` at once. Each answer starts the next call.
 pub(crate) async fn closed<F>(
     count: usize,
     in_flight: usize,
@@ -82,8 +82,8 @@ where
     Ok(Load::of(took, in_flight, started.elapsed()))
 }
 
-/// Makes the calls at a steady rate, whatever the answers do, with at most `in_flight` open. The wait of a call for its
-/// turn counts.
+/// Starts calls at a steady rate, however long the answers take, with at most `in_flight` open. A call's duration includes
+/// its wait for a free slot.
 pub(crate) async fn open<F>(
     count: usize,
     rate: u32,

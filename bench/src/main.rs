@@ -1,8 +1,8 @@
-//! Plays the kubelet against the release binary and measures: what a publish takes, what an idle driver costs, how soon
-//! a killed one is back. Prints the budget of docs/architecture.md beside what was measured.
+//! Plays the kubelet against the release binary and measures how long a publish takes, what an idle driver costs, and how
+//! soon a killed driver is ready again. Prints the budgets of docs/architecture.md beside the measured values.
 //!
 //! Needs no root: like `certlet demo`, it makes a mount namespace of its own. Client and driver share the machine's
-//! cores, so their CPU is told apart.
+//! cores, so the CPU time of each is reported separately.
 
 mod load;
 mod node;
@@ -10,37 +10,37 @@ mod process;
 mod report;
 mod scenes;
 
-use certlet::demo::namespace;
+use certlet_kubelet::namespace;
 use clap::Parser;
 use report::Report;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Anything that ends the measuring.
+/// Any error that ends the measurement.
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Measures the certlet driver against its budgets.
 #[derive(Debug, Parser)]
 #[command(name = "certlet-bench")]
 struct Args {
-    /// The driver; without it, the `certlet` beside this program.
+    /// The driver's binary. Default: the `certlet` in the directory of this program.
     #[arg(long, env = "CERTLET_BIN", value_name = "FILE")]
     certlet: Option<PathBuf>,
 
-    /// Where the numbers go as JSON; without it, bench.json beside the directory of this program.
+    /// The file that gets the numbers as JSON. Default: bench.json in the parent of this program's directory.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Fewer volumes and shorter waits, to see whether it works. Its numbers are no budget.
+    /// Use fewer volumes and shorter waits, to check that the benchmark works. Do not compare its numbers with the budgets.
     #[arg(long)]
     quick: bool,
 
-    /// A flag for the driver, for comparing; may be repeated.
+    /// A flag for the driver, to compare settings. May be repeated.
     #[arg(long = "driver-flag", value_name = "FLAG", allow_hyphen_values = true)]
     driver_flags: Vec<String>,
 
-    /// Only the scenes whose name begins so: publish, idle, restart, renewal.
+    /// Run only the scenes whose name begins with this text: publish, idle, restart, renewal.
     #[arg(long)]
     only: Option<String>,
 }
@@ -63,14 +63,14 @@ fn run(args: &Args) -> Result<Report, Failure> {
     let beside = std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
     let binary = args.certlet.clone().unwrap_or_else(|| beside.join("certlet"));
     if !binary.exists() {
-        return Err(format!("{} is not there: build it, or set CERTLET_BIN", binary.display()).into());
+        return Err(format!("{} does not exist: build it, or set CERTLET_BIN", binary.display()).into());
     }
     let json = args.json.clone().unwrap_or_else(|| beside.join("../bench.json"));
-    // The directory's name must be short: a Unix socket's path has 107 bytes.
+    // The directory's name must be short, because a Unix socket's path has at most 107 bytes.
     let root = std::env::temp_dir().join(format!("certlet-bench-{}", std::process::id()));
     namespace::enter()?;
     namespace::scratch(&root)?;
-    // One thread: more of them would only take cores from the driver.
+    // One thread, because more threads would only take CPU from the driver.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bench = scenes::Bench {
         binary,

@@ -1,18 +1,18 @@
-//! One node: a driver, the kubelet that talks to it, and the pods of a scene.
+//! One node: a driver, the kubelet that calls it, and the pods of a scene.
 
 use crate::load::{Load, closed, open};
 use crate::{Failure, process};
-use certlet::demo::{Driver, Kubelet, Pod};
-use certlet::proto::csi::{
+use certlet_kubelet::proto::csi::{
     NodeGetVolumeStatsRequest, NodePublishVolumeRequest, NodeUnpublishVolumeRequest, ProbeRequest,
 };
+use certlet_kubelet::{Driver, Kubelet, Pod};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a driver may take to come up before it counts as broken.
+/// A driver that takes longer to start counts as broken.
 const START: Duration = Duration::from_secs(30);
 
 /// A driver and its kubelet.
@@ -21,16 +21,16 @@ pub(crate) struct Node {
     kubelet: Kubelet,
 }
 
-/// How soon a driver was there, counted from the start of its process.
+/// How soon a driver was ready, measured from the start of its process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     /// Until its socket answered Probe.
     pub(crate) answers: Duration,
-    /// Until the kubelet had registered it, which is when `/readyz` says so.
+    /// Until the kubelet had registered it. Then `/readyz` reports it as ready.
     pub(crate) registered: Duration,
 }
 
-/// CPU that driver and client took, in milliseconds a call.
+/// CPU time of driver and client, in milliseconds per call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CpuPerCall {
     pub(crate) driver_ms: f64,
@@ -38,7 +38,7 @@ pub(crate) struct CpuPerCall {
 }
 
 impl Node {
-    /// Starts a driver under `root`, whatever an earlier one has left there, and registers it.
+    /// Starts a driver under `root` and registers it. `root` may have files of an earlier driver.
     pub(crate) async fn start(
         binary: &Path,
         root: &Path,
@@ -53,7 +53,7 @@ impl Node {
         let mut driver = Driver::start(binary, root, &flags)?;
         while !answers(root, &driver.endpoint()).await {
             if begun.elapsed() > START {
-                // Says what the driver's log says.
+                // This returns an error with the driver's log.
                 driver.register().await?;
                 return Err("the driver does not answer Probe".into());
             }
@@ -80,7 +80,7 @@ impl Node {
         if ended.success() { Ok(()) } else { Err(format!("the driver ended with {ended}").into()) }
     }
 
-    /// Pods whose volume has these attributes, with the directories that the kubelet makes for them.
+    /// Makes pods whose volumes have these attributes, and the directories that the kubelet makes for them.
     pub(crate) fn pods(&self, count: usize, attributes: &[(&str, &str)]) -> Result<Pods, Failure> {
         let common = [
             ("signer", "local"),
@@ -112,7 +112,7 @@ impl Node {
         self.with_cpu(closed(pods.requests.len(), in_flight, call)).await
     }
 
-    /// As [`Self::publish`], with a connection for each call: so does the kubelet of today. Connecting counts.
+    /// As [`Self::publish`], with a new connection for each call, as the kubelet does today. The duration includes connecting.
     pub(crate) async fn publish_connecting(&self, pods: &Pods) -> Result<(Load, CpuPerCall), Failure> {
         let (root, endpoint) = (self.driver.root.clone(), self.driver.endpoint());
         let requests = Arc::clone(&pods.requests);
@@ -157,7 +157,7 @@ impl Node {
         self.with_cpu(closed(pods.requests.len(), in_flight, call)).await
     }
 
-    /// Asks for usage and condition of every volume: fails if one is not mounted any more.
+    /// Asks for usage and condition of every volume. Fails if one is no longer mounted.
     pub(crate) async fn stats(&self, pods: &Pods) -> Result<Load, Failure> {
         let (node, requests) = (self.kubelet.node(), Arc::clone(&pods.requests));
         let call = move |index: usize| {
@@ -207,12 +207,12 @@ pub(crate) struct Pods {
 }
 
 impl Pods {
-    /// How many.
+    /// Number of pods.
     pub(crate) fn count(&self) -> usize {
         self.targets.len()
     }
 
-    /// Where each volume's `..data` leads: changes with every renewal.
+    /// The target of each volume's `..data`, which changes with every renewal.
     pub(crate) fn generations(&self) -> Result<Vec<PathBuf>, Failure> {
         Ok(self
             .targets

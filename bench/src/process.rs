@@ -1,4 +1,5 @@
-//! What the kernel says of a process: `proc_pid_stat(5)`, `proc_pid_status(5)`, `proc_pid_smaps(5)`.
+//! Reads CPU time, context switches and memory of a process from the kernel: `proc_pid_stat(5)`, `proc_pid_status(5)`,
+//! `proc_pid_smaps(5)`.
 
 use crate::Failure;
 use nix::time::clock_getcpuclockid;
@@ -7,8 +8,8 @@ use serde::Serialize;
 use std::fs;
 use std::time::Duration;
 
-/// CPU time of all threads that the process has had, by its own clock: `/proc/pid/stat` counts ticks, which misses by far
-/// where work comes in short pieces.
+/// CPU time of all threads that the process has had, read from its CPU clock. `/proc/pid/stat` counts in ticks, which is
+/// far too inexact when work comes in short pieces.
 pub(crate) fn cpu(process: u32) -> Result<Duration, Failure> {
     Ok(clock_getcpuclockid(Pid::from_raw(process.try_into()?))?.now()?.into())
 }
@@ -16,20 +17,20 @@ pub(crate) fn cpu(process: u32) -> Result<Duration, Failure> {
 /// What the threads of a process have done so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Activity {
-    /// CPU time of the threads that live, to the nanosecond.
+    /// CPU time of the live threads, to the nanosecond.
     pub(crate) cpu: Duration,
-    /// Context switches, voluntary and not.
+    /// Context switches, voluntary and involuntary.
     pub(crate) switches: u64,
-    /// Threads.
+    /// Number of live threads.
     pub(crate) threads: u64,
 }
 
-/// Sums up the threads that live.
+/// Sums up the live threads.
 pub(crate) fn activity(process: u32) -> Result<Activity, Failure> {
     let mut sum = Activity::default();
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
         let thread = thread?.path();
-        // A thread may end while it is looked at.
+        // A thread may end while its files are read.
         let (Ok(schedstat), Ok(status)) =
             (fs::read_to_string(thread.join("schedstat")), fs::read_to_string(thread.join("status")))
         else {
@@ -47,17 +48,18 @@ pub(crate) fn activity(process: u32) -> Result<Activity, Failure> {
 /// Memory, in bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Memory {
-    /// Resident: what `kubectl top` and limits go by, with the pages of the binary that are in memory.
+    /// Resident memory, with the resident pages of the binary.
     pub(crate) resident: u64,
-    /// The most that was resident.
+    /// Peak of the resident memory.
     pub(crate) peak: u64,
-    /// Resident pages that no file stands behind.
+    /// Resident pages without a file.
     pub(crate) anonymous: u64,
-    /// Shared pages counted by share, where the kernel tells us.
+    /// Proportional set size: each shared page is divided by the number of its users. `None` if the kernel does not
+    /// report it.
     pub(crate) proportional: Option<u64>,
 }
 
-/// What the process has in memory.
+/// Memory of the process.
 pub(crate) fn memory(process: u32) -> Result<Memory, Failure> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let bytes =
@@ -71,7 +73,7 @@ pub(crate) fn memory(process: u32) -> Result<Memory, Failure> {
     })
 }
 
-/// The number after a name that begins a line.
+/// The number that follows `name` on a line that begins with it.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn this_very_process_can_be_looked_at() {
+    fn this_process_can_be_measured() {
         let process = std::process::id();
         cpu(process).unwrap();
         assert!(activity(process).unwrap().threads >= 1);

@@ -1,4 +1,4 @@
-//! The numbers, as a table beside the budget and as JSON.
+//! The report: the numbers as tables beside the budgets, and as JSON.
 
 mod budget;
 mod table;
@@ -16,7 +16,7 @@ use std::path::Path;
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) driver: Driver,
-    /// Fewer volumes than the budget speaks of.
+    /// Measured with fewer volumes than the budgets are for.
     pub(crate) quick: bool,
     pub(crate) budget: Vec<Line>,
     pub(crate) series: Vec<Series>,
@@ -26,17 +26,17 @@ pub(crate) struct Report {
     pub(crate) renewal: Option<Renewal>,
 }
 
-/// Where it was measured.
+/// The machine that measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
     cores: usize,
     processor: String,
     kernel: String,
-    /// Of the last minute, before the first call.
+    /// Load average of the last minute before the first call.
     load_average: String,
 }
 
-/// What was measured.
+/// The driver that was measured: size of the binary, and flags.
 #[derive(Debug, Serialize)]
 pub(crate) struct Driver {
     bytes: u64,
@@ -52,21 +52,21 @@ pub(crate) struct Line {
     met: bool,
 }
 
-/// A run of publishes, and of the unpublishes after it.
+/// A run of publishes, and the unpublishes after it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Series {
     calls_come: &'static str,
     key: &'static str,
     publish: Load,
-    /// Milliseconds of CPU a publish, in the driver.
+    /// CPU time of the driver per publish, in milliseconds.
     driver_cpu_ms: f64,
-    /// The same in the client, which shares the machine.
+    /// The same of the client, which shares the machine.
     client_cpu_ms: f64,
     unpublish: Load,
     unpublish_driver_cpu_ms: f64,
 }
 
-/// A driver at rest.
+/// An idle driver.
 #[derive(Debug, Serialize)]
 pub(crate) struct Idle {
     pub(crate) volumes: usize,
@@ -77,7 +77,7 @@ pub(crate) struct Idle {
     pub(crate) memory: Memory,
 }
 
-/// Starts after a kill -9.
+/// Restarts after a kill -9.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Restart {
     pub(crate) volumes: usize,

@@ -1,4 +1,4 @@
-//! What is measured, in order.
+//! The scenes: what is measured, in order.
 
 use crate::Failure;
 use crate::node::{Node, Pods};
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How it is measured.
+/// Settings of the benchmark.
 pub(crate) struct Bench {
     pub(crate) binary: PathBuf,
     pub(crate) root: PathBuf,
@@ -20,12 +20,14 @@ pub(crate) struct Bench {
 const ECDSA: (&str, &[(&str, &str)]) = ("ECDSA P-256", &[]);
 const RSA: (&str, &[(&str, &str)]) = ("RSA 2048", &[("key-algorithm", "RSA"), ("key-size", "2048")]);
 
-/// Renewals fall due nine to ten seconds after the issue: jitter takes a tenth of what `renew-before` leaves.
-const SOON: [(&str, &str); 2] = [("duration", "1h"), ("renew-before", "59m50s")];
-const ALL_DUE: Duration = Duration::from_millis(10_200);
+/// With these attributes renewals fall due nine to ten seconds after the issue. Jitter is up to a tenth of the ten seconds
+/// that `renew-before` leaves.
+const DUE_AFTER_TEN_SECONDS: [(&str, &str); 2] = [("duration", "1h"), ("renew-before", "59m50s")];
+/// After this time all volumes with these attributes are due.
+const UNTIL_ALL_DUE: Duration = Duration::from_millis(10_200);
 
-/// After so long the runtime has given back the threads that file work was done on.
-const SETTLE: Duration = Duration::from_secs(11);
+/// After this time the runtime has ended its idle threads for blocking work.
+const UNTIL_IDLE_THREADS_END: Duration = Duration::from_secs(11);
 
 impl Bench {
     pub(crate) async fn run(&self) -> Result<Report, Failure> {
@@ -60,7 +62,7 @@ impl Bench {
         Ok(Node::start(&self.binary, &self.root.join(name), &flags).await?.0)
     }
 
-    /// Every mix of volumes, keys and calls in flight, on one driver that starts each with no volume.
+    /// Measures every mix of volumes, keys and calls in flight, on one driver. Each mix begins without volumes.
     async fn publish(&self, report: &mut Report) -> Result<(), Failure> {
         let node = self.node("p").await?;
         let warm = node.pods(50, ECDSA.1)?;
@@ -72,7 +74,7 @@ impl Bench {
                 say(&format!("publish {volumes} volumes, {}, {in_flight} in flight", key.0));
                 let published = node.publish(&pods, in_flight).await?;
                 let unpublished = node.unpublish(&pods, in_flight).await?;
-                report.series.push(Series::new("as many as may be", key.0, published, unpublished));
+                report.series.push(Series::new("as many as allowed", key.0, published, unpublished));
             }
         }
         let pods = node.pods(self.count(250), ECDSA.1)?;
@@ -85,10 +87,10 @@ impl Bench {
             node.unpublish(&pods, 10).await?,
         ));
         let pods = node.pods(self.count(2000), ECDSA.1)?;
-        say("publish 1,000 a second");
+        say("publish 1,000 per second");
         let published = node.publish_steadily(&pods, 1000, 50).await?;
         report.series.push(Series::new(
-            "1,000 a second",
+            "1,000 per second",
             ECDSA.0,
             published,
             node.unpublish(&pods, 10).await?,
@@ -97,12 +99,12 @@ impl Bench {
         node.stop()
     }
 
-    /// A driver with 250 volumes and then with 1,000, at rest; and how soon it is back after a kill -9.
+    /// Measures an idle driver with 250 and then with 1,000 volumes, and how soon it is ready after a kill -9.
     async fn idle_and_restart(&self, report: &mut Report) -> Result<(), Failure> {
         let mut node = self.node("i").await?;
         let pods = [node.pods(self.count(250), ECDSA.1)?, node.pods(self.count(1000), ECDSA.1)?];
         for pods in &pods {
-            // The first of the larger set are those of the smaller: publishing them again changes nothing.
+            // The larger set contains the smaller. Publishing a volume again changes nothing.
             node.publish(pods, 50).await?;
             if self.wants("idle") {
                 report.idle.push(self.idle(&node, pods.count()).await?);
@@ -113,7 +115,7 @@ impl Bench {
             let mut restart = Restart { volumes: all.count(), ..Restart::default() };
             for _ in 0..5 {
                 say(&format!("kill -9, and start again with {} volumes", all.count()));
-                // Dropped, a driver is killed with SIGKILL and waited for.
+                // Dropping the node kills the driver with SIGKILL and waits for it.
                 drop(node);
                 let (next, start) = Node::start(&self.binary, &self.root.join("i"), &self.flags).await?;
                 node = next;
@@ -131,7 +133,7 @@ impl Bench {
     async fn idle(&self, node: &Node, volumes: usize) -> Result<Idle, Failure> {
         say(&format!("idle with {volumes} volumes"));
         let span = Duration::from_secs(if self.quick { 2 } else { 10 });
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(UNTIL_IDLE_THREADS_END).await;
         let (begun, before) = (Instant::now(), process::activity(node.id())?);
         tokio::time::sleep(span).await;
         let Activity { cpu, switches, threads } = process::activity(node.id())?;
@@ -146,14 +148,14 @@ impl Bench {
         })
     }
 
-    /// The driver is stopped until every volume is due, as by a suspend, and then has them all to renew at once.
+    /// Stops the driver until every volume is due, as a suspend would. Then the driver has to renew all volumes at once.
     async fn renewal(&self) -> Result<Renewal, Failure> {
         let node = self.node_with("r", &["--min-renewal-interval=1s"]).await?;
-        let pods = node.pods(self.count(1000), &SOON)?;
+        let pods = node.pods(self.count(1000), &DUE_AFTER_TEN_SECONDS)?;
         node.publish(&pods, 50).await?;
         node.signal(Signal::SIGSTOP)?;
         say(&format!("waiting until {} volumes are due", pods.count()));
-        tokio::time::sleep(ALL_DUE).await;
+        tokio::time::sleep(UNTIL_ALL_DUE).await;
         let (before, cpu) = (pods.generations()?, process::cpu(node.id())?);
         let begun = Instant::now();
         node.signal(Signal::SIGCONT)?;

@@ -2,7 +2,7 @@
 //! One attribute a line, `key=value`; a line without `=` goes on from the value before.
 #![no_main]
 
-use certlet::attributes::{Attributes, VolumeContext};
+use certlet::attributes::{self, VolumeContext};
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
 
@@ -27,8 +27,8 @@ fuzz_target!(|text: &str| {
         }
     }
     let parsed = VolumeContext::parse(context, HashMap::new())
-        .and_then(|context| Attributes::parse(&context.raw, &context.pod));
+        .and_then(|context| attributes::parse(&context.raw, &context.pod));
     if let Err(errors) = parsed {
-        assert!(!errors.to_string().is_empty() && errors.iter().next().is_some());
+        assert!(!errors.to_string().is_empty() && !errors.first().is_empty());
     }
 });

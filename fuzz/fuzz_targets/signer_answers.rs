@@ -6,9 +6,9 @@
 #![no_main]
 
 use base64ct::{Base64, Encoding};
-use certlet::attributes::{Attributes, VolumeContext};
-use certlet::issue::verify;
-use certlet::signer::SignedChain;
+use certlet::model::CertificateSpec;
+use certlet::attributes::{self, VolumeContext};
+use certlet::x509::verify;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ const KEY: &[u8] = include_bytes!("../leaf.spki.der");
 /// 2027-01-15: the seeds are valid until 2126.
 const NOW: i64 = 1_800_000_000;
 
-static ATTRIBUTES: LazyLock<Attributes> = LazyLock::new(|| {
+static SPEC: LazyLock<CertificateSpec> = LazyLock::new(|| {
     let context: HashMap<String, String> = [
         ("csi.storage.k8s.io/pod.name", "pod"),
         ("csi.storage.k8s.io/pod.namespace", "namespace"),
@@ -36,14 +36,14 @@ static ATTRIBUTES: LazyLock<Attributes> = LazyLock::new(|| {
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
     let context = VolumeContext::parse(context, HashMap::new()).expect("the context is fixed");
-    Attributes::parse(&context.raw, &context.pod).expect("the attributes are fixed")
+    attributes::parse(&context.raw, &context.pod).expect("the attributes are fixed")
 });
 
 fuzz_target!(|input: &[u8]| {
     let Some((form, rest)) = input.split_first() else { return };
     let (chain, ca) = if form & 1 == 0 { as_it_came(rest) } else { wrapped(rest, form & 2 != 0) };
     let now = Timestamp::from_second(NOW).expect("a time in range");
-    match verify(&SignedChain { chain, ca, remark: None }, KEY, &ATTRIBUTES, now) {
+    match verify(&chain, ca.as_deref(), KEY, &SPEC, now) {
         Ok(verified) => {
             // The point itself: how a signer writes the algorithm before it is its own affair.
             let point = &KEY[KEY.len() - 65..];

@@ -1,14 +1,14 @@
-//! The volume context of a publish, taken apart into what the kubelet says and what the author wrote.
+//! The volume context of a publish, split into the kubelet's part and the author's part.
 
 use super::errors::{AttributeError, AttributeErrors, shown};
-use super::{PodIdentity, PodToken, PodTokens, RawAttributes};
+use crate::model::{PodToken, PodTokens, RawAttributes, WorkloadIdentity};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use zeroize::Zeroizing;
 
-/// The group of the keys that the kubelet adds; an author cannot set them, for the kubelet writes them last.
+/// The group of the keys that the kubelet adds. It writes them last, so an author cannot set them.
 const KUBELET_GROUP: &str = "csi.storage.k8s.io/";
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
@@ -17,51 +17,47 @@ const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
-/// Of all that the author wrote for one volume; and of its attributes again when variables have been replaced.
-pub(super) const MOST_BYTES: usize = 64 * 1024;
-/// Names, annotations among them.
-const MOST_ATTRIBUTES: usize = 200;
+/// Limit on the attributes of one volume: as written, and again with their variables replaced.
+pub(super) const MAX_BYTES: usize = 64 * 1024;
+/// Limit on the attributes of one volume, annotations included.
+const MAX_ATTRIBUTES: usize = 200;
 
-/// What one publish says of its volume.
+/// The volume context of one publish.
 #[derive(Clone, Debug)]
 pub struct VolumeContext {
     /// The pod.
-    pub pod: PodIdentity,
-    /// Its service account tokens, where the `CSIDriver` object asks for some.
+    pub pod: WorkloadIdentity,
+    /// Its service account tokens, if the `CSIDriver` object requests some.
     pub tokens: PodTokens,
-    /// What the author wrote.
+    /// The author's attributes.
     pub raw: RawAttributes,
 }
 
 impl VolumeContext {
-    /// Namespace and name of the pod, as far as the kubelet says them: for the log, also of what does not parse.
-    pub fn pod_of(volume_context: &HashMap<String, String>) -> [Option<&str>; 2] {
-        [POD_NAMESPACE, POD_NAME].map(|key| volume_context.get(key).map(String::as_str))
+    /// Namespace and name of the pod, as far as the kubelet sends them. They are for the log, also of a context that does not
+    /// parse.
+    pub(crate) fn pod_of(volume_context: &HashMap<String, String>) -> [Option<String>; 2] {
+        [POD_NAMESPACE, POD_NAME].map(|key| volume_context.get(key).cloned())
     }
 
-    /// Takes a volume context apart. Tokens are looked for in `secrets` first (`serviceAccountTokenInSecrets`), then among the
-    /// attributes. All faults are reported together.
+    /// Splits a volume context. Tokens in `secrets` (`serviceAccountTokenInSecrets`) win over those in the context. The error
+    /// lists all faults.
     pub fn parse(
-        volume_context: HashMap<String, String>,
+        mut volume_context: HashMap<String, String>,
         mut secrets: HashMap<String, String>,
     ) -> Result<Self, AttributeErrors> {
-        let (mut kubelet, author): (HashMap<_, _>, BTreeMap<_, _>) = {
-            let (kubelet, author): (Vec<_>, Vec<_>) =
-                volume_context.into_iter().partition(|(key, _)| key.starts_with(KUBELET_GROUP));
-            (kubelet.into_iter().collect(), author.into_iter().collect())
-        };
-        let raw = RawAttributes(author);
-        let mut faults: Vec<AttributeError> = within_bounds(&raw).err().into_iter().collect();
+        let mut kubelet: HashMap<_, _> =
+            volume_context.extract_if(|key, _| key.starts_with(KUBELET_GROUP)).collect();
+        let raw: RawAttributes = volume_context.into_iter().collect();
+        let mut faults: Vec<AttributeError> = within_limits(&raw).err().into_iter().collect();
         let mut required = |key: &str| {
             kubelet.remove(key).filter(|value| !value.is_empty()).unwrap_or_else(|| {
-                faults.push(AttributeError::Missing {
-                    attribute: key.to_owned(),
-                    accepted: "what the kubelet sets where the CSIDriver has podInfoOnMount: true".into(),
-                });
+                let accepted = "the value that the kubelet sets if the CSIDriver has podInfoOnMount: true";
+                faults.push(AttributeError::missing(key, accepted));
                 String::new()
             })
         };
-        let pod = PodIdentity {
+        let pod = WorkloadIdentity {
             namespace: required(POD_NAMESPACE),
             name: required(POD_NAME),
             uid: required(POD_UID),
@@ -82,36 +78,34 @@ impl VolumeContext {
     }
 }
 
-/// Kubernetes sets no limit, and one pod must not keep the driver of its node busy with reading, nor fill the store with
-/// records. Checked before any of it is looked at.
-fn within_bounds(raw: &RawAttributes) -> Result<(), AttributeError> {
-    let bytes = raw.bytes();
-    if bytes <= MOST_BYTES && raw.0.len() <= MOST_ATTRIBUTES {
+/// Kubernetes sets no limit. Without one, a pod could keep the driver busy with parsing, or fill the store with records. So
+/// the size is checked before anything is parsed.
+fn within_limits(raw: &RawAttributes) -> Result<(), AttributeError> {
+    let (count, bytes) = (raw.0.len(), raw.bytes());
+    if bytes <= MAX_BYTES && count <= MAX_ATTRIBUTES {
         return Ok(());
     }
-    Err(AttributeError::Conflict {
-        attribute: "volumeAttributes".into(),
-        problem: format!("are {} with {bytes} bytes", raw.0.len()),
-        accepted: format!("at most {MOST_ATTRIBUTES} with {MOST_BYTES} bytes, names and values together"),
-    })
+    Err(AttributeError::new(
+        "volumeAttributes",
+        format_args!("are {count} with {bytes} bytes"),
+        format_args!("at most {MAX_ATTRIBUTES} with {MAX_BYTES} bytes, names and values together"),
+    ))
 }
 
-/// A volume that outlives its pod would hold the certificate of a pod that is gone.
+/// A volume that outlives its pod would hold the certificate of a pod that no longer exists.
 fn ephemeral(value: Option<&str>) -> Result<(), AttributeError> {
     let accepted = "\"true\", as the kubelet sets it for a volume that is declared in the pod itself (spec.volumes[].csi)";
     match value {
         Some("true") => Ok(()),
-        Some(other) => Err(AttributeError::Invalid {
-            attribute: EPHEMERAL.into(),
-            value: shown(other),
-            problem: "is not an ephemeral inline volume".into(),
-            accepted: accepted.into(),
-        }),
-        None => Err(AttributeError::Missing { attribute: EPHEMERAL.into(), accepted: accepted.into() }),
+        Some(other) => {
+            let problem = format!("{} is not an ephemeral inline volume", shown(other));
+            Err(AttributeError::new(EPHEMERAL, problem, accepted))
+        }
+        None => Err(AttributeError::missing(EPHEMERAL, accepted)),
     }
 }
 
-/// Reads the kubelet's tokens. No part of them may reach an error, so the JSON parser's own message is dropped.
+/// Reads the kubelet's tokens. An error must not show any part of them, so the JSON parser's own message is dropped.
 fn tokens(json: &str) -> Result<PodTokens, AttributeError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -119,10 +113,10 @@ fn tokens(json: &str) -> Result<PodTokens, AttributeError> {
         token: SecretString,
         expiration_timestamp: Timestamp,
     }
-    let malformed = || AttributeError::Conflict {
-        attribute: TOKENS.into(),
-        problem: "does not hold the JSON that the kubelet sends (its content is not shown)".into(),
-        accepted: r#"{"AUDIENCE":{"token":"...","expirationTimestamp":"RFC 3339 time"}}"#.into(),
+    let malformed = || {
+        let problem = "does not hold the JSON that the kubelet sends (its content is not shown)";
+        let accepted = r#"{"AUDIENCE":{"token":"...","expirationTimestamp":"RFC 3339 time"}}"#;
+        AttributeError::new(TOKENS, problem, accepted)
     };
     let tokens: BTreeMap<String, Token> = serde_json::from_str(json).map_err(|_| malformed())?;
     if tokens.values().any(|token| secrecy::ExposeSecret::expose_secret(&token.token).is_empty()) {
@@ -155,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kubelets_keys_are_taken_out_of_the_authors_attributes() {
+    fn the_authors_attributes_do_not_hold_the_kubelets_keys() {
         let extra = [("csi.certlet.io/issuer-name", "ca"), ("csi.storage.k8s.io/fsGroup", "ignored")];
         let context = VolumeContext::parse(context(&extra), HashMap::new()).unwrap();
         assert_eq!(context.pod.name, "cart-0");
@@ -170,7 +164,7 @@ mod tests {
     #[test]
     fn every_missing_key_of_the_kubelet_is_reported() {
         let errors = VolumeContext::parse(HashMap::new(), HashMap::new()).unwrap_err();
-        let attributes: Vec<_> = errors.iter().map(AttributeError::attribute).collect();
+        let attributes: Vec<_> = errors.first().iter().map(AttributeError::attribute).collect();
         assert_eq!(attributes, [EPHEMERAL, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT]);
     }
 

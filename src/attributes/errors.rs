@@ -1,108 +1,75 @@
-//! Faults of one volume, told so that the pod's author can mend them from `kubectl describe pod`.
+//! Faults of one volume, worded so that the pod's author can fix them from `kubectl describe pod`.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use thiserror::Error;
 
-/// How much of a value a message repeats: an event holds 1,024 bytes and there may be several faults.
-const SHOWN_CHARACTERS: usize = 80;
+/// How many characters of a value a message shows: an Event holds 1,024 bytes, and there may be several faults.
+const MAX_SHOWN_CHARACTERS: usize = 80;
 
-/// One fault of one attribute. Values of passwords and of unknown attributes are never in it.
+/// One fault of one attribute. It never holds the value of a password or of an unknown attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
-pub enum AttributeError {
-    /// An attribute that must be there is not, or is empty.
-    #[error("{attribute}: is required; accepted: {accepted}")]
-    Missing {
-        /// The attribute, with its prefix.
-        attribute: String,
-        /// What may stand there.
-        accepted: String,
-    },
-    /// The value breaks the attribute's rule.
-    #[error("{attribute}: {value} {problem}; accepted: {accepted}")]
-    Invalid {
-        /// The attribute, with its prefix.
-        attribute: String,
-        /// The value: quoted and cut, or hidden.
-        value: String,
-        /// What is wrong with it; reads on from the value.
-        problem: String,
-        /// What may stand there.
-        accepted: String,
-    },
-    /// The attribute cannot stand beside another, or not without another.
-    #[error("{attribute}: {problem}; accepted: {accepted}")]
-    Conflict {
-        /// The attribute, with its prefix.
-        attribute: String,
-        /// What it collides with.
-        problem: String,
-        /// What may stand there.
-        accepted: String,
-    },
-    /// Nothing of this name exists. Its value may be a password under a mistyped name, so it is not told.
-    #[error("{attribute}: is not a known attribute; the nearest known one is {nearest}")]
-    Unknown {
-        /// The attribute, with its prefix.
-        attribute: String,
-        /// The known attribute that resembles it most, with its prefix.
-        nearest: String,
-    },
+#[error("{attribute}: {problem}")]
+pub struct AttributeError {
+    attribute: String,
+    problem: String,
 }
 
 impl AttributeError {
-    /// The attribute at fault, with its prefix.
+    /// A fault of `attribute`, which is named with its prefix.
+    pub(super) fn new(attribute: impl Into<String>, problem: impl Display, accepted: impl Display) -> Self {
+        Self { attribute: attribute.into(), problem: format!("{problem}; accepted: {accepted}") }
+    }
+
+    /// A required attribute is missing or empty.
+    pub(super) fn missing(attribute: impl Into<String>, accepted: &str) -> Self {
+        Self::new(attribute, "is required", accepted)
+    }
+
+    /// No attribute has this name. The value is not shown, since it may be a password under a mistyped name.
+    pub(super) fn unknown(attribute: &str, prefix: &str, nearest: &str) -> Self {
+        let problem = format!("is not a known attribute; the nearest known one is {prefix}/{nearest}");
+        Self { attribute: attribute.to_owned(), problem }
+    }
+
+    /// The attribute, with its prefix.
     pub fn attribute(&self) -> &str {
-        match self {
-            Self::Missing { attribute, .. }
-            | Self::Invalid { attribute, .. }
-            | Self::Conflict { attribute, .. }
-            | Self::Unknown { attribute, .. } => attribute,
-        }
+        &self.attribute
     }
 }
 
-/// How many faults are told; a list can have thousands of wrong elements.
-const TOLD: usize = 20;
+/// How many faults a message shows: a list can have thousands of wrong elements.
+const MAX_SHOWN_FAULTS: usize = 20;
 
-/// The faults of one volume, ordered by attribute: the first twenty, and how many more there are.
+/// The faults of one volume, ordered by attribute: the first twenty, and the number of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttributeErrors {
-    told: Vec<AttributeError>,
+    first: Vec<AttributeError>,
     more: usize,
 }
 
 impl AttributeErrors {
     /// Takes the faults in any order.
     pub(super) fn new(mut faults: Vec<AttributeError>) -> Self {
-        faults.sort_by(|a, b| a.attribute().cmp(b.attribute()).then_with(|| a.cmp(b)));
+        faults.sort();
         faults.dedup();
-        let more = faults.len().saturating_sub(TOLD);
-        faults.truncate(TOLD);
-        Self { told: faults, more }
+        let more = faults.len().saturating_sub(MAX_SHOWN_FAULTS);
+        faults.truncate(MAX_SHOWN_FAULTS);
+        Self { first: faults, more }
     }
 
-    /// The faults that are told, ordered by attribute.
-    pub fn iter(&self) -> std::slice::Iter<'_, AttributeError> {
-        self.told.iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a AttributeErrors {
-    type Item = &'a AttributeError;
-    type IntoIter = std::slice::Iter<'a, AttributeError>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
+    /// The first faults, ordered by attribute.
+    pub fn first(&self) -> &[AttributeError] {
+        &self.first
     }
 }
 
-impl fmt::Display for AttributeErrors {
+impl Display for AttributeErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [only] = self.told.as_slice() {
+        if let [only] = self.first.as_slice() {
             return only.fmt(f);
         }
-        write!(f, "{} faults:", self.told.len() + self.more)?;
-        for (number, fault) in (1..).zip(&self.told) {
+        write!(f, "{} faults:", self.first.len() + self.more)?;
+        for (number, fault) in (1..).zip(&self.first) {
             write!(f, " ({number}) {fault}")?;
         }
         if self.more > 0 { write!(f, " and {} more", self.more) } else { Ok(()) }
@@ -111,10 +78,10 @@ impl fmt::Display for AttributeErrors {
 
 impl std::error::Error for AttributeErrors {}
 
-/// A value as a message shows it: quoted, control characters escaped, cut when long.
+/// A value as a message shows it: quoted, control characters escaped, long ones cut.
 pub(super) fn shown(value: &str) -> String {
     let mut characters = value.chars();
-    let head: String = characters.by_ref().take(SHOWN_CHARACTERS).collect();
+    let head: String = characters.by_ref().take(MAX_SHOWN_CHARACTERS).collect();
     if characters.next().is_none() { format!("{head:?}") } else { format!("{head:?}...") }
 }
 
@@ -123,17 +90,17 @@ mod tests {
     use super::*;
 
     fn missing(attribute: &str) -> AttributeError {
-        AttributeError::Missing { attribute: attribute.into(), accepted: "something".into() }
+        AttributeError::missing(attribute, "something")
     }
 
     #[test]
-    fn one_fault_is_told_without_a_number() {
+    fn one_fault_has_no_number() {
         let errors = AttributeErrors::new(vec![missing("a/b")]);
         assert_eq!(errors.to_string(), "a/b: is required; accepted: something");
     }
 
     #[test]
-    fn several_faults_are_told_in_the_order_of_their_attributes() {
+    fn several_faults_are_listed_in_the_order_of_their_attributes() {
         let errors = AttributeErrors::new(vec![missing("a/z"), missing("a/b"), missing("a/z")]);
         assert_eq!(
             errors.to_string(),
@@ -142,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_faults_the_first_are_told_and_the_rest_counted() {
+    fn of_many_faults_the_first_are_listed_and_the_rest_counted() {
         let many = (0..1000).map(|n| missing(&format!("a/{n:04}"))).collect();
         let text = AttributeErrors::new(many).to_string();
         assert!(text.starts_with("1000 faults: (1) a/0000: ") && text.ends_with(" and 980 more"), "{text}");

@@ -1,115 +1,182 @@
-//! Reading single attributes of one volume while collecting what is wrong with them.
+//! The attributes of one volume: sorted by name, then read one by one while faults are collected.
 
-use super::context::MOST_BYTES;
-use super::errors::{AttributeError, shown};
-use super::sorted::Sorted;
-use super::table::{Default, Key};
-use super::values::{go_duration, list, template};
-use super::{Dialect, PodIdentity};
+use super::context::MAX_BYTES;
+use super::errors::{AttributeError, AttributeErrors, shown};
+use super::rows::{Key, TABLE};
+use super::table::Default;
+use super::values::names::is_annotation_key;
+use super::values::{list, template};
+use crate::model::{Dialect, RawAttributes, WorkloadIdentity, nearest_name, parse_duration};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The attributes of one volume. Every method that answers `None` or less than was given has noted a fault, unless the attribute
-/// has neither value nor default.
+/// The attributes of one volume. A method that returns `None`, or fewer elements than given, has added a fault. The only
+/// exception is an attribute without value and default.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     pub(super) dialect: Dialect,
-    pod: &'a PodIdentity,
+    pod: &'a WorkloadIdentity,
+    /// An empty value counts as missing, as in cert-manager's csi-driver.
     given: BTreeMap<Key, &'a str>,
-    /// Bytes of all values so far, their variables replaced: a pod's name can be 28 times as long as its variable.
-    expanded: usize,
+    /// Attributes for the `CertificateRequest`, which certlet only copies.
+    pub(super) annotations: BTreeMap<String, String>,
+    /// Bytes of all values so far with their variables replaced: a pod's name can be 28 times as long as its variable.
+    expanded_bytes: usize,
     pub(super) faults: Vec<AttributeError>,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(sorted: Sorted<'a>, pod: &'a PodIdentity) -> (Self, BTreeMap<String, String>) {
-        let Sorted { dialect, given, annotations, faults } = sorted;
-        (Self { dialect, pod, given, expanded: 0, faults }, annotations)
+    /// Sorts the attributes by name. Fails if they have both prefixes.
+    pub(super) fn new(raw: &'a RawAttributes, pod: &'a WorkloadIdentity) -> Result<Self, AttributeErrors> {
+        let mut fields = Self {
+            dialect: dialect(raw).map_err(|fault| AttributeErrors::new(vec![fault]))?,
+            pod,
+            given: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            expanded_bytes: 0,
+            faults: Vec::new(),
+        };
+        for (key, value) in &raw.0 {
+            fields.add(key, value).unwrap_or_else(|fault| fields.faults.push(fault));
+        }
+        Ok(fields)
     }
 
-    /// The value as written, if there is one.
+    fn add(&mut self, key: &str, value: &'a str) -> Result<(), AttributeError> {
+        let (dialect, ours) = (self.dialect, self.dialect.prefix());
+        match key.split_once('/') {
+            None => return Err(AttributeError::new(key, "has no prefix", format!("{ours}/NAME"))),
+            Some((prefix, name)) if prefix == ours => {
+                let row = TABLE.iter().find(|row| row.name == name && row.belongs_to(dialect));
+                let row = row.ok_or_else(|| unknown(key, name, dialect))?;
+                if !value.is_empty() {
+                    self.given.insert(row.key, value);
+                }
+            }
+            Some(_) if dialect == Dialect::Certlet => {
+                return Err(AttributeError::new(
+                    key,
+                    "is not an attribute, and annotations are not accepted with the prefix csi.certlet.io/",
+                    "csi.certlet.io/NAME; annotations of the CertificateRequest only with the prefix \
+                     csi.cert-manager.io/",
+                ));
+            }
+            Some((group, name)) if !is_annotation_key(group, name) => {
+                return Err(AttributeError::new(
+                    key,
+                    "cannot be an annotation of the CertificateRequest",
+                    "a host name, a slash, and at most 63 letters, digits, `-`, `_` and `.`",
+                ));
+            }
+            Some(_) => {
+                self.annotations.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The value as written.
     pub(super) fn given(&self, key: Key) -> Option<&'a str> {
         self.given.get(&key).copied()
     }
 
-    /// The value, or else the default, its variables replaced.
-    pub(super) fn text(&mut self, key: Key) -> Option<String> {
+    /// The value, or else the default, with its variables replaced.
+    fn text(&mut self, key: Key) -> Option<String> {
         let default = match key.row().default(self.dialect) {
             Default::Value(value) => Some(value),
-            Default::None | Default::Told(_) => None,
+            Default::None | Default::Derived(_) => None,
         };
         let text = self.given(key).or(default)?;
         if !key.row().templated {
             return Some(text.to_owned());
         }
         let expanded = template::expand(text, self.pod).and_then(|expanded| {
-            self.expanded = self.expanded.saturating_add(expanded.len());
-            if self.expanded <= MOST_BYTES {
+            self.expanded_bytes = self.expanded_bytes.saturating_add(expanded.len());
+            if self.expanded_bytes <= MAX_BYTES {
                 return Ok(expanded);
             }
             Err(format!(
-                "makes more than {MOST_BYTES} bytes of the volume's attributes, its variables replaced"
+                "makes the volume's attributes larger than {MAX_BYTES} bytes, with variables replaced"
             ))
         });
-        expanded.map_err(|problem| self.invalid(key, text, problem)).ok()
+        expanded.map_err(|problem| self.invalid(key, text, &problem)).ok()
     }
 
     /// The value after a check.
     pub(super) fn checked<T>(&mut self, key: Key, check: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.text(key)?;
-        check(&text).map_err(|problem| self.invalid(key, &text, problem)).ok()
+        check(&text).map_err(|problem| self.invalid(key, &text, &problem)).ok()
     }
 
-    /// The elements of a list, each after a check; those that fail are left out.
+    /// The value of a required attribute after a check.
+    pub(super) fn required<T>(
+        &mut self,
+        key: Key,
+        accepted: &str,
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if self.given(key).is_none() {
+            self.faults.push(AttributeError::missing(key.full(self.dialect), accepted));
+        }
+        self.checked(key, check)
+    }
+
+    /// The elements of a list, each after a check. Elements that fail are skipped.
     pub(super) fn list<T>(&mut self, key: Key, check: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
-        let Some(elements) = self.checked(key, list::split) else { return Vec::new() };
-        let checked = elements
-            .iter()
-            .filter_map(|element| check(element).map_err(|problem| self.invalid(key, element, problem)).ok());
+        let elements = self.checked(key, list::split).unwrap_or_default();
+        let checked = elements.iter().filter_map(|element| {
+            check(element).map_err(|problem| self.invalid(key, element, &problem)).ok()
+        });
         checked.collect()
     }
 
     pub(super) fn switch(&mut self, key: Key) -> Option<bool> {
-        self.checked(key, |text| match text {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err("is neither".into()),
-        })
+        self.checked(key, |text| text.parse().map_err(|_| "is neither true nor false".into()))
     }
 
     pub(super) fn duration(&mut self, key: Key) -> Option<Duration> {
-        self.checked(key, go_duration::positive)
+        self.checked(key, parse_duration)
     }
 
-    /// Notes that a value breaks its rule.
-    pub(super) fn invalid(&mut self, key: Key, value: &str, problem: String) {
+    /// Adds the fault that a value breaks the attribute's rule.
+    pub(super) fn invalid(&mut self, key: Key, value: &str, problem: &str) {
         let row = key.row();
-        self.faults.push(AttributeError::Invalid {
-            attribute: key.full(self.dialect),
-            value: if row.secret { "(value not shown)".into() } else { shown(value) },
-            problem,
-            accepted: row.rule.into(),
-        });
+        let value = if row.secret { "(value not shown)".into() } else { shown(value) };
+        self.faults.push(AttributeError::new(
+            key.full(self.dialect),
+            format_args!("{value} {problem}"),
+            row.rule,
+        ));
     }
 
-    /// Notes that a required attribute is not there.
-    pub(super) fn missing(&mut self, key: Key, accepted: String) {
-        self.faults.push(AttributeError::Missing { attribute: key.full(self.dialect), accepted });
-    }
-
-    /// Notes that an attribute collides with another.
-    pub(super) fn conflict(&mut self, key: Key, problem: String, accepted: &str) {
-        self.faults.push(AttributeError::Conflict {
-            attribute: key.full(self.dialect),
-            problem,
-            accepted: accepted.into(),
-        });
-    }
-
-    /// Notes every one of `keys` that is given though it may not be.
+    /// Adds a fault for each of `keys` that is given.
     pub(super) fn refuse(&mut self, keys: &[Key], problem: &str, accepted: &str) {
-        for key in keys.iter().filter(|key| self.given.contains_key(key)).copied().collect::<Vec<_>>() {
-            self.conflict(key, problem.to_owned(), accepted);
-        }
+        let given = keys.iter().filter(|key| self.given.contains_key(key));
+        self.faults.extend(given.map(|key| AttributeError::new(key.full(self.dialect), problem, accepted)));
     }
+}
+
+/// The prefix of a volume. A volume without a known prefix counts as ours, so that the messages name our attributes.
+fn dialect(raw: &RawAttributes) -> Result<Dialect, AttributeError> {
+    let first = |dialect: Dialect| {
+        raw.0.keys().find(|key| key.split_once('/').is_some_and(|(prefix, _)| prefix == dialect.prefix()))
+    };
+    match (first(Dialect::CertManager), first(Dialect::Certlet)) {
+        (Some(theirs), Some(ours)) => Err(AttributeError::new(
+            ours,
+            format_args!("is in the same volume as {theirs}"),
+            "one prefix for the whole volume, csi.certlet.io/ or csi.cert-manager.io/",
+        )),
+        (Some(_), None) => Ok(Dialect::CertManager),
+        (None, _) => Ok(Dialect::Certlet),
+    }
+}
+
+fn unknown(key: &str, name: &str, dialect: Dialect) -> AttributeError {
+    // A name that exists under our prefix only is its own nearest name.
+    if TABLE.iter().any(|row| row.name == name) {
+        return AttributeError::unknown(key, Dialect::Certlet.prefix(), name);
+    }
+    let names = TABLE.iter().filter(|row| row.belongs_to(dialect)).map(|row| row.name);
+    AttributeError::unknown(key, dialect.prefix(), nearest_name(name, names).unwrap_or_default())
 }

@@ -1,19 +1,18 @@
-//! From the author's attributes to the typed ones.
+//! From the author's attributes to the certificate spec.
 
 use super::errors::AttributeErrors;
 use super::fields::Fields;
-use super::sorted::Sorted;
-use super::table::Key;
+use super::rows::Key;
 use super::values::{arn, distinguished_name, names};
-use super::{
-    Attributes, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest, PodIdentity,
-    RawAttributes, SignerKind, Subject, SubjectAltNames, SubjectFields, Usage,
+use crate::model::{
+    CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
+    RawAttributes, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields, Usage, WorkloadIdentity,
 };
 
-/// The largest group id; the one above it is `chown(2)`'s "leave it as it is".
-const LARGEST_GROUP: u32 = u32::MAX - 1;
+/// `chown(2)` reads the id above it as "no change".
+const MAX_GROUP: u32 = u32::MAX - 1;
 
-/// What `IssueCertificate` takes for an RSA or ECDSA CA.
+/// The values that `IssueCertificate` accepts for an RSA or ECDSA CA.
 const SIGNING_ALGORITHMS: [&str; 6] = [
     "SHA256WITHECDSA",
     "SHA384WITHECDSA",
@@ -23,107 +22,115 @@ const SIGNING_ALGORITHMS: [&str; 6] = [
     "SHA512WITHRSA",
 ];
 
-impl Attributes {
-    /// Reads the author's attributes, with the defaults of their dialect and the pod's variables in them. All faults are reported
-    /// together.
-    pub fn parse(raw: &RawAttributes, pod: &PodIdentity) -> Result<Self, AttributeErrors> {
-        let sorted = Sorted::new(raw).map_err(AttributeErrors::new)?;
-        let (mut fields, annotations) = Fields::new(sorted, pod);
-        let signer = signer(&mut fields);
-        let issuer = signer.and_then(|signer| issuer(&mut fields, signer));
-        let pca = signer.and_then(|signer| private_ca(&mut fields, signer));
-        let subject = subject(&mut fields);
-        let sans = SubjectAltNames {
-            dns_names: fields.list(Key::DnsNames, names::dns_name),
-            uris: fields.list(Key::UriSans, names::uri),
-            ip_addresses: fields.list(Key::IpSans, names::ip_address),
-        };
-        let duration = fields.duration(Key::Duration);
-        let renew_before = fields.duration(Key::RenewBefore);
-        let is_ca = fields.switch(Key::IsCa);
-        let usages = usages(&mut fields);
-        let key = key(&mut fields);
-        let files = super::files::files(&mut fields);
-        let fs_group = fields.checked(Key::FsGroup, |text| match text.parse() {
-            Ok(group @ 1..=LARGEST_GROUP) => Ok(group),
-            _ => Err("is not a group id".into()),
-        });
-        let dialect = fields.dialect;
-        match (signer, subject, duration, is_ca, key, files) {
-            (Some(signer), Some(subject), Some(duration), Some(is_ca), Some(key), Some(files))
-                if fields.faults.is_empty() =>
-            {
-                Ok(Self {
-                    dialect,
-                    signer,
-                    issuer,
-                    subject,
-                    sans,
-                    duration,
-                    is_ca,
-                    usages,
-                    key,
-                    files,
-                    fs_group,
-                    renew_before,
-                    annotations,
-                    pca,
-                })
-            }
-            _ => Err(AttributeErrors::new(fields.faults)),
-        }
-    }
-}
-
-fn signer(fields: &mut Fields<'_>) -> Option<SignerKind> {
-    if fields.dialect == Dialect::CertManager {
-        return Some(SignerKind::CertManager);
-    }
-    fields.checked(Key::Signer, |text| {
-        SignerKind::ALL
-            .into_iter()
-            .find(|signer| signer.as_str() == text)
-            .ok_or_else(|| "is not a signer".into())
-    })
-}
-
-fn issuer(fields: &mut Fields<'_>, signer: SignerKind) -> Option<IssuerRef> {
-    if signer != SignerKind::CertManager {
-        let problem = format!("has no meaning with the signer {signer}");
-        let keys = [Key::IssuerName, Key::IssuerKind, Key::IssuerGroup];
-        fields.refuse(&keys, &problem, "leave it out, or set the signer cert-manager");
-        return None;
-    }
-    if fields.given(Key::IssuerName).is_none() {
-        let other = match fields.dialect {
-            Dialect::CertManager => String::new(),
-            Dialect::Certlet => format!("; or another signer in {}", Key::Signer.full(Dialect::Certlet)),
-        };
-        fields.missing(Key::IssuerName, format!("the name of a cert-manager issuer{other}"));
-    }
-    let name = fields.checked(Key::IssuerName, names::resource_name);
-    let kind = fields.checked(Key::IssuerKind, names::kind);
-    let group = fields.checked(Key::IssuerGroup, names::resource_name);
-    Some(IssuerRef { name: name?, kind: kind?, group: group? })
-}
-
-fn private_ca(fields: &mut Fields<'_>, signer: SignerKind) -> Option<PcaRequest> {
-    if signer != SignerKind::AcmPca {
-        let problem = format!("has no meaning with the signer {signer}");
-        let keys = [
+/// The attributes that only one signer supports.
+const KEYS_OF_SIGNERS: [(SignerKind, &[Key]); 2] = [
+    (SignerKind::CertManager, &[Key::IssuerName, Key::IssuerKind, Key::IssuerGroup]),
+    (
+        SignerKind::AcmPca,
+        &[
             Key::CertificateAuthorityArn,
             Key::SigningAlgorithm,
             Key::TemplateArn,
             Key::RoleArn,
             Key::UsePodIdentity,
-        ];
-        fields.refuse(&keys, &problem, "leave it out, or set the signer acm-pca");
-        return None;
+        ],
+    ),
+];
+
+/// The attributes that `literal-subject` excludes.
+const KEYS_OF_SUBJECT: [Key; 9] = [
+    Key::CommonName,
+    Key::Organizations,
+    Key::OrganizationalUnits,
+    Key::Countries,
+    Key::Provinces,
+    Key::Localities,
+    Key::StreetAddresses,
+    Key::PostalCodes,
+    Key::SerialNumber,
+];
+
+/// Reads the author's attributes, with the defaults of their prefix and with the pod's variables replaced. The error lists
+/// all faults.
+pub fn parse(raw: &RawAttributes, pod: &WorkloadIdentity) -> Result<CertificateSpec, AttributeErrors> {
+    let mut fields = Fields::new(raw, pod)?;
+    match spec(&mut fields) {
+        Some(spec) if fields.faults.is_empty() => Ok(spec),
+        _ => Err(AttributeErrors::new(fields.faults)),
     }
-    if fields.given(Key::CertificateAuthorityArn).is_none() {
-        fields.missing(Key::CertificateAuthorityArn, Key::CertificateAuthorityArn.row().rule.into());
+}
+
+/// Reads every attribute before it gives up, so that all faults are collected.
+fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
+    let signer = signer(fields);
+    let subject = subject(fields);
+    let sans = SubjectAltNames {
+        dns_names: fields.list(Key::DnsNames, names::dns_name),
+        uris: fields.list(Key::UriSans, names::uri),
+        ip_addresses: fields.list(Key::IpSans, names::ip_address),
+    };
+    let duration = fields.duration(Key::Duration);
+    let renew_before = fields.duration(Key::RenewBefore);
+    let is_ca = fields.switch(Key::IsCa);
+    let usages = usages(fields);
+    let key = key(fields);
+    let files = super::files::files(fields);
+    let fs_group = fields.checked(Key::FsGroup, |text| match text.parse() {
+        Ok(group @ 1..=MAX_GROUP) => Ok(group),
+        _ => Err("is not a group id".into()),
+    });
+    Some(CertificateSpec {
+        dialect: fields.dialect,
+        signer: signer?,
+        subject: subject?,
+        sans,
+        duration: duration?,
+        is_ca: is_ca?,
+        usages,
+        key: key?,
+        files: files?,
+        fs_group,
+        renew_before,
+    })
+}
+
+/// The signer with its own attributes. Attributes of the other signers are refused.
+fn signer(fields: &mut Fields<'_>) -> Option<SignerSpec> {
+    let kind = match fields.dialect {
+        Dialect::CertManager => SignerKind::CertManager,
+        Dialect::Certlet => fields.checked(Key::Signer, |text| {
+            SignerKind::from_name(text).ok_or_else(|| "is not a signer".into())
+        })?,
+    };
+    for (other, keys) in KEYS_OF_SIGNERS.iter().filter(|(signer, _)| *signer != kind) {
+        let problem = format!("is not supported with the signer {kind}");
+        fields.refuse(keys, &problem, &format!("remove it, or set the signer {other}"));
     }
-    let authority = fields.checked(Key::CertificateAuthorityArn, arn::certificate_authority);
+    match kind {
+        SignerKind::CertManager => {
+            let issuer = issuer(fields);
+            let annotations = std::mem::take(&mut fields.annotations);
+            Some(SignerSpec::CertManager { issuer: issuer?, annotations })
+        }
+        SignerKind::AcmPca => private_ca(fields).map(SignerSpec::AcmPca),
+        SignerKind::Local => Some(SignerSpec::Local),
+    }
+}
+
+fn issuer(fields: &mut Fields<'_>) -> Option<IssuerRef> {
+    let accepted = match fields.dialect {
+        Dialect::CertManager => "the name of a cert-manager issuer",
+        Dialect::Certlet => "the name of a cert-manager issuer; or another signer in csi.certlet.io/signer",
+    };
+    let name = fields.required(Key::IssuerName, accepted, names::resource_name);
+    let kind = fields.checked(Key::IssuerKind, names::kind);
+    let group = fields.checked(Key::IssuerGroup, names::resource_name);
+    Some(IssuerRef { name: name?, kind: kind?, group: group? })
+}
+
+fn private_ca(fields: &mut Fields<'_>) -> Option<PcaRequest> {
+    let key = Key::CertificateAuthorityArn;
+    let authority = fields.required(key, key.row().rule, arn::certificate_authority);
     let signing_algorithm = fields.checked(Key::SigningAlgorithm, |text| {
         let known = SIGNING_ALGORITHMS.contains(&text);
         known.then(|| text.to_owned()).ok_or_else(|| "is not a signing algorithm".into())
@@ -142,29 +149,16 @@ fn private_ca_caller(fields: &mut Fields<'_>) -> Option<PcaCaller> {
     if !fields.switch(Key::UsePodIdentity)? {
         return Some(fields.checked(Key::RoleArn, arn::role).map_or(PcaCaller::Driver, PcaCaller::Role));
     }
-    let problem = "stands beside use-pod-identity: \"true\", which takes the role from the pod's association";
-    fields.refuse(&[Key::RoleArn], problem, "one or the other");
+    let problem =
+        "cannot be combined with use-pod-identity: \"true\", which uses the role of the pod's association";
+    fields.refuse(&[Key::RoleArn], problem, "only one of the two");
     Some(PcaCaller::PodIdentity)
 }
 
 fn subject(fields: &mut Fields<'_>) -> Option<Subject> {
     if fields.given(Key::LiteralSubject).is_some() {
-        let others = [
-            Key::CommonName,
-            Key::Organizations,
-            Key::OrganizationalUnits,
-            Key::Countries,
-            Key::Provinces,
-            Key::Localities,
-            Key::StreetAddresses,
-            Key::PostalCodes,
-            Key::SerialNumber,
-        ];
-        fields.refuse(
-            &others,
-            "stands beside literal-subject, which is the whole subject",
-            "one or the other",
-        );
+        let problem = "cannot be combined with literal-subject, which is the whole subject";
+        fields.refuse(&KEYS_OF_SUBJECT, problem, "only one of the two");
         return fields.checked(Key::LiteralSubject, distinguished_name::parse).map(Subject::Literal);
     }
     Some(Subject::Fields(SubjectFields {
@@ -180,7 +174,7 @@ fn subject(fields: &mut Fields<'_>) -> Option<Subject> {
     }))
 }
 
-/// The usages in the order given; one that is named twice, or under its alias as well, counts once.
+/// The usages in the order given. A usage that is named twice, or also by its alias, counts once.
 fn usages(fields: &mut Fields<'_>) -> Vec<Usage> {
     let mut usages = Vec::new();
     for usage in fields.list(Key::KeyUsages, Usage::parse) {
@@ -191,44 +185,6 @@ fn usages(fields: &mut Fields<'_>) -> Vec<Usage> {
     usages
 }
 
-/// The families of private keys; sizes and encodings depend on them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Rsa,
-    Ecdsa,
-    Ed25519,
-}
-
-impl Family {
-    const ALL: [(Self, &'static str); 3] =
-        [(Self::Rsa, "RSA"), (Self::Ecdsa, "ECDSA"), (Self::Ed25519, "Ed25519")];
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let family = Self::ALL.into_iter().find(|(_, name)| name.eq_ignore_ascii_case(text));
-        family.map(|(family, _)| family).ok_or_else(|| "is not a key algorithm".into())
-    }
-
-    /// The algorithm with a given size, or with the default size.
-    fn sized(self, size: Option<&str>) -> Result<KeyAlgorithm, String> {
-        let bits = match size {
-            Some(text) => Some(text.parse::<u32>().map_err(|_| "is not a number")?),
-            None => None,
-        };
-        match (self, bits) {
-            (Self::Rsa, None | Some(2048)) => Ok(KeyAlgorithm::Rsa2048),
-            (Self::Rsa, Some(3072)) => Ok(KeyAlgorithm::Rsa3072),
-            (Self::Rsa, Some(4096)) => Ok(KeyAlgorithm::Rsa4096),
-            (Self::Rsa, Some(_)) => Err("is no size of an RSA key here".into()),
-            (Self::Ecdsa, None | Some(256)) => Ok(KeyAlgorithm::EcdsaP256),
-            (Self::Ecdsa, Some(384)) => Ok(KeyAlgorithm::EcdsaP384),
-            (Self::Ecdsa, Some(521)) => Ok(KeyAlgorithm::EcdsaP521),
-            (Self::Ecdsa, Some(_)) => Err("is no size of an ECDSA key".into()),
-            (Self::Ed25519, None) => Ok(KeyAlgorithm::Ed25519),
-            (Self::Ed25519, Some(_)) => Err("is given though an Ed25519 key has only one size".into()),
-        }
-    }
-}
-
 fn key(fields: &mut Fields<'_>) -> Option<KeySpec> {
     let reuse = fields.switch(Key::ReusePrivateKey);
     let given_encoding = fields.checked(Key::KeyEncoding, |text| match text.to_ascii_uppercase().as_str() {
@@ -236,20 +192,36 @@ fn key(fields: &mut Fields<'_>) -> Option<KeySpec> {
         "PKCS8" => Ok(KeyEncoding::Pkcs8),
         _ => Err("is not an encoding".into()),
     });
-    let family = fields.checked(Key::KeyAlgorithm, Family::parse)?;
-    let size = fields.given(Key::KeySize);
-    let algorithm = family
-        .sized(size)
-        .map_err(|problem| fields.invalid(Key::KeySize, size.unwrap_or_default(), problem))
-        .ok();
+    let default = fields.checked(Key::KeyAlgorithm, |name| {
+        let mut all = KeyAlgorithm::ALL.into_iter();
+        let first = all.find(|algorithm| algorithm.family_and_bits().0.eq_ignore_ascii_case(name));
+        first.ok_or_else(|| "is not a key algorithm".into())
+    })?;
+    let algorithm = match fields.given(Key::KeySize) {
+        Some(_) => fields.checked(Key::KeySize, |size| sized(default, size)),
+        None => Some(default),
+    };
+    let is_rsa = default == KeyAlgorithm::Rsa2048;
     let encoding = match (given_encoding, fields.dialect) {
         (Some(encoding), _) => encoding,
-        (None, Dialect::CertManager) if family == Family::Rsa => KeyEncoding::Pkcs1,
+        (None, Dialect::CertManager) if is_rsa => KeyEncoding::Pkcs1,
         (None, _) => KeyEncoding::Pkcs8,
     };
-    if encoding == KeyEncoding::Pkcs1 && family != Family::Rsa {
+    if encoding == KeyEncoding::Pkcs1 && !is_rsa {
         let value = fields.given(Key::KeyEncoding).unwrap_or_default();
-        fields.invalid(Key::KeyEncoding, value, "is for RSA keys only".into());
+        fields.invalid(Key::KeyEncoding, value, "is for RSA keys only");
     }
     Some(KeySpec { algorithm: algorithm?, encoding, reuse: reuse? })
+}
+
+/// The algorithm of the same family with another size.
+fn sized(default: KeyAlgorithm, size: &str) -> Result<KeyAlgorithm, String> {
+    let bits: u32 = size.parse().map_err(|_| "is not a number")?;
+    let (family, default_bits) = default.family_and_bits();
+    if default_bits.is_none() {
+        return Err(format!("is set, but an {family} key has only one size"));
+    }
+    let mut all = KeyAlgorithm::ALL.into_iter();
+    all.find(|algorithm| algorithm.family_and_bits() == (family, Some(bits)))
+        .ok_or_else(|| format!("is not a supported size of an {family} key"))
 }

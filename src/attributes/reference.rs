@@ -1,34 +1,34 @@
-//! docs/attributes.md, written from the table that the parser reads.
+//! docs/attributes.md, generated from the table that the parser uses.
 
-use super::Dialect;
-use super::rows::TABLE;
-use super::table::{Default, Key, Row, Topic};
+use super::rows::{Key, TABLE};
+use super::table::{Default, Row, Topic};
 use super::values::template::VARIABLES;
+use crate::model::Dialect;
 use std::fmt::Write;
 
 const INTRODUCTION: &str = include_str!("reference/introduction.md");
 const RULES: &str = include_str!("reference/rules.md");
 
-/// Headings of the tables, and a sentence under each.
+/// The tables: heading, and a sentence below it.
 const TOPICS: [(Topic, &str, &str); 6] = [
-    (Topic::Signer, "Who signs", "Values are taken as they are: no variables."),
-    (Topic::Names, "Names", "A certificate without any name is possible, though few verifiers take one."),
-    (Topic::Certificate, "The certificate", "What the signer is asked for; the signer has the last word."),
-    (Topic::Key, "The private key", "It is made on the node and never leaves it."),
-    (Topic::Files, "Files", "What appears in the mounted directory."),
+    (Topic::Signer, "Who signs", "Variables are not replaced."),
+    (Topic::Names, "Names", "A certificate may have no name, but few verifiers accept one."),
+    (Topic::Certificate, "The certificate", "A request; the signer decides."),
+    (Topic::Key, "The private key", "It is made on the node, and never leaves the node."),
+    (Topic::Files, "Files", "The contents of the mounted directory."),
     (
         Topic::PrivateCa,
         "AWS Private CA",
-        "For `csi.certlet.io/signer: acm-pca`, which signs without cert-manager. With another signer they are refused.",
+        "For `csi.certlet.io/signer: acm-pca`, which signs without cert-manager. Another signer does not accept them.",
     ),
 ];
 
-/// The reference of all attributes, for people who write pods.
-pub fn reference_markdown() -> String {
+/// The reference of all attributes, for authors of pods.
+pub(crate) fn reference_markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
     for (topic, heading, sentence) in TOPICS {
         let _ = write!(page, "\n### {heading}\n\n{sentence}\n\n");
-        page.push_str("| attribute | what it is for | accepted | when it is left out |\n|---|---|---|---|\n");
+        page.push_str("| attribute | purpose | accepted | default |\n|---|---|---|---|\n");
         for row in TABLE.iter().filter(|row| row.topic == topic) {
             page.push_str(&line(row));
         }
@@ -41,24 +41,24 @@ pub fn reference_markdown() -> String {
 fn line(row: &Row) -> String {
     let mark = if row.certlet_only { " (only `csi.certlet.io/`)" } else { "" };
     let about = if row.templated { format!("{} Variables.", row.about) } else { row.about.to_owned() };
-    format!("| `{}`{mark} | {about} | {} | {} |\n", row.name, row.rule, left_out(row))
+    format!("| `{}`{mark} | {about} | {} | {} |\n", row.name, row.rule, default_text(row))
 }
 
-/// The default, and cert-manager's beside it where that differs.
-fn left_out(row: &Row) -> String {
-    let ours = told(row.default(Dialect::Certlet));
-    let theirs = told(row.default(Dialect::CertManager));
+/// The default, and cert-manager's if it differs.
+fn default_text(row: &Row) -> String {
+    let ours = described(row.default(Dialect::Certlet));
+    let theirs = described(row.default(Dialect::CertManager));
     if row.certlet_only || ours == theirs {
         return ours;
     }
-    format!("{ours}; in the cert-manager dialect {theirs}")
+    format!("{ours}; with `csi.cert-manager.io/` {theirs}")
 }
 
-fn told(default: Default) -> String {
+fn described(default: Default) -> String {
     match default {
         Default::None => "none".into(),
         Default::Value(value) => format!("`{value}`"),
-        Default::Told(words) => words.into(),
+        Default::Derived(text) => text.into(),
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_in_docs_is_what_the_table_says() {
+    fn the_page_in_docs_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/attributes.md");
         let written = std::fs::read_to_string(path).unwrap_or_default();
         assert!(written == reference_markdown(), "docs/attributes.md is out of date: run `make docs`");
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn every_attribute_is_on_the_page_and_every_topic_has_one() {
         let page = reference_markdown();
-        for row in &TABLE {
+        for row in TABLE {
             assert!(page.contains(&format!("| `{}`", row.name)), "{}", row.name);
         }
         for (topic, heading, _) in TOPICS {
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn no_cell_breaks_its_row() {
-        for row in &TABLE {
+        for row in TABLE {
             assert_eq!(line(row).matches('|').count(), 5, "{}", row.name);
         }
     }

@@ -1,52 +1,8 @@
-//! The one table of attributes: the parser takes its names, defaults and rules from here, and docs/attributes.md is written from
-//! it, so that the two cannot differ.
+//! The shape of the table of attributes. The parser takes names, defaults and rules from the table, and docs/attributes.md
+//! is generated from it, so that the two cannot differ.
 
-use super::Dialect;
-use super::rows::TABLE;
-
-/// Every attribute, in the order of [`TABLE`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(clippy::enum_variant_names, reason = "each variant is the attribute it is named after")]
-pub(super) enum Key {
-    Signer,
-    IssuerName,
-    IssuerKind,
-    IssuerGroup,
-    CommonName,
-    DnsNames,
-    IpSans,
-    UriSans,
-    LiteralSubject,
-    Organizations,
-    OrganizationalUnits,
-    Countries,
-    Provinces,
-    Localities,
-    StreetAddresses,
-    PostalCodes,
-    SerialNumber,
-    Duration,
-    RenewBefore,
-    IsCa,
-    KeyUsages,
-    KeyAlgorithm,
-    KeySize,
-    KeyEncoding,
-    ReusePrivateKey,
-    CertificateFile,
-    PrivateKeyFile,
-    CaFile,
-    CombinedFile,
-    Pkcs12Enable,
-    Pkcs12Filename,
-    Pkcs12Password,
-    FsGroup,
-    CertificateAuthorityArn,
-    SigningAlgorithm,
-    TemplateArn,
-    RoleArn,
-    UsePodIdentity,
-}
+use super::rows::{Key, TABLE};
+use crate::model::Dialect;
 
 impl Key {
     /// Its row of the table.
@@ -54,15 +10,15 @@ impl Key {
         &TABLE[self as usize]
     }
 
-    /// Its name with the dialect's prefix.
+    /// Its name with the prefix.
     pub(super) fn full(self, dialect: Dialect) -> String {
-        format!("{}/{}", dialect.group(), self.row().name)
+        format!("{}/{}", dialect.prefix(), self.row().name)
     }
 }
 
 impl Dialect {
-    /// What stands before the slash.
-    pub(super) fn group(self) -> &'static str {
+    /// The attribute prefix, without its slash.
+    pub(super) fn prefix(self) -> &'static str {
         match self {
             Self::CertManager => "csi.cert-manager.io",
             Self::Certlet => "csi.certlet.io",
@@ -70,7 +26,7 @@ impl Dialect {
     }
 }
 
-/// What an attribute is about; the sections of the documentation.
+/// The sections of the documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
     Signer,
@@ -81,15 +37,15 @@ pub(super) enum Topic {
     PrivateCa,
 }
 
-/// What holds when an attribute is not given, or is empty.
+/// The value of an attribute that is missing or empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Default {
-    /// Nothing.
+    /// No value.
     None,
     /// This value.
     Value(&'static str),
-    /// Something that depends on other attributes: told in words, worked out by the parser.
-    Told(&'static str),
+    /// A value that the parser derives from other attributes. The text describes it in the documentation.
+    Derived(&'static str),
 }
 
 /// One attribute.
@@ -98,22 +54,22 @@ pub(super) struct Row {
     pub(super) key: Key,
     pub(super) name: &'static str,
     pub(super) topic: Topic,
-    /// Whether only the `csi.certlet.io/` dialect has it.
+    /// Whether only the prefix `csi.certlet.io/` has it.
     pub(super) certlet_only: bool,
     /// Whether variables in its value are replaced.
     pub(super) templated: bool,
-    /// Whether its value must not be shown.
+    /// Whether messages must not show its value.
     pub(super) secret: bool,
     cert_manager: Default,
     certlet: Default,
     /// What is accepted: the end of an error message, and a column of the documentation.
     pub(super) rule: &'static str,
-    /// What it is for.
+    /// Its purpose.
     pub(super) about: &'static str,
 }
 
 impl Row {
-    /// What holds in a dialect when the attribute is not given.
+    /// The default under a prefix.
     pub(super) fn default(&self, dialect: Dialect) -> Default {
         match dialect {
             Dialect::CertManager => self.cert_manager,
@@ -121,12 +77,12 @@ impl Row {
         }
     }
 
-    /// Whether a dialect has the attribute.
+    /// Whether the attribute exists under a prefix.
     pub(super) fn belongs_to(&self, dialect: Dialect) -> bool {
         dialect == Dialect::Certlet || !self.certlet_only
     }
 
-    pub(super) const fn of(
+    pub(super) const fn new(
         key: Key,
         topic: Topic,
         name: &'static str,
@@ -147,51 +103,46 @@ impl Row {
         }
     }
 
-    pub(super) const fn defaults(mut self, cert_manager: Default, certlet: Default) -> Self {
-        self.cert_manager = cert_manager;
-        self.certlet = certlet;
-        self
+    pub(super) const fn defaults(self, cert_manager: Default, certlet: Default) -> Self {
+        Self { cert_manager, certlet, ..self }
     }
 
     pub(super) const fn default_value(self, value: &'static str) -> Self {
         self.defaults(Default::Value(value), Default::Value(value))
     }
 
-    pub(super) const fn told(self, text: &'static str) -> Self {
-        self.defaults(Default::Told(text), Default::Told(text))
+    pub(super) const fn derived(self, text: &'static str) -> Self {
+        self.defaults(Default::Derived(text), Default::Derived(text))
     }
 
-    pub(super) const fn templated(mut self) -> Self {
-        self.templated = true;
-        self
+    pub(super) const fn templated(self) -> Self {
+        Self { templated: true, ..self }
     }
 
-    pub(super) const fn certlet_only(mut self) -> Self {
-        self.certlet_only = true;
-        self
+    pub(super) const fn certlet_only(self) -> Self {
+        Self { certlet_only: true, ..self }
     }
 
-    pub(super) const fn secret(mut self) -> Self {
-        self.secret = true;
-        self
+    pub(super) const fn secret(self) -> Self {
+        Self { secret: true, ..self }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attributes::{SignerKind, Usage};
+    use crate::model::{SignerKind, Usage};
 
     #[test]
     fn every_key_finds_its_own_row_and_every_name_is_there_once() {
-        for (place, row) in TABLE.iter().enumerate() {
-            assert_eq!(row.key as usize, place, "{}", row.name);
+        for (index, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.key as usize, index, "{}", row.name);
             assert_eq!(TABLE.iter().filter(|other| other.name == row.name).count(), 1, "{}", row.name);
         }
     }
 
     #[test]
-    fn rules_tell_every_value_there_is() {
+    fn rules_name_every_value_there_is() {
         for usage in Usage::ALL {
             assert!(Key::KeyUsages.row().rule.contains(&format!("`{usage}`")), "{usage}");
         }

@@ -1,45 +1,45 @@
-//! The flags of `certlet node` that are about the cluster.
+//! The flags of `certlet node` for Kubernetes and cert-manager.
 
 use super::values;
-use crate::kube::{KubeOptions, RateLimit};
-use crate::node::ClusterConfig;
+use crate::kube::KubeOptions;
+use crate::run::{ClusterConfig, RateLimit};
 use crate::signer::{Gate, GateBackoff};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Flags about the cluster.
+/// Flags for Kubernetes and cert-manager.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Kubernetes and cert-manager")]
 pub struct ClusterArgs {
-    /// A kubeconfig to reach the cluster with. Without one the pod's service account is used; outside of a cluster the
-    /// cert-manager signer is not there.
+    /// Kubeconfig for access to the cluster. Without one, the driver uses its pod's service account; outside of a cluster
+    /// there is no cert-manager signer.
     #[arg(long, env = "CERTLET_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Calls of the Kubernetes API a second, at most [default: no more limit than the API server's own]
+    /// Limit on Kubernetes API calls per second [default: no limit but the API server's own]
     #[arg(long, env = "CERTLET_KUBE_API_QPS", value_name = "RATE", value_parser = values::above_zero)]
     pub kube_api_qps: Option<f64>,
 
-    /// Calls that may come at once under --kube-api-qps [default: twice the rate]
+    /// Number of calls that --kube-api-qps allows at once [default: twice the rate]
     #[arg(long, env = "CERTLET_KUBE_API_BURST", value_name = "COUNT", requires = "kube_api_qps", value_parser = clap::value_parser!(u32).range(1..))]
     pub kube_api_burst: Option<u32>,
 
-    /// How many CertificateRequests a volume keeps; older ones are deleted once a newer one is in use.
+    /// Number of CertificateRequests to keep for each volume. Older ones are deleted once a newer one is in use.
     #[arg(long, env = "CERTLET_KEEP_REQUESTS", value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub keep_requests: u16,
 
-    /// Create CertificateRequests as the pod's own service account, with the token that the kubelet sends. Needs
-    /// tokenRequests and requiresRepublish in the CSIDriver.
+    /// Create CertificateRequests as the pod's own service account, with the token that the kubelet sends. The CSIDriver
+    /// needs tokenRequests and requiresRepublish.
     #[arg(long, env = "CERTLET_USE_TOKEN_REQUEST")]
     pub use_token_request: bool,
 
-    /// The audience, as in the CSIDriver's tokenRequests, of the token to use; empty: the API server's own.
+    /// Audience of the token to use, as in the CSIDriver's tokenRequests; empty: the API server's own.
     #[arg(long, env = "CERTLET_TOKEN_REQUEST_AUDIENCE", value_name = "AUDIENCE", default_value = "")]
     pub token_request_audience: String,
 
-    /// What a pod must have before a certificate is asked for: pod-ip:any|ipv4|ipv6, pod-condition:TYPE[=STATUS] or
-    /// pod-annotation:KEY. May be given several times; all must hold.
+    /// What a pod must have before a certificate is requested: pod-ip:any|ipv4|ipv6, pod-condition:TYPE[=STATUS] or
+    /// pod-annotation:KEY. The flag may be repeated; all gates must be open.
     #[arg(
         long,
         env = "CERTLET_POD_READINESS_GATE",
@@ -49,33 +49,33 @@ pub struct ClusterArgs {
     )]
     pub pod_readiness_gate: Vec<Gate>,
 
-    /// Mount the volume empty while the pod is not ready for its certificate; the files follow.
+    /// Mount the volume without files while the pod's gates are closed; the files follow.
     #[arg(long, env = "CERTLET_CONTINUE_ON_NOT_READY")]
     pub continue_on_not_ready: bool,
 
-    /// The first pause before a pod that was not ready is looked at again.
+    /// First pause before the gates of a pod are checked again.
     #[arg(long, env = "CERTLET_GATE_BACKOFF_DURATION", value_name = "DURATION", default_value = "1s", value_parser = values::duration)]
     pub gate_backoff_duration: Duration,
 
-    /// How many times longer each next pause is; 1 or more.
+    /// Factor by which each next pause is longer; 1 or more.
     #[arg(long, env = "CERTLET_GATE_BACKOFF_FACTOR", value_name = "FACTOR", default_value_t = 2.0, value_parser = values::at_least_one)]
     pub gate_backoff_factor: f64,
 
-    /// The share of a pause that is added by chance, from 0 to 1.
+    /// Random share that is added to each pause, from 0 to 1.
     #[arg(long, env = "CERTLET_GATE_BACKOFF_JITTER", value_name = "SHARE", default_value_t = 0.5, value_parser = values::share)]
     pub gate_backoff_jitter: f64,
 
-    /// The longest pause; 0 for none.
+    /// Limit on the pause; 0 for no limit.
     #[arg(long, env = "CERTLET_GATE_BACKOFF_CAP", value_name = "DURATION", default_value = "10s", value_parser = values::duration_or_zero)]
     pub gate_backoff_cap: Duration,
 
-    /// The key of a taint to take off this node once the driver is ready.
+    /// Key of a taint to remove from this node once the driver is ready.
     #[arg(long, env = "CERTLET_STARTUP_TAINT", value_name = "KEY", value_parser = values::not_empty)]
     pub startup_taint: Option<String>,
 }
 
 impl ClusterArgs {
-    /// The configuration they amount to.
+    /// The configuration.
     pub(super) fn into_config(self) -> ClusterConfig {
         #[expect(
             clippy::cast_possible_truncation,
@@ -87,7 +87,8 @@ impl ClusterArgs {
             burst: self.kube_api_burst.unwrap_or_else(|| (qps * 2.0).ceil() as u32),
         });
         ClusterConfig {
-            kube: KubeOptions { kubeconfig: self.kubeconfig, rate_limit },
+            kube: KubeOptions { kubeconfig: self.kubeconfig },
+            rate_limit,
             keep_requests: self.keep_requests.into(),
             token_audience: self.use_token_request.then_some(self.token_request_audience),
             gates: self.pod_readiness_gate,

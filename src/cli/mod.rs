@@ -1,4 +1,4 @@
-//! The command line: one struct per subcommand, every flag also an environment variable.
+//! The command line: one struct per subcommand.
 
 mod cluster;
 mod node;
@@ -9,7 +9,7 @@ mod values;
 
 pub use node::{NodeArgs, UsageError};
 pub use policy::{CheckArgs, PolicyAction, PolicyArgs, PolicyCheckError};
-pub use reference::{ReferenceArgs, command_reference};
+pub use reference::ReferenceArgs;
 pub use status::StatusArgs;
 
 use clap::{Args, Parser, Subcommand};
@@ -19,21 +19,21 @@ use std::time::Duration;
 #[derive(Debug, Parser)]
 #[command(name = "certlet", version, propagate_version = true, max_term_width = 110)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What certlet can do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the CSI node driver.
     Node(Box<NodeArgs>),
-    /// Show this node's volumes and how their certificates stand.
+    /// Show this node's volumes and the state of their certificates.
     Status(StatusArgs),
-    /// See it work: real driver, local signer, no cluster, no root.
+    /// Try certlet with the real driver and a local signer; needs no cluster and no root.
     Demo(DemoArgs),
-    /// Look at a policy file for AWS Private CA.
+    /// Check a policy file for AWS Private CA.
     Policy(PolicyArgs),
     /// Print a page of the documentation that is generated from the code.
     Reference(ReferenceArgs),
@@ -42,16 +42,16 @@ pub enum Command {
 /// `certlet demo`
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
-    /// How many pods get a certificate; the first two talk to each other.
+    /// Number of pods; the first two connect to each other.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=500))]
     pub pods: u16,
 
-    /// How long each certificate lives: a Go duration, five seconds or more. The demo waits for one rotation, at about
-    /// two thirds of it.
+    /// Lifetime of each certificate: a Go duration, five seconds or more. The demo waits for one rotation, after about two
+    /// thirds of it.
     #[arg(long, default_value = "20s", value_parser = values::demo_duration)]
     pub duration: Duration,
 
-    /// Leave driver and volumes up, and say where they are, until Ctrl-C.
+    /// Keep driver and volumes running until Ctrl-C, and print their paths.
     #[arg(long)]
     pub keep: bool,
 }

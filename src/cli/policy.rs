@@ -1,6 +1,7 @@
-//! `certlet policy check`: what a policy file says to one request, and why.
+//! `certlet policy check`: explains the decision of a policy file on one request.
 
-use crate::attributes::{Attributes, PodIdentity, RawAttributes};
+use crate::attributes;
+use crate::model::{RawAttributes, WorkloadIdentity};
 use crate::policy::{Policy, PolicyError, Question};
 use crate::signer::template_of;
 use clap::{Args, Subcommand};
@@ -10,48 +11,48 @@ use thiserror::Error;
 /// `certlet policy`
 #[derive(Clone, Debug, Args)]
 pub struct PolicyArgs {
-    /// What to do.
+    /// The action.
     #[command(subcommand)]
     pub action: PolicyAction,
 }
 
-/// What can be done with a policy file.
+/// Actions on a policy file.
 #[derive(Clone, Debug, Subcommand)]
 pub enum PolicyAction {
-    /// Explain what the file's rules say to one request; exit code 1 where they deny it.
+    /// Explain the decision of the rules on one request; exit code 1 if they deny it.
     Check(CheckArgs),
 }
 
 /// `certlet policy check`
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// The policy file, as for `certlet node --pca-policy`.
+    /// Policy file, as for `certlet node --pca-policy`.
     pub file: PathBuf,
 
-    /// The pod that asks: NAMESPACE/NAME. Without it, only the file itself is checked.
+    /// Pod of the request: NAMESPACE/NAME. Without it, only the file is checked.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod_name)]
     pub pod: Option<(String, String)>,
 
-    /// The pod's service account.
+    /// Service account of the pod.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub service_account: String,
 
-    /// The volume's attributes: KEY=VALUE, several with commas between them or the flag repeated; the prefix
-    /// csi.certlet.io/ and "signer=acm-pca" may be left out.
+    /// Attributes of the volume: KEY=VALUE, separated by commas or in repeated flags. The prefix csi.certlet.io/ and
+    /// "signer=acm-pca" are added if missing.
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub attributes: Vec<String>,
 }
 
-/// Why the answer is no.
+/// Why the request is not allowed.
 #[derive(Debug, Error)]
 pub enum PolicyCheckError {
-    /// The file.
+    /// The file is invalid.
     #[error(transparent)]
     File(#[from] PolicyError),
-    /// The attributes.
+    /// The attributes are invalid.
     #[error("--attributes: {0}")]
     Attributes(String),
-    /// Denied; the explanation.
+    /// The rules deny it; the text explains why.
     #[error("{0}")]
     Denied(String),
 }
@@ -70,17 +71,21 @@ impl CheckArgs {
         let Some((namespace, name)) = &self.pod else {
             return Ok(format!("{}: {} rules, all valid\n", self.file.display(), policy.rules()));
         };
-        let pod = PodIdentity {
+        let pod = WorkloadIdentity {
             namespace: namespace.clone(),
             name: name.clone(),
             uid: "00000000-0000-0000-0000-000000000000".to_owned(),
             service_account: self.service_account.clone(),
         };
         let raw = raw(&self.attributes).map_err(PolicyCheckError::Attributes)?;
-        let attributes =
-            Attributes::parse(&raw, &pod).map_err(|error| PolicyCheckError::Attributes(error.to_string()))?;
-        let template = template_of(&attributes, &pod).map_err(PolicyCheckError::Attributes)?;
-        let decision = policy.decide(&Question { pod: &pod, attributes: &attributes, template: &template });
+        let spec =
+            attributes::parse(&raw, &pod).map_err(|error| PolicyCheckError::Attributes(error.to_string()))?;
+        let pca = spec.signer.acm_pca().ok_or_else(|| {
+            let fault = "signer: a policy is for acm-pca only; accepted: signer=acm-pca";
+            PolicyCheckError::Attributes(fault.to_owned())
+        })?;
+        let template = template_of(&spec, &pod).map_err(PolicyCheckError::Attributes)?;
+        let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template: &template });
         let text = format!("template {template}\n{decision}");
         if decision.allowed_by.is_some() { Ok(text) } else { Err(PolicyCheckError::Denied(text)) }
     }
@@ -95,7 +100,7 @@ fn pod_name(value: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A comma begins a new attribute only where a key and an equals sign follow: lists of names have commas too.
+/// A comma begins a new attribute only if a key and an equals sign follow it, because lists contain commas too.
 fn raw(flags: &[String]) -> Result<RawAttributes, String> {
     let key = |text: &str| {
         let (key, value) = text.split_once('=')?;

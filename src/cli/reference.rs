@@ -1,4 +1,4 @@
-//! `certlet reference`: pages of the documentation that come from the code, so that they cannot differ from it.
+//! `certlet reference`: pages of the documentation that are generated from the code.
 
 use super::Cli;
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, ValueEnum};
@@ -31,21 +31,22 @@ impl ReferenceArgs {
     }
 }
 
-/// The command line reference, Markdown, in the order and words of a manual page.
-pub fn command_reference() -> String {
+/// The command line reference, Markdown, with the sections of a manual page.
+fn command_reference() -> String {
     let mut cli = Cli::command();
     cli.build();
     let mut page = String::from(
-        "# The certlet command\n\nGenerated from the command line itself by `make docs`. Every flag is also an \
-         environment variable; the flag wins.\nA wrong value ends with exit code 2 and one line that says what is accepted.\n",
+        "# The certlet command\n\nGenerated from the code by `make docs`. Most flags are also environment variables; the flag \
+         wins.\nAn invalid value ends the command with exit code 2 and one line that says what is accepted.\n",
     );
-    for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
-        render(command, &mut page);
-        for action in command.get_subcommands().filter(|action| action.get_name() != "help") {
-            render(action, &mut page);
-        }
-    }
+    render_subcommands(&cli, &mut page);
     page
+}
+
+fn render_subcommands(command: &Command, page: &mut String) {
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        render(subcommand, page);
+    }
 }
 
 fn render(command: &Command, page: &mut String) {
@@ -59,6 +60,7 @@ fn render(command: &Command, page: &mut String) {
     for arg in command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
         render_arg(arg, page);
     }
+    render_subcommands(command, page);
 }
 
 fn render_arg(arg: &Arg, page: &mut String) {

@@ -1,4 +1,4 @@
-//! `certlet status`: what the records say, for `kubectl exec`. No secret in it.
+//! `certlet status`: shows the records of the volumes, for `kubectl exec`. It shows no secret.
 
 use super::node::default_data_root;
 use crate::store::{Record, RecordError, StoreError, StoredVolume};
@@ -11,11 +11,11 @@ use std::path::PathBuf;
 /// `certlet status`
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
-    /// The CSI driver's name, which tells where its store is.
+    /// Name of the CSI driver, which gives the path of its store.
     #[arg(long, env = "CERTLET_DRIVER_NAME", default_value = "csi.certlet.io", value_parser = super::values::driver_name)]
     pub driver_name: String,
 
-    /// The directory of the store [default: /var/lib/kubelet/plugins/DRIVER-NAME/data]
+    /// Directory of the store [default: /var/lib/kubelet/plugins/DRIVER-NAME/data]
     #[arg(long, env = "CERTLET_DATA_ROOT", value_name = "DIR")]
     pub data_root: Option<PathBuf>,
 
@@ -25,7 +25,7 @@ pub struct StatusArgs {
 }
 
 /// One volume.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct Row {
     namespace: String,
     pod: String,
@@ -54,42 +54,36 @@ impl StatusArgs {
 fn row(stored: StoredVolume) -> Option<Row> {
     match stored.record {
         Ok(record) => Some(from_record(record)),
-        // A publish that has only just begun.
+        // A publish that has just begun.
         Err(RecordError::Missing) => None,
         Err(error) => Some(Row {
-            namespace: String::new(),
-            pod: String::new(),
-            signer: String::new(),
-            subject: String::new(),
-            sans: Vec::new(),
-            issued_at: None,
-            expires_at: None,
-            renews_at: None,
-            remark: None,
             last_error: Some(error.to_string()),
             volume: stored.dir.to_string(),
+            ..Row::default()
         }),
     }
 }
 
 fn from_record(record: Record) -> Row {
-    let issued = record.issued;
-    let facts = issued.as_ref().map(|issued| issued.facts.clone());
-    Row {
+    let mut row = Row {
         namespace: record.pod.namespace,
         pod: record.pod.name,
         signer: record.signer,
-        subject: facts.as_ref().map(|facts| facts.subject.clone()).unwrap_or_default(),
-        sans: facts.as_ref().map(|facts| facts.sans.clone()).unwrap_or_default(),
-        issued_at: issued.as_ref().map(|issued| issued.issued_at),
-        expires_at: facts.map(|facts| facts.not_after),
-        renews_at: issued.as_ref().map(|issued| issued.renew_at),
-        remark: issued.and_then(|issued| issued.remark),
         last_error: record.last_error.map(|last| {
             format!("{} ({} in a row, last at {})", last.message, last.consecutive, seconds(last.at))
         }),
         volume: record.volume_id.to_string(),
+        ..Row::default()
+    };
+    if let Some(issued) = record.issued {
+        row.subject.clone_from(&issued.facts.subject);
+        row.sans.clone_from(&issued.facts.sans);
+        row.issued_at = Some(issued.issued_at);
+        row.expires_at = Some(issued.facts.not_after);
+        row.renews_at = Some(issued.renew_at);
+        row.remark = issued.warning;
     }
+    row
 }
 
 fn json(rows: &[Row]) -> String {
@@ -103,6 +97,7 @@ fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Columns are as wide as their longest cell.
 fn table(rows: &[Row], now: Timestamp) -> String {
     if rows.is_empty() {
         return "no volumes on this node\n".to_owned();

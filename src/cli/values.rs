@@ -1,66 +1,70 @@
-//! Values of flags: what is accepted, and what is said of the rest.
+//! Parsers of flag values. Each error says what is accepted.
 
 use http::Uri;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+fn accept<T>(value: Option<T>, accepted: &str) -> Result<T, String> {
+    value.ok_or_else(|| format!("accepted: {accepted}"))
+}
+
+fn accept_text(value: &str, is_valid: bool, accepted: &str) -> Result<String, String> {
+    accept(is_valid.then(|| value.to_owned()), accepted)
+}
 
 /// `unix:///path`, `unix:/path` or a plain path.
 pub(super) fn endpoint(value: &str) -> Result<PathBuf, String> {
     let path = value.strip_prefix("unix://").or_else(|| value.strip_prefix("unix:")).unwrap_or(value);
-    if path.is_empty() || path.contains("://") {
-        return Err("accepted: a Unix socket, as unix:///path/csi.sock or /path/csi.sock".to_owned());
-    }
-    Ok(PathBuf::from(path))
+    let is_path = !path.is_empty() && !path.contains("://");
+    accept(is_path.then(|| path.into()), "a Unix socket, as unix:///path/csi.sock or /path/csi.sock")
 }
 
-/// A path, or nothing at all, which clap's own parser refuses.
+/// A path or an empty text, which clap's own parser refuses.
 #[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a Result")]
-pub(super) fn maybe_path(value: &str) -> Result<PathBuf, std::convert::Infallible> {
+pub(super) fn path_or_empty(value: &str) -> Result<PathBuf, std::convert::Infallible> {
     Ok(PathBuf::from(value))
 }
 
-/// A Go duration, positive.
+/// A Go duration above zero.
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
-    crate::attributes::parse_duration(value)
+    crate::model::parse_duration(value)
         .map_err(|fault| format!("{fault}; accepted: a Go duration above zero, such as 90s or 1h30m"))
 }
 
-/// A Go duration, or none at all.
+/// A Go duration, which may be zero.
 pub(super) fn duration_or_zero(value: &str) -> Result<Duration, String> {
     if matches!(value, "0" | "0s") { Ok(Duration::ZERO) } else { duration(value) }
 }
 
-/// A rate.
+/// Long enough for a person to watch a rotation.
+pub(super) fn demo_duration(value: &str) -> Result<Duration, String> {
+    accept(Some(duration(value)?).filter(|duration| *duration >= Duration::from_secs(5)), "5s or more")
+}
+
 pub(super) fn above_zero(value: &str) -> Result<f64, String> {
     number(value, |number| number > 0.0, "a number above 0")
 }
 
-/// A factor that does not shrink.
 pub(super) fn at_least_one(value: &str) -> Result<f64, String> {
     number(value, |number| number >= 1.0, "a number of 1 or more")
 }
 
-/// A share.
 pub(super) fn share(value: &str) -> Result<f64, String> {
     number(value, |number| (0.0..=1.0).contains(&number), "a number from 0 to 1")
 }
 
-fn number(value: &str, fits: impl Fn(f64) -> bool, accepted: &str) -> Result<f64, String> {
-    let number = value.parse().ok().filter(|number: &f64| number.is_finite() && fits(*number));
-    number.ok_or_else(|| format!("accepted: {accepted}"))
+/// Calls per second.
+pub(super) fn rate(value: &str) -> Result<f64, String> {
+    let accepted = "calls per second, from 0.01 to 10000, such as 20 or 2.5";
+    number(value, |rate| (0.01..=10_000.0).contains(&rate), accepted)
 }
 
-/// Long enough for a rotation that a person can watch.
-pub(super) fn demo_duration(value: &str) -> Result<Duration, String> {
-    let duration = duration(value)?;
-    if duration < Duration::from_secs(5) {
-        return Err("accepted: 5s or more".to_owned());
-    }
-    Ok(duration)
+fn number(value: &str, is_valid: impl Fn(f64) -> bool, accepted: &str) -> Result<f64, String> {
+    accept(value.parse().ok().filter(|number: &f64| number.is_finite() && is_valid(*number)), accepted)
 }
 
-/// Bytes, or a number with a binary (Ki, Mi, Gi) or decimal (k, M, G) suffix, as Kubernetes quantities have them.
+/// Bytes, or a number with a binary (Ki, Mi, Gi) or decimal (k, M, G) suffix, as in Kubernetes quantities.
 pub(super) fn size(value: &str) -> Result<u64, String> {
     const SUFFIXES: [(&str, u64); 7] = [
         ("Ki", 1 << 10),
@@ -71,81 +75,64 @@ pub(super) fn size(value: &str) -> Result<u64, String> {
         ("G", 1_000_000_000),
         ("", 1),
     ];
-    let accepted = || "accepted: bytes, or a number with Ki, Mi, Gi, k, M or G, such as 64Mi".to_owned();
-    let (suffix, unit) = SUFFIXES.iter().find(|(suffix, _)| value.ends_with(suffix)).ok_or_else(accepted)?;
-    let count: u64 = value.strip_suffix(suffix).unwrap_or(value).parse().map_err(|_| accepted())?;
-    count.checked_mul(*unit).filter(|bytes| *bytes > 0).ok_or_else(accepted)
+    let parsed = SUFFIXES.iter().find_map(|(suffix, unit)| Some((value.strip_suffix(suffix)?, unit)));
+    let bytes = parsed
+        .and_then(|(count, unit)| count.parse::<u64>().ok()?.checked_mul(*unit).filter(|bytes| *bytes > 0));
+    accept(bytes, "bytes, or a number with Ki, Mi, Gi, k, M or G, such as 64Mi")
 }
 
-/// Calls a second: more than none, and no more than any quota.
-pub(super) fn rate(value: &str) -> Result<f64, String> {
-    let rate: Option<f64> = value.parse().ok();
-    rate.filter(|rate| (0.01..=10_000.0).contains(rate))
-        .ok_or_else(|| "accepted: calls a second, from 0.01 to 10000, such as 20 or 2.5".to_owned())
-}
-
-/// `host:port`, `:port` for every address, or nothing for no admin server.
-pub(super) fn bind_address(value: &str) -> Result<Bind, String> {
-    let accepted = "accepted: address:port, :port for every address, or 0 for no admin server";
-    if value == "0" {
-        return Ok(Bind(None));
-    }
-    match value.strip_prefix(':') {
-        Some(port) => {
-            let port = port.parse().map_err(|_| accepted.to_owned())?;
-            Ok(Bind(Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))))
-        }
-        None => value.parse().map(|address| Bind(Some(address))).map_err(|_| accepted.to_owned()),
-    }
-}
-
-/// A URL without encryption: what is on the node itself has none.
-pub(super) fn http_url(value: &str) -> Result<Uri, String> {
-    let url: Option<Uri> = value.parse().ok();
-    let fits =
-        |url: &Uri| url.scheme_str() == Some("http") && url.host().is_some_and(|host| !host.is_empty());
-    url.filter(fits).ok_or_else(|| {
-        "accepted: a URL that begins with http://, such as http://169.254.170.23/v1/credentials".to_owned()
-    })
-}
-
-/// Where the admin server listens, if at all.
+/// The address of the admin server, if there is one.
 #[derive(Clone, Copy, Debug)]
-pub struct Bind(pub Option<SocketAddr>);
+pub struct Bind(pub(super) Option<SocketAddr>);
 
-/// A CSI driver name: what a CSIDriver object may be called (a DNS subdomain of at most 63 bytes).
+/// `host:port`, `:port` for every address, or `0` for no admin server.
+pub(super) fn bind_address(value: &str) -> Result<Bind, String> {
+    let address = match value.strip_prefix(':') {
+        _ if value == "0" => return Ok(Bind(None)),
+        Some(port) => port.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into()),
+        None => value.parse().ok(),
+    };
+    accept(
+        address.map(|address| Bind(Some(address))),
+        "address:port, :port for every address, or 0 for no admin server",
+    )
+}
+
+/// A URL without encryption: the server is on the same node.
+pub(super) fn http_url(value: &str) -> Result<Uri, String> {
+    let is_http =
+        |url: &Uri| url.scheme_str() == Some("http") && url.host().is_some_and(|host| !host.is_empty());
+    let url = value.parse().ok().filter(is_http);
+    accept(url, "a URL that begins with http://, such as http://169.254.170.23/v1/credentials")
+}
+
+/// A CSI driver name, which is the name of a CSIDriver object (a DNS subdomain of at most 63 bytes).
 pub(super) fn driver_name(value: &str) -> Result<String, String> {
-    let label = |label: &str| {
+    let is_label = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    if value.len() <= 63 && value.split('.').all(label) {
-        Ok(value.to_owned())
-    } else {
-        Err("accepted: a DNS subdomain of at most 63 characters, such as csi.certlet.io".to_owned())
-    }
+    let is_name = value.len() <= 63 && value.split('.').all(is_label);
+    accept_text(value, is_name, "a DNS subdomain of at most 63 characters, such as csi.certlet.io")
 }
 
-/// An SELinux context: user, role, type and, where the policy has them, a level. It goes into a mount option in quotes.
+/// An SELinux context: user, role, type and, if the policy has levels, a level. It is quoted in a mount option.
 pub(super) fn selinux_context(value: &str) -> Result<String, String> {
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_.,:-".contains(&byte);
-    if value.bytes().all(known) && value.split(':').take(3).filter(|part| !part.is_empty()).count() == 3 {
-        Ok(value.to_owned())
-    } else {
-        Err("accepted: user:role:type or user:role:type:level, such as system_u:object_r:container_file_t:s0"
-            .to_owned())
-    }
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.,:-".contains(&byte);
+    let is_context = value.bytes().all(is_allowed)
+        && value.split(':').take(3).filter(|part| !part.is_empty()).count() == 3;
+    accept_text(
+        value,
+        is_context,
+        "user:role:type or user:role:type:level, such as system_u:object_r:container_file_t:s0",
+    )
 }
 
-/// Something that is not empty: a node id, say.
+/// A text that is not empty.
 pub(super) fn not_empty(value: &str) -> Result<String, String> {
-    if value.trim().is_empty() {
-        Err("accepted: any text that is not empty".to_owned())
-    } else {
-        Ok(value.to_owned())
-    }
+    accept_text(value, !value.trim().is_empty(), "any text that is not empty")
 }
 
 #[cfg(test)]
@@ -153,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_http_and_whole() {
+    fn a_url_is_http_and_complete() {
         assert_eq!(http_url("http://[fd00:ec2::23]/v1/credentials").unwrap().host(), Some("[fd00:ec2::23]"));
         assert_eq!(http_url("http://127.0.0.1:8080").unwrap().path(), "/");
         for odd in

@@ -1,9 +1,9 @@
-//! Lets the kubelet register a driver whose HTTP/2 is as strict as ours.
+//! A connection that makes the kubelet's `:authority` valid.
 //!
-//! On the registration socket the kubelet sends the socket's percent-encoded path as `:authority`. That is no authority
-//! (RFC 3986 section 3.2), and our HTTP/2 ends such a stream with `PROTOCOL_ERROR`. On a Unix socket the field means
-//! nothing, so its value is overwritten in place with one of the same encoded length before HTTP/2 sees it. Nothing else
-//! of the stream is touched, and nothing of it has to be decoded: HPACK (RFC 7541) fields can be walked by their lengths.
+//! On the registration socket, the kubelet sends the socket's percent-encoded path as `:authority`. That is not an authority
+//! (RFC 3986 section 3.2), and the `h2` crate ends such a stream with `PROTOCOL_ERROR`. On a Unix socket the field has no
+//! meaning. So its value is overwritten with a valid one of the same encoded length before `h2` reads it. All other bytes
+//! stay the same, and nothing is decoded: HPACK (RFC 7541) fields can be skipped by their lengths.
 
 use std::io;
 use std::pin::Pin;
@@ -12,18 +12,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tonic::transport::server::Connected;
 
-/// A connection on which `:authority` may be anything.
+/// A connection that accepts any `:authority`.
 pub(super) struct AnyAuthority {
     inner: UnixStream,
     frames: Frames,
-    /// What has been looked through and not been read yet, from `taken` on.
+    /// Rewritten bytes. Those before `consumed` have been read.
     ready: Vec<u8>,
-    taken: usize,
+    consumed: usize,
 }
 
 impl AnyAuthority {
     pub(super) fn new(inner: UnixStream) -> Self {
-        Self { inner, frames: Frames::default(), ready: Vec::new(), taken: 0 }
+        Self { inner, frames: Frames::default(), ready: Vec::new(), consumed: 0 }
     }
 }
 
@@ -40,7 +40,7 @@ impl AsyncRead for AnyAuthority {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.taken == this.ready.len() {
+        while this.consumed == this.ready.len() {
             let mut chunk = [0; 4096];
             let mut chunk = ReadBuf::new(&mut chunk);
             ready!(Pin::new(&mut this.inner).poll_read(context, &mut chunk))?;
@@ -48,13 +48,13 @@ impl AsyncRead for AnyAuthority {
                 return Poll::Ready(Ok(()));
             }
             this.ready.clear();
-            this.taken = 0;
-            this.frames.look_through(chunk.filled(), &mut this.ready);
+            this.consumed = 0;
+            this.frames.rewrite(chunk.filled(), &mut this.ready);
         }
-        let rest = &this.ready[this.taken..];
+        let rest = &this.ready[this.consumed..];
         let count = rest.len().min(out.remaining());
         out.put_slice(&rest[..count]);
-        this.taken += count;
+        this.consumed += count;
         Poll::Ready(Ok(()))
     }
 }
@@ -81,11 +81,11 @@ const HEADERS: u8 = 1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// Tells frames apart as their bytes come in.
+/// Splits the stream into frames as their bytes arrive.
 struct Frames {
-    /// Bytes to pass on as they are.
+    /// The number of bytes to copy unchanged.
     pass: usize,
-    /// What has come of a frame's head, and of a HEADERS frame's payload after it.
+    /// The received part of a frame's head, and of a HEADERS frame's payload after it.
     held: Vec<u8>,
 }
 
@@ -96,8 +96,8 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Takes the next bytes in, and puts out what may go on.
-    fn look_through(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+    /// Takes the next bytes, and appends those that are complete to `out`.
+    fn rewrite(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             if self.pass > 0 {
                 let (now, later) = bytes.split_at(self.pass.min(bytes.len()));
@@ -115,14 +115,14 @@ impl Frames {
                 out.append(&mut self.held);
             } else if self.held.len() >= HEAD && self.held.len() == self.wanted() {
                 let (head, payload) = self.held.split_at_mut(HEAD);
-                // A block that does not add up is left to HTTP/2 to complain of.
+                // A malformed block passes unchanged: `h2` rejects it.
                 let _walked = overwrite_authority(head[4], payload);
                 out.append(&mut self.held);
             }
         }
     }
 
-    /// How much to hold: a head, or a whole HEADERS frame. Its length is bounded by 24 bits, and by HTTP/2 afterwards.
+    /// The number of bytes to hold: a head, or a whole HEADERS frame, whose length has 24 bits.
     fn wanted(&self) -> usize {
         if self.held.len() < HEAD { HEAD } else { HEAD + self.length() }
     }
@@ -132,7 +132,7 @@ impl Frames {
     }
 }
 
-/// Walks the fields of a HEADERS payload (RFC 7541 section 6) and overwrites the value of `:authority`.
+/// Finds `:authority` in a HEADERS payload (RFC 7541 section 6) and overwrites its value.
 fn overwrite_authority(flags: u8, payload: &mut [u8]) -> Option<()> {
     /// Its index in the static table (RFC 7541 appendix A).
     const AUTHORITY: usize = 1;
@@ -147,9 +147,10 @@ fn overwrite_authority(flags: u8, payload: &mut [u8]) -> Option<()> {
     while at < end {
         let first = *payload.get(at)?;
         let prefix = match first {
-            // A field or a new table size: a number and nothing more.
+            // An indexed field. It has no literal value.
             0x80.. => 7,
             0x40.. => 6,
+            // A new table size. It has no literal value either.
             0x20.. => 5,
             _ => 4,
         };
@@ -174,10 +175,10 @@ fn overwrite_authority(flags: u8, payload: &mut [u8]) -> Option<()> {
 
 /// An integer with an n-bit prefix (RFC 7541 section 5.1).
 fn integer(bytes: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
-    let most = (1 << prefix) - 1;
-    let mut value = usize::from(*bytes.get(*at)?) & most;
+    let max = (1 << prefix) - 1;
+    let mut value = usize::from(*bytes.get(*at)?) & max;
     *at += 1;
-    if value < most {
+    if value < max {
         return Some(value);
     }
     for shift in (0..28).step_by(7) {
@@ -191,7 +192,7 @@ fn integer(bytes: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
     None
 }
 
-/// As many letters `a` as fit. In Huffman code (RFC 7541 appendix B) each is 00011; ones fill up the last byte.
+/// Fills the value with letters `a`. In Huffman code (RFC 7541 appendix B) an `a` is 00011, and ones pad the last byte.
 fn fill(value: &mut [u8], is_huffman: bool) {
     if !is_huffman {
         return value.fill(b'a');
@@ -213,12 +214,12 @@ mod tests {
 
     fn passed(bytes: &[u8], chunk: usize) -> Vec<u8> {
         let (mut frames, mut out) = (Frames::default(), Vec::new());
-        bytes.chunks(chunk).for_each(|chunk| frames.look_through(chunk, &mut out));
+        bytes.chunks(chunk).for_each(|chunk| frames.rewrite(chunk, &mut out));
         out
     }
 
     #[test]
-    fn only_the_value_of_the_authority_is_overwritten_however_the_bytes_come() {
+    fn only_the_value_of_the_authority_is_overwritten_in_chunks_of_any_size() {
         let block = |authority: &[u8]| [b"\x83\x86\x44\x02/x\x41\x05", authority, b"\x00\x01k\x01v"].concat();
         let stream = |authority: &[u8]| {
             [
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_does_not_add_up_goes_on_as_it_is() {
+    fn a_malformed_block_passes_unchanged() {
         for odd in [&b"\x41\x7f\xff\xff\xff\xff\xff"[..], b"\x41", b"\x41\x09abc", b"\x00\x7f\x00", b"\x40"] {
             let bytes = [&[0; PREFACE][..], &frame(HEADERS, 4, odd)].concat();
             assert_eq!(passed(&bytes, 4096), bytes);

@@ -26,7 +26,7 @@ impl IdentityService for Identity {
         }))
     }
 
-    /// None: there is no controller service and no topology.
+    /// No capability: the driver has no controller service and no topology.
     async fn get_plugin_capabilities(
         &self,
         _request: Request<GetPluginCapabilitiesRequest>,
@@ -34,7 +34,7 @@ impl IdentityService for Identity {
         Ok(Response::new(GetPluginCapabilitiesResponse::default()))
     }
 
-    /// The socket only listens once the store is open and recovery is done: whoever gets here finds it ready.
+    /// The socket listens only after recovery, so the driver is always ready here.
     async fn probe(&self, _request: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         Ok(Response::new(ProbeResponse { ready: Some(true) }))
     }

@@ -1,4 +1,4 @@
-//! The front door: the CSI services on a Unix socket, and the driver's registration with the kubelet.
+//! The CSI services on a Unix socket, and the driver's registration with the kubelet.
 
 mod authority;
 mod identity;
@@ -8,13 +8,13 @@ mod request;
 mod socket;
 mod status;
 
-pub use registration::{Registration, RegistrationState};
+pub(crate) use registration::{Registration, RegistrationState};
 pub use socket::SocketError;
 
-use crate::lifecycle::Lifecycle;
 use crate::proto::csi::identity_server::IdentityServer;
 use crate::proto::csi::node_server::NodeServer;
 use crate::telemetry::Metrics;
+use crate::volume::VolumeService;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::UnixListener;
@@ -22,7 +22,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-/// Who the driver is.
+/// Name and node of the driver.
 #[derive(Clone, Debug)]
 pub struct Driver {
     /// `--driver-name`, the CSIDriver object's name.
@@ -32,29 +32,29 @@ pub struct Driver {
 }
 
 /// The CSI server.
-pub struct CsiServer {
-    /// Who it says it is.
+pub(crate) struct CsiServer {
+    /// Name and node.
     pub driver: Driver,
-    /// What it serves.
-    pub lifecycle: Lifecycle,
-    /// What it counts.
+    /// The volumes.
+    pub volumes: VolumeService,
+    /// Counts calls.
     pub metrics: Arc<Metrics>,
 }
 
 impl CsiServer {
-    /// Listens on `path`: a stale socket is removed, the parent directory made, the mode 0600.
-    pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
+    /// Listens on `path` with mode 0600. It creates the parent directory, and replaces a stale socket.
+    pub(crate) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
         socket::listen(path)
     }
 
     /// Serves until `shutdown`, then until every call in flight has been answered.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self,
         listener: UnixListener,
         shutdown: CancellationToken,
     ) -> Result<(), tonic::transport::Error> {
         let identity = identity::Identity { driver: self.driver.clone() };
-        let node = node::Node { driver: self.driver, lifecycle: self.lifecycle, metrics: self.metrics };
+        let node = node::Node { driver: self.driver, volumes: self.volumes, metrics: self.metrics };
         Server::builder()
             .add_service(IdentityServer::new(identity))
             .add_service(NodeServer::new(node))

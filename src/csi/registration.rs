@@ -1,19 +1,17 @@
-//! Registration with the kubelet, in-process: the kubelet watches its `plugins_registry` directory, finds our socket,
-//! asks who we are, and says whether it took us.
+//! Registration with the kubelet, inside the driver's process. The kubelet watches its `plugins_registry` directory, finds
+//! the driver's socket, asks for the driver's name and CSI socket, and reports whether it accepted the driver.
 //!
-//! A refusal is tried again by offering a new socket; so is a socket that somebody has removed.
+//! After a refusal, and when the socket was removed, the driver creates a new socket.
 
 use super::authority::AnyAuthority;
-use super::socket::{self, SocketError};
+use super::socket;
+use crate::platform::{Backoff, DirectoryWatch};
 use crate::proto::registration::registration_server::{
     Registration as RegistrationService, RegistrationServer,
 };
 use crate::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use crate::telemetry::Metrics;
-use crate::watch::DirectoryWatch;
-use nix::sys::inotify::AddWatchFlags;
 use std::convert::Infallible;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,80 +24,74 @@ use tonic::{Request, Response, Status};
 
 /// The `type` by which the kubelet knows CSI drivers.
 const CSI_PLUGIN: &str = "CSIPlugin";
-/// The CSI version the kubelet is told; it compares the major number.
+/// The CSI version for the kubelet, which compares the major number.
 const CSI_VERSION: &str = "1.12.0";
 
-/// A kubelet asks within seconds of a socket's appearance.
-const SILENCE: Duration = Duration::from_mins(1);
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
+/// A kubelet that watches the directory asks within seconds.
+const WARN_IF_NOT_ASKED_AFTER: Duration = Duration::from_mins(1);
+const RETRIES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
 
-/// How the driver stands with the kubelet.
+/// The state of the registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RegistrationState {
-    /// Offered, and not asked for yet.
+pub(crate) enum RegistrationState {
+    /// The kubelet has not asked yet.
     Waiting,
-    /// The kubelet has taken it.
+    /// The kubelet has accepted the driver.
     Accepted,
-    /// The kubelet has refused it, and said why.
+    /// The kubelet has refused the driver, for this reason.
     Refused(String),
-    /// The socket is gone, or could not be offered.
+    /// The socket was removed, or could not be created.
     Lost(String),
 }
 
 /// Keeps the driver registered.
-pub struct Registration {
+pub(crate) struct Registration {
     /// `<registration-dir>/<driver-name>-reg.sock`
     pub socket: PathBuf,
     /// The driver's name.
     pub driver_name: String,
     /// The CSI socket, as the kubelet sees it.
     pub endpoint: PathBuf,
-    /// Where refusals and losses are counted.
+    /// Counts results.
     pub metrics: Arc<Metrics>,
-    /// Where the state is shown.
+    /// Publishes the state.
     pub state: watch::Sender<RegistrationState>,
 }
 
 impl Registration {
-    /// Offers the driver, again and again where that is needed, until `shutdown`; then takes the socket away.
-    pub async fn keep(self, shutdown: CancellationToken) {
-        let mut retry = FIRST_RETRY;
-        loop {
-            let ended = tokio::select! {
-                () = shutdown.cancelled() => break,
-                ended = self.offer() => ended,
-            };
+    /// Offers the driver until `shutdown`, again after each failure. Then it removes the socket.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut failures = 0;
+        while let Some(ended) = shutdown.run_until_cancelled(self.offer()).await {
             let (state, result) = match ended {
-                Ok(Ended::Refused(reason)) => (RegistrationState::Refused(reason), "refused"),
-                Ok(Ended::Vanished) => {
-                    (RegistrationState::Lost("the registration socket was removed".to_owned()), "lost")
-                }
-                Err(error) => (RegistrationState::Lost(error.to_string()), "lost"),
+                Ok(reason) => (RegistrationState::Refused(reason), "refused"),
+                Err(reason) => (RegistrationState::Lost(reason), "lost"),
             };
+            let retry = RETRIES.grown(failures);
             tracing::error!(
-                socket = %self.socket.display(), state = ?state, retry_in_seconds = retry.as_secs_f64(),
+                socket = %self.socket.display(), ?state, retry_in_seconds = retry.as_secs_f64(),
                 "not registered with the kubelet; offering the driver again"
             );
-            // A kubelet that had taken the driver starts the pauses over.
+            // The backoff starts again after a kubelet had accepted the driver.
             if self.state.send_replace(state) == RegistrationState::Accepted {
-                retry = FIRST_RETRY;
+                failures = 0;
             }
             self.metrics.registration(result);
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(retry) => retry = (retry * 2).min(LONGEST_RETRY),
+            if shutdown.run_until_cancelled(tokio::time::sleep(retry)).await.is_none() {
+                break;
             }
+            failures += 1;
         }
-        // Leaving the socket would make the kubelet call a driver that is not there.
-        let _gone = std::fs::remove_file(&self.socket);
+        // The kubelet would call a driver that no longer runs as long as the socket exists.
+        let _ = std::fs::remove_file(&self.socket);
     }
 
-    /// Offers one socket until the kubelet refuses it or somebody removes it.
-    async fn offer(&self) -> Result<Ended, OfferError> {
-        let listener = socket::listen(&self.socket)?;
-        // From here on the socket is watched: one that is removed before would be noticed by the first read.
-        let watcher = Watcher::new(&self.socket)?;
+    /// Offers the driver on one socket. Ends with the reason of a refusal, or with the error by which the socket was lost.
+    async fn offer(&self) -> Result<String, String> {
+        let listener = socket::listen(&self.socket).map_err(|error| error.to_string())?;
+        // Watched before the first check, so that no removal is missed.
+        let directory = DirectoryWatch::new(self.socket.parent().unwrap_or(Path::new("/")))
+            .map_err(|error| format!("the registration directory cannot be watched: {error}"))?;
         self.state.send_if_modified(|state| {
             let lost = matches!(state, RegistrationState::Lost(_));
             if lost {
@@ -123,16 +115,19 @@ impl Registration {
         let server =
             Server::builder().add_service(RegistrationServer::new(service)).serve_with_incoming(connections);
         tokio::select! {
-            result = server => Err(result.err().map_or(OfferError::Ended, OfferError::Serve)),
-            removed = watcher.removed() => Ok(removed.map(|()| Ended::Vanished)?),
-            never = self.remark_silence() => match never {},
-            Ok(reason) = refused.wait_for(Option::is_some) => Ok(Ended::Refused(reason.clone().unwrap_or_default())),
+            ended = server => Err(match ended {
+                Ok(()) => "the registration server ended".to_owned(),
+                Err(error) => format!("the registration server failed: {error}"),
+            }),
+            () = removed(&directory, &self.socket) => Err("the registration socket was removed".to_owned()),
+            Ok(reason) = refused.wait_for(Option::is_some) => Ok(reason.clone().unwrap_or_default()),
+            never = self.warn_if_not_asked() => match never {},
         }
     }
 
-    /// A kubelet that looks elsewhere never says so.
-    async fn remark_silence(&self) -> Infallible {
-        tokio::time::sleep(SILENCE).await;
+    /// Warns once and never returns. A kubelet that watches another directory sends no error, so only time shows it.
+    async fn warn_if_not_asked(&self) -> Infallible {
+        tokio::time::sleep(WARN_IF_NOT_ASKED_AFTER).await;
         if *self.state.borrow() == RegistrationState::Waiting {
             tracing::warn!(
                 socket = %self.socket.display(),
@@ -143,22 +138,11 @@ impl Registration {
     }
 }
 
-/// Why an offer is over.
-enum Ended {
-    Refused(String),
-    Vanished,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum OfferError {
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    #[error("the registration directory cannot be watched: {0}")]
-    Watch(#[from] io::Error),
-    #[error("the registration server failed: {0}")]
-    Serve(tonic::transport::Error),
-    #[error("the registration server ended")]
-    Ended,
+/// Waits until the socket, or its directory, is removed.
+async fn removed(directory: &DirectoryWatch, socket: &Path) {
+    while socket.exists() {
+        directory.changed().await;
+    }
 }
 
 struct Service {
@@ -187,32 +171,5 @@ impl RegistrationService for Service {
             self.refusal.send_replace(Some(error));
         }
         Ok(Response::new(RegistrationStatusResponse {}))
-    }
-}
-
-/// Tells when the socket's file, or its whole directory, is removed.
-struct Watcher {
-    directory: DirectoryWatch,
-    socket: PathBuf,
-}
-
-impl Watcher {
-    fn new(socket: &Path) -> io::Result<Self> {
-        let gone = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM | Self::DIRECTORY_GONE;
-        let directory = DirectoryWatch::new(socket.parent().unwrap_or(Path::new("/")), gone)?;
-        Ok(Self { directory, socket: socket.to_owned() })
-    }
-
-    const DIRECTORY_GONE: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF.union(AddWatchFlags::IN_MOVE_SELF);
-
-    async fn removed(&self) -> io::Result<()> {
-        // Looked at after the watch was set: whatever happens from here on is an event.
-        while self.socket.exists() {
-            let events = self.directory.events().await?;
-            if events.iter().any(|event| event.mask.intersects(Self::DIRECTORY_GONE)) {
-                break;
-            }
-        }
-        Ok(())
     }
 }

@@ -1,71 +1,67 @@
-//! From the wire to typed requests: what is missing or wrong is `INVALID_ARGUMENT`, as the CSI specification words it.
+//! From the wire to typed requests. Missing and wrong fields are `INVALID_ARGUMENT`, as the CSI specification says.
 
-use crate::attributes::{Attributes, VolumeContext, VolumeId};
-use crate::lifecycle::PublishRequest;
+use crate::attributes::{self, VolumeContext};
+use crate::model::VolumeId;
 use crate::proto::csi::volume_capability::AccessType;
 use crate::proto::csi::volume_capability::access_mode::Mode;
 use crate::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
-use std::path::PathBuf;
+use crate::volume::PublishRequest;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
-/// CSI's size limit for string fields, unless a field says otherwise.
-const LONGEST_ID: usize = 128;
-/// What Linux takes as a path.
-const LONGEST_PATH: usize = 4096;
+/// CSI's size limit for string fields without a limit of their own.
+const MAX_ID_BYTES: usize = 128;
+/// Linux's limit on a path (`PATH_MAX`).
+const MAX_PATH_BYTES: usize = 4096;
 
-/// Why a publish is refused before anything is done.
-pub(super) struct Refused {
+/// An invalid publish.
+pub(super) struct InvalidPublish {
     pub(super) status: Status,
-    /// What the request is about, where nothing is wrong with it but its volume context.
-    pub(super) about: Option<(VolumeId, PathBuf)>,
+    /// Volume and target, if only the volume context is invalid.
+    pub(super) mounted: Option<(VolumeId, PathBuf)>,
 }
 
-impl From<Status> for Refused {
+impl From<Status> for InvalidPublish {
     fn from(status: Status) -> Self {
-        Self { status, about: None }
+        Self { status, mounted: None }
     }
 }
 
-/// A publish, parsed and checked. Faults of the request come first, then every fault of the attributes together.
-pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<PublishRequest, Refused> {
-    let patience = patience(request.metadata());
+/// Parses a publish. Faults of the request come first, then all faults of the attributes together.
+pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<PublishRequest, InvalidPublish> {
+    let timeout = timeout(request.metadata());
     let request = request.into_inner();
     let volume = volume_id(request.volume_id)?;
     let target = path("target_path", request.target_path)?;
     let mount_group = mount_group(request.volume_capability)?;
     if !request.readonly {
-        return Err(invalid(
-            "readonly: false; a certlet volume is read-only: declare it with readOnly: true",
-        )
-        .into());
+        let message = "readonly: false; a certlet volume is read-only: declare it with readOnly: true";
+        return Err(invalid(message).into());
     }
-    let parsed = VolumeContext::parse(request.volume_context, request.secrets).and_then(|context| {
-        let attributes = Attributes::parse(&context.raw, &context.pod)?;
-        Ok((context, attributes))
-    });
-    let (context, attributes) = match parsed {
-        Ok(parsed) => parsed,
+    let parsed = VolumeContext::parse(request.volume_context, request.secrets)
+        .and_then(|context| Ok((attributes::parse(&context.raw, &context.pod)?, context)));
+    match parsed {
+        Ok((spec, context)) => Ok(PublishRequest { volume, target, context, spec, mount_group, timeout }),
         Err(faults) => {
-            return Err(Refused { status: invalid(faults.to_string()), about: Some((volume, target)) });
+            Err(InvalidPublish { status: invalid(faults.to_string()), mounted: Some((volume, target)) })
         }
-    };
-    Ok(PublishRequest { volume, target, context, attributes, mount_group, patience })
+    }
 }
 
 /// A `volume_id`: required, at most 128 bytes.
 pub(super) fn volume_id(id: String) -> Result<VolumeId, Status> {
     if id.is_empty() {
-        Err(invalid("volume_id: missing in request"))
-    } else if id.len() > LONGEST_ID || id.contains('\0') {
-        Err(invalid(format!(
-            "volume_id: {} bytes; accepted: at most {LONGEST_ID}, none of them NUL",
-            id.len()
-        )))
-    } else {
-        Ok(VolumeId::new(id))
+        return Err(invalid("volume_id: missing in request"));
     }
+    if id.len() > MAX_ID_BYTES || id.contains('\0') {
+        let length = id.len();
+        return Err(invalid(format!(
+            "volume_id: {length} bytes; accepted: at most {MAX_ID_BYTES}, none of them NUL"
+        )));
+    }
+    Ok(VolumeId::new(id))
 }
 
 /// A required, absolute path.
@@ -73,24 +69,19 @@ pub(super) fn path(field: &'static str, value: String) -> Result<PathBuf, Status
     if value.is_empty() {
         return Err(invalid(format!("{field}: missing in request")));
     }
+    let is_text_valid = value.len() <= MAX_PATH_BYTES && !value.contains('\0');
     let path = PathBuf::from(value);
-    let climbs = path.components().any(|part| matches!(part, std::path::Component::ParentDir));
-    let text = path.as_os_str().as_encoded_bytes();
-    if !path.is_absolute()
-        || climbs
-        || text.len() > LONGEST_PATH
-        || text.contains(&0)
-        || path.parent().is_none()
-    {
+    let has_parent_dir = path.components().any(|part| part == Component::ParentDir);
+    if !is_text_valid || !path.is_absolute() || has_parent_dir || path.parent().is_none() {
         return Err(invalid(format!(
-            "{field}: {:?}; accepted: an absolute path below the root, without \"..\", of at most {LONGEST_PATH} bytes",
+            "{field}: {:?}; accepted: an absolute path below the root, without \"..\", of at most {MAX_PATH_BYTES} bytes",
             path.display().to_string()
         )));
     }
     Ok(path)
 }
 
-/// The capability's checks; what it yields is the pod's fsGroup.
+/// Checks the capability and returns the pod's fsGroup.
 fn mount_group(capability: Option<VolumeCapability>) -> Result<Option<u32>, Status> {
     let capability = capability.ok_or_else(|| invalid("volume_capability: missing in request"))?;
     let mode = capability.access_mode.map_or(Mode::Unknown, |mode| mode.mode());
@@ -100,7 +91,7 @@ fn mount_group(capability: Option<VolumeCapability>) -> Result<Option<u32>, Stat
     let mount = match capability.access_type {
         Some(AccessType::Mount(mount)) => mount,
         Some(AccessType::Block(_)) => {
-            return Err(invalid("volume_capability.block: not offered; accepted: mount"));
+            return Err(invalid("volume_capability.block: not supported; accepted: mount"));
         }
         None => return Err(invalid("volume_capability.access_type: missing in request; accepted: mount")),
     };
@@ -120,9 +111,9 @@ fn mount_group(capability: Option<VolumeCapability>) -> Result<Option<u32>, Stat
     }
 }
 
-/// How long the caller waits: most of its `grpc-timeout`, so that our answer, which says what is being waited for, comes
-/// before its own "context deadline exceeded", which does not.
-fn patience(metadata: &MetadataMap) -> Option<Duration> {
+/// The time for the answer: most of the caller's `grpc-timeout`. So the caller shows the driver's error, which names what
+/// the driver waits for, and not its own "context deadline exceeded".
+fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let header = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
     let count: u64 = digits.parse().ok()?;
@@ -138,7 +129,7 @@ fn patience(metadata: &MetadataMap) -> Option<Duration> {
     Some(timeout.saturating_sub((timeout / 10).min(Duration::from_secs(3))))
 }
 
-pub(super) fn invalid(message: impl Into<String>) -> Status {
+fn invalid(message: impl Into<String>) -> Status {
     Status::invalid_argument(message)
 }
 
@@ -153,18 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn our_answer_comes_before_the_callers_deadline() {
-        assert_eq!(patience(&with_timeout("120S")), Some(Duration::from_secs(117)));
-        assert_eq!(patience(&with_timeout("1000m")), Some(Duration::from_millis(900)));
-        assert_eq!(patience(&with_timeout("99999999H")), patience(&with_timeout("1000000H")));
+    fn the_answer_comes_before_the_callers_deadline() {
+        assert_eq!(timeout(&with_timeout("120S")), Some(Duration::from_secs(117)));
+        assert_eq!(timeout(&with_timeout("1000m")), Some(Duration::from_millis(900)));
+        assert_eq!(timeout(&with_timeout("99999999H")), timeout(&with_timeout("1000000H")));
         for odd in ["", "S", "12", "12x", "-1S"] {
-            assert_eq!(patience(&with_timeout(odd)), None, "{odd:?}");
+            assert_eq!(timeout(&with_timeout(odd)), None, "{odd:?}");
         }
-        assert_eq!(patience(&MetadataMap::new()), None);
+        assert_eq!(timeout(&MetadataMap::new()), None);
     }
 
     #[test]
-    fn a_path_must_be_absolute_and_must_not_climb() {
+    fn a_path_must_be_absolute_and_without_parent_components() {
         for odd in ["", "relative/path", "/", "/a/../b", "/a\0b"] {
             let error = path("target_path", odd.to_owned()).unwrap_err();
             assert!(error.message().starts_with("target_path: "), "{error}");

@@ -1,4 +1,4 @@
-//! Unix sockets to listen on.
+//! Listening on Unix sockets.
 
 use std::fs;
 use std::io;
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::net::UnixListener;
 
-/// Why a socket could not be listened on.
+/// Errors of listening on a socket.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// Something that is not a socket is in its place.
-    #[error("socket {}: a file that is not a socket is in its place; remove it, or choose another path", .path.display())]
+    /// The path exists and is not a socket.
+    #[error("socket {}: the path exists and is not a socket; remove it, or choose another path", .path.display())]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
-    /// Another process answers on it.
+    /// Another process listens on it.
     #[error("socket {}: another process listens on it already", .path.display())]
     InUse {
         /// The path.
@@ -28,22 +28,22 @@ pub enum SocketError {
     Io {
         /// The path.
         path: PathBuf,
-        /// What was being done.
+        /// The step that failed.
         what: &'static str,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Listens on `path`, mode 0600. The parent directory is made if need be; a stale socket is removed, a live one is not.
+/// Listens on `path` with mode 0600. It creates the parent directory, and replaces a stale socket but not a live one.
 pub(super) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     let failed = |what| move |source| SocketError::Io { path: path.to_owned(), what, source };
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(failed("its directory cannot be made"))?;
+        fs::create_dir_all(parent).map_err(failed("its directory cannot be created"))?;
     }
     remove_stale(path)?;
     let listener = UnixListener::bind(path).map_err(failed("cannot listen"))?;
-    // Between bind and chmod the directory protects it: the kubelet's plugin directories are root's.
+    // Between bind and chmod, the directory protects the socket: the kubelet's plugin directories belong to root.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("its mode cannot be set"))?;
     Ok(listener)
 }
@@ -52,7 +52,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let failed = |what| move |source| SocketError::Io { path: path.to_owned(), what, source };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed("cannot be looked at")(error)),
+        Err(error) => Err(failed("cannot be read")(error)),
         Ok(found) if !found.file_type().is_socket() => Err(SocketError::NotASocket { path: path.to_owned() }),
         Ok(_) if UnixStream::connect(path).is_ok() => Err(SocketError::InUse { path: path.to_owned() }),
         Ok(_) => fs::remove_file(path).map_err(failed("the stale socket cannot be removed")),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_in_the_sockets_place_is_left_alone() {
+    async fn a_file_at_the_path_of_the_socket_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("csi.sock");
         fs::write(&path, "precious").unwrap();

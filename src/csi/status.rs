@@ -1,37 +1,28 @@
-//! The one map from what went wrong to the gRPC code that the CSI specification gives it.
+//! The only map from failures to the gRPC codes of the CSI specification.
 
-use crate::issue::FailureClass;
-use crate::lifecycle::LifecycleError;
+use crate::model::{Failure, FailureKind};
 use tonic::{Code, Status};
 
-/// The status for a volume's error; the kubelet shows its message in the pod's events.
+/// The status for a failure. The kubelet shows its message in the pod's Events.
 ///
-/// `CANCELLED`, `DEADLINE_EXCEEDED`, `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and `ABORTED` leave the volume "uncertain" for
-/// the kubelet, which then calls unpublish even though no publish succeeded; every other code is final to it.
-pub(super) fn status(error: &LifecycleError) -> Status {
-    let code = match error {
-        LifecycleError::Busy { .. } => Code::Aborted,
-        LifecycleError::TooManyInFlight { .. } => Code::ResourceExhausted,
-        LifecycleError::Incompatible { .. } => Code::AlreadyExists,
-        LifecycleError::ForeignMount { .. } => Code::FailedPrecondition,
-        LifecycleError::NotFound { .. } => Code::NotFound,
-        LifecycleError::StillWaiting { .. } => Code::DeadlineExceeded,
-        LifecycleError::Cancelled { .. } => Code::Cancelled,
-        LifecycleError::ShuttingDown => Code::Unavailable,
-        LifecycleError::Issue(error) => match error.class() {
-            FailureClass::Permanent => Code::FailedPrecondition,
-            FailureClass::Throttled { .. } => Code::ResourceExhausted,
-            FailureClass::NotReady { .. } | FailureClass::Transient => Code::Unavailable,
-        },
-        LifecycleError::Store(error) if error.is_full() => Code::ResourceExhausted,
-        LifecycleError::Delivery(_) | LifecycleError::Store(_) | LifecycleError::Internal { .. } => {
-            Code::Internal
-        }
+/// After `CANCELLED`, `DEADLINE_EXCEEDED`, `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and `ABORTED`, the kubelet regards the volume
+/// as "uncertain" and calls unpublish, although no publish succeeded. Every other code is final.
+pub(super) fn status(failure: &Failure) -> Status {
+    let code = match failure.kind {
+        FailureKind::Permanent | FailureKind::Occupied => Code::FailedPrecondition,
+        FailureKind::Throttled | FailureKind::Full => Code::ResourceExhausted,
+        FailureKind::NotReady | FailureKind::Transient | FailureKind::ShuttingDown => Code::Unavailable,
+        FailureKind::Busy => Code::Aborted,
+        FailureKind::Conflict => Code::AlreadyExists,
+        FailureKind::NotFound => Code::NotFound,
+        FailureKind::StillWaiting => Code::DeadlineExceeded,
+        FailureKind::Cancelled => Code::Cancelled,
+        FailureKind::Internal => Code::Internal,
     };
-    Status::new(code, error.to_string())
+    Status::new(code, failure.to_string())
 }
 
-/// The code's name as gRPC spells it, for metrics and logs.
+/// The code's name in the spelling of gRPC, for metrics and logs.
 pub(super) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

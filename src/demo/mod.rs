@@ -1,33 +1,36 @@
-//! `certlet demo`: the main job in half a minute, with nothing but this binary.
+//! `certlet demo`: shows certlet in half a minute, with nothing but this binary.
 //!
-//! It plays the kubelet against the real driver: two pods get their certificates, talk mTLS, see one rotate under an
-//! open watch, and everything is gone after unpublish.
+//! It acts as the kubelet for the real driver. Two pods get their certificates and connect with mTLS. One certificate rotates
+//! while a watch is open. After unpublish, no file is left.
 
-mod driver;
-mod kubelet;
 mod mtls;
-pub mod namespace;
-mod swaps;
+mod output;
 
-pub use driver::Driver;
-pub use kubelet::{Kubelet, Pod};
-pub use mtls::{Leaf, leaf};
-pub use swaps::Swaps;
-
-use crate::cli::DemoArgs;
+use certlet_kubelet::{DRIVER_NAME, Driver, Kubelet, Pod, Swaps, leaf, namespace};
 use jiff::Timestamp;
 use mtls::Failure;
-use std::io::IsTerminal;
+use output::Output;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Names of the first pods; others are numbered.
+/// Names of the first two pods. The others are numbered.
 const NAMES: [&str; 2] = ["orders", "payments"];
 
-/// Runs the demo; a failure is said in one line, with exit code 1.
-pub fn run(args: &DemoArgs) -> ExitCode {
-    // The directory's name must be short: a Unix socket's path has 107 bytes.
+/// How the demo runs.
+#[derive(Clone, Copy, Debug)]
+pub struct DemoOptions {
+    /// How many pods get a certificate, two or more; the first two talk to each other.
+    pub pods: u16,
+    /// How long each certificate lives.
+    pub duration: Duration,
+    /// Whether driver and volumes stay up until Ctrl-C.
+    pub keep: bool,
+}
+
+/// Runs the demo; a failure prints one line and returns exit code 1.
+pub fn run(args: &DemoOptions) -> ExitCode {
+    // The name must be short: the path of a Unix socket has at most 107 bytes.
     let root = std::env::temp_dir().join(format!("certlet-demo-{}", std::process::id()));
     if let Err(error) = namespace::enter().and_then(|()| namespace::scratch(&root)) {
         eprintln!("certlet demo: {error}");
@@ -35,10 +38,10 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(story(args, &root)),
+        Ok(runtime) => runtime.block_on(steps(args, &root)),
         Err(error) => Err(error.into()),
     };
-    // Mounts first: a directory with something mounted in it cannot go.
+    // A directory with a mount in it cannot be removed.
     let _unmounted = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
     let _removed = std::fs::remove_dir(&root);
     match result {
@@ -50,34 +53,30 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     }
 }
 
-async fn story(args: &DemoArgs, root: &Path) -> Result<(), Failure> {
-    let say = Voice::new();
-    say.title("certlet gives every pod its own certificate");
+async fn steps(args: &DemoOptions, root: &Path) -> Result<(), Failure> {
+    let out = Output::new();
+    out.title("certlet gives every pod its own certificate");
     let started = Instant::now();
     let mut driver =
         Driver::start(&std::env::current_exe()?, root, &["--metrics-bind-address=0", "--log-format=text"])?;
     let kubelet = driver.register().await?;
-    say.done(
-        "driver",
-        &format!("certlet node runs, and the kubelet has registered {}", driver::NAME),
-        started,
-    );
+    out.done("driver", &format!("certlet node runs, and the kubelet has registered {DRIVER_NAME}"), started);
 
-    let pods = publish_all(&say, &kubelet, args).await?;
+    let pods = publish_all(&out, &kubelet, args).await?;
     let volumes: Vec<PathBuf> = pods.iter().map(|pod| kubelet.target(pod)).collect();
     let [client, server, ..] = volumes.as_slice() else { return Err("the demo needs two pods".into()) };
-    show_files(&say, client)?;
+    show_files(&out, client)?;
     let name = format!("{}.shop.svc.cluster.local", pods[1].name);
-    talk(&say, client, server, &name).await?;
-    rotate(&say, client, args.duration).await?;
-    talk(&say, client, server, &name).await?;
+    talk(&out, client, server, &name).await?;
+    rotate(&out, client, args.duration).await?;
+    talk(&out, client, server, &name).await?;
     if args.keep {
-        keep(&say, &driver, &volumes).await?;
+        keep(&out, &driver, &volumes).await?;
     }
-    clean_up(&say, &kubelet, &pods, &mut driver).await
+    clean_up(&out, &kubelet, &pods, &mut driver).await
 }
 
-async fn publish_all(say: &Voice, kubelet: &Kubelet, args: &DemoArgs) -> Result<Vec<Pod>, Failure> {
+async fn publish_all(out: &Output, kubelet: &Kubelet, args: &DemoOptions) -> Result<Vec<Pod>, Failure> {
     let duration = format!("{}ms", args.duration.as_millis());
     let mut pods = Vec::new();
     for number in 0..args.pods {
@@ -100,35 +99,35 @@ async fn publish_all(say: &Voice, kubelet: &Kubelet, args: &DemoArgs) -> Result<
             .await
             .map_err(|status| format!("publish of {name}: {}", status.message()))?;
         let leaf = leaf(&volume)?;
-        say.done(&name, &format!("certificate {} until {}", short(&leaf.serial), leaf.not_after), started);
+        out.done(&name, &format!("certificate {} until {}", short(&leaf.serial), leaf.not_after), started);
         pods.push(pod);
     }
     Ok(pods)
 }
 
-fn show_files(say: &Voice, volume: &Path) -> Result<(), Failure> {
+fn show_files(out: &Output, volume: &Path) -> Result<(), Failure> {
     let mut names: Vec<String> = std::fs::read_dir(volume)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<_, std::io::Error>>()?;
     names.retain(|name| !name.starts_with(".."));
     names.sort();
-    say.note("files", &format!("{}: on tmpfs, read-only, key 0400", names.join(", ")));
+    out.info("files", &format!("{}: on tmpfs, read-only, key 0400", names.join(", ")));
     Ok(())
 }
 
-async fn talk(say: &Voice, client: &Path, server: &Path, name: &str) -> Result<(), Failure> {
+async fn talk(out: &Output, client: &Path, server: &Path, name: &str) -> Result<(), Failure> {
     let started = Instant::now();
     let talk = mtls::converse(client, server, name).await.map_err(|error| format!("mTLS: {error}"))?;
-    say.done("mTLS", &format!("{} -> {} ({})", talk.client, talk.server, talk.protocol), started);
-    say.note("", &format!("\"{}\"", talk.answer));
+    out.done("mTLS", &format!("{} -> {} ({})", talk.client, talk.server, talk.protocol), started);
+    out.info("", &format!("\"{}\"", talk.answer));
     Ok(())
 }
 
-/// Waits for one rotation with a watch open, as a sidecar would have it.
-async fn rotate(say: &Voice, volume: &Path, duration: Duration) -> Result<(), Failure> {
+/// Waits for one rotation with an open watch, like a sidecar.
+async fn rotate(out: &Output, volume: &Path, duration: Duration) -> Result<(), Failure> {
     let before = leaf(volume)?;
     let mut swaps = Swaps::watch(volume)?;
-    say.note(
+    out.info(
         "rotation",
         &format!("waiting for {} to be renewed, well before it expires ...", short(&before.serial)),
     );
@@ -136,11 +135,11 @@ async fn rotate(say: &Voice, volume: &Path, duration: Duration) -> Result<(), Fa
     tokio::time::timeout(duration, swaps.next())
         .await
         .map_err(|_| format!("no rotation within the lifetime of {} s", duration.as_secs()))??;
-    let (after, left) = (leaf(volume)?, crate::clock::until(Timestamp::now(), before.not_after));
+    let (after, left) = (leaf(volume)?, before.not_after.duration_since(Timestamp::now()));
     if after == before {
         return Err("the watch fired, but the certificate is the same".into());
     }
-    say.done(
+    out.done(
         "rotation",
         &format!(
             "{} -> {}, {:.1} s before expiry",
@@ -153,17 +152,17 @@ async fn rotate(say: &Voice, volume: &Path, duration: Duration) -> Result<(), Fa
     Ok(())
 }
 
-async fn keep(say: &Voice, driver: &Driver, volumes: &[PathBuf]) -> Result<(), Failure> {
-    say.note("keep", "driver and volumes stay up, and rotate, until Ctrl-C; from another shell:");
+async fn keep(out: &Output, driver: &Driver, volumes: &[PathBuf]) -> Result<(), Failure> {
+    out.info("keep", "driver and volumes run, and certificates rotate, until Ctrl-C; from another shell:");
     let nsenter = format!("nsenter --user --preserve-credentials --mount --target {}", driver.id());
     for volume in volumes.iter().take(2) {
-        say.note("", &format!("{nsenter} ls -l {}", volume.display()));
+        out.info("", &format!("{nsenter} ls -l {}", volume.display()));
     }
-    say.note("", &format!("driver's log: {nsenter} cat {}", driver.root.join("driver.log").display()));
+    out.info("", &format!("driver's log: {nsenter} cat {}", driver.root.join("driver.log").display()));
     Ok(tokio::signal::ctrl_c().await?)
 }
 
-async fn clean_up(say: &Voice, kubelet: &Kubelet, pods: &[Pod], driver: &mut Driver) -> Result<(), Failure> {
+async fn clean_up(out: &Output, kubelet: &Kubelet, pods: &[Pod], driver: &mut Driver) -> Result<(), Failure> {
     let started = Instant::now();
     for pod in pods {
         kubelet
@@ -172,54 +171,19 @@ async fn clean_up(say: &Voice, kubelet: &Kubelet, pods: &[Pod], driver: &mut Dri
             .map_err(|status| format!("unpublish of {}: {}", pod.name, status.message()))?;
     }
     if let Some(left) = pods.iter().map(|pod| kubelet.target(pod)).find(|target| target.exists()) {
-        return Err(format!("{} is still there after unpublish", left.display()).into());
+        return Err(format!("{} still exists after unpublish", left.display()).into());
     }
-    let data = driver.root.join("plugins").join(driver::NAME).join("data");
-    if let Some(left) = crate::store::read_volumes(&data)?.first() {
-        return Err(format!("the store still holds {} after unpublish", left.dir).into());
+    if let Some(left) = std::fs::read_dir(driver.data_root().join("volumes"))?.next() {
+        return Err(format!("the store still holds {} after unpublish", left?.path().display()).into());
     }
     let ended = driver.stop()?;
     if !ended.success() {
         return Err(format!("the driver ended with {ended}").into());
     }
-    say.done("the end", "unpublished: no mount, no file, no key left; driver stopped", started);
+    out.done("the end", "unpublished: no mount, file or key is left; driver stopped", started);
     Ok(())
 }
 
 fn short(serial: &str) -> &str {
     serial.get(..8).unwrap_or(serial)
-}
-
-/// How the demo speaks: a word in front, a sentence, the time it took.
-struct Voice {
-    color: bool,
-}
-
-impl Voice {
-    fn new() -> Self {
-        Self { color: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
-    }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    fn title(&self, text: &str) {
-        println!("\n{}\n", self.paint("1", text));
-    }
-
-    fn done(&self, word: &str, text: &str, started: Instant) {
-        let took = started.elapsed();
-        let took = if took.as_secs() > 0 {
-            format!("{:.1} s", took.as_secs_f64())
-        } else {
-            format!("{:.1} ms", took.as_secs_f64() * 1e3)
-        };
-        let word = self.paint("32", &format!("{word:>10}"));
-        println!("{word}  {text}  {}", self.paint("2", &format!("({took})")));
-    }
-
-    fn note(&self, word: &str, text: &str) {
-        println!("{}  {text}", self.paint("36", &format!("{word:>10}")));
-    }
 }

@@ -1,4 +1,4 @@
-//! Two pods talk: TLS 1.3 with a certificate on both sides, from nothing but the files in their volumes.
+//! A TLS 1.3 connection between two pods, both with the certificates in their volumes.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -12,10 +12,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// What a demo's step can fail with: shown to a person, and nothing else.
+/// An error of a step; it is only shown.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What one conversation showed.
+/// The result of one connection.
 #[derive(Debug)]
 pub(super) struct Conversation {
     /// The SPIFFE ID in the client's certificate, as the server saw it.
@@ -24,11 +24,11 @@ pub(super) struct Conversation {
     pub server: String,
     /// The protocol version and cipher suite.
     pub protocol: String,
-    /// What the server answered.
+    /// The server's answer.
     pub answer: String,
 }
 
-/// The client in the volume at `client` greets the server in the volume at `server`, whose DNS name is `name`.
+/// Connects a client with the volume `client` to a server with the volume `server` and the DNS name `name`.
 pub(super) async fn converse(client: &Path, server: &Path, name: &str) -> Result<Conversation, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -96,23 +96,5 @@ fn spiffe_id(chain: Option<&[CertificateDer<'_>]>) -> String {
             _ => None,
         })
     });
-    uri.unwrap_or_else(|| "somebody without a SPIFFE ID".to_owned())
-}
-
-/// The leaf's serial number and end of validity, from the volume's files.
-pub fn leaf(volume: &Path) -> Result<Leaf, Failure> {
-    let chain = chain(volume)?;
-    let leaf = chain.first().ok_or("tls.crt holds no certificate")?;
-    let (_, leaf) = X509Certificate::from_der(leaf)?;
-    let serial = crate::x509::serial_number(leaf.raw_serial());
-    Ok(Leaf { serial, not_after: crate::x509::timestamp(leaf.validity().not_after) })
-}
-
-/// What the demo shows of a leaf.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leaf {
-    /// Serial number, hexadecimal.
-    pub serial: String,
-    /// End of validity.
-    pub not_after: jiff::Timestamp,
+    uri.unwrap_or_else(|| "a peer without a SPIFFE ID".to_owned())
 }

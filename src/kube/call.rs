@@ -1,46 +1,47 @@
-//! One call: its time limit, its identity, and what its failure means.
+//! One call: its identity, its time limit and the meaning of its failure.
 
-use super::cluster::{Cluster, is_about_credentials};
+use super::cluster::Cluster;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use kube::client::Body;
 use kube::core::Status;
 use kube::core::request::Error as RequestError;
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Whose call it is.
+/// Who makes a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Caller<'a> {
-    /// The driver's own.
+    /// The driver.
     Driver,
-    /// A pod's service account's.
+    /// A pod's service account.
     Token(&'a SecretString),
 }
 
-/// Why a call brought nothing.
+/// Why a call has failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CallError {
-    /// The server said no.
+    /// The server answered with an error status.
     #[error("{message}")]
     Refused {
         /// The HTTP status.
         code: u16,
-        /// Kubernetes' own word for it, such as `AlreadyExists`; may be empty.
+        /// The reason in Kubernetes' `Status`, such as `AlreadyExists`; may be empty.
         reason: String,
-        /// In words.
+        /// For people.
         message: String,
-        /// How long the server wants to be left alone.
+        /// The server's Retry-After.
         retry_after: Option<Duration>,
     },
-    /// No answer.
+    /// No connection, or no answer on it.
     #[error("the Kubernetes API server cannot be reached: {0}")]
     Unreachable(String),
-    /// No answer in time. The call may have been carried out all the same.
+    /// No answer in time. The server may have carried out the call.
     #[error("the Kubernetes API server has not answered within {} s", TIMEOUT.as_secs())]
     TimedOut,
-    /// An answer that is not one.
+    /// The answer is not the JSON that was expected.
     #[error("the Kubernetes API server's answer cannot be read: {0}")]
     Unreadable(String),
     /// The credentials are missing or cannot be sent.
@@ -49,36 +50,30 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The HTTP status, where there was one.
-    pub fn code(&self) -> Option<u16> {
-        match self {
-            Self::Refused { code, .. } => Some(*code),
-            _ => None,
-        }
-    }
-
-    /// How long the server wants to be left alone, where it says so.
+    /// The server's Retry-After, if it sent one.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
-
-    /// Kubernetes' own word for what is wrong.
-    pub fn reason(&self) -> &str {
-        match self {
-            Self::Refused { reason, .. } => reason,
-            _ => "",
-        }
-    }
 }
 
-/// How long one call may take.
+/// Time limit of one call.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Cluster {
-    /// Sends one request and reads its answer.
+    /// Sends one request and parses its answer.
+    pub async fn read<T: DeserializeOwned>(
+        &self,
+        caller: Caller<'_>,
+        request: Result<Request<Vec<u8>>, RequestError>,
+    ) -> Result<T, CallError> {
+        let answer = self.call(caller, request).await?;
+        serde_json::from_slice(&answer).map_err(|error| CallError::Unreadable(error.to_string()))
+    }
+
+    /// Sends one request and returns the body of its answer.
     pub async fn call(
         &self,
         caller: Caller<'_>,
@@ -100,8 +95,13 @@ impl Cluster {
                 self.bare().send(request).await
             }
         };
-        let (head, body) = answer.map_err(|error| unsent(&error))?.into_parts();
-        let body = body.collect_bytes().await.map_err(|error| CallError::Unreachable(chain(&error)))?;
+        let (head, body) = answer
+            .map_err(|error| match error {
+                kube::Error::Auth(_) => CallError::Credentials(with_causes(&error)),
+                _ => CallError::Unreachable(with_causes(&error)),
+            })?
+            .into_parts();
+        let body = body.collect_bytes().await.map_err(|error| CallError::Unreachable(with_causes(&error)))?;
         if head.status.is_success() {
             return Ok(body.to_vec());
         }
@@ -109,47 +109,33 @@ impl Cluster {
     }
 }
 
-fn unsent(error: &kube::Error) -> CallError {
-    if is_about_credentials(error) {
-        CallError::Credentials(chain(error))
-    } else {
-        CallError::Unreachable(chain(error))
-    }
-}
-
-/// An error with what is behind it: the outermost one alone says little.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error with its causes: the outermost one alone says little.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
         }
-        next = cause.source();
     }
     text
 }
 
 fn refusal(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> CallError {
-    let status: Option<Status> = serde_json::from_slice(body).ok();
-    let asked = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let in_details =
-        status.as_ref().and_then(|status| status.details.as_ref()).map(|details| details.retry_after_seconds);
-    let retry_after =
-        asked.or(in_details.filter(|seconds| *seconds > 0).map(u64::from)).map(Duration::from_secs);
-    let (reason, message) = status.map_or_else(Default::default, |status| (status.reason, status.message));
-    let message = if message.is_empty() {
+    let status: Status = serde_json::from_slice(body).unwrap_or_default();
+    let in_header = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let in_details = status.details.map(|details| u64::from(details.retry_after_seconds));
+    let retry_after = in_header.or(in_details.filter(|seconds| *seconds > 0)).map(Duration::from_secs);
+    let message = if status.message.is_empty() {
         // Priority and fairness, proxies and load balancers answer in plain text.
         let text = String::from_utf8_lossy(body);
         let line: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
-        format!("the Kubernetes API server answered {code}: {}", line.trim())
-            .trim_end_matches(": ")
-            .to_owned()
+        let message = format!("the Kubernetes API server answered {code}: {}", line.trim());
+        message.trim_end_matches(": ").to_owned()
     } else {
-        message
+        status.message
     };
-    CallError::Refused { code: code.as_u16(), reason, message, retry_after }
+    CallError::Refused { code: code.as_u16(), reason: status.reason, message, retry_after }
 }
 
 #[cfg(test)]
@@ -167,10 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn a_status_refusal_speaks_for_itself() {
+    fn a_status_object_gives_message_reason_and_retry_after() {
         let body = br#"{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"no, you","details":{"retryAfterSeconds":3}}"#;
         let error = refusal(StatusCode::FORBIDDEN, &HeaderMap::new(), body);
-        assert_eq!(error.reason(), "Forbidden");
         assert_eq!(error.to_string(), "no, you");
+        let CallError::Refused { reason, retry_after, .. } = error else { panic!("{error:?}") };
+        assert_eq!((reason.as_str(), retry_after), ("Forbidden", Some(Duration::from_secs(3))));
     }
 }

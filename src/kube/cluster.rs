@@ -1,37 +1,34 @@
 //! The connection to the API server.
 
-use super::observed::{ApiObserver, ObservedLayer, RateLimit};
+use super::observed::{ApiObserver, observed};
 use kube::client::ClientBuilder;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use std::env;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
-/// How to reach the API server.
+/// How to connect to the API server.
 #[derive(Clone, Debug, Default)]
 pub struct KubeOptions {
-    /// A kubeconfig file; none: the service account that Kubernetes gives a pod.
+    /// A kubeconfig file; none: the pod's own service account.
     pub kubeconfig: Option<PathBuf>,
-    /// A client-side rate; none: only what the server asks for.
-    pub rate_limit: Option<RateLimit>,
 }
 
 /// Why there is no connection to a cluster.
 #[derive(Debug, Error)]
 pub enum KubeError {
-    /// The kubeconfig.
+    /// The kubeconfig cannot be used.
     #[error("--kubeconfig {}: {source}", .path.display())]
     Kubeconfig {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: Box<KubeconfigError>,
     },
-    /// The pod's own service account.
+    /// The pod's own service account cannot be used.
     #[error("the pod's service account cannot be used: {0}")]
     InCluster(#[source] kube::config::InClusterError),
     /// The configuration makes no client.
@@ -39,33 +36,28 @@ pub enum KubeError {
     Client(#[source] Box<kube::Error>),
 }
 
-/// A cluster, as this driver sees it. Cheap to clone.
+/// The clients of one cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster(Arc<Clients>);
 
 struct Clients {
     own: Client,
-    /// Without any credentials: whoever calls through it brings a token. All tokens share its connections.
+    /// Without credentials: each call brings a pod's token. All tokens share its connections.
     bare: Client,
 }
 
-impl fmt::Debug for Cluster {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").finish_non_exhaustive()
-    }
-}
-
-/// An API server that takes longer to take a connection is not there.
+/// Time limit for a TCP and TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection on which nothing has come for so long since the last thing was sent is dead: a machine that is lost says
-/// nothing any more, and without this a list, or the start of a watch, would wait for it for ever. It is longer than
-/// every silence of a server that lives: on a watch bookmarks come each minute, and the server ends it after 120 s; a
-/// list is answered or given up by the server within a minute; single calls have 15 s of their own. It is also longer
-/// than the 90 s for which hyper hands an unused connection out again, so what it closes there nobody would have used.
+/// A connection without any byte for this long since the last write is dead. Without this limit, a list or the start of a
+/// watch would wait forever for a machine that is lost.
+///
+/// It is longer than every silence of a healthy server: a watch gets bookmarks each minute and ends after 120 s, a list is
+/// answered within a minute, and single calls have their own limit. It is also longer than the 90 s for which hyper reuses
+/// an idle connection, so it closes only connections that hyper would not reuse.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
 
 impl Cluster {
-    /// Prepares the connection; nothing is sent. None: there is neither a kubeconfig nor a cluster around this process.
+    /// Prepares the clients; nothing is sent yet. None: there is no kubeconfig, and this process is not in a cluster.
     pub async fn connect(
         options: &KubeOptions,
         observer: Arc<dyn ApiObserver>,
@@ -77,21 +69,17 @@ impl Cluster {
             }
             None => return Ok(None),
         };
-        Self::from_config(config, options, observer).map(Some)
+        Self::from_config(config, observer).map(Some)
     }
 
-    fn from_config(
-        mut config: Config,
-        options: &KubeOptions,
-        observer: Arc<dyn ApiObserver>,
-    ) -> Result<Self, KubeError> {
+    fn from_config(mut config: Config, observer: Arc<dyn ApiObserver>) -> Result<Self, KubeError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(READ_TIMEOUT);
-        // Else the time for which a connection was unused would count against the next answer on it.
+        // Otherwise the idle time of a connection would count towards the timeout of its next answer.
         config.reset_reader_on_write = true;
-        // What is to be tried again, and when, is decided where the call is understood.
+        // The callers decide what is retried, and when.
         config.default_retry = false;
-        let layer = ObservedLayer::new(observer, options.rate_limit);
+        let layer = observed(observer);
         let build = |config: Config| {
             let builder =
                 ClientBuilder::try_from(config).map_err(|error| KubeError::Client(Box::new(error)))?;
@@ -102,7 +90,7 @@ impl Cluster {
         Ok(Self(Arc::new(Clients { own: build(config)?, bare: build(bare)? })))
     }
 
-    /// The client of the driver's own identity, for watching.
+    /// The client with the driver's own identity, for watches.
     pub fn client(&self) -> Client {
         self.0.own.clone()
     }
@@ -118,17 +106,12 @@ async fn from_file(path: PathBuf) -> Result<Config, KubeError> {
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
 }
 
-/// Whether the driver's own credentials are at fault, and not the server.
-pub(super) fn is_about_credentials(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Auth(_))
-}
-
 #[cfg(test)]
 impl Cluster {
     /// A cluster at an address, without encryption and credentials.
     pub(crate) fn at(address: std::net::SocketAddr, observer: Arc<dyn ApiObserver>) -> Self {
         let url = format!("http://{address}").parse().unwrap();
-        Self::from_config(Config::new(url), &KubeOptions::default(), observer).unwrap()
+        Self::from_config(Config::new(url), observer).unwrap()
     }
 }
 
@@ -140,7 +123,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_list_that_is_never_answered_ends() {
-        // The system takes connections for it; nobody reads what comes.
+        // The kernel accepts the connection, and nothing ever answers.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let cluster = Cluster::at(listener.local_addr().unwrap(), Arc::new(Uncounted));
         let list = http::Request::get("/version").body(Vec::new()).unwrap();

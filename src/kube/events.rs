@@ -1,141 +1,120 @@
-//! Events on pods: `kubectl describe pod` shows them to the pod's author.
+//! Events on pods. `kubectl describe pod` shows them to the pod's author.
 
 use super::{Caller, Cluster};
-use crate::attributes::{PodIdentity, VolumeId};
+use crate::model::{WorkloadIdentity, fingerprint};
 use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::core::Request;
+use parking_lot::Mutex;
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Good news or bad.
+/// The type of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    /// For the record.
+pub(crate) enum EventKind {
+    /// Information.
     Normal,
-    /// Somebody should look.
+    /// Something needs attention.
     Warning,
 }
 
 /// One Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodEventNote {
-    /// Good news or bad.
+pub(crate) struct PodEvent {
+    /// Its type.
     pub kind: EventKind,
-    /// A word in `UpperCamelCase` for machines.
+    /// For machines, in `UpperCamelCase`.
     pub reason: &'static str,
-    /// A sentence for people.
-    pub note: String,
+    /// For people; the API's field `note`.
+    pub message: String,
 }
 
-/// Records Events, a few a minute for each volume, and the same one not again for a while.
+/// Records Events: a few a minute per volume, and the same Event only after [`REPEAT_AFTER`] again.
 #[derive(Debug)]
-pub struct EventRecorder {
+pub(crate) struct EventRecorder {
     warnings: mpsc::Sender<Queued>,
-    /// Sent a few a second: a node that starts a hundred pods has better things to ask of the API server.
-    good_news: mpsc::Sender<Queued>,
-    recent: Mutex<HashMap<VolumeId, Recent>>,
+    /// Sent slowly, because a node that starts a hundred pods has more urgent calls to make.
+    normals: mpsc::Sender<Queued>,
 }
 
 #[derive(Debug)]
 struct Queued {
-    pod: PodIdentity,
-    event: PodEventNote,
+    pod: WorkloadIdentity,
+    event: PodEvent,
     at: Timestamp,
 }
 
+/// The recent Events of one volume.
+#[derive(Debug, Default)]
+pub(crate) struct EventHistory(Mutex<Vec<Recorded>>);
+
 #[derive(Debug)]
-struct Recent {
-    last: HashMap<(&'static str, u64), Instant>,
-    window: Instant,
-    in_window: u32,
+struct Recorded {
+    at: Instant,
+    /// Identifies the same Event; none if that may be recorded again.
+    key: Option<String>,
 }
 
-/// The same Event comes again after this long, if it still holds.
+impl EventHistory {
+    /// The volume's failure is over: the same Event is recorded again when it returns.
+    pub(crate) fn settle(&self) {
+        self.0.lock().iter_mut().for_each(|recorded| recorded.key = None);
+    }
+
+    /// Whether an Event is recorded, or dropped as a repetition or as one too many in a minute.
+    fn admits(&self, event: &PodEvent) -> bool {
+        let now = Instant::now();
+        let key = Some(fingerprint(&[event.reason.as_bytes(), gist(&event.message).as_bytes()]));
+        let mut recent = self.0.lock();
+        recent.retain(|recorded| now.duration_since(recorded.at) < REPEAT_AFTER);
+        let in_last_minute =
+            recent.iter().filter(|recorded| now.duration_since(recorded.at) < MINUTE).count();
+        let admitted =
+            in_last_minute < MAX_EVENTS_PER_MINUTE && recent.iter().all(|recorded| recorded.key != key);
+        if admitted {
+            recent.push(Recorded { at: now, key });
+        }
+        admitted
+    }
+}
+
+/// How long the same Event is not recorded again.
 const REPEAT_AFTER: Duration = Duration::from_mins(15);
-/// Events a minute and volume.
-const A_MINUTE: u32 = 4;
-/// So many volumes are worth looking through for those that can be forgotten.
-const MANY: usize = 1024;
-/// Events of a kind that wait for the API server; more are dropped.
-const WAITING: usize = 1024;
-/// The pause after each Event that is good news.
-const PACE: Duration = Duration::from_millis(500);
-/// What the API takes.
-const NOTE_BYTES: usize = 1024;
+/// Events per volume and minute.
+const MAX_EVENTS_PER_MINUTE: usize = 4;
+const MINUTE: Duration = Duration::from_mins(1);
+/// Events of one kind that wait to be sent; more are dropped.
+const MAX_QUEUED: usize = 1024;
+/// The pause after each normal Event.
+const NORMAL_PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of a `note` that the API accepts.
+const MAX_MESSAGE: usize = 1024;
 
 impl EventRecorder {
-    /// A recorder under the driver's name; its tasks end with it.
-    pub fn start(cluster: &Cluster, driver: &str, node: &str) -> Self {
+    /// Starts a recorder under the driver's name. Its tasks end with it.
+    pub(crate) fn start(cluster: &Cluster, driver: &str, node: &str) -> Self {
         let start = |pause| {
-            let (queue, waiting) = mpsc::channel(WAITING);
+            let (queue, waiting) = mpsc::channel(MAX_QUEUED);
             tokio::spawn(write(cluster.clone(), driver.to_owned(), node.to_owned(), waiting, pause));
             queue
         };
-        Self { warnings: start(Duration::ZERO), good_news: start(PACE), recent: Mutex::default() }
+        Self { warnings: start(Duration::ZERO), normals: start(NORMAL_PAUSE) }
     }
 
-    /// Records an Event on the volume's pod, unless it was just said or there have been many.
-    pub fn record(&self, volume: &VolumeId, pod: &PodIdentity, event: PodEventNote) {
-        if !self.is_news(volume, &event) {
+    /// Records an Event on the volume's pod, unless `history` has the same one or too many.
+    pub(crate) fn record(&self, history: &EventHistory, pod: &WorkloadIdentity, event: PodEvent) {
+        if !history.admits(&event) {
             return;
         }
         let queue = match event.kind {
-            EventKind::Normal => &self.good_news,
+            EventKind::Normal => &self.normals,
             EventKind::Warning => &self.warnings,
         };
         if let Err(error) = queue.try_send(Queued { pod: pod.clone(), event, at: Timestamp::now() }) {
-            tracing::debug!(%volume, %error, "an Event is dropped");
+            tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "an Event is dropped");
         }
-    }
-
-    /// The volume's trouble is over: the same trouble would be news again.
-    pub fn settle(&self, volume: &VolumeId) {
-        if let Some(recent) = self.lock().get_mut(volume) {
-            recent.last.clear();
-        }
-    }
-
-    /// The volume is gone.
-    pub fn forget(&self, volume: &VolumeId) {
-        self.lock().remove(volume);
-    }
-
-    fn is_news(&self, volume: &VolumeId, event: &PodEventNote) -> bool {
-        let now = Instant::now();
-        let mut all = self.lock();
-        if all.len() >= MANY && !all.contains_key(volume) {
-            // Nobody says so when a volume goes whose publish never succeeded.
-            all.retain(|_, recent| recent.last.values().any(|said| now.duration_since(*said) < REPEAT_AFTER));
-        }
-        let recent = all.entry(volume.clone()).or_insert_with(|| Recent {
-            last: HashMap::new(),
-            window: now,
-            in_window: 0,
-        });
-        recent.last.retain(|_, said| now.duration_since(*said) < REPEAT_AFTER);
-        let key = (event.reason, short_hash(&[gist(&event.note).as_bytes()]));
-        if recent.last.contains_key(&key) {
-            return false;
-        }
-        if now.duration_since(recent.window) >= Duration::from_mins(1) {
-            (recent.window, recent.in_window) = (now, 0);
-        }
-        if recent.in_window >= A_MINUTE {
-            return false;
-        }
-        recent.in_window += 1;
-        recent.last.insert(key, now);
-        true
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<VolumeId, Recent>> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,7 +130,7 @@ async fn write(
         let events = Request::new(format!("/apis/events.k8s.io/v1/namespaces/{}/events", pod.namespace));
         let request = events.create(&PostParams::default(), body);
         if let Err(error) = cluster.call(Caller::Driver, request).await {
-            // An Event is a courtesy: what it says is in the log and the metrics too.
+            // The log and the metrics have the same information.
             tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "an Event was not recorded");
         }
         tokio::time::sleep(pause).await;
@@ -159,47 +138,39 @@ async fn write(
 }
 
 /// An `events.k8s.io/v1` Event.
-fn body(driver: &str, node: &str, pod: &PodIdentity, event: &PodEventNote, now: Timestamp) -> Vec<u8> {
-    let PodIdentity { namespace, name, uid, .. } = pod;
-    let unique = short_hash(&[uid.as_bytes(), event.note.as_bytes(), &now.as_nanosecond().to_be_bytes()]);
+fn body(driver: &str, node: &str, pod: &WorkloadIdentity, event: &PodEvent, now: Timestamp) -> Vec<u8> {
+    let WorkloadIdentity { namespace, name, uid, .. } = pod;
+    let unique = fingerprint(&[uid.as_bytes(), event.message.as_bytes(), &now.as_nanosecond().to_be_bytes()]);
     let stem: String = name.chars().take(200).collect();
     json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": { "namespace": namespace, "name": format!("{stem}.{unique:016x}") },
+        "metadata": { "namespace": namespace, "name": format!("{stem}.{}", &unique[..16]) },
         "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
         "reportingController": driver,
         "reportingInstance": node.chars().take(128).collect::<String>(),
         "action": "IssueCertificate",
         "reason": event.reason,
         "type": match event.kind { EventKind::Normal => "Normal", EventKind::Warning => "Warning" },
-        "note": clipped(&event.note),
+        "note": clipped(&event.message),
         "regarding": { "apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid },
     })
     .to_string()
     .into_bytes()
 }
 
-/// What tells one Event from another: words with digits in them, such as a request's name and the time, do not.
-fn gist(note: &str) -> String {
+/// The part of a message that makes two Events the same: without words with digits, such as a request's name or a time.
+fn gist(message: &str) -> String {
     let has_digit = |word: &&str| word.contains(|c: char| c.is_ascii_digit());
-    note.split_whitespace().filter(|word| !has_digit(word)).collect::<Vec<_>>().join(" ")
+    message.split_whitespace().filter(|word| !has_digit(word)).collect::<Vec<_>>().join(" ")
 }
 
-fn clipped(note: &str) -> String {
-    if note.len() <= NOTE_BYTES {
-        return note.to_owned();
+fn clipped(message: &str) -> String {
+    if message.len() <= MAX_MESSAGE {
+        return message.to_owned();
     }
-    let end = (0..=NOTE_BYTES - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
-    format!("{}...", &note[..end])
-}
-
-fn short_hash(parts: &[&[u8]]) -> u64 {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-    }
-    hash.finalize().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+    let end = (0..=MAX_MESSAGE - 3).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}...", &message[..end])
 }
 
 #[cfg(test)]
@@ -207,64 +178,63 @@ mod tests {
     use super::*;
 
     fn recorder() -> (EventRecorder, mpsc::Receiver<Queued>) {
-        let (warnings, waiting) = mpsc::channel(WAITING);
-        let (good_news, _) = mpsc::channel(1);
-        (EventRecorder { warnings, good_news, recent: Mutex::default() }, waiting)
+        let (warnings, waiting) = mpsc::channel(MAX_QUEUED);
+        let (normals, _) = mpsc::channel(1);
+        (EventRecorder { warnings, normals }, waiting)
     }
 
-    fn said(recorder: &EventRecorder, volume: &str, note: &str) {
-        let pod = PodIdentity {
+    fn record(recorder: &EventRecorder, history: &EventHistory, message: &str) {
+        let pod = WorkloadIdentity {
             namespace: "shop".into(),
             name: "web-0".into(),
             uid: "u".into(),
             service_account: "default".into(),
         };
-        let event =
-            PodEventNote { kind: EventKind::Warning, reason: "RenewalFailing", note: note.to_owned() };
-        recorder.record(&VolumeId::new(volume), &pod, event);
+        let event = PodEvent { kind: EventKind::Warning, reason: "RenewalFailing", message: message.into() };
+        recorder.record(history, &pod, event);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_same_event_is_said_again_only_after_a_while() {
-        let (recorder, mut waiting) = recorder();
+    async fn the_same_event_is_recorded_again_only_after_a_while() {
+        let ((recorder, mut waiting), a) = (recorder(), EventHistory::default());
         for _ in 0..100 {
-            said(&recorder, "a", "no");
+            record(&recorder, &a, "no");
         }
         assert_eq!(waiting.len(), 1);
         tokio::time::advance(REPEAT_AFTER).await;
-        said(&recorder, "a", "no");
+        record(&recorder, &a, "no");
         assert_eq!(waiting.len(), 2);
         waiting.close();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_request_with_the_same_trouble_is_no_news_until_it_was_over() {
-        let (recorder, waiting) = recorder();
+    async fn the_same_failure_of_another_request_is_recorded_only_after_a_success() {
+        let ((recorder, waiting), a) = (recorder(), EventHistory::default());
         let failed = |name: &str| format!("CertificateRequest shop/web-0-{name} failed: no such issuer");
-        said(&recorder, "a", &failed("05f3aa"));
-        said(&recorder, "a", &failed("c0ffee1"));
+        record(&recorder, &a, &failed("05f3aa"));
+        record(&recorder, &a, &failed("c0ffee1"));
         assert_eq!(waiting.len(), 1);
-        said(&recorder, "a", "CertificateRequest shop/web-0-7 failed: the backend is down");
+        record(&recorder, &a, "CertificateRequest shop/web-0-7 failed: the backend is down");
         assert_eq!(waiting.len(), 2);
-        recorder.settle(&VolumeId::new("a"));
-        said(&recorder, "a", &failed("1b"));
+        a.settle();
+        record(&recorder, &a, &failed("1b"));
         assert_eq!(waiting.len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_volume_has_a_few_events_a_minute_and_leaves_the_others_theirs() {
-        let (recorder, waiting) = recorder();
+    async fn each_volume_has_a_few_events_a_minute_of_its_own() {
+        let ((recorder, waiting), a) = (recorder(), EventHistory::default());
         for n in 1..=100 {
-            said(&recorder, "a", &"no".repeat(n));
+            record(&recorder, &a, &"no".repeat(n));
         }
-        assert_eq!(waiting.len(), A_MINUTE as usize);
-        said(&recorder, "b", "no");
-        assert_eq!(waiting.len(), A_MINUTE as usize + 1);
+        assert_eq!(waiting.len(), MAX_EVENTS_PER_MINUTE);
+        record(&recorder, &EventHistory::default(), "no");
+        assert_eq!(waiting.len(), MAX_EVENTS_PER_MINUTE + 1);
     }
 
     #[test]
-    fn a_long_note_is_cut_between_characters() {
-        let note = clipped(&"ä".repeat(1000));
-        assert!(note.len() <= NOTE_BYTES && note.ends_with("..."), "{}", note.len());
+    fn a_long_message_is_cut_between_characters() {
+        let cut = clipped(&"ä".repeat(1000));
+        assert!(cut.len() <= MAX_MESSAGE && cut.ends_with("..."), "{}", cut.len());
     }
 }

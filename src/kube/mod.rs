@@ -1,7 +1,7 @@
-//! The Kubernetes API: who we are to it, one way to call it, Events on pods, the startup taint.
+//! The Kubernetes API: clients and their identities, calls, Events on pods, the startup taint.
 //!
-//! Every call goes through [`Cluster::call`], which bounds its time and tells apart what an error means; the one watch of
-//! a signer uses [`Cluster::client`]. Both are counted, and slowed down where the operator asks for it, in `observed`.
+//! Every call goes through [`Cluster::call`], which limits its time and classifies its failure. Only the signer's watch uses
+//! [`Cluster::client`] itself. `observed` counts both, and delays them if the operator sets a rate limit.
 
 mod call;
 mod cluster;
@@ -9,13 +9,13 @@ mod events;
 mod observed;
 mod taint;
 
-pub use call::{CallError, Caller};
-pub use cluster::{Cluster, KubeError, KubeOptions};
-pub use events::{EventKind, EventRecorder, PodEventNote};
-pub use observed::{ApiObserver, RateLimit};
-pub use taint::remove_startup_taint;
+pub(crate) use call::{CallError, Caller};
+pub(crate) use cluster::{Cluster, KubeError, KubeOptions};
+pub(crate) use events::{EventHistory, EventKind, EventRecorder, PodEvent};
+pub(crate) use observed::ApiObserver;
+pub(crate) use taint::remove_startup_taint;
 
-/// For tests of whatever calls the API.
+/// For tests of callers.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::ApiObserver;
@@ -24,6 +24,10 @@ pub(crate) mod testing {
     pub(crate) struct Uncounted;
 
     impl ApiObserver for Uncounted {
+        fn admit(&self) -> futures_util::future::BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
+
         fn api_call(&self, _verb: &'static str, _code: u16) {}
         fn watch_restarted(&self) {}
     }

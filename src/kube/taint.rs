@@ -1,4 +1,4 @@
-//! The startup taint: it keeps pods off a node until the driver is there.
+//! The startup taint: it keeps pods off a node until the driver is ready.
 
 use super::{CallError, Caller, Cluster};
 use kube::api::{GetParams, Patch, PatchParams};
@@ -25,17 +25,20 @@ struct Spec {
     taints: Vec<Value>,
 }
 
-/// Takes every taint with that key off the node. True: there was one.
-pub async fn remove_startup_taint(cluster: &Cluster, node: &str, key: &str) -> Result<bool, CallError> {
+/// Removes all taints with this key from the node. True: there was one.
+pub(crate) async fn remove_startup_taint(
+    cluster: &Cluster,
+    node: &str,
+    key: &str,
+) -> Result<bool, CallError> {
     let nodes = Request::new("/api/v1/nodes");
-    let answer = cluster.call(Caller::Driver, nodes.get(node, &GetParams::default())).await?;
     let Node { metadata, spec } =
-        serde_json::from_slice(&answer).map_err(|error| CallError::Unreadable(error.to_string()))?;
+        cluster.read(Caller::Driver, nodes.get(node, &GetParams::default())).await?;
     let others: Vec<&Value> = spec.taints.iter().filter(|taint| taint["key"] != key).collect();
     if others.len() == spec.taints.len() {
         return Ok(false);
     }
-    // With the version that was read: taints that others change meanwhile are not lost, the caller tries again.
+    // With the version that was read, so that a concurrent change of the taints is a conflict and the caller retries.
     let patch =
         json!({ "metadata": { "resourceVersion": metadata.resource_version }, "spec": { "taints": others } });
     let patch = nodes.patch(node, &PatchParams::default(), &Patch::Merge(patch));

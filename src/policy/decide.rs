@@ -3,7 +3,7 @@
 use super::file::{Allow, Match, POD_IDENTITY, Policy, Rule};
 use super::matched::{MATCHED, matched};
 use super::pattern::{Kind, Pattern};
-use crate::attributes::{Attributes, PcaCaller, PodIdentity, Subject, SubjectFields};
+use crate::model::{CertificateSpec, PcaCaller, PcaRequest, Subject, SubjectFields, WorkloadIdentity};
 use std::fmt;
 
 /// Where a rule names no templates: what those for client and server authentication can do any pod may have.
@@ -16,9 +16,11 @@ const USUAL_CA_TEMPLATE: &str = "SubordinateCACertificate_PathLen0/V1";
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// Who asks.
-    pub pod: &'a PodIdentity,
+    pub pod: &'a WorkloadIdentity,
     /// For what.
-    pub attributes: &'a Attributes,
+    pub spec: &'a CertificateSpec,
+    /// What of AWS Private CA.
+    pub pca: &'a PcaRequest,
     /// The ARN of the template that would be used.
     pub template: &'a str,
 }
@@ -89,7 +91,7 @@ impl Policy {
     pub fn decide(&self, question: &Question<'_>) -> Decision {
         let mut looked_at = Vec::new();
         for rule in &self.rules {
-            let finding = look_at(rule, question);
+            let finding = examine(rule, question);
             let fits = finding.faults.is_empty();
             looked_at.push(finding);
             if fits {
@@ -100,7 +102,7 @@ impl Policy {
     }
 }
 
-fn look_at(rule: &Rule, question: &Question<'_>) -> Finding {
+fn examine(rule: &Rule, question: &Question<'_>) -> Finding {
     let mut faults = Faults { pod: question.pod, list: Vec::new() };
     faults.whom(&rule.matches, question);
     let is_for_pod = faults.list.is_empty();
@@ -110,7 +112,7 @@ fn look_at(rule: &Rule, question: &Question<'_>) -> Finding {
 }
 
 struct Faults<'a> {
-    pod: &'a PodIdentity,
+    pod: &'a WorkloadIdentity,
     list: Vec<String>,
 }
 
@@ -139,20 +141,17 @@ impl Faults<'_> {
     }
 
     fn what(&mut self, allow: &Allow, question: &Question<'_>) {
-        let attributes = question.attributes;
-        if let Some(pca) = &attributes.pca {
-            let authority = &pca.certificate_authority_arn;
-            self.one("certificate-authority-arn", authority, Kind::Path, &allow.certificate_authorities);
-            match &pca.caller {
-                PcaCaller::Role(role) => self.one("role-arn", role, Kind::Path, &allow.roles),
-                // In so many words: a pattern for roles was not written with this in mind.
-                PcaCaller::PodIdentity if !allow.roles.iter().any(|role| role.as_str() == POD_IDENTITY) => {
-                    let roles = listed(&allow.roles);
-                    self.list
-                        .push(format!("use-pod-identity: {POD_IDENTITY:?} is none of the roles [{roles}]"));
-                }
-                PcaCaller::PodIdentity | PcaCaller::Driver => {}
+        let attributes = question.spec;
+        let authority = &question.pca.certificate_authority_arn;
+        self.one("certificate-authority-arn", authority, Kind::Path, &allow.certificate_authorities);
+        match &question.pca.caller {
+            PcaCaller::Role(role) => self.one("role-arn", role, Kind::Path, &allow.roles),
+            // Named exactly: a pattern for roles was not written with this in mind.
+            PcaCaller::PodIdentity if !allow.roles.iter().any(|role| role.as_str() == POD_IDENTITY) => {
+                let roles = listed(&allow.roles);
+                self.list.push(format!("use-pod-identity: {POD_IDENTITY:?} is none of the roles [{roles}]"));
             }
+            PcaCaller::PodIdentity | PcaCaller::Driver => {}
         }
         let template = question.template.split_once(":template/").map_or(question.template, |(_, name)| name);
         match &allow.templates {
@@ -187,7 +186,7 @@ impl Faults<'_> {
     }
 
     fn names(&mut self, allow: &Allow, question: &Question<'_>) {
-        let attributes = question.attributes;
+        let attributes = question.spec;
         for name in &attributes.sans.dns_names {
             self.one("dns-names", name, Kind::Dns, &allow.dns_names);
         }

@@ -2,7 +2,7 @@
 
 use super::matched::MATCHED;
 use super::pattern::Pattern;
-use crate::attributes::nearest_name;
+use crate::model::nearest_name;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -94,7 +94,7 @@ impl TryFrom<String> for Lifetime {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        crate::attributes::parse_duration(&text).map(Self).map_err(|fault| {
+        crate::model::parse_duration(&text).map(Self).map_err(|fault| {
             format!("maxDuration or minDuration: {text:?}: {fault}; accepted: a Go duration such as 24h")
         })
     }
@@ -172,14 +172,6 @@ pub enum PolicyError {
         path: PathBuf,
         /// What is wrong, and where.
         problem: String,
-    },
-    /// It cannot be watched for changes.
-    #[error("policy file {}: its directory cannot be watched for changes: {source}", .path.display())]
-    Unwatchable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
     },
 }
 

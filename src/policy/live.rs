@@ -2,20 +2,19 @@
 
 use super::decide::{Decision, Question};
 use super::file::{Policy, PolicyError};
-use crate::watch::DirectoryWatch;
-use nix::sys::inotify::AddWatchFlags;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use tokio_util::sync::CancellationToken;
+use std::sync::Arc;
 
 /// The policy in force.
 #[derive(Debug)]
 pub struct LivePolicy {
     path: PathBuf,
     rules: RwLock<Arc<Policy>>,
-    watch: DirectoryWatch,
+    /// Why the file as it is now was refused.
+    refused: Mutex<Option<String>>,
     loads: Loads,
 }
 
@@ -41,27 +40,22 @@ impl Loads {
 }
 
 impl LivePolicy {
-    /// Reads the file; one that is not valid now is an error. Needs a runtime.
+    /// Reads the file; one that is not valid now is an error.
     pub fn open(path: &Path) -> Result<Self, PolicyError> {
-        // A ConfigMap's volume swaps the symlink `..data` beside the file: the directory is what changes. Watched before
-        // it is read, so that no change falls between the two.
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let events = AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_MOVED_TO;
-        let watch = DirectoryWatch::new(directory, events)
-            .map_err(|source| PolicyError::Unwatchable { path: path.to_owned(), source })?;
         let policy = Policy::read(path)?;
         let loads = Loads::default();
         loads.accepted.inc();
-        Ok(Self { path: path.to_owned(), rules: RwLock::new(Arc::new(policy)), watch, loads })
+        Ok(Self {
+            path: path.to_owned(),
+            rules: RwLock::new(Arc::new(policy)),
+            refused: Mutex::default(),
+            loads,
+        })
     }
 
     /// The rules in force.
     pub fn rules(&self) -> Arc<Policy> {
-        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.rules.read())
     }
 
     /// Decides by the rules in force.
@@ -74,32 +68,18 @@ impl LivePolicy {
         &self.loads
     }
 
-    /// Takes changes of the file up until `shutdown`.
-    pub async fn follow(&self, shutdown: CancellationToken) {
-        loop {
-            let events = tokio::select! {
-                () = shutdown.cancelled() => return,
-                events = self.watch.events() => events,
-            };
-            if let Err(error) = events {
-                tracing::error!(
-                    path = %self.path.display(), %error,
-                    "the policy file is not watched any more; the rules stay as they are until a restart"
-                );
-                return;
-            }
-            self.reload();
-        }
-    }
-
-    fn reload(&self) {
+    /// Reads the file again. One that is not valid leaves the old rules in force.
+    pub fn reload(&self) {
         match Policy::read(&self.path) {
-            Ok(policy) if *self.rules() == policy => {}
+            Ok(policy) if *self.rules() == policy => *self.refused.lock() = None,
             Ok(policy) => {
                 tracing::info!(path = %self.path.display(), rules = policy.rules(), "the policy has changed");
-                *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+                *self.rules.write() = Arc::new(policy);
                 self.loads.accepted.inc();
+                *self.refused.lock() = None;
             }
+            // One change of the directory comes as several notices: the same refusal counts once.
+            Err(error) if self.refused.lock().replace(error.to_string()) == Some(error.to_string()) => {}
             Err(error) => {
                 tracing::error!(%error, "the new policy is not valid; THE OLD RULES STAY IN FORCE");
                 self.loads.refused.inc();

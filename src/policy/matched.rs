@@ -2,8 +2,7 @@
 
 use super::decide::Question;
 use super::pattern::Kind;
-use crate::attributes::{KeyAlgorithm, KeyEncoding, PcaCaller, Pkcs12, Subject, SubjectFields};
-use std::time::Duration;
+use crate::model::{KeyEncoding, PcaCaller, Pkcs12, Subject, SubjectFields, short_go_duration};
 
 /// An attribute that a rule may look at.
 pub(super) struct Matched {
@@ -19,26 +18,19 @@ pub(super) struct Matched {
 
 /// Every attribute that a volume with `signer: acm-pca` may carry, but for the keystore's password.
 pub(super) static MATCHED: [Matched; 33] = [
-    of("certificate-authority-arn", Kind::Path, |q| {
-        q.attributes.pca.iter().map(|pca| pca.certificate_authority_arn.clone()).collect()
-    }),
+    of("certificate-authority-arn", Kind::Path, |q| vec![q.pca.certificate_authority_arn.clone()]),
     // The one that is used, named or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
-    of("signing-algorithm", Kind::Text, |q| {
-        q.attributes.pca.iter().filter_map(|pca| pca.signing_algorithm.clone()).collect()
-    }),
-    of("role-arn", Kind::Path, |q| text(q.attributes.pca.as_ref().and_then(|pca| pca.caller.role()))),
-    of("use-pod-identity", Kind::Text, |q| {
-        let uses = q.attributes.pca.as_ref().is_some_and(|pca| pca.caller == PcaCaller::PodIdentity);
-        vec![uses.to_string()]
-    }),
+    of("signing-algorithm", Kind::Text, |q| text(q.pca.signing_algorithm.as_deref())),
+    of("role-arn", Kind::Path, |q| text(q.pca.caller.role())),
+    of("use-pod-identity", Kind::Text, |q| vec![(q.pca.caller == PcaCaller::PodIdentity).to_string()]),
     of("common-name", Kind::Dns, |q| field(q, |fields| fields.common_name.as_slice())),
-    of("dns-names", Kind::Dns, |q| q.attributes.sans.dns_names.clone()),
-    of("ip-sans", Kind::Text, |q| q.attributes.sans.ip_addresses.iter().map(ToString::to_string).collect()),
-    of("uri-sans", Kind::Uri, |q| q.attributes.sans.uris.clone()),
+    of("dns-names", Kind::Dns, |q| q.spec.sans.dns_names.clone()),
+    of("ip-sans", Kind::Text, |q| q.spec.sans.ip_addresses.iter().map(ToString::to_string).collect()),
+    of("uri-sans", Kind::Uri, |q| q.spec.sans.uris.clone()),
     Matched {
         kind: Kind::DistinguishedName,
-        ..subject("literal-subject", |q| match &q.attributes.subject {
+        ..subject("literal-subject", |q| match &q.spec.subject {
             Subject::Literal(name) => vec![name.to_string()],
             Subject::Fields(_) => Vec::new(),
         })
@@ -51,31 +43,31 @@ pub(super) static MATCHED: [Matched; 33] = [
     subject("streetaddresses", |q| field(q, |fields| &fields.street_addresses)),
     subject("postalcodes", |q| field(q, |fields| &fields.postal_codes)),
     subject("serialnumber", |q| field(q, |fields| fields.serial_number.as_slice())),
-    of("duration", Kind::Text, |q| vec![go_duration(q.attributes.duration)]),
-    of("renew-before", Kind::Text, |q| q.attributes.renew_before.map(go_duration).into_iter().collect()),
-    of("is-ca", Kind::Text, |q| vec![q.attributes.is_ca.to_string()]),
-    of("key-usages", Kind::Text, |q| {
-        q.attributes.usages.iter().map(|usage| usage.as_str().to_owned()).collect()
+    of("duration", Kind::Text, |q| vec![short_go_duration(q.spec.duration)]),
+    of("renew-before", Kind::Text, |q| q.spec.renew_before.map(short_go_duration).into_iter().collect()),
+    of("is-ca", Kind::Text, |q| vec![q.spec.is_ca.to_string()]),
+    of("key-usages", Kind::Text, |q| q.spec.usages.iter().map(|usage| usage.as_str().to_owned()).collect()),
+    of("key-algorithm", Kind::Text, |q| vec![q.spec.key.algorithm.family_and_bits().0.to_owned()]),
+    of("key-size", Kind::Text, |q| {
+        q.spec.key.algorithm.family_and_bits().1.iter().map(ToString::to_string).collect()
     }),
-    of("key-algorithm", Kind::Text, |q| vec![key(q.attributes.key.algorithm).0.to_owned()]),
-    of("key-size", Kind::Text, |q| text(key(q.attributes.key.algorithm).1)),
     of("key-encoding", Kind::Text, |q| {
-        let encoding = match q.attributes.key.encoding {
+        let encoding = match q.spec.key.encoding {
             KeyEncoding::Pkcs1 => "PKCS1",
             KeyEncoding::Pkcs8 => "PKCS8",
         };
         vec![encoding.to_owned()]
     }),
-    of("reuse-private-key", Kind::Text, |q| vec![q.attributes.key.reuse.to_string()]),
-    of("certificate-file", Kind::Text, |q| vec![q.attributes.files.certificate.clone()]),
-    of("privatekey-file", Kind::Text, |q| vec![q.attributes.files.private_key.clone()]),
-    of("ca-file", Kind::Text, |q| vec![q.attributes.files.ca.clone()]),
-    of("combined-file", Kind::Text, |q| text(q.attributes.files.combined.as_deref())),
-    of("pkcs12-enable", Kind::Text, |q| vec![q.attributes.files.pkcs12.is_some().to_string()]),
+    of("reuse-private-key", Kind::Text, |q| vec![q.spec.key.reuse.to_string()]),
+    of("certificate-file", Kind::Text, |q| vec![q.spec.files.certificate.clone()]),
+    of("privatekey-file", Kind::Text, |q| vec![q.spec.files.private_key.clone()]),
+    of("ca-file", Kind::Text, |q| vec![q.spec.files.ca.clone()]),
+    of("combined-file", Kind::Text, |q| text(q.spec.files.combined.as_deref())),
+    of("pkcs12-enable", Kind::Text, |q| vec![q.spec.files.pkcs12.is_some().to_string()]),
     of("pkcs12-filename", Kind::Text, |q| {
-        q.attributes.files.pkcs12.iter().map(|Pkcs12 { file, .. }| file.clone()).collect()
+        q.spec.files.pkcs12.iter().map(|Pkcs12 { file, .. }| file.clone()).collect()
     }),
-    of("fs-group", Kind::Text, |q| q.attributes.fs_group.iter().map(ToString::to_string).collect()),
+    of("fs-group", Kind::Text, |q| q.spec.fs_group.iter().map(ToString::to_string).collect()),
 ];
 
 /// The row of that name.
@@ -96,65 +88,20 @@ fn text(value: Option<&str>) -> Vec<String> {
 }
 
 fn field(question: &Question<'_>, of: impl Fn(&SubjectFields) -> &[String]) -> Vec<String> {
-    match &question.attributes.subject {
+    match &question.spec.subject {
         Subject::Fields(fields) => of(fields).to_vec(),
         Subject::Literal(_) => Vec::new(),
     }
 }
 
-/// Family and size, as the attributes name them.
-fn key(algorithm: KeyAlgorithm) -> (&'static str, Option<&'static str>) {
-    match algorithm {
-        KeyAlgorithm::Rsa2048 => ("RSA", Some("2048")),
-        KeyAlgorithm::Rsa3072 => ("RSA", Some("3072")),
-        KeyAlgorithm::Rsa4096 => ("RSA", Some("4096")),
-        KeyAlgorithm::EcdsaP256 => ("ECDSA", Some("256")),
-        KeyAlgorithm::EcdsaP384 => ("ECDSA", Some("384")),
-        KeyAlgorithm::EcdsaP521 => ("ECDSA", Some("521")),
-        KeyAlgorithm::Ed25519 => ("Ed25519", None),
-    }
-}
-
-/// One way to write a duration, whatever the author's was: hours, minutes and seconds without those that are zero.
-fn go_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let fraction = match duration.subsec_nanos() {
-        0 => String::new(),
-        nanos => format!(".{nanos:09}").trim_end_matches('0').to_owned(),
-    };
-    let parts = [
-        (seconds / 3600, String::new(), "h"),
-        (seconds / 60 % 60, String::new(), "m"),
-        (seconds % 60, fraction, "s"),
-    ];
-    let told = parts.into_iter().filter(|(number, fraction, _)| *number > 0 || !fraction.is_empty());
-    told.map(|(number, fraction, unit)| format!("{number}{fraction}{unit}")).collect::<Vec<_>>().concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attributes::{Attributes, PodIdentity};
+    use crate::model::WorkloadIdentity;
     use crate::policy::Policy;
 
     const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
     const TEMPLATE: &str = "arn:aws:acm-pca:::template/EndEntityCertificate/V1";
-
-    #[test]
-    fn a_duration_has_one_form_whatever_it_was_written_as() {
-        for (written, form) in [
-            ("24h", "24h"),
-            ("1440m", "24h"),
-            ("2160h0m0s", "2160h"),
-            ("90s", "1m30s"),
-            ("1h0m1s", "1h1s"),
-            ("1500ms", "1.5s"),
-            ("1h1ns", "1h0.000000001s"),
-        ] {
-            let duration = crate::attributes::parse_duration(written).unwrap();
-            assert_eq!(go_duration(duration), form, "{written}");
-        }
-    }
 
     #[test]
     fn every_attribute_of_such_a_volume_can_select_a_rule() {
@@ -223,17 +170,18 @@ mod tests {
     ];
 
     #[test]
-    fn a_rule_looks_at_an_attribute_as_it_stands_after_defaults_and_variables() {
+    fn a_rule_reads_an_attribute_as_it_stands_after_defaults_and_variables() {
         let raw = WRITTEN.iter().map(|(name, value)| (format!("csi.certlet.io/{name}"), (*value).to_owned()));
-        let pod = PodIdentity {
+        let pod = WorkloadIdentity {
             namespace: "shop".into(),
             name: "web-0".into(),
             uid: "u".into(),
             service_account: "web".into(),
         };
-        let asked = Attributes::parse(&raw.collect(), &pod).unwrap();
-        let question = Question { pod: &pod, attributes: &asked, template: TEMPLATE };
-        let looks = |attribute: &str, pattern: &str| {
+        let asked = crate::attributes::parse(&raw.collect(), &pod).unwrap();
+        let question =
+            Question { pod: &pod, spec: &asked, pca: asked.signer.acm_pca().unwrap(), template: TEMPLATE };
+        let lookups = |attribute: &str, pattern: &str| {
             let rule = format!(
                 "{{version: 1, rules: [{{name: r, match: {{attributes: {{{attribute}: ['{pattern}']}}}}, \
                  allow: {{certificateAuthorities: [], maxDuration: 24h}}}}]}}"
@@ -241,8 +189,8 @@ mod tests {
             Policy::parse(&rule).unwrap().decide(&question).looked_at[0].is_for_pod
         };
         for (attribute, fits, not) in PATTERNS {
-            assert!(looks(attribute, fits), "{attribute}: {fits}");
-            assert!(!looks(attribute, not), "{attribute}: {not}");
+            assert!(lookups(attribute, fits), "{attribute}: {fits}");
+            assert!(!lookups(attribute, not), "{attribute}: {not}");
         }
     }
 }

@@ -10,7 +10,6 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, Finding, Question};
-pub use file::{Policy, PolicyError};
-pub use live::{LivePolicy, Loads};
-pub use pattern::Pattern;
+pub(crate) use decide::Question;
+pub(crate) use file::{Policy, PolicyError};
+pub(crate) use live::LivePolicy;

@@ -1,6 +1,6 @@
 //! Patterns of names: `*`, `**`, and variables that stand for the pod.
 
-use crate::attributes::PodIdentity;
+use crate::model::WorkloadIdentity;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use std::fmt;
@@ -12,7 +12,7 @@ use std::fmt;
 /// is asked for: `{wildcard}` does, so that nobody gets a wildcard certificate by accident. `{namespace}`,
 /// `{serviceAccount}` and `{pod}` stand for the pod's, to the letter.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     text: String,
     pieces: Vec<Piece>,
 }
@@ -63,7 +63,7 @@ impl Kind {
 
 impl Pattern {
     /// Reads a pattern.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some(at) = rest.find(['*', '{', '}']) {
@@ -93,7 +93,7 @@ impl Pattern {
     }
 
     /// Whether a name fits.
-    pub(super) fn fits(&self, name: &str, kind: Kind, pod: &PodIdentity) -> bool {
+    pub(super) fn fits(&self, name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
         fits(&self.pieces, name, kind, pod)
     }
 }
@@ -126,7 +126,7 @@ fn special_piece(whole: &str, special: &str) -> Result<(Piece, usize), String> {
     )
 }
 
-fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &PodIdentity) -> bool {
+fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
     let Some((piece, others)) = pieces.split_first() else { return name.is_empty() };
     let literal = |text: &str| {
         let head = name.get(..text.len());
@@ -175,8 +175,8 @@ impl<'de> Deserialize<'de> for Pattern {
 mod tests {
     use super::*;
 
-    fn pod() -> PodIdentity {
-        PodIdentity {
+    fn pod() -> WorkloadIdentity {
+        WorkloadIdentity {
             namespace: "shop".into(),
             name: "web-0".into(),
             uid: "u".into(),
@@ -219,7 +219,7 @@ mod tests {
         assert!(fit(spiffe, "spiffe://example.org/ns/shop/sa/web", Kind::Path));
         assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/web/x", Kind::Path));
         assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/Web", Kind::Path));
-        let odd = PodIdentity { namespace: "*".into(), ..pod() };
+        let odd = WorkloadIdentity { namespace: "*".into(), ..pod() };
         assert!(!Pattern::parse("{namespace}.svc").unwrap().fits("any.svc", Kind::Dns, &odd));
     }
 

@@ -1,5 +1,7 @@
 use super::*;
-use crate::attributes::{Attributes, PcaCaller, PcaRequest, PodIdentity, Subject, SubjectFields, Usage};
+use crate::model::{
+    CertificateSpec, PcaCaller, PcaRequest, SignerSpec, Subject, SubjectFields, Usage, WorkloadIdentity,
+};
 use crate::x509::testing::attributes;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -33,8 +35,8 @@ rules:
       subject: {organizations: [Acme]}
 "#;
 
-fn pod(namespace: &str) -> PodIdentity {
-    PodIdentity {
+fn pod(namespace: &str) -> WorkloadIdentity {
+    WorkloadIdentity {
         namespace: namespace.into(),
         name: "web-0".into(),
         uid: "u".into(),
@@ -42,9 +44,18 @@ fn pod(namespace: &str) -> PodIdentity {
     }
 }
 
-fn asked() -> Attributes {
+fn question<'a>(pod: &'a WorkloadIdentity, spec: &'a CertificateSpec, template: &'a str) -> Question<'a> {
+    Question { pod, spec, pca: spec.signer.acm_pca().unwrap(), template }
+}
+
+fn pca(spec: &mut CertificateSpec) -> &mut PcaRequest {
+    let SignerSpec::AcmPca(pca) = &mut spec.signer else { panic!("another signer") };
+    pca
+}
+
+fn asked() -> CertificateSpec {
     let mut asked = attributes();
-    asked.pca = Some(PcaRequest {
+    asked.signer = SignerSpec::AcmPca(PcaRequest {
         certificate_authority_arn: CA.into(),
         signing_algorithm: None,
         template_arn: None,
@@ -53,9 +64,9 @@ fn asked() -> Attributes {
     asked
 }
 
-fn denial(namespace: &str, asked: &Attributes, template: &str) -> Option<String> {
+fn denial(namespace: &str, asked: &CertificateSpec, template: &str) -> Option<String> {
     let pod = pod(namespace);
-    Policy::parse(POLICY).unwrap().decide(&Question { pod: &pod, attributes: asked, template }).denial()
+    Policy::parse(POLICY).unwrap().decide(&question(&pod, asked, template)).denial()
 }
 
 #[test]
@@ -78,7 +89,7 @@ fn a_denial_names_the_rule_that_comes_nearest_and_what_does_not_fit() {
 
 #[test]
 fn everything_an_author_can_ask_for_is_held_against_the_rule() {
-    type Change = fn(&mut Attributes);
+    type Change = fn(&mut CertificateSpec);
     let cases: [(Change, &str); 12] = [
         (|a| a.duration = Duration::from_hours(25), "duration: 90000 s is more than 86400 s"),
         (|a| a.duration = Duration::from_secs(2), "duration: 2 s is less than 3600 s"),
@@ -96,8 +107,7 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
         ),
         (
             |a| {
-                a.pca.as_mut().unwrap().certificate_authority_arn =
-                    CA.replace("123456789012", "999999999999");
+                pca(a).certificate_authority_arn = CA.replace("123456789012", "999999999999");
             },
             "certificate-authority-arn: ",
         ),
@@ -134,7 +144,7 @@ fn an_asterisk_in_a_distinguished_name_stands_for_one_value() {
     ] {
         let mut odd = asked();
         odd.subject = Subject::Literal(subject.parse().unwrap());
-        let question = Question { pod: &pod, attributes: &odd, template: TEMPLATE };
+        let question = question(&pod, &odd, TEMPLATE);
         assert_eq!(
             Policy::parse(&policy).unwrap().decide(&question).denial().is_none(),
             allowed,
@@ -152,7 +162,7 @@ fn a_rule_that_allows_cas_allows_none_that_makes_further_cas() {
     ca.is_ca = true;
     for (template, allowed) in [("PathLen0", true), ("PathLen1", false), ("PathLen3", false)] {
         let template = format!("arn:aws:acm-pca:::template/SubordinateCACertificate_{template}/V1");
-        let question = Question { pod: &pod, attributes: &ca, template: &template };
+        let question = question(&pod, &ca, &template);
         let denial = Policy::parse(&policy).unwrap().decide(&question).denial();
         assert_eq!(denial.is_none(), allowed, "{template}: {denial:?}");
     }
@@ -179,7 +189,7 @@ fn the_shortest_duration_is_an_hour_unless_the_rule_says_otherwise() {
         let denial = |seconds: u64| {
             let mut asked = asked();
             asked.duration = Duration::from_secs(seconds);
-            policy.decide(&Question { pod: &pod, attributes: &asked, template: TEMPLATE }).denial()
+            policy.decide(&question(&pod, &asked, TEMPLATE)).denial()
         };
         assert_eq!(denial(shortest), None, "{durations}");
         let text = denial(shortest - 1).unwrap_or_else(|| panic!("{durations}: a second less is allowed"));
@@ -197,11 +207,11 @@ fn a_shortest_duration_above_the_longest_makes_the_file_invalid() {
     );
 }
 
-fn caller(attributes: &mut Attributes, caller: PcaCaller) {
-    attributes.pca.as_mut().unwrap().caller = caller;
+fn caller(attributes: &mut CertificateSpec, caller: PcaCaller) {
+    pca(attributes).caller = caller;
 }
 
-fn set(attributes: &mut Attributes, change: impl Fn(&mut SubjectFields)) {
+fn set(attributes: &mut CertificateSpec, change: impl Fn(&mut SubjectFields)) {
     if let Subject::Fields(fields) = &mut attributes.subject {
         change(fields);
     }
@@ -215,7 +225,7 @@ fn the_role_of_eks_pod_identity_is_allowed_by_its_name_and_no_pattern() {
         let policy = POLICY.replace("[\"arn:aws:iam::123456789012:role/{namespace}-*\"]", roles);
         assert_ne!(policy, POLICY);
         let pod = pod("shop");
-        let question = Question { pod: &pod, attributes: &asked, template: TEMPLATE };
+        let question = question(&pod, &asked, TEMPLATE);
         let decision = Policy::parse(&policy).unwrap().decide(&question);
         assert_eq!(decision.allowed_by.is_some(), allowed, "{roles}: {decision}");
     }
@@ -243,9 +253,7 @@ fn attributes_may_select_a_rule() {
     let (pod, mut asked) = (pod("shop-a"), asked());
     asked.sans.dns_names = vec!["x.shop-a.svc".into()];
     asked.sans.uris.clear();
-    let decide = |asked: &Attributes| {
-        policy.decide(&Question { pod: &pod, attributes: asked, template: TEMPLATE }).allowed_by
-    };
+    let decide = |asked: &CertificateSpec| policy.decide(&question(&pod, asked, TEMPLATE)).allowed_by;
     assert_eq!(decide(&asked), None);
     asked.usages = vec![Usage::ServerAuth];
     assert_eq!(decide(&asked).as_deref(), Some("shops"));
@@ -279,7 +287,8 @@ fn a_file_that_says_something_unknown_is_refused() {
 fn a_rule_that_does_not_say_for_whom_is_for_everybody() {
     let everybody = POLICY.replace("    match: {namespaces: [bank]}\n", "");
     let policy = Policy::parse(&everybody).unwrap();
-    let question = Question { pod: &pod("elsewhere"), attributes: &asked(), template: TEMPLATE };
+    let (pod, asked) = (pod("elsewhere"), asked());
+    let question = question(&pod, &asked, TEMPLATE);
     let denial = policy.decide(&question).denial().unwrap();
     assert!(denial.contains("rule \"bank\" comes nearest") && !denial.contains("namespace"), "{denial}");
 }
@@ -288,7 +297,7 @@ fn a_rule_that_does_not_say_for_whom_is_for_everybody() {
 fn without_rules_everything_is_denied() {
     let policy = Policy::parse("{version: 1, rules: []}").unwrap();
     let (pod, asked) = (pod("shop"), asked());
-    let decision = policy.decide(&Question { pod: &pod, attributes: &asked, template: TEMPLATE });
+    let decision = policy.decide(&question(&pod, &asked, TEMPLATE));
     assert!(decision.denial().unwrap().contains("it has no rules"));
 }
 
@@ -305,8 +314,13 @@ async fn the_swap_of_a_configmap_is_taken_up_and_an_invalid_file_keeps_the_old_r
     swap("..1", POLICY);
     symlink("..data/policy.yaml", volume.path().join("policy.yaml")).unwrap();
     let live = LivePolicy::open(&volume.path().join("policy.yaml")).unwrap();
+    let watch = crate::platform::DirectoryWatch::new(volume.path()).unwrap();
     let shutdown = tokio_util::sync::CancellationToken::new();
-    let follow = live.follow(shutdown.clone());
+    let follow = async {
+        while shutdown.run_until_cancelled(watch.changed()).await.is_some() {
+            live.reload();
+        }
+    };
     let work = async {
         let until = async |what: &str, done: &dyn Fn() -> bool| {
             for _ in 0..400 {

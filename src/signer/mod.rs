@@ -1,106 +1,149 @@
-//! Who signs: one trait, and a signer for each place that can turn a certificate signing request into a chain.
+//! Signers: they turn certificate signing requests into chains.
+//!
+//! A signer gets a spec, an identity, a signing request, an opaque [`RequestId`] and a read-only view of the removed ids.
+//! It knows no volume and no file.
 
 mod acm_pca;
 mod cert_manager;
+mod counted;
 mod local;
 
-use crate::attributes::{Attributes, PodIdentity, PodTokens, SignerKind, VolumeId};
+use crate::model::{CertificateSpec, Failure, PodTokens, SignerKind, WorkloadIdentity};
 use futures_util::future::BoxFuture;
-use std::time::Duration;
-use thiserror::Error;
+use std::fmt;
+use std::sync::Arc;
 
-pub use acm_pca::{AcmPca, AcmPcaParts, PcaMetrics, template_of};
+pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Fleet, PcaMetrics, Urgency, Waiters, template_of};
 pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff, IpFamily};
+pub use counted::CountedSigner;
 pub use local::{LocalCa, LocalCaError};
 
-/// Turns certificate signing requests into chains. One instance serves all volumes of the node.
+/// Turns certificate signing requests into chains. One instance serves all workloads of the node.
 pub trait Signer: Send + Sync + 'static {
-    /// Which `signer` attribute selects it.
+    /// The value of the attribute `signer` that selects it.
     fn kind(&self) -> SignerKind;
 
-    /// Whether a signing may outlast a publish, so that key, request and [`Progress`] have to wait in the store.
-    fn is_slow(&self) -> bool;
+    /// Whether a later call resumes an interrupted signing from its [`Checkpoint`], with the same key and request.
+    fn is_resumable(&self) -> bool;
 
-    /// Signs one request. Dropping the future abandons the wait, and only the wait: with the same [`Progress`] a later
-    /// call takes up what was begun.
-    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>>;
+    /// Whether it signs such a spec only with a service account token of the pod, which the kubelet sends.
+    fn needs_token(&self, spec: &CertificateSpec) -> bool;
 
-    /// Whether it signs for such a volume only with a token of the pod's, which the kubelet brings.
-    fn needs_token(&self, _attributes: &Attributes) -> bool {
-        false
-    }
+    /// Describes a checkpoint and its present state, for the pod's author.
+    fn describe(&self, checkpoint: &str) -> String;
 
-    /// What a note left in [`Progress`] stands for, and how that stands now: for the pod's author.
-    fn describe(&self, note: &str) -> String {
-        note.to_owned()
-    }
+    /// Signs one request. Dropping the future only ends the wait: a later call with the same [`Checkpoint`] resumes the
+    /// signing.
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>>;
+}
 
-    /// A volume whose certificate has come while nobody waited for it: a call now would find it. A signer that is not told
-    /// of such things never returns. Called again and again by one caller; dropping the future loses no volume.
-    fn answered(&self) -> BoxFuture<'_, VolumeId> {
-        Box::pin(std::future::pending())
-    }
+/// Notifications to and from a signer, besides [`Signer::sign`]. There are no default methods, so that a decorator cannot
+/// forget one.
+pub trait SignerNotification: Send + Sync + 'static {
+    /// Resolves to a request that completed while no `sign` was waiting for it: a call now finds the certificate. Never
+    /// resolves for a signer without such requests. One caller calls it repeatedly. Cancel-safe.
+    fn next_completed(&self) -> BoxFuture<'_, RequestId>;
 
-    /// The chain that `progress` led to is in use: what was kept for it, or came before it, may go.
-    fn delivered<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
-        Box::pin(async {})
-    }
+    /// The certificate is in use: the signer may delete or revoke what it has for earlier ones.
+    fn in_use(&self, issued: &IssuedCertificate<'_>);
 
-    /// The volume is gone: remove what still stands for it elsewhere. Best effort.
-    fn removed<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
-        Box::pin(async {})
+    /// The workload is gone: deletes its remaining requests in the background, best effort.
+    fn removed(&self, issued: &IssuedCertificate<'_>);
+}
+
+/// A signer with the receiver of its notifications.
+#[derive(Clone)]
+pub struct ConfiguredSigner {
+    /// The signer.
+    pub signer: Arc<dyn Signer>,
+    /// The receiver of notifications.
+    pub notification: Arc<dyn SignerNotification>,
+}
+
+impl ConfiguredSigner {
+    /// One instance in both roles.
+    pub fn new<S: Signer + SignerNotification>(signer: Arc<S>) -> Self {
+        Self { signer: Arc::clone(&signer) as Arc<dyn Signer>, notification: signer }
     }
 }
 
-/// The volume that a signer is told about after the fact.
+/// An opaque id of what a certificate is issued for, such as a volume of this node. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// Wraps an id, which the caller keeps unique.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A read-only view of the ids of this node.
+pub trait LiveRequests: Send + Sync + 'static {
+    /// Whether the id was removed recently and has not been added again. False for an id that this node never had.
+    fn was_removed(&self, id: &RequestId) -> bool;
+}
+
+/// The certificate that a notification is about.
 #[derive(Clone, Copy, Debug)]
-pub struct SignedVolume<'a> {
-    /// The volume.
-    pub id: &'a VolumeId,
-    /// The pod it belongs to.
-    pub pod: &'a PodIdentity,
-    /// What it asked for.
-    pub attributes: &'a Attributes,
-    /// The serial number, lower-case hexadecimal, of its certificate.
+pub struct IssuedCertificate<'a> {
+    /// Its id.
+    pub id: &'a RequestId,
+    /// Its spec.
+    pub spec: &'a CertificateSpec,
+    /// Its serial number, lower-case hexadecimal; none if no certificate was issued.
     pub serial: Option<&'a str>,
-    /// That of the certificate which this one has taken the place of.
+    /// The serial number of the certificate that it replaces.
     pub superseded: Option<&'a str>,
 }
 
-/// A signer's list of what is still to be done, kept where it outlasts the volumes and the process.
-pub trait Ledger: Send + Sync + 'static {
-    /// The list; empty where there is none.
+/// A signer's list of pending work. It outlasts workloads and the process.
+pub trait Journal: Send + Sync + 'static {
+    /// The list; empty if none was saved.
     fn load(&self) -> String;
 
-    /// Puts another in its place. Best effort.
+    /// Replaces the list. Best effort.
     fn save(&self, text: &str);
 }
 
 /// One request for a signer.
 #[derive(Clone, Copy)]
 pub struct SigningRequest<'a> {
-    /// The volume it is for.
-    pub volume: &'a VolumeId,
+    /// Its id.
+    pub id: &'a RequestId,
     /// The pod it is for.
-    pub pod: &'a PodIdentity,
-    /// The pod's service account tokens, as fresh as the kubelet's last call.
+    pub identity: &'a WorkloadIdentity,
+    /// The pod's service account tokens, from the kubelet's last call.
     pub tokens: &'a PodTokens,
-    /// What the volume asked for.
-    pub attributes: &'a Attributes,
+    /// The certificate's spec.
+    pub spec: &'a CertificateSpec,
     /// The PKCS#10 certificate signing request (RFC 2986), DER.
     pub csr_der: &'a [u8],
-    /// The note an earlier, cut-off call left, and where to leave one.
-    pub progress: &'a dyn Progress,
-    /// What it is for.
+    /// Loads and saves the state of this signing.
+    pub checkpoint: &'a dyn Checkpoint,
+    /// Why it is made.
     pub purpose: Purpose,
+    /// Number of consecutive [`FailureKind::NotReady`](crate::model::FailureKind::NotReady) failures before it.
+    pub not_ready_count: u32,
 }
 
-/// What a signing is for.
+/// Why a signing is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A pod waits for it to start.
+    /// A pod that is starting waits for it.
     Publish,
-    /// A certificate that is in use is to be replaced.
+    /// It replaces a certificate in use.
     Renewal,
 }
 
@@ -114,75 +157,43 @@ impl Purpose {
     }
 }
 
-/// A signer's own short note about a signing that is under way: the name of a CertificateRequest, a certificate's ARN.
-/// It is kept in the store beside the pending key until the signing has succeeded or has failed for good. The first note
-/// comes before the signer asks anybody for anything: until then the key itself may be lost.
-pub trait Progress: Send + Sync {
-    /// The note, if an earlier call left one.
+/// A signer's own short text about an unfinished signing: the name of a CertificateRequest, or a certificate's ARN. The store
+/// keeps it beside the pending key until the signing has succeeded or has failed for good. A signer saves it before its first
+/// request to anybody, because the pending key may be lost until then.
+pub trait Checkpoint: Send + Sync {
+    /// The text, if an earlier call saved one.
     fn load(&self) -> Option<String>;
 
-    /// Leaves a note, an empty one being none; when this returns, it and the pending key survive a kill -9.
-    fn save(&self, note: &str) -> Result<(), SignError>;
+    /// Saves it; an empty text counts as none. Text and pending key then survive a kill -9.
+    fn save(&self, text: &str) -> Result<(), Failure>;
 }
 
-/// What a signer answers; nothing in it is trusted before [`crate::issue`] has verified it.
+/// A signer's answer. It is not trusted until [`crate::x509::verify`] has accepted it.
 #[derive(Clone, Debug)]
 pub struct SignedChain {
-    /// PEM certificates: the leaf and what leads up from it, in whatever order the signer gives them.
+    /// PEM certificates: the leaf and its issuers, in any order.
     pub chain: Vec<u8>,
-    /// PEM certificates of the trust anchors, where the signer names them apart.
+    /// PEM certificates of the trust anchors, if the signer returns them separately.
     pub ca: Option<Vec<u8>>,
-    /// Something the pod's author should know though the signing succeeded: a lifetime that was cut short, say.
-    pub remark: Option<String>,
+    /// A warning for the pod's author, such as a shortened lifetime.
+    pub warning: Option<String>,
 }
 
-/// Why a signer gave no chain.
-#[derive(Clone, Debug, Error)]
-pub enum SignError {
-    /// Asking again will not help until somebody changes something.
-    #[error("{reason}")]
-    Permanent {
-        /// What is wrong and what to do about it.
-        reason: String,
-    },
-    /// The signer asks us to slow down.
-    #[error("{reason}")]
-    Throttled {
-        /// Who throttled.
-        reason: String,
-        /// How long to wait, where the signer says so.
-        retry_after: Option<Duration>,
-    },
-    /// The pod lacks something that the operator wants it to have before anybody is asked.
-    #[error("no certificate is asked for yet: {reason}")]
-    NotReady {
-        /// What it lacks.
-        reason: String,
-        /// When to look again.
-        retry_after: Duration,
-    },
-    /// Asking again may help.
-    #[error("{reason}")]
-    Transient {
-        /// What went wrong.
-        reason: String,
-    },
-}
-
-/// For tests of signers, and of those who call them.
+/// For tests of signers.
 #[cfg(test)]
 pub(crate) mod testing {
-    use super::{Progress, SignError};
+    use super::Checkpoint;
+    use crate::model::Failure;
 
-    /// Keeps no note.
-    pub(crate) struct NoProgress;
+    /// Keeps no checkpoint.
+    pub(crate) struct NoCheckpoint;
 
-    impl Progress for NoProgress {
+    impl Checkpoint for NoCheckpoint {
         fn load(&self) -> Option<String> {
             None
         }
 
-        fn save(&self, _note: &str) -> Result<(), SignError> {
+        fn save(&self, _text: &str) -> Result<(), Failure> {
             Ok(())
         }
     }

@@ -1,6 +1,7 @@
 //! Why the store could not do something, and what a person can do about it.
 
 use super::RecordError;
+use crate::model::{Failure, FailureKind};
 use nix::errno::Errno;
 use std::fmt;
 use std::io;
@@ -68,37 +69,11 @@ pub enum StoreError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// A limit of the store that cannot be.
-    #[error("{flag} is 0, which tmpfs takes for no limit at all: give a positive number")]
-    Limit {
-        /// The flag.
-        flag: &'static str,
-    },
-    /// The kernel takes no tmpfs with this context.
-    #[error(
-        "--store-selinux-context {context}: the kernel mounts no tmpfs with it: SELinux is off on this node, or its policy \
-         does not know the context; leave the flag out, or give one that it knows"
-    )]
-    SelinuxContext {
-        /// As the operator wrote it.
-        context: String,
-    },
-    /// The data root is a file.
-    #[error("--data-root {} is not a directory: name a directory, or a path where one can be made", root.display())]
-    RootNotADirectory {
-        /// The data root.
+    /// The directory is on a disk.
+    #[error("{} is not on a tmpfs: keys must not reach a disk; give a directory of a tmpfs", root.display())]
+    NotTmpfs {
+        /// The directory.
         root: PathBuf,
-    },
-    /// Something that is not ours is mounted at the data root.
-    #[error(
-        "{found} is mounted at --data-root {}, and it is not the driver's own tmpfs: unmount it or choose another \
-         directory", root.display()
-    )]
-    RootOccupied {
-        /// The data root.
-        root: PathBuf,
-        /// What is mounted there.
-        found: String,
     },
     /// Another process has the store open.
     #[error("another certlet process has the store at {} open: only one may run per data root", root.display())]
@@ -106,50 +81,7 @@ pub enum StoreError {
         /// The data root.
         root: PathBuf,
     },
-    /// A target that the store must not touch.
-    #[error("target path {} {problem}: give the absolute path that the kubelet made for this volume", target.display())]
-    Target {
-        /// The target path.
-        target: PathBuf,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The target's parent directory is missing.
-    #[error(
-        "the parent directory of target path {} does not exist: the kubelet makes it, and the driver must see the \
-         kubelet's pods directory under the same path", target.display()
-    )]
-    MissingParent {
-        /// The target path.
-        target: PathBuf,
-    },
-    /// The target exists and is not a directory.
-    #[error("target path {} exists and is not a directory: remove it", target.display())]
-    TargetNotADirectory {
-        /// The target path.
-        target: PathBuf,
-    },
-    /// The target is a plain directory with something in it.
-    #[error("target path {} is a directory that is not empty: move its contents away, the driver deletes none",
-        target.display())]
-    TargetNotEmpty {
-        /// The target path.
-        target: PathBuf,
-    },
-    /// Something else is mounted at the target.
-    #[error("something that is not this volume is mounted at target path {}: unmount it", target.display())]
-    TargetOccupied {
-        /// The target path.
-        target: PathBuf,
-    },
-    /// The kernel's limit on mounts is reached.
-    #[error("cannot mount at target path {}: this node is at its limit of mounts; raise sysctl fs.mount-max",
-        target.display())]
-    MountLimit {
-        /// The target path.
-        target: PathBuf,
-    },
-    /// A delivered file whose name is not a plain one.
+    /// A file whose name is not a plain one.
     #[error("file name {name:?} {problem}")]
     FileName {
         /// The name.
@@ -181,7 +113,14 @@ pub enum StoreError {
 impl StoreError {
     /// Whether there is no room: more of it, or fewer volumes, would help.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Reserved { .. } | Self::MountLimit { .. })
+        matches!(self, Self::Full { .. } | Self::Reserved { .. })
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let kind = if error.is_full() { FailureKind::Full } else { FailureKind::Internal };
+        Self::new(kind, error.to_string())
     }
 }
 
@@ -213,7 +152,7 @@ impl fmt::Display for Resource {
 }
 
 /// Turns the operating system's answer into a [`StoreError`] that says what was tried, and on what.
-pub(super) trait Attempt<T> {
+pub(crate) trait Attempt<T> {
     fn attempt(self, operation: &'static str, path: &Path) -> Result<T, StoreError>;
 }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 /// Makes a directory, and sees to its mode; false where it is there. A umask, or a crash, may have come between. A mode that
 /// is right is left alone, since setting it again wakes whoever watches the directory.
-pub(super) fn ensure_dir(path: &Path, mode: u32) -> Result<bool, StoreError> {
+pub(crate) fn ensure_dir(path: &Path, mode: u32) -> Result<bool, StoreError> {
     let is_new = match DirBuilder::new().mode(mode).create(path) {
         // Which leaves nothing for a umask to take.
         Ok(()) if mode == 0o700 => return Ok(true),

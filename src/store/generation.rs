@@ -7,9 +7,9 @@
 //!   tls.crt -> ..data/tls.crt       and so for every name
 //! ```
 
+use super::NewFile;
 use super::error::{Attempt, StoreError};
 use super::files;
-use crate::delivery::DeliveredFile;
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io;
@@ -23,14 +23,14 @@ const DATA_NEXT: &str = "..data_tmp";
 
 /// Writes a new generation and swaps it in, making the directory that a pod sees if need be (its parent is there). On
 /// failure the old generation is live and nothing new is left in it.
-pub(super) fn write(mount: &Path, delivery: &[DeliveredFile], group: Option<u32>) -> Result<u64, StoreError> {
-    check_names(delivery)?;
+pub(super) fn write(mount: &Path, new: &[NewFile]) -> Result<u64, StoreError> {
+    check_names(new)?;
     let is_new = files::ensure_dir(mount, 0o755)?;
     let Swept { live, names: visible } = if is_new { Swept::default() } else { sweep(mount)? };
     let next = live.map_or(1, |live| live.wrapping_add(1));
-    let wanted: BTreeSet<String> = delivery.iter().map(|file| file.name.clone()).collect();
+    let wanted: BTreeSet<String> = new.iter().map(|file| file.name.clone()).collect();
     let fresh: Vec<&String> = wanted.difference(&visible).collect();
-    if let Err(error) = stage(mount, next, delivery, group, &fresh).and_then(|()| swap(mount, next)) {
+    if let Err(error) = stage(mount, next, new, &fresh).and_then(|()| swap(mount, next)) {
         undo(mount, next, &fresh);
         return Err(error);
     }
@@ -85,17 +85,11 @@ pub(super) fn sweep(mount: &Path) -> Result<Swept, StoreError> {
 
 /// Everything up to the swap; none of it shows to a reader, since the names do not lead there yet. The directory stays
 /// closed to others while it is being filled.
-fn stage(
-    mount: &Path,
-    generation: u64,
-    delivery: &[DeliveredFile],
-    group: Option<u32>,
-    fresh: &[&String],
-) -> Result<(), StoreError> {
+fn stage(mount: &Path, generation: u64, new: &[NewFile], fresh: &[&String]) -> Result<(), StoreError> {
     let directory = directory(mount, generation);
     files::ensure_dir(&directory, 0o700)?;
-    for file in delivery {
-        write_file(&directory.join(&file.name), file, group)?;
+    for file in new {
+        write_file(&directory.join(&file.name), file)?;
     }
     files::set_mode(&directory, 0o755)?;
     for name in fresh {
@@ -120,22 +114,21 @@ fn undo(mount: &Path, generation: u64, fresh: &[&String]) {
     files::discard(files::remove_tree(&directory(mount, generation)));
 }
 
-/// A secret is its owner's alone from the first instant, and is opened to the group only once it is that group's.
-fn write_file(path: &Path, file: &DeliveredFile, group: Option<u32>) -> Result<(), StoreError> {
-    let written = files::create(path, 0o400, &file.contents)?;
-    let mode = match (file.secret, group) {
-        (false, _) => 0o444,
-        (true, None) => return Ok(()),
-        (true, Some(group)) => {
-            fchown(&written, None, Some(group)).map_err(|source| StoreError::Group {
-                path: path.to_owned(),
-                group,
-                source,
-            })?;
-            0o440
-        }
-    };
-    written.set_permissions(Permissions::from_mode(mode)).attempt("set the mode of", path)
+/// The file is its owner's alone from the first instant, and is opened to its group only once the group owns it.
+fn write_file(path: &Path, file: &NewFile) -> Result<(), StoreError> {
+    let written = files::create(path, file.mode & 0o700, &file.contents)?;
+    if let Some(group) = file.group {
+        fchown(&written, None, Some(group)).map_err(|source| StoreError::Group {
+            path: path.to_owned(),
+            group,
+            source,
+        })?;
+    }
+    let for_others = file.mode & 0o077;
+    if for_others == 0 {
+        return Ok(());
+    }
+    written.set_permissions(Permissions::from_mode(file.mode)).attempt("set the mode of", path)
 }
 
 fn directory(mount: &Path, generation: u64) -> PathBuf {
@@ -146,9 +139,9 @@ fn number(name: &str) -> Option<u64> {
     name.strip_prefix("..")?.parse().ok()
 }
 
-fn check_names(delivery: &[DeliveredFile]) -> Result<(), StoreError> {
+fn check_names(new: &[NewFile]) -> Result<(), StoreError> {
     let mut seen = BTreeSet::new();
-    for DeliveredFile { name, .. } in delivery {
+    for NewFile { name, .. } in new {
         check_name(name)?;
         if !seen.insert(name) {
             return Err(StoreError::FileName { name: name.clone(), problem: "is given to two files" });

@@ -1,7 +1,7 @@
 //! The record: all that a restart needs to know about a volume.
 
-use crate::attributes::{PodIdentity, RawAttributes, VolumeId};
-use crate::issue::CertificateFacts;
+use crate::model::CertificateFacts;
+use crate::model::{FailureKind, RawAttributes, VolumeId, WorkloadIdentity};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -19,7 +19,7 @@ pub struct Record {
     /// Where it is, or is to be, mounted.
     pub target: PathBuf,
     /// Whose it is.
-    pub pod: PodIdentity,
+    pub pod: WorkloadIdentity,
     /// `volumeAttributes` as the pod's author wrote them.
     pub attributes: RawAttributes,
     /// CSI's `volume_mount_group`, where the kubelet sent one.
@@ -47,9 +47,9 @@ pub struct IssuedRecord {
     /// The generation it was written as. Where [`Store::generation`](super::Store::generation) gives another, the
     /// process died between writing the files and writing this, and the facts here are an older certificate's.
     pub generation: u64,
-    /// What the signer remarked, for the pod's author.
-    #[serde(default)]
-    pub remark: Option<String>,
+    /// What the pod's author should know though the issuance succeeded.
+    #[serde(default, rename = "remark")]
+    pub warning: Option<String>,
 }
 
 /// A failed issuance.
@@ -61,8 +61,9 @@ pub struct LastError {
     pub message: String,
     /// How many failures there were in a row.
     pub consecutive: u32,
-    /// The class of the failure: permanent, throttled, transient.
-    pub class: String,
+    /// The kind of the failure, as far as retries go.
+    #[serde(rename = "class")]
+    pub kind: FailureKind,
 }
 
 impl Record {
@@ -139,8 +140,8 @@ pub enum RecordError {
     #[error("there is none: the volume was never finished")]
     Missing,
     /// It was set aside before; the volume may well be mounted.
-    #[error("there is none: it was set aside as {}", super::SET_ASIDE)]
-    SetAside,
+    #[error("there is none: it was set aside as {}", super::QUARANTINED)]
+    Quarantined,
     /// It cannot be made sense of.
     #[error("it cannot be read: {problem}")]
     Unreadable {

@@ -2,7 +2,7 @@
 
 use super::error::{Attempt, Resource, StoreError};
 use super::{Store, files};
-use crate::attributes::VolumeId;
+use crate::model::VolumeId;
 use nix::sys::statvfs::statvfs;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

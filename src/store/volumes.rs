@@ -1,9 +1,8 @@
 //! Which volume lies in which directory, and what its record says.
 
 use super::error::StoreError;
-use super::{RECORD, Record, RecordError, SET_ASIDE, VOLUMES, files};
-use crate::attributes::VolumeId;
-use sha2::{Digest, Sha256};
+use super::{QUARANTINED, RECORD, Record, RecordError, VOLUMES, files};
+use crate::model::{VolumeId, hex, sha256};
 use std::fmt;
 use std::path::Path;
 
@@ -47,7 +46,7 @@ impl VolumeDir {
         if safe && !id.starts_with('.') && !id.starts_with(HASHED) {
             return Self(id.to_owned());
         }
-        Self(format!("{HASHED}{}", crate::x509::hex(&Sha256::digest(id.as_bytes()))))
+        Self(format!("{HASHED}{}", hex(&sha256(&[id.as_bytes()]))))
     }
 
     /// Its name.
@@ -65,7 +64,7 @@ impl fmt::Display for VolumeDir {
 pub(super) fn read_record(path: &Path, dir: &VolumeDir) -> Result<Record, RecordError> {
     let json = match files::read(&path.join(RECORD)) {
         Ok(Some(json)) => json,
-        Ok(None) if path.join(SET_ASIDE).exists() => return Err(RecordError::SetAside),
+        Ok(None) if path.join(QUARANTINED).exists() => return Err(RecordError::Quarantined),
         Ok(None) => return Err(RecordError::Missing),
         Err(error) => return Err(RecordError::Unreadable { problem: error.to_string() }),
     };

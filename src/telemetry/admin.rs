@@ -1,7 +1,6 @@
 //! The admin HTTP server: `/healthz`, `/readyz`, `/metrics`. It serves no secrets.
 //!
-//! Every pod of the cluster may reach its port, so what clients can hold is bounded: how many connections, for how
-//! long, and with how much of a request.
+//! Every pod of the cluster may reach its port. So connections are limited in number, time and size.
 
 use super::Metrics;
 use axum::Router;
@@ -22,33 +21,33 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// How many connections are open at a time.
-const CONNECTIONS: usize = 32;
+/// Limit on open connections.
+const MAX_CONNECTIONS: usize = 32;
 
-/// How long a client may take for the head of its request.
-const HEAD_TIME: Duration = Duration::from_secs(3);
+/// Time for a client to send the head of its request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// From how many bytes on the head of a request is too long, and the connection closed.
-const HEAD_SIZE: usize = 16 * 1024;
+/// Limit on the head of a request. The connection of a longer head is closed.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// How long a connection may last, request and answer.
-const LIFETIME: Duration = Duration::from_secs(10);
+/// Time for a whole connection, request and answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait where the system has no descriptor left for the next connection, which then stays in the backlog.
+/// Pause when the system has no file descriptor left. The next connection waits in the backlog.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the probes ask.
-pub trait Health: Send + Sync + 'static {
-    /// Whether the process works: the CSI socket answers, the renewal queue turns. An error says what does not.
+/// Answers the probes.
+pub(crate) trait Health: Send + Sync + 'static {
+    /// Whether the process works: the CSI socket answers, and the renewal loop runs. The error says what does not work.
     fn alive(&self) -> BoxFuture<'_, Result<(), String>>;
 
-    /// Whether the kubelet can use it. An error says what is missing.
+    /// Whether the kubelet can use the driver. The error says what is missing.
     fn ready(&self) -> Result<(), String>;
 }
 
-/// What the admin server shows.
+/// The admin server.
 #[derive(Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The probes.
@@ -56,8 +55,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves until `shutdown`, and then what it has begun.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    /// Serves until `shutdown`, then until the open requests have been answered.
+    pub(crate) async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
         let app: Router = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
@@ -65,7 +64,7 @@ impl Admin {
             .with_state(self);
         let mut connections = Connections::default();
         while let Some(stream) = shutdown.run_until_cancelled(accept(&listener)).await {
-            connections.add(attend(stream, app.clone(), shutdown.clone())).await;
+            connections.add(serve_connection(stream, app.clone(), shutdown.clone())).await;
         }
         drop(listener);
         connections.ended().await;
@@ -78,7 +77,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
-            // Only this client has gone; a pause would let it keep the others waiting.
+            // Only this client is gone. A pause would delay the others.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, "the admin server cannot accept connections; trying again");
@@ -88,10 +87,14 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// Answers the one request of a connection.
-async fn attend(stream: TcpStream, app: Router, shutdown: CancellationToken) {
+/// Answers one request, and closes the connection.
+async fn serve_connection(stream: TcpStream, app: Router, shutdown: CancellationToken) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_SIZE).keep_alive(false);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .keep_alive(false);
     let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     let answered = async {
         let mut connection = pin!(connection);
@@ -100,25 +103,25 @@ async fn attend(stream: TcpStream, app: Router, shutdown: CancellationToken) {
             let _ = connection.await;
         }
     };
-    // A client that is too slow, or goes away, is not an error of this server's.
-    let _ = tokio::time::timeout(LIFETIME, answered).await;
+    // A client that is too slow, or disconnects, is not an error of the server.
+    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, answered).await;
 }
 
-/// The open connections, [`CONNECTIONS`] at most.
+/// The open connections, at most [`MAX_CONNECTIONS`].
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
-    /// Every task that has not ended is among these.
+    /// All tasks that have not ended.
     oldest_first: VecDeque<AbortHandle>,
 }
 
 impl Connections {
-    /// Takes one more. Where there is no place, the oldest is closed: probes and scrapes are answered soon after they
-    /// come, so what has been there longest is most likely idle, and the newest may be the kubelet.
+    /// Adds a connection. At the limit, the oldest one is closed: probes and scrapes are answered at once, so the oldest is
+    /// probably idle, and the newest may be the kubelet.
     async fn add(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
         self.oldest_first.retain(|task| !task.is_finished());
-        while self.tasks.len() >= CONNECTIONS {
+        while self.tasks.len() >= MAX_CONNECTIONS {
             if let Some(oldest) = self.oldest_first.pop_front() {
                 oldest.abort();
             }
@@ -127,7 +130,7 @@ impl Connections {
         self.oldest_first.push_back(self.tasks.spawn(connection));
     }
 
-    /// Waits until all have ended, which takes [`LIFETIME`] at most.
+    /// Waits until all have ended, at most for [`CONNECTION_TIMEOUT`].
     async fn ended(&mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
@@ -164,12 +167,12 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
-    /// For what should take milliseconds; with [`HEAD_TIME`] still less than [`LIFETIME`].
-    const PATIENCE: Duration = Duration::from_secs(5);
+    /// For steps of milliseconds. Together with [`HEAD_TIMEOUT`] it is less than [`CONNECTION_TIMEOUT`].
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
-    struct Well;
+    struct Healthy;
 
-    impl Health for Well {
+    impl Health for Healthy {
         fn alive(&self) -> BoxFuture<'_, Result<(), String>> {
             Box::pin(async { Ok(()) })
         }
@@ -183,7 +186,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let admin = Admin { metrics: Arc::new(Metrics::default()), health: Arc::new(Well) };
+        let admin = Admin { metrics: Arc::new(Metrics::default()), health: Arc::new(Healthy) };
         (address, tokio::spawn(admin.serve(listener, shutdown.clone())), shutdown)
     }
 
@@ -195,7 +198,7 @@ mod tests {
         answer
     }
 
-    /// Waits until the server has closed them all; a reset counts.
+    /// Waits until the server has closed all of them; a reset counts.
     async fn all_closed(streams: impl IntoIterator<Item = TcpStream>) {
         for mut stream in streams {
             let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -203,39 +206,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_that_never_end_keep_no_probe_waiting_and_are_closed() {
+    async fn requests_that_never_end_delay_no_probe_and_are_closed() {
         const UNFINISHED: usize = 200;
         let (address, _server, _shutdown) = started().await;
         let half = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(4096));
         let mut unfinished = Vec::new();
         for number in 0..UNFINISHED {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // Every other one is silent.
+            // Every second client sends nothing.
             if number % 2 == 0 {
                 stream.write_all(half.as_bytes()).await.unwrap();
             }
             unfinished.push(stream);
         }
-        let answer = tokio::time::timeout(PATIENCE, fetch(address, "/healthz")).await.unwrap();
+        let answer = tokio::time::timeout(TIMEOUT, fetch(address, "/healthz")).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 
-        let newest = unfinished.split_off(UNFINISHED + 1 - CONNECTIONS);
-        tokio::time::timeout(PATIENCE, all_closed(unfinished)).await.expect("the oldest have made room");
+        let newest = unfinished.split_off(UNFINISHED + 1 - MAX_CONNECTIONS);
+        tokio::time::timeout(TIMEOUT, all_closed(unfinished)).await.expect("the oldest are closed");
 
         tokio::time::pause();
-        tokio::time::advance(HEAD_TIME).await;
+        tokio::time::advance(HEAD_TIMEOUT).await;
         tokio::time::resume();
-        tokio::time::timeout(PATIENCE, all_closed(newest)).await.expect("their time is over");
+        tokio::time::timeout(TIMEOUT, all_closed(newest)).await.expect("their time is up");
     }
 
     #[tokio::test]
     async fn a_head_that_is_too_long_is_refused() {
         let (address, _server, _shutdown) = started().await;
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = format!("GET /healthz HTTP/1.1\r\nX: {}", "x".repeat(HEAD_SIZE));
+        let head = format!("GET /healthz HTTP/1.1\r\nX: {}", "x".repeat(MAX_HEAD_BYTES));
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        let end = tokio::time::timeout(HEAD_TIME / 2, stream.read_to_end(&mut answer)).await;
+        let end = tokio::time::timeout(HEAD_TIMEOUT / 2, stream.read_to_end(&mut answer)).await;
         assert!(end.is_ok(), "not refused, but timed out");
         assert!(!answer.starts_with(b"HTTP/1.1 200 "));
     }
@@ -244,7 +247,7 @@ mod tests {
     async fn at_shutdown_silent_connections_are_closed_and_no_more_accepted() {
         let (address, server, shutdown) = started().await;
         let silent = TcpStream::connect(address).await.unwrap();
-        // Connections are accepted in turn: once this one is answered, the silent one is known.
+        // Connections are accepted in order, so the silent one was accepted before this answer.
         fetch(address, "/readyz").await;
 
         tokio::time::pause();

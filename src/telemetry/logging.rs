@@ -1,8 +1,8 @@
 //! Logging.
 //!
 //! Field names are the same everywhere: `volume`, `namespace`, `pod`, `target`, `signer`, `method`, `code`, `error`,
-//! `class`, `path`, `socket`, and numbers with their unit in the name (`elapsed_seconds`, `retry_in_seconds`).
-//! Values that are secret have types whose `Debug` and `Display` say so; no request is ever logged whole.
+//! `kind`, `path`, `socket`, and numbers with their unit in the name (`elapsed_seconds`, `retry_in_seconds`).
+//! The types of secret values hide them in `Debug` and `Display`. No request is ever logged as a whole.
 
 use clap::ValueEnum;
 use std::io::IsTerminal;
@@ -10,16 +10,16 @@ use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// For people.
     Text,
 }
 
-/// The log level was not understood.
+/// The log level is invalid.
 #[derive(Debug, Error)]
 #[error(
     "--log-level {level:?}: {reason}; accepted: error, warn, info, debug, trace, or a filter such as \"info,certlet=debug\""
@@ -41,14 +41,13 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), LoggingError> {
     done.map_err(|error| refuse(error.to_string()))
 }
 
-/// Spaces around a directive are dropped here: the filter would take them for a part of its name.
+/// Trims spaces around a directive, which the filter would read as part of its name.
 fn filter(level: &str) -> Result<EnvFilter, String> {
     let directives: Vec<&str> = level.split(',').map(str::trim).collect();
     if let Some(odd) = directives.iter().find(|directive| !is_directive(directive)) {
         return Err(format!("{odd:?} is neither a level nor TARGET=LEVEL"));
     }
-    // What fails on the way to the API server is told with its reason where it is dealt with; the client's own lines would
-    // only double it.
+    // certlet logs failures of the API server itself, with their reason. The client's lines would repeat them.
     let directives = match directives.as_slice() {
         [level @ ("error" | "warn" | "info")] => format!("{level},kube_client=off,kube_runtime=off"),
         several => several.join(","),
@@ -56,8 +55,8 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(directives).map_err(|error| error.to_string())
 }
 
-/// A word alone has to be a level: as a target, which is what the filter would take it for, a misspelt level would switch
-/// everything else off.
+/// Whether a directive is valid. Without `=` it must be a level: the filter would read a misspelt level as a target, and
+/// switch off everything else.
 fn is_directive(text: &str) -> bool {
     text.contains('=') || !text.is_empty() && text.parse::<LevelFilter>().is_ok()
 }

@@ -1,38 +1,33 @@
-//! What is counted. Labels are bounded: never a pod or a volume, but with `--metrics-per-volume`.
+//! Counters and histograms. Labels are bounded: pods and volumes are named only with `--metrics-per-volume`.
 
 use super::samples::{VolumeCollector, VolumeSource};
-use crate::attributes::SignerKind;
-use crate::issue::FailureClass;
-use crate::kube::ApiObserver;
+use crate::model::{FailureKind, SignerKind};
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
-use std::sync::{Mutex, PoisonError};
+use prometheus_client::registry::{Metric, Registry};
 use std::time::Duration;
+
+/// Names and values of N labels.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// The driver's metrics.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Mutex<Registry>,
-    issuances: Family<IssuanceLabels, Counter>,
-    issuance_seconds: Family<SignerLabel, Histogram>,
-    csi_calls: Family<CallLabels, Counter>,
-    csi_seconds: Family<MethodLabel, Histogram>,
+    issuances: Family<Labels<3>, Counter>,
+    issuance_seconds: Family<Labels<1>, Histogram>,
+    csi_calls: Family<Labels<2>, Counter>,
+    csi_seconds: Family<Labels<1>, Histogram>,
     registered: Gauge,
-    registrations: Family<ResultLabel, Counter>,
-    signer_calls: Family<SignerCallLabels, Counter>,
+    registrations: Family<Labels<1>, Counter>,
+    signer_calls: Family<Labels<2>, Counter>,
     api_calls: Family<ApiCallLabels, Counter>,
     watch_restarts: Counter,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SignerCallLabels {
-    signer: &'static str,
-    result: &'static str,
+    registry: Mutex<Registry>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,162 +36,134 @@ struct ApiCallLabels {
     code: u16,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct IssuanceLabels {
-    signer: &'static str,
-    purpose: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SignerLabel {
-    signer: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    method: &'static str,
-    code: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MethodLabel {
-    method: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabel {
-    result: &'static str,
-}
-
-/// From 250 microseconds, a local signer's time, to half an hour, a human's.
-fn seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_25, 3.0, 15))
+/// From 250 microseconds, the time of a local signer, to half an hour, the time of a human.
+fn seconds<const N: usize>() -> Family<Labels<N>, Histogram> {
+    Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_25, 3.0, 15)))
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let metrics = Self {
-            registry: Mutex::new(Registry::with_prefix("certlet")),
-            issuances: Family::default(),
-            issuance_seconds: Family::new_with_constructor(seconds),
-            csi_calls: Family::default(),
-            csi_seconds: Family::new_with_constructor(seconds),
-            registered: Gauge::default(),
-            registrations: Family::default(),
-            signer_calls: Family::default(),
-            api_calls: Family::default(),
-            watch_restarts: Counter::default(),
-        };
-        metrics.register();
-        metrics
+        let mut registry = Registry::with_prefix("certlet");
+        let of = &mut registry;
+        of.register("build", "The version of certlet", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        Self {
+            issuances: registered(
+                of,
+                "issuances",
+                "Issuances by signer, purpose (publish or renewal) and result (ok, permanent, throttled, not-ready, transient)",
+                Family::default(),
+            ),
+            issuance_seconds: registered(
+                of,
+                "issuance_duration_seconds",
+                "Duration of successful issuances, from key to mounted files",
+                seconds(),
+            ),
+            csi_calls: registered(of, "csi_calls", "CSI calls by method and gRPC code", Family::default()),
+            csi_seconds: registered(of, "csi_call_duration_seconds", "Duration of CSI calls", seconds()),
+            registered: registered(
+                of,
+                "registered",
+                "Whether the kubelet has accepted the driver's registration: 1 or 0",
+                Gauge::default(),
+            ),
+            registrations: registered(
+                of,
+                "registrations",
+                "Registrations with the kubelet by result (accepted, refused, lost)",
+                Family::default(),
+            ),
+            signer_calls: registered(
+                of,
+                "signer_calls",
+                "Calls of a signer by result (ok, permanent, throttled, not-ready, transient, abandoned)",
+                Family::default(),
+            ),
+            api_calls: registered(
+                of,
+                "kubernetes_api_calls",
+                "Calls of the Kubernetes API by verb and HTTP status; 0: no answer",
+                Family::default(),
+            ),
+            watch_restarts: registered(
+                of,
+                "kubernetes_watch_restarts",
+                "Interruptions of the watch on CertificateRequests",
+                Counter::default(),
+            ),
+            registry: Mutex::new(registry),
+        }
     }
+}
+
+/// Registers a metric, and returns a handle on it.
+fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 impl Metrics {
-    fn register(&self) {
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "What runs here", build);
-        registry.register(
-            "issuances",
-            "Issuances by signer, purpose (publish or renewal) and result (ok, permanent, throttled, transient)",
-            self.issuances.clone(),
-        );
-        registry.register(
-            "issuance_duration_seconds",
-            "Time of successful issuances, from key to mounted files",
-            self.issuance_seconds.clone(),
-        );
-        registry.register("csi_calls", "CSI calls by method and gRPC code", self.csi_calls.clone());
-        registry.register("csi_call_duration_seconds", "Time of CSI calls", self.csi_seconds.clone());
-        registry.register(
-            "registered",
-            "Whether the kubelet has taken the driver's registration: 1 or 0",
-            self.registered.clone(),
-        );
-        registry.register(
-            "registrations",
-            "Registrations with the kubelet by result (accepted, refused, lost)",
-            self.registrations.clone(),
-        );
-        registry.register(
-            "signer_calls",
-            "Calls of a signer by result (ok, permanent, throttled, not-ready, transient, abandoned)",
-            self.signer_calls.clone(),
-        );
-        registry.register(
-            "kubernetes_api_calls",
-            "Calls of the Kubernetes API by verb and HTTP status; 0: no answer",
-            self.api_calls.clone(),
-        );
-        registry.register(
-            "kubernetes_watch_restarts",
-            "Times the watch on CertificateRequests was interrupted",
-            self.watch_restarts.clone(),
-        );
+    /// Registers the metrics of another module.
+    pub(crate) fn extend(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock());
     }
 
-    /// A signer has answered, or nobody waits for it any more.
-    pub(super) fn signer_call(&self, signer: SignerKind, result: &'static str) {
-        self.signer_calls.get_or_create(&SignerCallLabels { signer: signer.as_str(), result }).inc();
-    }
-
-    /// Has metrics shown that another room counts by itself.
-    pub fn extend(&self, register: impl FnOnce(&mut Registry)) {
-        register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Has every scrape ask `source` how the volumes stand.
-    pub fn watch_volumes(&self, source: Box<dyn VolumeSource>, per_volume: bool) {
+    /// Asks `source` for the state of the volumes on every scrape.
+    pub(crate) fn watch_volumes(&self, source: Box<dyn VolumeSource>, per_volume: bool) {
         let collector = Box::new(VolumeCollector { source, per_volume });
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(collector);
+        self.registry.lock().register_collector(collector);
     }
 
-    /// An issuance has ended: well, where `failed` is none.
-    pub fn issuance(
+    /// An issuance has ended: without `failed`, successfully.
+    pub(crate) fn issuance(
         &self,
         signer: SignerKind,
         purpose: &'static str,
-        failed: Option<FailureClass>,
+        failed: Option<FailureKind>,
         took: Duration,
     ) {
-        let signer = signer.as_str();
+        let signer = ("signer", signer.as_str());
         if failed.is_none() {
-            self.issuance_seconds.get_or_create(&SignerLabel { signer }).observe(took.as_secs_f64());
+            self.issuance_seconds.get_or_create(&[signer]).observe(took.as_secs_f64());
         }
-        let result = failed.map_or("ok", FailureClass::as_str);
-        self.issuances.get_or_create(&IssuanceLabels { signer, purpose, result }).inc();
+        let result = failed.map_or("ok", FailureKind::as_str);
+        self.issuances.get_or_create(&[signer, ("purpose", purpose), ("result", result)]).inc();
     }
 
     /// A CSI call has ended.
-    pub fn csi_call(&self, method: &'static str, code: &'static str, took: Duration) {
-        self.csi_calls.get_or_create(&CallLabels { method, code }).inc();
-        self.csi_seconds.get_or_create(&MethodLabel { method }).observe(took.as_secs_f64());
+    pub(crate) fn csi_call(&self, method: &'static str, code: &'static str, took: Duration) {
+        let method = ("method", method);
+        self.csi_calls.get_or_create(&[method, ("code", code)]).inc();
+        self.csi_seconds.get_or_create(&[method]).observe(took.as_secs_f64());
     }
 
-    /// The kubelet took the driver (`accepted`), refused it (`refused`), or its registration socket vanished (`lost`).
-    pub fn registration(&self, result: &'static str) {
+    /// The kubelet accepted the driver (`accepted`) or refused it (`refused`), or the registration socket was lost (`lost`).
+    pub(crate) fn registration(&self, result: &'static str) {
         self.registered.set(i64::from(result == "accepted"));
-        self.registrations.get_or_create(&ResultLabel { result }).inc();
+        self.registrations.get_or_create(&[("result", result)]).inc();
     }
 
-    /// Everything, in the OpenMetrics text format.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        prometheus_client::encoding::text::encode(&mut text, &registry)?;
-        Ok(text)
+    /// A signer has answered, or its caller has given up (`abandoned`).
+    pub(crate) fn signer_call(&self, signer: SignerKind, result: &'static str) {
+        self.signer_calls.get_or_create(&[("signer", signer.as_str()), ("result", result)]).inc();
     }
-}
 
-impl ApiObserver for Metrics {
-    fn api_call(&self, verb: &'static str, code: u16) {
+    /// A call of the Kubernetes API has ended; code 0 means that it got no answer.
+    pub(crate) fn api_call(&self, verb: &'static str, code: u16) {
         self.api_calls.get_or_create(&ApiCallLabels { verb, code }).inc();
     }
 
-    fn watch_restarted(&self) {
+    /// The watch on CertificateRequests was interrupted.
+    pub(crate) fn watch_restarted(&self) {
         self.watch_restarts.inc();
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        let registry = self.registry.lock();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
     }
 }
 
@@ -224,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_and_volumes_are_named_only_when_asked_for() {
+    fn pods_and_volumes_are_named_only_on_request() {
         let metrics = Metrics::default();
         metrics.watch_volumes(Box::new(Two), false);
         let text = metrics.encode().unwrap();
@@ -243,7 +210,7 @@ mod tests {
     fn counters_follow_the_prometheus_naming() {
         let metrics = Metrics::default();
         metrics.issuance(SignerKind::Local, "publish", None, Duration::from_millis(2));
-        metrics.issuance(SignerKind::Local, "renewal", Some(FailureClass::Transient), Duration::ZERO);
+        metrics.issuance(SignerKind::Local, "renewal", Some(FailureKind::Transient), Duration::ZERO);
         metrics.csi_call("NodePublishVolume", "OK", Duration::from_millis(3));
         metrics.registration("accepted");
         let text = metrics.encode().unwrap();

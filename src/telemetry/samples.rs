@@ -1,4 +1,4 @@
-//! Metrics that are looked up when they are scraped: how the node's volumes stand.
+//! Metrics of the node's volumes, computed on every scrape.
 
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
@@ -7,36 +7,31 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
 
-/// How a volume stands.
+/// The state of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VolumeState {
+pub(crate) enum VolumeState {
     /// No certificate yet.
     Pending,
     /// A valid certificate, renewal not late.
     Ready,
-    /// A valid certificate whose renewal is late by a good margin.
+    /// A valid certificate whose renewal is late by a tenth of its lifetime.
     Overdue,
     /// An expired certificate.
     Expired,
 }
 
-impl VolumeState {
-    const ALL: [Self; 4] = [Self::Pending, Self::Ready, Self::Overdue, Self::Expired];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Ready => "ready",
-            Self::Overdue => "overdue",
-            Self::Expired => "expired",
-        }
-    }
-}
+/// The values of the label `state`.
+const STATES: [(&str, VolumeState); 4] = [
+    ("pending", VolumeState::Pending),
+    ("ready", VolumeState::Ready),
+    ("overdue", VolumeState::Overdue),
+    ("expired", VolumeState::Expired),
+];
 
 /// One volume at the time of a scrape.
 #[derive(Clone, Debug)]
-pub struct VolumeSample {
-    /// How it stands.
+pub(crate) struct VolumeSample {
+    /// Its state.
     pub state: VolumeState,
     /// The pod's namespace.
     pub namespace: String,
@@ -46,22 +41,22 @@ pub struct VolumeSample {
     pub volume: String,
     /// When its certificate expires.
     pub not_after: Option<Timestamp>,
-    /// What is left of its certificate's life: 1 when new, 0 or less once expired.
+    /// The remaining share of the certificate's lifetime: 1 when new, 0 or less once expired.
     pub remaining_fraction: Option<f64>,
 }
 
 /// All volumes at the time of a scrape.
 #[derive(Clone, Debug, Default)]
-pub struct VolumeSamples {
-    /// Those that are looked after.
+pub(crate) struct VolumeSamples {
+    /// The volumes that the driver renews.
     pub volumes: Vec<VolumeSample>,
-    /// Those of an earlier process whose records cannot be used: mounted perhaps, and not renewed.
+    /// The number of volumes whose record cannot be used. They may be mounted, and are not renewed.
     pub unreadable: usize,
 }
 
-/// Where samples come from.
-pub trait VolumeSource: Send + Sync + 'static {
-    /// How the volumes stand now.
+/// Provides the samples.
+pub(crate) trait VolumeSource: Send + Sync + 'static {
+    /// The current state of all volumes.
     fn samples(&self) -> VolumeSamples;
 }
 
@@ -73,71 +68,59 @@ pub(super) struct VolumeCollector {
 
 impl fmt::Debug for VolumeCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VolumeCollector").field("per_volume", &self.per_volume).finish_non_exhaustive()
+        f.debug_struct("VolumeCollector").finish_non_exhaustive()
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabel {
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VolumeLabels {
-    namespace: String,
-    pod: String,
-    volume: String,
 }
 
 impl Collector for VolumeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let VolumeSamples { volumes: samples, unreadable } = self.source.samples();
-        let mut volumes = encoder.encode_descriptor(
+        let VolumeSamples { volumes, unreadable } = self.source.samples();
+        let mut gauges = gauges_of(
+            &mut encoder,
             "volumes",
             "Volumes on this node, by state: pending, ready, overdue (renewal late by a tenth of the lifetime), expired, \
-             unreadable (not renewed: its record cannot be used)",
-            None,
-            MetricType::Gauge,
+             unreadable (not renewed, because its record cannot be used)",
         )?;
-        let counts = VolumeState::ALL
-            .map(|state| (state.as_str(), samples.iter().filter(|sample| sample.state == state).count()));
+        let count = |state| volumes.iter().filter(|volume| volume.state == state).count();
+        let counts = STATES.map(|(name, state)| (name, count(state)));
         for (state, count) in counts.into_iter().chain([("unreadable", unreadable)]) {
-            gauge(i64::try_from(count).unwrap_or(i64::MAX), &StateLabel { state }, &mut volumes)?;
+            encode_gauge(i64::try_from(count).unwrap_or(i64::MAX), &[("state", state)], &mut gauges)?;
         }
-        if let Some(smallest) = samples.iter().filter_map(|sample| sample.remaining_fraction).reduce(f64::min)
+        if let Some(smallest) = volumes.iter().filter_map(|volume| volume.remaining_fraction).reduce(f64::min)
         {
-            let remaining = encoder.encode_descriptor(
-                "smallest_remaining_lifetime_ratio",
-                "The smallest remaining share of a certificate's lifetime on this node: 1 new, 0 or less expired",
-                None,
-                MetricType::Gauge,
-            )?;
-            ConstGauge::new(smallest).encode(remaining)?;
+            let help = "The smallest remaining share of a certificate's lifetime on this node: 1 new, 0 or less expired";
+            let gauge = gauges_of(&mut encoder, "smallest_remaining_lifetime_ratio", help)?;
+            ConstGauge::new(smallest).encode(gauge)?;
         }
-        if self.per_volume { encode_each(&samples, encoder) } else { Ok(()) }
+        if self.per_volume { encode_each(&volumes, encoder) } else { Ok(()) }
     }
 }
 
-fn encode_each(samples: &[VolumeSample], mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-    let mut expiry = encoder.encode_descriptor(
-        "volume_certificate_not_after_timestamp_seconds",
-        "When the volume's certificate expires",
-        None,
-        MetricType::Gauge,
-    )?;
-    for sample in samples {
-        if let Some(not_after) = sample.not_after {
-            let VolumeSample { namespace, pod, volume, .. } = sample.clone();
-            gauge(not_after.as_second(), &VolumeLabels { namespace, pod, volume }, &mut expiry)?;
+fn encode_each(volumes: &[VolumeSample], mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+    let help = "When the volume's certificate expires";
+    let mut gauges = gauges_of(&mut encoder, "volume_certificate_not_after_timestamp_seconds", help)?;
+    for volume in volumes {
+        if let Some(not_after) = volume.not_after {
+            let VolumeSample { namespace, pod, volume, .. } = volume;
+            let labels = [("namespace", namespace.as_str()), ("pod", pod), ("volume", volume)];
+            encode_gauge(not_after.as_second(), &labels, &mut gauges)?;
         }
     }
     Ok(())
 }
 
-fn gauge(
+fn gauges_of<'a>(
+    encoder: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &'a str,
+) -> Result<MetricEncoder<'a>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)
+}
+
+fn encode_gauge(
     value: i64,
     labels: &impl EncodeLabelSet,
-    encoder: &mut MetricEncoder<'_>,
+    gauges: &mut MetricEncoder<'_>,
 ) -> Result<(), fmt::Error> {
-    ConstGauge::new(value).encode(encoder.encode_family(labels)?)
+    ConstGauge::new(value).encode(gauges.encode_family(labels)?)
 }

@@ -1,95 +1,62 @@
 //! Certificate extensions (RFC 5280 section 4.2): what a request asks for and a certificate carries.
 
-use super::asn1::{self, tag};
-use crate::attributes::{SubjectAltNames, Usage};
+use super::RequestError;
+use crate::model::{SubjectAltNames, Usage};
 use const_oid::ObjectIdentifier;
-use std::net::IpAddr;
-use thiserror::Error;
+use der::asn1::Ia5String;
+use der::flagset::FlagSet;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName};
+use x509_cert::ext::{Extension, ToExtension};
+use x509_cert::name::Name;
 
-pub(crate) const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
-pub(crate) const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
-pub(crate) const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
-pub(crate) const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
-pub(crate) const AUTHORITY_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
-pub(crate) const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
-
-/// The `keyCertSign` bit.
-pub(crate) const CERT_SIGN: u16 = 1 << 5;
-/// The `cRLSign` bit.
-pub(crate) const CRL_SIGN: u16 = 1 << 6;
-
-/// One `Extension`.
-pub(crate) fn extension(oid: &ObjectIdentifier, critical: bool, value: &[u8]) -> Vec<u8> {
-    let critical = if critical { asn1::tlv(tag::BOOLEAN, &[&[0xff]]) } else { Vec::new() };
-    asn1::sequence(&[&asn1::oid(oid), &critical, &asn1::octet_string(value)])
-}
-
-/// Subject alternative names, in Go's order: DNS, IP, URI.
-pub(crate) fn subject_alt_names(names: &SubjectAltNames, critical: bool) -> Result<Vec<u8>, ExtensionError> {
-    let text = |tag: u8, attribute: &'static str, name: &String| {
-        if name.is_ascii() {
-            Ok(asn1::tlv(tag, &[name.as_bytes()]))
-        } else {
-            Err(ExtensionError::NotAscii { attribute, name: name.clone() })
-        }
+/// Subject alternative names, in Go's order: DNS, IP, URI. As in Go, an IPv4 address written as IPv6 counts as IPv4.
+pub(crate) fn subject_alt_names(names: &SubjectAltNames, subject: &Name) -> Result<Extension, RequestError> {
+    let text = |attribute, name: &String| {
+        Ia5String::new(name).map_err(|_| RequestError::NotAscii { attribute, name: name.clone() })
     };
-    let mut general_names = Vec::new();
+    let mut all = Vec::new();
     for name in &names.dns_names {
-        general_names.push(text(0x82, "dns-names", name)?);
+        all.push(GeneralName::DnsName(text("dns-names", name)?));
     }
-    for address in &names.ip_addresses {
-        general_names.push(asn1::tlv(0x87, &[&ip_octets(*address)]));
-    }
+    all.extend(names.ip_addresses.iter().map(|address| GeneralName::from(address.to_canonical())));
     for uri in &names.uris {
-        general_names.push(text(0x86, "uri-sans", uri)?);
+        all.push(GeneralName::UniformResourceIdentifier(text("uri-sans", uri)?));
     }
-    Ok(extension(&SUBJECT_ALT_NAME, critical, &asn1::sequence_of(&general_names)))
-}
-
-/// An `iPAddress` name's octets. As in Go, an IPv4 address written as IPv6 counts as IPv4.
-pub(crate) fn ip_octets(address: IpAddr) -> Vec<u8> {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
+    // Critical where the subject is empty (RFC 5280 section 4.2.1.6): AWS Private CA insists.
+    Ok(SubjectAltName(all).to_extension(subject, &[])?)
 }
 
 /// Key usage, critical, and extended key usage; each only where there is one. A CA also signs certificates.
-pub(crate) fn usages(usages: &[Usage], is_ca: bool) -> Vec<Vec<u8>> {
-    let mut flags = if is_ca { CERT_SIGN } else { 0 };
-    let mut extended = Vec::new();
+pub(crate) fn usages(usages: &[Usage], is_ca: bool) -> der::Result<Vec<Extension>> {
+    let mut flags = FlagSet::from(is_ca.then_some(FlagSet::from(KeyUsages::KeyCertSign)));
+    let mut purposes = Vec::new();
     for usage in usages {
         match meaning(*usage) {
             Meaning::Flag(flag) => flags |= flag,
-            Meaning::Purpose(oid) => extended.push(asn1::oid(&oid)),
+            Meaning::Purpose(oid) => purposes.push(oid),
         }
     }
     let mut extensions = Vec::new();
-    if flags != 0 {
-        extensions.push(key_usage(flags));
+    if !flags.is_empty() {
+        extensions.push(KeyUsage(flags).to_extension(&Name::default(), &[])?);
     }
-    if !extended.is_empty() {
-        extensions.push(extension(&EXTENDED_KEY_USAGE, false, &asn1::sequence_of(&extended)));
+    if !purposes.is_empty() {
+        extensions.push(ExtendedKeyUsage(purposes).to_extension(&Name::default(), &[])?);
     }
-    extensions
-}
-
-/// Key usage from its flags, critical.
-pub(crate) fn key_usage(flags: u16) -> Vec<u8> {
-    extension(&KEY_USAGE, true, &asn1::named_bits(flags))
+    Ok(extensions)
 }
 
 /// Basic constraints, critical, without a path length.
-pub(crate) fn basic_constraints(is_ca: bool) -> Vec<u8> {
-    let ca = if is_ca { asn1::tlv(tag::BOOLEAN, &[&[0xff]]) } else { Vec::new() };
-    extension(&BASIC_CONSTRAINTS, true, &asn1::sequence(&[&ca]))
+pub(crate) fn basic_constraints(is_ca: bool) -> der::Result<Extension> {
+    BasicConstraints { ca: is_ca, path_len_constraint: None }.to_extension(&Name::default(), &[])
 }
 
 /// What a usage stands for in a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// A bit of key usage, bit 0 lowest.
-    Flag(u16),
+    /// A bit of key usage.
+    Flag(KeyUsages),
     /// A purpose of extended key usage.
     Purpose(ObjectIdentifier),
 }
@@ -100,15 +67,15 @@ pub(crate) fn meaning(usage: Usage) -> Meaning {
         Meaning::Purpose(ObjectIdentifier::new_unwrap(oid))
     }
     match usage {
-        Usage::DigitalSignature => Meaning::Flag(1),
-        Usage::ContentCommitment => Meaning::Flag(1 << 1),
-        Usage::KeyEncipherment => Meaning::Flag(1 << 2),
-        Usage::DataEncipherment => Meaning::Flag(1 << 3),
-        Usage::KeyAgreement => Meaning::Flag(1 << 4),
-        Usage::CertSign => Meaning::Flag(CERT_SIGN),
-        Usage::CrlSign => Meaning::Flag(CRL_SIGN),
-        Usage::EncipherOnly => Meaning::Flag(1 << 7),
-        Usage::DecipherOnly => Meaning::Flag(1 << 8),
+        Usage::DigitalSignature => Meaning::Flag(KeyUsages::DigitalSignature),
+        Usage::ContentCommitment => Meaning::Flag(KeyUsages::NonRepudiation),
+        Usage::KeyEncipherment => Meaning::Flag(KeyUsages::KeyEncipherment),
+        Usage::DataEncipherment => Meaning::Flag(KeyUsages::DataEncipherment),
+        Usage::KeyAgreement => Meaning::Flag(KeyUsages::KeyAgreement),
+        Usage::CertSign => Meaning::Flag(KeyUsages::KeyCertSign),
+        Usage::CrlSign => Meaning::Flag(KeyUsages::CRLSign),
+        Usage::EncipherOnly => Meaning::Flag(KeyUsages::EncipherOnly),
+        Usage::DecipherOnly => Meaning::Flag(KeyUsages::DecipherOnly),
         Usage::Any => purpose("2.5.29.37.0"),
         Usage::ServerAuth => purpose("1.3.6.1.5.5.7.3.1"),
         Usage::ClientAuth => purpose("1.3.6.1.5.5.7.3.2"),
@@ -122,19 +89,4 @@ pub(crate) fn meaning(usage: Usage) -> Meaning {
         Usage::MicrosoftSgc => purpose("1.3.6.1.4.1.311.10.3.3"),
         Usage::NetscapeSgc => purpose("2.16.840.1.113730.4.1"),
     }
-}
-
-/// What cannot be put into an extension.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ExtensionError {
-    /// DNS names and URIs are ASCII in a certificate.
-    #[error(
-        "{attribute}: \"{name}\" has characters outside ASCII; write an internationalised name in its xn-- form"
-    )]
-    NotAscii {
-        /// The attribute.
-        attribute: &'static str,
-        /// The name as it was given.
-        name: String,
-    },
 }

@@ -1,31 +1,35 @@
 //! Private keys.
 
-use super::asn1;
 use super::pem::{self, PemError};
-use crate::attributes::{KeyAlgorithm, KeyEncoding};
+use crate::model::{KeyAlgorithm, KeyEncoding};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
-    EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
 };
 use const_oid::ObjectIdentifier;
-use der::Encode;
+use const_oid::db::rfc5912::{
+    ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_EC_PUBLIC_KEY, RSA_ENCRYPTION,
+    SECP_256_R_1, SECP_384_R_1, SECP_521_R_1, SHA_256_WITH_RSA_ENCRYPTION,
+};
+use const_oid::db::rfc8410::ID_ED_25519;
+use der::asn1::Any;
+use der::{Decode, Encode};
 use pkcs8::PrivateKeyInfoRef;
 use sec1::{EcParameters, EcPrivateKey};
 use std::fmt;
 use thiserror::Error;
+use x509_cert::spki::AlgorithmIdentifierOwned;
 use zeroize::Zeroizing;
 
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
-const SHA256_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
-const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
-const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
-const ECDSA_WITH_SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.4");
-const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+/// The elliptic curves that are used: how to sign with each, its name, and the name of its signatures.
+static CURVES: [(KeyAlgorithm, &EcdsaSigningAlgorithm, ObjectIdentifier, ObjectIdentifier); 3] = [
+    (KeyAlgorithm::EcdsaP256, &ECDSA_P256_SHA256_ASN1_SIGNING, SECP_256_R_1, ECDSA_WITH_SHA_256),
+    (KeyAlgorithm::EcdsaP384, &ECDSA_P384_SHA384_ASN1_SIGNING, SECP_384_R_1, ECDSA_WITH_SHA_384),
+    (KeyAlgorithm::EcdsaP521, &ECDSA_P521_SHA512_ASN1_SIGNING, SECP_521_R_1, ECDSA_WITH_SHA_512),
+];
 
 /// A private key, zeroized on drop.
 pub struct PrivateKey {
@@ -45,7 +49,7 @@ enum Pair {
 impl PrivateKey {
     /// Makes a key. Blocks: tens of microseconds for P-256, P-384 and Ed25519, up to seconds for RSA.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
-        let failed = |_| KeyError::Generation { algorithm };
+        let failed = |_| KeyError::Library(format!("making a {algorithm:?} key"));
         let rsa = |size| RsaKeyPair::generate(size).map(Pair::Rsa).map_err(failed);
         let ecdsa = |curve| EcdsaKeyPair::generate(curve).map(Pair::Ecdsa).map_err(failed);
         let pair = match algorithm {
@@ -79,18 +83,16 @@ impl PrivateKey {
 
     /// Reads a PKCS#8 key (RFC 5958), DER.
     pub fn from_pkcs8_der(der: &[u8]) -> Result<Self, KeyError> {
-        const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-        const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
         let info = PrivateKeyInfoRef::try_from(der)
-            .map_err(|error| KeyError::Rejected { reason: format!("not PKCS#8: {error}") })?;
+            .map_err(|error| KeyError::Rejected(format!("not PKCS#8: {error}")))?;
         match info.algorithm.oid {
-            RSA => Self::from_rsa(RsaKeyPair::from_pkcs8(der).map_err(rejected)?),
-            EC => Self::from_ec_der(der),
-            ED25519 => {
+            RSA_ENCRYPTION => Self::from_rsa(RsaKeyPair::from_pkcs8(der).map_err(rejected)?),
+            ID_EC_PUBLIC_KEY => Self::from_ec_der(der),
+            ID_ED_25519 => {
                 let pair = Ed25519KeyPair::from_pkcs8(der).map_err(rejected)?;
                 Self::from_pair(KeyAlgorithm::Ed25519, Pair::Ed25519(pair))
             }
-            other => Err(KeyError::Unsupported { what: format!("algorithm {other}") }),
+            other => Err(KeyError::Unsupported(format!("algorithm {other}"))),
         }
     }
 
@@ -118,11 +120,11 @@ impl PrivateKey {
             }
             (KeyEncoding::Pkcs1, Pair::Rsa(_)) => Ok(secret_pem("RSA PRIVATE KEY", self.algorithms_own()?)),
             (KeyEncoding::Pkcs1, Pair::Ecdsa(_)) => {
-                let mut key =
-                    EcPrivateKey::try_from(self.algorithms_own()?).map_err(|_| KeyError::Encoding)?;
+                let mut key = EcPrivateKey::from_der(self.algorithms_own()?)?;
                 // Inside PKCS#8 the curve stands outside; alone, the key has to name it.
-                key.parameters = self.curve().map(EcParameters::NamedCurve);
-                let der = Zeroizing::new(key.to_der().map_err(|_| KeyError::Encoding)?);
+                let curve = CURVES.iter().find(|curve| curve.0 == self.algorithm);
+                key.parameters = curve.map(|curve| EcParameters::NamedCurve(curve.2));
+                let der = Zeroizing::new(key.to_der()?);
                 Ok(secret_pem("EC PRIVATE KEY", &der))
             }
         }
@@ -134,29 +136,22 @@ impl PrivateKey {
         match &self.pair {
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
-                    .map_err(|_| KeyError::Signing)?;
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map_err(signing)?;
                 Ok(signature)
             }
-            Pair::Ecdsa(pair) => {
-                pair.sign(&random, message).map(|it| it.as_ref().to_vec()).map_err(|_| KeyError::Signing)
-            }
-            Pair::Ed25519(pair) => {
-                pair.try_sign(message).map(|it| it.as_ref().to_vec()).map_err(|_| KeyError::Signing)
-            }
+            Pair::Ecdsa(pair) => pair.sign(&random, message).map(|it| it.as_ref().to_vec()).map_err(signing),
+            Pair::Ed25519(pair) => pair.try_sign(message).map(|it| it.as_ref().to_vec()).map_err(signing),
         }
     }
 
-    /// The `AlgorithmIdentifier` of the signatures this key makes, DER. Every RSA key signs with SHA-256, as Go does.
-    pub(crate) fn signature_algorithm(&self) -> Vec<u8> {
-        match self.algorithm {
-            KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => {
-                asn1::sequence(&[&asn1::oid(&SHA256_WITH_RSA), &asn1::null()])
+    /// The `AlgorithmIdentifier` of the signatures this key makes. Every RSA key signs with SHA-256, as Go does.
+    pub(crate) fn signature_algorithm(&self) -> AlgorithmIdentifierOwned {
+        let ecdsa = CURVES.iter().find(|curve| curve.0 == self.algorithm).map(|curve| curve.3);
+        match self.pair {
+            Pair::Rsa(_) => {
+                AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::null()) }
             }
-            KeyAlgorithm::EcdsaP256 => asn1::sequence(&[&asn1::oid(&ECDSA_WITH_SHA256)]),
-            KeyAlgorithm::EcdsaP384 => asn1::sequence(&[&asn1::oid(&ECDSA_WITH_SHA384)]),
-            KeyAlgorithm::EcdsaP521 => asn1::sequence(&[&asn1::oid(&ECDSA_WITH_SHA512)]),
-            KeyAlgorithm::Ed25519 => asn1::sequence(&[&asn1::oid(&ED25519)]),
+            _ => AlgorithmIdentifierOwned { oid: ecdsa.unwrap_or(ID_ED_25519), parameters: None },
         }
     }
 
@@ -166,7 +161,7 @@ impl PrivateKey {
             384 => KeyAlgorithm::Rsa3072,
             512 => KeyAlgorithm::Rsa4096,
             other => {
-                return Err(KeyError::Unsupported { what: format!("an RSA modulus of {} bits", other * 8) });
+                return Err(KeyError::Unsupported(format!("an RSA modulus of {} bits", other * 8)));
             }
         };
         Self::from_pair(algorithm, Pair::Rsa(pair))
@@ -174,17 +169,12 @@ impl PrivateKey {
 
     /// SEC 1 or PKCS#8.
     fn from_ec_der(der: &[u8]) -> Result<Self, KeyError> {
-        let curves = [
-            (KeyAlgorithm::EcdsaP256, &ECDSA_P256_SHA256_ASN1_SIGNING),
-            (KeyAlgorithm::EcdsaP384, &ECDSA_P384_SHA384_ASN1_SIGNING),
-            (KeyAlgorithm::EcdsaP521, &ECDSA_P521_SHA512_ASN1_SIGNING),
-        ];
-        for (algorithm, curve) in curves {
+        for (algorithm, curve, ..) in &CURVES {
             if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, der) {
-                return Self::from_pair(algorithm, Pair::Ecdsa(pair));
+                return Self::from_pair(*algorithm, Pair::Ecdsa(pair));
             }
         }
-        Err(KeyError::Unsupported { what: "this elliptic curve key".to_owned() })
+        Err(KeyError::Unsupported("this elliptic curve key".to_owned()))
     }
 
     fn from_pair(algorithm: KeyAlgorithm, pair: Pair) -> Result<Self, KeyError> {
@@ -199,24 +189,17 @@ impl PrivateKey {
             Pair::Ecdsa(pair) => AsDer::<PublicKeyX509Der<'static>>::as_der(pair.public_key()),
             Pair::Ed25519(pair) => AsDer::<PublicKeyX509Der<'static>>::as_der(pair.public_key()),
         };
-        let pkcs8 = Zeroizing::new(pkcs8.map_err(|_| KeyError::Encoding)?);
-        let spki = spki.map_err(|_| KeyError::Encoding)?.as_ref().to_vec();
+        let failed = |_| KeyError::Library("encoding the private key".to_owned());
+        let pkcs8 = Zeroizing::new(pkcs8.map_err(failed)?);
+        let spki = spki.map_err(failed)?.as_ref().to_vec();
         Ok(Self { algorithm, pair, pkcs8, spki })
     }
 
     /// The algorithm's own structure inside PKCS#8: `RSAPrivateKey` or `ECPrivateKey`.
     fn algorithms_own(&self) -> Result<&[u8], KeyError> {
-        let info = PrivateKeyInfoRef::try_from(self.pkcs8.as_slice()).map_err(|_| KeyError::Encoding)?;
+        let info = PrivateKeyInfoRef::try_from(self.pkcs8.as_slice())
+            .map_err(|_| KeyError::Library("encoding the private key".to_owned()))?;
         Ok(info.private_key.as_bytes())
-    }
-
-    fn curve(&self) -> Option<ObjectIdentifier> {
-        match self.algorithm {
-            KeyAlgorithm::EcdsaP256 => Some(P256),
-            KeyAlgorithm::EcdsaP384 => Some(P384),
-            KeyAlgorithm::EcdsaP521 => Some(P521),
-            _ => None,
-        }
     }
 }
 
@@ -226,8 +209,12 @@ fn secret_pem(label: &str, der: &[u8]) -> Zeroizing<Vec<u8>> {
     out
 }
 
+fn signing(_: aws_lc_rs::error::Unspecified) -> KeyError {
+    KeyError::Library("signing".to_owned())
+}
+
 fn rejected(error: aws_lc_rs::error::KeyRejected) -> KeyError {
-    KeyError::Rejected { reason: error.to_string() }
+    KeyError::Rejected(error.to_string())
 }
 
 impl fmt::Debug for PrivateKey {
@@ -239,12 +226,9 @@ impl fmt::Debug for PrivateKey {
 /// What can be wrong with a private key. No message holds a byte of one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum KeyError {
-    /// The cryptographic library failed.
-    #[error("making a {algorithm:?} key failed in the cryptographic library")]
-    Generation {
-        /// What was to be made.
-        algorithm: KeyAlgorithm,
-    },
+    /// The cryptographic library failed to do this.
+    #[error("{0} failed in the cryptographic library")]
+    Library(String),
     /// The file is not PEM.
     #[error("the private key is not PEM: it {0}")]
     Pem(#[from] PemError),
@@ -258,24 +242,15 @@ pub enum KeyError {
     Encrypted,
     /// An algorithm, a size or a curve that certlet does not use.
     #[error(
-        "{what} is not supported; accepted are RSA 2048, 3072 and 4096, ECDSA P-256, P-384 and P-521, and Ed25519"
+        "{0} is not supported; accepted are RSA 2048, 3072 and 4096, ECDSA P-256, P-384 and P-521, and Ed25519"
     )]
-    Unsupported {
-        /// What it is.
-        what: String,
-    },
+    Unsupported(String),
     /// The key contradicts itself, does not parse, or is too weak.
-    #[error("the private key was rejected: {reason}")]
-    Rejected {
-        /// What the cryptographic library says.
-        reason: String,
-    },
-    /// The key could not be written in the encoding asked for.
-    #[error("encoding the private key failed")]
-    Encoding,
-    /// The key could not sign.
-    #[error("signing failed in the cryptographic library")]
-    Signing,
+    #[error("the private key was rejected: {0}")]
+    Rejected(String),
+    /// The key, or what it is to sign, cannot be encoded.
+    #[error("encoding failed: {0}")]
+    Encoding(#[from] der::Error),
 }
 
 #[cfg(test)]

@@ -1,16 +1,14 @@
-//! The wire formats beneath `issue`, `signer` and `delivery`: DER, PEM, names, extensions, certificates, keys.
+//! X.509: keys, requests, certificates, names, extensions, PEM. Reads with x509-parser, writes with x509-cert.
 //!
-//! Nothing here decides anything: what a volume asks for comes in as [`crate::attributes`], what is acceptable is
-//! judged in [`crate::issue`]. Reading is x509-parser's work. Writing is done here, byte by byte, because a request
-//! has to carry a subject exactly as asked (attribute types that repeat, an order that is kept), and because a
-//! library's buffers of key bytes would not be zeroized.
+//! rcgen makes only the local CA's root: it cannot repeat an attribute type in a subject, and a request carries its
+//! subject exactly as asked.
 
+use crate::model::hex;
 use jiff::Timestamp;
-use std::fmt::Write;
 use x509_parser::time::ASN1Time;
 
-pub(crate) mod asn1;
 pub(crate) mod certificate;
+mod csr;
 pub(crate) mod extensions;
 pub(crate) mod key;
 pub(crate) mod name;
@@ -18,20 +16,13 @@ pub(crate) mod pem;
 pub(crate) mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
+mod verify;
 
-/// Lower-case hexadecimal, without separators.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-pub use extensions::ExtensionError;
+pub use csr::{RequestError, csr};
 pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
+pub(crate) use verify::facts_of_pem;
+pub use verify::{Part, VerifiedChain, VerifyError, verify};
 
 /// A serial number, an INTEGER's bytes, as openssl shows it and AWS takes it: lower-case hexadecimal.
 pub(crate) fn serial_number(bytes: &[u8]) -> String {

@@ -12,30 +12,21 @@ pub(crate) struct Block {
     pub(crate) der: Zeroizing<Vec<u8>>,
 }
 
-/// Why something is not PEM.
+/// Why something is not PEM. Blocks are counted from one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PemError {
     /// There is no `-----BEGIN ...-----` line.
     #[error("holds no PEM block (a line \"-----BEGIN ...-----\")")]
     NoBlock,
     /// A block does not end.
-    #[error("PEM block {number} ends without its \"-----END ...-----\" line")]
-    Unterminated {
-        /// Counted from one.
-        number: usize,
-    },
+    #[error("PEM block {0} ends without its \"-----END ...-----\" line")]
+    Unterminated(usize),
     /// A block holds something that is not Base64.
-    #[error("PEM block {number} is not valid Base64")]
-    NotBase64 {
-        /// Counted from one.
-        number: usize,
-    },
+    #[error("PEM block {0} is not valid Base64")]
+    NotBase64(usize),
     /// A block's last line names another label than its first.
-    #[error("PEM block {number} ends with another label than it begins with")]
-    Mismatched {
-        /// Counted from one.
-        number: usize,
-    },
+    #[error("PEM block {0} ends with another label than it begins with")]
+    Mismatched(usize),
 }
 
 /// Reads every block; there is at least one.
@@ -45,19 +36,19 @@ pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block>, PemError> {
     while let Some(line) = lines.next() {
         let Some(label) = boundary(line, b"-----BEGIN ") else { continue };
         let number = blocks.len() + 1;
-        // With room for everything from the start, no half-filled copy of a key is left behind by growing.
+        // Allocated once: growing would leave a copy of the key in freed memory.
         let mut base64 = Zeroizing::new(Vec::with_capacity(text.len()));
         loop {
-            let line = lines.next().ok_or(PemError::Unterminated { number })?;
+            let line = lines.next().ok_or(PemError::Unterminated(number))?;
             match boundary(line, b"-----END ") {
                 Some(end) if end == label => break,
-                Some(_) => return Err(PemError::Mismatched { number }),
-                None if line.starts_with(b"-----") => return Err(PemError::Unterminated { number }),
+                Some(_) => return Err(PemError::Mismatched(number)),
+                None if line.starts_with(b"-----") => return Err(PemError::Unterminated(number)),
                 None => base64.extend_from_slice(line),
             }
         }
-        let base64 = std::str::from_utf8(&base64).map_err(|_| PemError::NotBase64 { number })?;
-        let der = Base64::decode_vec(base64).map_err(|_| PemError::NotBase64 { number })?;
+        let base64 = std::str::from_utf8(&base64).map_err(|_| PemError::NotBase64(number))?;
+        let der = Base64::decode_vec(base64).map_err(|_| PemError::NotBase64(number))?;
         blocks.push(Block { label: String::from_utf8_lossy(label).into_owned(), der: Zeroizing::new(der) });
     }
     if blocks.is_empty() { Err(PemError::NoBlock) } else { Ok(blocks) }
@@ -69,7 +60,7 @@ fn boundary<'a>(line: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
 
 /// Appends one block: 64 characters a line, LF.
 ///
-/// `out` must have [`encoded_len`] bytes of room where `der` is a key, so that growing leaves no copy behind.
+/// Where `der` is a key, `out` must have [`encoded_len`] bytes of spare capacity: growing would leave a copy of the key behind.
 pub(crate) fn encode_into(out: &mut Vec<u8>, label: &str, der: &[u8]) {
     let base64 = Zeroizing::new(Base64::encode_string(der));
     for part in ["-----BEGIN ", label, "-----\n"] {
@@ -124,10 +115,10 @@ mod tests {
         let error = |text: &[u8]| blocks(text).err().unwrap();
         assert_eq!(error(b""), PemError::NoBlock);
         assert_eq!(error(b"\xff\xfe not pem"), PemError::NoBlock);
-        assert_eq!(error(b"-----BEGIN A-----\nAQID\n"), PemError::Unterminated { number: 1 });
-        assert_eq!(error(b"-----BEGIN A-----\n-----BEGIN A-----\n"), PemError::Unterminated { number: 1 });
-        assert_eq!(error(b"-----BEGIN A-----\nAQID\n-----END B-----\n"), PemError::Mismatched { number: 1 });
-        assert_eq!(error(b"-----BEGIN A-----\n\xff\n-----END A-----\n"), PemError::NotBase64 { number: 1 });
+        assert_eq!(error(b"-----BEGIN A-----\nAQID\n"), PemError::Unterminated(1));
+        assert_eq!(error(b"-----BEGIN A-----\n-----BEGIN A-----\n"), PemError::Unterminated(1));
+        assert_eq!(error(b"-----BEGIN A-----\nAQID\n-----END B-----\n"), PemError::Mismatched(1));
+        assert_eq!(error(b"-----BEGIN A-----\n\xff\n-----END A-----\n"), PemError::NotBase64(1));
     }
 
     #[test]

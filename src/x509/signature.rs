@@ -2,7 +2,7 @@
 
 use aws_lc_rs::signature::{self as aws, UnparsedPublicKey, VerificationAlgorithm};
 use thiserror::Error;
-use x509_parser::asn1_rs::BitString;
+use x509_parser::asn1_rs::{BitString, Oid};
 use x509_parser::oid_registry as oid;
 use x509_parser::public_key::PublicKey;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
@@ -54,58 +54,60 @@ fn accepted_algorithm(
     algorithm: &AlgorithmIdentifier<'_>,
 ) -> Option<&'static dyn VerificationAlgorithm> {
     let signed_with = &algorithm.algorithm;
-    if key.algorithm.algorithm == oid::OID_PKCS1_RSAENCRYPTION {
-        if *signed_with == oid::OID_PKCS1_SHA256WITHRSA {
-            Some(&aws::RSA_PKCS1_2048_8192_SHA256)
-        } else if *signed_with == oid::OID_PKCS1_SHA384WITHRSA {
-            Some(&aws::RSA_PKCS1_2048_8192_SHA384)
-        } else if *signed_with == oid::OID_PKCS1_SHA512WITHRSA {
-            Some(&aws::RSA_PKCS1_2048_8192_SHA512)
-        } else if *signed_with == oid::OID_PKCS1_RSASSAPSS {
-            pss(algorithm)
-        } else {
-            None
-        }
-    } else if key.algorithm.algorithm == oid::OID_KEY_TYPE_EC_PUBLIC_KEY {
-        ecdsa(key, algorithm)
-    } else if key.algorithm.algorithm == oid::OID_SIG_ED25519 && *signed_with == oid::OID_SIG_ED25519 {
+    let family = &key.algorithm.algorithm;
+    if *family == oid::OID_PKCS1_RSAENCRYPTION && *signed_with == oid::OID_PKCS1_RSASSAPSS {
+        let parameters = RsaSsaPssParams::try_from(algorithm.parameters.as_ref()?).ok()?;
+        find(&PSS_BY_HASH, parameters.hash_algorithm_oid())
+    } else if *family == oid::OID_PKCS1_RSAENCRYPTION {
+        find(&RSA, signed_with)
+    } else if *family == oid::OID_KEY_TYPE_EC_PUBLIC_KEY {
+        let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
+        let column = find(&ECDSA_HASHES, signed_with)?;
+        find(&ECDSA_BY_CURVE, &curve).map(|on_curve| on_curve[column])
+    } else if *family == oid::OID_SIG_ED25519 && *signed_with == oid::OID_SIG_ED25519 {
         Some(&aws::ED25519)
     } else {
         None
     }
 }
 
-fn pss(algorithm: &AlgorithmIdentifier<'_>) -> Option<&'static dyn VerificationAlgorithm> {
-    let parameters = RsaSsaPssParams::try_from(algorithm.parameters.as_ref()?).ok()?;
-    let hash = parameters.hash_algorithm_oid();
-    if *hash == oid::OID_NIST_HASH_SHA256 {
-        Some(&aws::RSA_PSS_2048_8192_SHA256)
-    } else if *hash == oid::OID_NIST_HASH_SHA384 {
-        Some(&aws::RSA_PSS_2048_8192_SHA384)
-    } else if *hash == oid::OID_NIST_HASH_SHA512 {
-        Some(&aws::RSA_PSS_2048_8192_SHA512)
-    } else {
-        None
-    }
+/// What stands for an object identifier in a table.
+fn find<T: Copy>(table: &[(Oid<'static>, T)], oid: &Oid<'_>) -> Option<T> {
+    table.iter().find(|(of, _)| of == oid).map(|(_, value)| *value)
 }
 
-fn ecdsa(
-    key: &SubjectPublicKeyInfo<'_>,
-    algorithm: &AlgorithmIdentifier<'_>,
-) -> Option<&'static dyn VerificationAlgorithm> {
-    let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
-    let column =
-        [oid::OID_SIG_ECDSA_WITH_SHA256, oid::OID_SIG_ECDSA_WITH_SHA384, oid::OID_SIG_ECDSA_WITH_SHA512]
-            .iter()
-            .position(|hash| *hash == algorithm.algorithm)?;
-    let row: [&'static dyn VerificationAlgorithm; 3] = if curve == oid::OID_EC_P256 {
-        [&aws::ECDSA_P256_SHA256_ASN1, &aws::ECDSA_P256_SHA384_ASN1, &aws::ECDSA_P256_SHA512_ASN1]
-    } else if curve == oid::OID_NIST_EC_P384 {
-        [&aws::ECDSA_P384_SHA256_ASN1, &aws::ECDSA_P384_SHA384_ASN1, &aws::ECDSA_P384_SHA512_ASN1]
-    } else if curve == oid::OID_NIST_EC_P521 {
-        [&aws::ECDSA_P521_SHA256_ASN1, &aws::ECDSA_P521_SHA384_ASN1, &aws::ECDSA_P521_SHA512_ASN1]
-    } else {
-        return None;
-    };
-    Some(row[column])
-}
+type Algorithm = &'static dyn VerificationAlgorithm;
+
+static RSA: [(Oid<'static>, Algorithm); 3] = [
+    (oid::OID_PKCS1_SHA256WITHRSA, &aws::RSA_PKCS1_2048_8192_SHA256),
+    (oid::OID_PKCS1_SHA384WITHRSA, &aws::RSA_PKCS1_2048_8192_SHA384),
+    (oid::OID_PKCS1_SHA512WITHRSA, &aws::RSA_PKCS1_2048_8192_SHA512),
+];
+
+static PSS_BY_HASH: [(Oid<'static>, Algorithm); 3] = [
+    (oid::OID_NIST_HASH_SHA256, &aws::RSA_PSS_2048_8192_SHA256),
+    (oid::OID_NIST_HASH_SHA384, &aws::RSA_PSS_2048_8192_SHA384),
+    (oid::OID_NIST_HASH_SHA512, &aws::RSA_PSS_2048_8192_SHA512),
+];
+
+/// The columns of [`ECDSA_BY_CURVE`].
+static ECDSA_HASHES: [(Oid<'static>, usize); 3] = [
+    (oid::OID_SIG_ECDSA_WITH_SHA256, 0),
+    (oid::OID_SIG_ECDSA_WITH_SHA384, 1),
+    (oid::OID_SIG_ECDSA_WITH_SHA512, 2),
+];
+
+static ECDSA_BY_CURVE: [(Oid<'static>, [Algorithm; 3]); 3] = [
+    (
+        oid::OID_EC_P256,
+        [&aws::ECDSA_P256_SHA256_ASN1, &aws::ECDSA_P256_SHA384_ASN1, &aws::ECDSA_P256_SHA512_ASN1],
+    ),
+    (
+        oid::OID_NIST_EC_P384,
+        [&aws::ECDSA_P384_SHA256_ASN1, &aws::ECDSA_P384_SHA384_ASN1, &aws::ECDSA_P384_SHA512_ASN1],
+    ),
+    (
+        oid::OID_NIST_EC_P521,
+        [&aws::ECDSA_P521_SHA256_ASN1, &aws::ECDSA_P521_SHA384_ASN1, &aws::ECDSA_P521_SHA512_ASN1],
+    ),
+];

@@ -1,14 +1,13 @@
-//! What the tests of several rooms share: openssl as the judge, attributes to start from, a clock that stands still.
+//! What the tests of several modules share: openssl as the judge, attributes to start from, a clock that stands still.
 
-use crate::attributes::{
-    Attributes, Dialect, Files, KeyAlgorithm, KeyEncoding, KeySpec, SignerKind, Subject, SubjectAltNames,
-    SubjectFields, Usage,
+use crate::model::{
+    CertificateSpec, Dialect, Files, KeyAlgorithm, KeyEncoding, KeySpec, SignerSpec, Subject,
+    SubjectAltNames, SubjectFields, Usage,
 };
-use crate::clock::Clock;
-use crate::x509::name::encode;
+use crate::platform::Clock;
+use der::Encode;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -57,15 +56,19 @@ pub(crate) fn openssl_public_key(pem: &[u8]) -> Vec<u8> {
 
 /// The `Name`, DER, that a string in RFC 4514's form stands for.
 pub(crate) fn name(text: &str) -> Vec<u8> {
-    encode(&Subject::Literal(text.parse().unwrap()))
+    encoded(&Subject::Literal(text.parse().unwrap()))
+}
+
+/// A subject's `Name`, DER.
+pub(crate) fn encoded(subject: &Subject) -> Vec<u8> {
+    crate::x509::name::encode(subject).unwrap().to_der().unwrap()
 }
 
 /// A volume that asks for little.
-pub(crate) fn attributes() -> Attributes {
-    Attributes {
+pub(crate) fn attributes() -> CertificateSpec {
+    CertificateSpec {
         dialect: Dialect::Certlet,
-        signer: SignerKind::Local,
-        issuer: None,
+        signer: SignerSpec::Local,
         subject: Subject::Fields(SubjectFields { common_name: Some("web".into()), ..Default::default() }),
         sans: SubjectAltNames {
             dns_names: vec!["web.shop.svc".into()],
@@ -85,8 +88,6 @@ pub(crate) fn attributes() -> Attributes {
         },
         fs_group: None,
         renew_before: None,
-        annotations: BTreeMap::new(),
-        pca: None,
     }
 }
 

@@ -8,8 +8,8 @@ mod refused;
 #[path = "../support/mod.rs"]
 mod support;
 
-use certlet::proto::csi::volume_usage::Unit;
-use certlet::proto::csi::{
+use certlet_kubelet::proto::csi::volume_usage::Unit;
+use certlet_kubelet::proto::csi::{
     GetPluginCapabilitiesRequest, GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest,
     ProbeRequest,
 };

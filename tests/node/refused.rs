@@ -2,12 +2,12 @@
 
 use crate::node_test;
 use crate::support::{Node, assert_whole, pod, pod_with, serial};
-use certlet::demo::{Kubelet, Pod};
-use certlet::proto::csi::volume_capability::{AccessType, BlockVolume};
-use certlet::proto::csi::{
+use certlet_kubelet::proto::csi::volume_capability::{AccessType, BlockVolume};
+use certlet_kubelet::proto::csi::{
     NodeExpandVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
     NodeUnstageVolumeRequest,
 };
+use certlet_kubelet::{Kubelet, Pod};
 use std::fs;
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -125,7 +125,9 @@ node_test! {
 /// The field at fault, and what breaks it.
 type Breakage = (&'static str, fn(&mut NodePublishVolumeRequest));
 
-fn mount(request: &mut NodePublishVolumeRequest) -> &mut certlet::proto::csi::volume_capability::MountVolume {
+fn mount(
+    request: &mut NodePublishVolumeRequest,
+) -> &mut certlet_kubelet::proto::csi::volume_capability::MountVolume {
     match &mut request.volume_capability.as_mut().unwrap().access_type {
         Some(AccessType::Mount(mount)) => mount,
         other => panic!("not a mount: {other:?}"),

@@ -12,7 +12,7 @@ mod roles;
 mod support;
 mod trouble;
 
-use certlet::demo::{Kubelet, Pod};
+use certlet_kubelet::{Kubelet, Pod};
 use fake_pca::{CA, FakePca};
 use support::{Node, pca};
 

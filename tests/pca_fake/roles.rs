@@ -4,7 +4,7 @@ use crate::fake_pca::{Fault, ROLE};
 use crate::support::pca::DRIVER_KEY;
 use crate::support::{eventually, serial};
 use crate::{ASSUME, DESCRIBE, POLICY, node_test, pod, started};
-use certlet::demo::{Kubelet, Pod};
+use certlet_kubelet::{Kubelet, Pod};
 use std::fs;
 use std::path::PathBuf;
 use tonic::{Code, Status};
@@ -84,6 +84,6 @@ node_test! {
         eventually("the fault is told", async || node.log().contains("THE OLD RULES STAY IN FORCE")).await;
         fs::write(node.root.join("new.yaml"), POLICY).unwrap();
         fs::rename(node.root.join("new.yaml"), &policy).unwrap();
-        eventually("and mended", async || kubelet.publish(&pod("web-0", &[])).await.is_ok()).await;
+        eventually("and repaired", async || kubelet.publish(&pod("web-0", &[])).await.is_ok()).await;
     }
 }

@@ -4,12 +4,13 @@
 
 #[path = "../support/in_process.rs"]
 mod in_process;
+mod live;
 mod slow_signer;
 #[path = "../support/mod.rs"]
 mod support;
 
-use certlet::demo::{Kubelet, Pod};
-use certlet::signer::SignError;
+use certlet::model::Failure;
+use certlet_kubelet::{Kubelet, Pod};
 use in_process::{InProcess, Mood, started};
 use jiff::SignedDuration;
 use std::path::PathBuf;
@@ -25,13 +26,13 @@ async fn renewed_in_vain(driver: &InProcess, kubelet: &Kubelet, pod: &Pod, mood:
     let volume = kubelet.publish(pod).await.unwrap();
     let before = serial(&volume);
     driver.signer.set(mood);
-    driver.clock.turn(SignedDuration::from_hours(17));
+    driver.clock.advance(SignedDuration::from_hours(17));
     eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
     (volume, before)
 }
 
 fn down() -> Mood {
-    Mood::Fails(SignError::Transient { reason: "the signer is down".to_owned() })
+    Mood::Fails(Failure::transient("the signer is down".to_owned()))
 }
 
 node_test! {
@@ -42,13 +43,13 @@ node_test! {
         assert_eq!(serial(&volume), before);
         // Trouble is told, and a republish is fine all the same.
         kubelet.publish(&pod).await.unwrap();
-        driver.clock.turn(SignedDuration::from_hours(3));
+        driver.clock.advance(SignedDuration::from_hours(3));
         eventually("the condition says so", async || {
             let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
             condition.abnormal && condition.message.contains("2 attempts") && condition.message.contains("the signer is down")
         }).await;
         driver.signer.set(Mood::Signs);
-        driver.clock.turn(SignedDuration::from_mins(10));
+        driver.clock.advance(SignedDuration::from_mins(10));
         eventually("the renewal follows", async || serial(&volume) != before).await;
         let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
         assert!(!condition.abnormal, "{condition:?}");
@@ -91,14 +92,14 @@ node_test! {
         let volume = kubelet.publish(&pod).await.unwrap();
         let before = serial(&volume);
         driver.signer.wants_token.store(true, Ordering::Relaxed);
-        driver.clock.turn(SignedDuration::from_hours(17));
+        driver.clock.advance(SignedDuration::from_hours(17));
         let (driver, kubelet) = driver.restarted(&mut node).await;
-        driver.clock.turn(SignedDuration::from_mins(1));
+        driver.clock.advance(SignedDuration::from_mins(1));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(driver.signer.calls(), 1, "it could only fail");
         publish_with_token(&kubelet, &pod).await;
         eventually("it is renewed", async || {
-            driver.clock.turn(SignedDuration::from_secs(1));
+            driver.clock.advance(SignedDuration::from_secs(1));
             serial(&volume) != before
         }).await;
         driver.stop().await;
@@ -116,9 +117,9 @@ node_test! {
             let before = serial(&volume);
             // Due at two thirds of the day at the latest. The clock may have been turned in the middle of the renewal
             // before this one, which then counts from there: a little more until it is due.
-            driver.clock.turn(SignedDuration::from_hours(16));
+            driver.clock.advance(SignedDuration::from_hours(16));
             eventually("the renewal", async || {
-                driver.clock.turn(SignedDuration::from_mins(1));
+                driver.clock.advance(SignedDuration::from_mins(1));
                 serial(&volume) != before
             }).await;
         }
@@ -164,7 +165,7 @@ node_test! {
         let (_node, driver, kubelet) = started(false).await;
         let pod = pod("web-0");
         let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod, down()).await;
-        driver.clock.turn(SignedDuration::from_hours(10));
+        driver.clock.advance(SignedDuration::from_hours(10));
         let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
         assert!(condition.abnormal && condition.message.contains("expired"), "{condition:?}");
         kubelet.publish(&pod).await.expect("a republish of a mounted volume never fails");
@@ -173,7 +174,7 @@ node_test! {
         kubelet.publish(&pod).await.unwrap();
         // A try that began before the signer's change of mood pauses first.
         eventually("it is renewed", async || {
-            driver.clock.turn(SignedDuration::from_secs(1));
+            driver.clock.advance(SignedDuration::from_secs(1));
             serial(&volume) != before
         }).await;
         driver.stop().await;
@@ -185,10 +186,10 @@ node_test! {
         let (_node, driver, kubelet) = started(false).await;
         let volume = kubelet.publish(&pod("web-0")).await.unwrap();
         let before = serial(&volume);
-        driver.clock.turn(SignedDuration::from_hours(-48));
+        driver.clock.advance(SignedDuration::from_hours(-48));
         kubelet.publish(&pod("web-0")).await.unwrap();
         assert_eq!((serial(&volume), driver.signer.calls()), (before.clone(), 1));
-        driver.clock.turn(SignedDuration::from_hours(48 + 16));
+        driver.clock.advance(SignedDuration::from_hours(48 + 16));
         eventually("it is renewed", async || serial(&volume) != before).await;
         driver.stop().await;
     }
@@ -200,17 +201,17 @@ node_test! {
         let failing = kubelet.publish(&pod("web-0")).await.unwrap();
         let before = serial(&failing);
         driver.signer.set(down());
-        driver.clock.turn(SignedDuration::from_hours(720));
+        driver.clock.advance(SignedDuration::from_hours(720));
         eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
         driver.signer.set(Mood::Signs);
         let issued_ahead = kubelet.publish(&pod("web-1")).await.unwrap();
         let ahead = serial(&issued_ahead);
-        driver.clock.turn(SignedDuration::from_hours(-720));
+        driver.clock.advance(SignedDuration::from_hours(-720));
         eventually("what is not valid yet is renewed", async || {
-            driver.clock.turn(SignedDuration::from_secs(1));
+            driver.clock.advance(SignedDuration::from_secs(1));
             serial(&issued_ahead) != ahead
         }).await;
-        driver.clock.turn(SignedDuration::from_hours(17));
+        driver.clock.advance(SignedDuration::from_hours(17));
         eventually("what failed is renewed in time", async || serial(&failing) != before).await;
         driver.stop().await;
     }
@@ -238,12 +239,12 @@ node_test! {
             volumes.push(kubelet.publish(&pod(&format!("web-{number}"))).await.unwrap());
         }
         // Between the earliest point (two thirds less a tenth) and the latest, renewals come one after the other.
-        driver.clock.turn(SignedDuration::from_mins(16 * 60 - 48));
+        driver.clock.advance(SignedDuration::from_mins(16 * 60 - 48));
         tokio::time::sleep(Duration::from_millis(200)).await;
         let some = driver.signer.calls() - 40;
         assert!((2..38).contains(&some), "{some} of 40 renewed at half the window");
         driver.signer.set(Mood::Waits);
-        driver.clock.turn(SignedDuration::from_hours(1));
+        driver.clock.advance(SignedDuration::from_hours(1));
         eventually("four are at work", async || driver.signer.calls() == 40 + some + 4).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(driver.signer.calls(), 40 + some + 4, "as many as --max-renewals-in-flight allows");
@@ -274,7 +275,7 @@ node_test! {
         let pod = pod("web-0");
         kubelet.publish(&pod).await.unwrap();
         driver.signer.set(Mood::Waits);
-        driver.clock.turn(SignedDuration::from_hours(17));
+        driver.clock.advance(SignedDuration::from_hours(17));
         eventually("the renewal waits", async || driver.signer.calls() == 2).await;
         kubelet.publish(&pod).await.unwrap();
         kubelet.unpublish(&pod).await.unwrap();
@@ -299,7 +300,7 @@ node_test! {
         let (_node, driver, kubelet) = started(false).await;
         let volume = kubelet.publish(&pod_with("web-0", &[("reuse-private-key", "true"), ("key-algorithm", "RSA"), ("key-encoding", "PKCS1")])).await.unwrap();
         let (before, key) = (serial(&volume), key_in(&volume));
-        driver.clock.turn(SignedDuration::from_hours(17));
+        driver.clock.advance(SignedDuration::from_hours(17));
         eventually("it is renewed", async || serial(&volume) != before).await;
         assert_eq!(key_in(&volume), key);
         driver.stop().await;

@@ -3,7 +3,7 @@
 use crate::in_process::{Mood, started};
 use crate::support::{assert_whole, eventually, key_in, pod, pod_with, serial};
 use crate::{down, node_test, renewed_in_vain};
-use certlet::attributes::VolumeId;
+use certlet::model::VolumeId;
 use jiff::SignedDuration;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -29,9 +29,9 @@ node_test! {
         assert_whole(&volume);
         let requests = driver.signer.requests.lock().unwrap().clone();
         assert!(requests.len() >= 4 && requests.iter().all(|request| *request == requests[0]), "one request, asked for again");
-        let notes = driver.signer.notes.lock().unwrap().clone();
-        assert_eq!(notes.first(), Some(&None));
-        assert!(notes[1..].iter().all(|note| note.as_deref() == Some("request-1")), "{notes:?}");
+        let checkpoints = driver.signer.checkpoints.lock().unwrap().clone();
+        assert_eq!(checkpoints.first(), Some(&None));
+        assert!(checkpoints[1..].iter().all(|note| note.as_deref() == Some("request-1")), "{checkpoints:?}");
         assert!(!node.stored_at(&pod).join("pending.pem").exists(), "nothing waits any more");
         driver.stop().await;
     }
@@ -46,13 +46,13 @@ node_test! {
             let refused = kubelet.publish(&pod).await.unwrap_err();
             assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
         }
-        let notes = driver.signer.notes.lock().unwrap().clone();
-        assert_eq!(notes, [None, Some("request-1".to_owned()), Some("request-1".to_owned())]);
-        driver.clock.turn(SignedDuration::from_mins(11));
+        let checkpoints = driver.signer.checkpoints.lock().unwrap().clone();
+        assert_eq!(checkpoints, [None, Some("request-1".to_owned()), Some("request-1".to_owned())]);
+        driver.clock.advance(SignedDuration::from_mins(11));
         driver.signer.set(Mood::Signs);
         // The volume is just being looked at, as one that waits is every ten minutes.
         eventually("it is issued", async || kubelet.publish(&pod).await.is_ok()).await;
-        assert_eq!(driver.signer.notes.lock().unwrap().last(), Some(&None), "another one");
+        assert_eq!(driver.signer.checkpoints.lock().unwrap().last(), Some(&None), "another one");
         // Nothing of it is left for the next process either.
         let (driver, kubelet) = driver.restarted(&mut node).await;
         kubelet.unpublish(&pod).await.unwrap();
@@ -68,19 +68,19 @@ node_test! {
         let volume = kubelet.publish(&pod).await.unwrap();
         let before = serial(&volume);
         driver.signer.set(Mood::Babbles);
-        driver.clock.turn(SignedDuration::from_mins(14));
+        driver.clock.advance(SignedDuration::from_mins(14));
         let pending = node.stored_at(&pod).join("pending.pem");
         eventually("a renewal is refused", async || {
             std::fs::read_to_string(&pending).unwrap_or_default().contains("\"refused_at\":\"")
         }).await;
         // Six minutes are left: after half of them another is asked for.
-        driver.clock.turn(SignedDuration::from_mins(4));
+        driver.clock.advance(SignedDuration::from_mins(4));
         driver.signer.set(Mood::Signs);
         eventually("it is renewed", async || {
-            driver.clock.turn(SignedDuration::from_secs(1));
+            driver.clock.advance(SignedDuration::from_secs(1));
             serial(&volume) != before
         }).await;
-        assert_eq!(driver.signer.notes.lock().unwrap().last(), Some(&None), "by another certificate");
+        assert_eq!(driver.signer.checkpoints.lock().unwrap().last(), Some(&None), "by another certificate");
         driver.stop().await;
     }
 }
@@ -97,10 +97,10 @@ node_test! {
         assert_eq!(driver.signer.calls(), 1);
         assert!(!node.stored_at(&pod).join("pending.pem").exists());
         let before = serial(&volume);
-        driver.clock.turn(SignedDuration::from_hours(17));
+        driver.clock.advance(SignedDuration::from_hours(17));
         eventually("it is renewed", async || serial(&volume) != before).await;
-        let notes = driver.signer.notes.lock().unwrap().clone();
-        assert_eq!(notes, [None, None], "the renewal asks for a certificate of its own");
+        let checkpoints = driver.signer.checkpoints.lock().unwrap().clone();
+        assert_eq!(checkpoints, [None, None], "the renewal asks for a certificate of its own");
         driver.stop().await;
     }
 }
@@ -119,10 +119,10 @@ node_test! {
         // As kill -9 leaves it between the record and the end of what waited.
         std::fs::write(&pending, waiting).unwrap();
         let (driver, _kubelet) = driver.restarted(&mut node).await;
-        driver.clock.turn(SignedDuration::from_hours(17));
+        driver.clock.advance(SignedDuration::from_hours(17));
         eventually("it is renewed", async || serial(&volume) != before).await;
         assert_ne!(key_in(&volume), key, "a key of its own");
-        assert_eq!(driver.signer.notes.lock().unwrap().last(), Some(&None));
+        assert_eq!(driver.signer.checkpoints.lock().unwrap().last(), Some(&None));
         driver.stop().await;
     }
 }
@@ -146,7 +146,7 @@ node_test! {
             assert!(!condition.message.contains("no certificate"), "{condition:?}");
             driver.signer.set(Mood::Signs);
             eventually("it is renewed", async || {
-                driver.clock.turn(SignedDuration::from_secs(10));
+                driver.clock.advance(SignedDuration::from_secs(10));
                 serial(&volume) != before
             }).await;
             kubelet.unpublish(&pod).await.unwrap();
@@ -211,15 +211,15 @@ node_test! {
 }
 
 node_test! {
-    async fn renewals_that_wait_for_their_signer_make_room_for_others() {
+    async fn renewals_that_wait_for_their_signer_leave_capacity_for_others() {
         let (_node, driver, kubelet) = started(true).await;
         let pods: Vec<_> = (0..6).map(|n| pod(&format!("web-{n}"))).collect();
         for pod in &pods {
             kubelet.publish(pod).await.unwrap();
         }
         driver.signer.set(Mood::Waits);
-        driver.clock.turn(SignedDuration::from_hours(17));
-        // There are four places, and nobody's patience is over yet.
+        driver.clock.advance(SignedDuration::from_hours(17));
+        // There are four places, and none of them has waited long yet.
         eventually("all are tried", async || driver.signer.calls() == 2 * pods.len()).await;
         driver.stop().await;
     }

@@ -9,14 +9,17 @@
 )]
 
 use crate::support::{DRIVER, Node};
-use certlet::attributes::{Attributes, SignerKind, VolumeId};
-use certlet::clock::Clock;
 use certlet::csi::Driver;
-use certlet::demo::Kubelet;
-use certlet::lifecycle::Limits;
-use certlet::node::{Config, NodeError, run_with};
-use certlet::signer::{LocalCa, SignError, SignedChain, SignedVolume, Signer, SigningRequest};
-use certlet::store::StoreOptions;
+use certlet::model::Failure;
+use certlet::model::{CertificateSpec, SignerKind, VolumeId};
+use certlet::platform::Clock;
+use certlet::run::{self, Config, NodeError};
+use certlet::signer::{
+    ConfiguredSigner, IssuedCertificate, LocalCa, RequestId, SignedChain, Signer, SignerNotification,
+    SigningRequest,
+};
+use certlet::volume::{Limits, StoreOptions, VolumeService};
+use certlet_kubelet::Kubelet;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,6 +42,7 @@ pub async fn started(slow: bool) -> (Node, InProcess, Kubelet) {
 pub struct InProcess {
     pub clock: Arc<HandClock>,
     pub signer: Arc<MoodySigner>,
+    pub volumes: VolumeService,
     shutdown: CancellationToken,
     running: JoinHandle<Result<(), NodeError>>,
 }
@@ -67,16 +71,20 @@ impl InProcess {
             pca: None,
             limits: Limits { publishes: 64, renewals: 4, renewal_interval: Duration::ZERO },
             shutdown_grace: Duration::from_secs(1),
-            cluster: certlet::node::ClusterConfig::default(),
+            cluster: certlet::run::ClusterConfig::default(),
         };
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(run_with(
+        let started = run::Node::start(
             config,
             Arc::clone(clock) as Arc<dyn Clock>,
-            vec![Arc::clone(signer) as Arc<dyn Signer>],
+            vec![ConfiguredSigner::new(Arc::clone(signer))],
             shutdown.clone(),
-        ));
-        let driver = Self { clock: Arc::clone(clock), signer: Arc::clone(signer), shutdown, running };
+        );
+        let started = started.await.unwrap();
+        let volumes = started.volumes().clone();
+        let running = tokio::spawn(started.serve());
+        let driver =
+            Self { clock: Arc::clone(clock), signer: Arc::clone(signer), volumes, shutdown, running };
         (driver, node.kubelet().await)
     }
 
@@ -107,7 +115,7 @@ impl HandClock {
     }
 
     /// Sets it forward, or back.
-    pub fn turn(&self, by: SignedDuration) {
+    pub fn advance(&self, by: SignedDuration) {
         self.now.send_modify(|now| *now += by);
     }
 }
@@ -134,7 +142,7 @@ impl Clock for HandClock {
 #[derive(Clone)]
 pub enum Mood {
     Signs,
-    Fails(SignError),
+    Fails(Failure),
     Waits,
     Babbles,
 }
@@ -150,7 +158,7 @@ pub struct MoodySigner {
     /// The request of each call.
     pub requests: Mutex<Vec<Vec<u8>>>,
     /// What each call found noted of those before it.
-    pub notes: Mutex<Vec<Option<String>>>,
+    pub checkpoints: Mutex<Vec<Option<String>>>,
     /// How many volumes it was told are gone.
     pub removed: AtomicUsize,
     cheer_up: Notify,
@@ -168,7 +176,7 @@ impl MoodySigner {
             wants_token: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             requests: Mutex::default(),
-            notes: Mutex::default(),
+            checkpoints: Mutex::default(),
             removed: AtomicUsize::new(0),
             cheer_up: Notify::new(),
             answers: Mutex::default(),
@@ -203,21 +211,25 @@ impl Signer for MoodySigner {
         SignerKind::Local
     }
 
-    fn is_slow(&self) -> bool {
+    fn is_resumable(&self) -> bool {
         self.slow
     }
 
-    fn needs_token(&self, _attributes: &Attributes) -> bool {
+    fn needs_token(&self, _spec: &CertificateSpec) -> bool {
         self.wants_token.load(Ordering::Relaxed)
     }
 
-    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
+    fn describe(&self, checkpoint: &str) -> String {
+        checkpoint.to_owned()
+    }
+
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
         Box::pin(async move {
             self.calls.fetch_add(1, Ordering::Relaxed);
             self.requests.lock().unwrap().push(request.csr_der.to_vec());
-            self.notes.lock().unwrap().push(request.progress.load());
+            self.checkpoints.lock().unwrap().push(request.checkpoint.load());
             if self.slow {
-                request.progress.save("request-1")?;
+                request.checkpoint.save("request-1")?;
             }
             loop {
                 let cheered_up = self.cheer_up.notified();
@@ -227,27 +239,30 @@ impl Signer for MoodySigner {
                     Mood::Fails(error) => return Err(error),
                     Mood::Babbles => {
                         let chain = b"<html>busy</html>".to_vec();
-                        return Ok(SignedChain { chain, ca: None, remark: None });
+                        return Ok(SignedChain { chain, ca: None, warning: None });
                     }
                     Mood::Waits => cheered_up.await,
                 }
             }
         })
     }
+}
 
-    fn answered(&self) -> BoxFuture<'_, VolumeId> {
+impl SignerNotification for MoodySigner {
+    fn next_completed(&self) -> BoxFuture<'_, RequestId> {
         Box::pin(async {
             loop {
                 if let Some(volume) = self.answers.lock().unwrap().pop() {
-                    return volume;
+                    return RequestId::new(volume);
                 }
                 self.announced.notified().await;
             }
         })
     }
 
-    fn removed<'a>(&'a self, _volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+    fn in_use(&self, _issued: &IssuedCertificate<'_>) {}
+
+    fn removed(&self, _issued: &IssuedCertificate<'_>) {
         self.removed.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async {})
     }
 }

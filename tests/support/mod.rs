@@ -11,7 +11,7 @@
 pub mod namespace;
 pub mod pca;
 
-use certlet::demo::{Kubelet, Pod};
+use certlet_kubelet::{Kubelet, Pod};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub const CERTLET: &str = env!("CARGO_BIN_EXE_certlet");
 /// Its name.
 pub const DRIVER: &str = "csi.certlet.io";
 /// How long anything may take that is expected to happen.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 /// What a certificate is for, unless a test says otherwise.
 const DNS_NAME: &str = "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local";
 
@@ -131,7 +131,7 @@ impl Node {
             }
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
             assert!(ended.is_none(), "the driver ended: {ended:?}\n{}", self.log());
-            assert!(started.elapsed() < PATIENCE, "the driver does not register\n{}", self.log());
+            assert!(started.elapsed() < DEADLINE, "the driver does not register\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -162,7 +162,7 @@ impl Node {
             if let Some(status) = child.try_wait().unwrap() {
                 return status;
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > DEADLINE {
                 child.kill().unwrap();
                 child.wait().unwrap();
                 panic!("the driver did not end\n{}", self.log());
@@ -258,8 +258,8 @@ fn pod_of(usual: &[(&str, &str)], name: &str, attributes: &[(&str, &str)]) -> Po
 /// The serial number of the leaf in a volume.
 pub fn serial(volume: &Path) -> String {
     // A swap between following `..data` and opening the file makes the open fail, as in the kubelet's own volumes.
-    let found = (0..100).find_map(|_| certlet::demo::leaf(volume).ok());
-    found.unwrap_or_else(|| panic!("{}: {:?}", volume.display(), certlet::demo::leaf(volume))).serial
+    let found = (0..100).find_map(|_| certlet_kubelet::leaf(volume).ok());
+    found.unwrap_or_else(|| panic!("{}: {:?}", volume.display(), certlet_kubelet::leaf(volume))).serial
 }
 
 /// The private key in a volume, as written.
@@ -292,7 +292,7 @@ pub fn openssl(args: &[&str]) -> Output {
 pub async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !done().await {
-        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(started.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Nodes and pods that get their certificates from AWS Private CA.
 
 use super::{DNS_NAME, Node, pod_of};
-use certlet::demo::Pod;
+use certlet_kubelet::Pod;
 use std::fs;
 
 /// The access key of the driver itself.

@@ -2,7 +2,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "support for tests")]
 
-use crate::support::PATIENCE;
+use crate::support::DEADLINE;
 use prost::Message;
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,7 +52,7 @@ impl RawClient {
         let data = [&[0, 0, 0, 0, length(&message)], message.as_slice()];
         self.stream.write_all(&frame(HEADERS, END_HEADERS, id, &headers.concat())).await.unwrap();
         self.stream.write_all(&frame(DATA, END_STREAM, id, &data.concat())).await.unwrap();
-        tokio::time::timeout(PATIENCE, self.answer(id)).await.unwrap()
+        tokio::time::timeout(DEADLINE, self.answer(id)).await.unwrap()
     }
 
     async fn answer<T: Message + Default>(&mut self, id: u32) -> Result<T, String> {

@@ -1,10 +1,10 @@
-//! What was measured, beside the budget.
+//! The budgets, beside the measured values.
 
 use super::{Idle, Line, Report, Restart, mib};
 use crate::load::Load;
 
 impl Report {
-    /// Puts what was measured beside the budget.
+    /// Adds the budget lines to the report.
     pub(crate) fn with_budget(mut self) -> Self {
         self.budget = self.publish_lines();
         if let Some(idle) = self.idle.first() {
@@ -36,7 +36,7 @@ impl Report {
             lines.push(latency("1 in flight", &one.publish));
         }
         if let Some(steady) = ecdsa().find(|series| series.calls_come.starts_with("1,000")) {
-            lines.push(latency("1,000 a second, up to 50 in flight", &steady.publish));
+            lines.push(latency("1,000 per second, up to 50 in flight", &steady.publish));
         }
         if let Some(fifty) = closed(50) {
             lines.push(latency("always 50 in flight", &fifty.publish));
@@ -47,7 +47,7 @@ impl Report {
                 met: fifty.publish.rate > 1000.0,
             });
             lines.push(Line {
-                what: "CPU of the driver a publish, 50 in flight".to_owned(),
+                what: "CPU of the driver per publish, 50 in flight".to_owned(),
                 target: "under 1 ms",
                 measured: format!(
                     "{:.2} ms (and the client's {:.2} ms)",

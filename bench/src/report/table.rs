@@ -1,4 +1,4 @@
-//! The report for people.
+//! Prints the report as tables for people.
 
 use super::{Idle, Line, Machine, Renewal, Report, Restart, mib};
 use crate::load::Load;
@@ -10,7 +10,7 @@ impl fmt::Display for Report {
         let Machine { cores, processor, kernel, load_average } = &self.machine;
         writeln!(f, "{cores} cores ({processor}), Linux {kernel}, load average before {load_average}")?;
         if self.quick {
-            writeln!(f, "--quick: too few volumes for the budget")?;
+            writeln!(f, "--quick: too few volumes to compare with the budgets")?;
         }
         writeln!(f, "\n{:<82} {:<18} {:<7} measured", "what", "target", "")?;
         for Line { what, target, measured, met } in &self.budget {
@@ -92,7 +92,7 @@ impl Report {
     }
 }
 
-/// Memory, for people.
+/// Prints memory for people.
 struct Shown<'a>(&'a Memory);
 
 impl fmt::Display for Shown<'_> {

@@ -1,5 +1,5 @@
-//! The bare client: creates CertificateRequests and hears of their certificates through one watch. They are owned by pods and
-//! labelled as a driver's have to be, so that the API server has the same to do for each.
+//! The bare client: creates CertificateRequests and learns of their certificates through one watch. The requests have owner
+//! references and labels as a driver's requests have, so that the API server has the same work with each.
 
 use crate::Failure;
 use crate::load::{Load, Measured};
@@ -28,7 +28,7 @@ pub(crate) fn api(client: &Client, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk(&kind))
 }
 
-/// Asks for so many certificates, and deletes the requests afterwards.
+/// Requests `load.count` certificates, and deletes the requests afterwards.
 pub(crate) async fn measure(
     client: &Client,
     namespace: &str,
@@ -86,7 +86,7 @@ async fn watch(api: Api<DynamicObject>, version: String, waiting: Waiting) -> Re
     Ok(())
 }
 
-/// One for all: what the issuer does is the same, and no key is made while time is taken.
+/// Makes one signing request for all certificates. The issuer's work is the same, and no key is made during the measurement.
 async fn signing_request() -> Result<String, Failure> {
     let arguments =
         "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bare -keyout /dev/null";

@@ -1,8 +1,8 @@
-//! certlet, and a kubelet for it.
+//! A certlet driver, and a kubelet that calls it.
 
 use crate::Failure;
 use crate::load::{Load, Measured};
-use certlet::demo::{Kubelet, Pod as KubeletPod};
+use certlet_kubelet::{Kubelet, Pod as KubeletPod};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use nix::time::clock_getcpuclockid;
@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 const NAME: &str = "bench.certlet.io";
 const METRICS: &str = "127.0.0.1:19402";
 
-/// A driver of its own, beside any that is installed.
+/// A driver of the benchmark's own, beside any that is installed.
 pub(crate) struct Driver {
     root: PathBuf,
     child: Child,
@@ -28,7 +28,7 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) async fn start(binary: &Path, issuer: &str) -> Result<Self, Failure> {
-        // Short: a Unix socket's path has 107 bytes.
+        // The name must be short, because a Unix socket's path has at most 107 bytes.
         let root = std::env::temp_dir().join(format!("certlet-bench-{}", std::process::id()));
         fs::create_dir_all(root.join("plugins_registry"))?;
         let kubeconfig = std::env::var("KUBECONFIG")?;
@@ -48,14 +48,14 @@ impl Driver {
             .arg(root.join("data"))
             .arg("--registration-dir")
             .arg(root.join("plugins_registry"))
-            .env("MALLOC_ARENA_MAX", "2") // as the chart has it
+            .env("MALLOC_ARENA_MAX", "2") // as in the chart
             .stderr(Stdio::from(File::create(root.join("driver.log"))?))
             .kill_on_drop(true)
             .spawn()?;
         let registration = root.join("plugins_registry").join(format!("{NAME}-reg.sock"));
         for _ in 0..300 {
             if let Ok(kubelet) = Kubelet::register(&root, &registration).await {
-                // The watch begins with the process; give it the time a node has between a start and the first pod.
+                // The watch begins with the process. On a node, too, some time passes between the start and the first pod.
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 return Ok(Self { root, child, kubelet, issuer: issuer.to_owned() });
             }
@@ -64,7 +64,7 @@ impl Driver {
         Err(format!("the driver does not start:\n{}", fs::read_to_string(root.join("driver.log"))?).into())
     }
 
-    /// Publishes a volume for each of the first pods.
+    /// Publishes a volume for each of the first `load.count` pods.
     pub(crate) async fn measure(&self, pods: &[Pod], load: Load) -> Result<Measured, Failure> {
         let pods: Vec<KubeletPod> = pods.iter().map(|pod| self.volume_of(pod)).collect();
         let before = self.cpu()?;
@@ -73,7 +73,8 @@ impl Driver {
         Ok(measured)
     }
 
-    /// CPU time of all its threads so far, to the nanosecond: /proc counts in ticks, which misses by far on a busy machine.
+    /// CPU time of all the driver's threads so far, to the nanosecond. /proc counts in ticks, which is far too inexact on a busy
+    /// machine.
     fn cpu(&self) -> Result<Duration, Failure> {
         let id = self.child.id().ok_or("the driver has ended")?;
         Ok(clock_getcpuclockid(Pid::from_raw(id.try_into()?))?.now()?.into())
@@ -100,7 +101,7 @@ impl Driver {
         }
     }
 
-    /// Memory, and calls so far.
+    /// Reports memory, and API calls so far.
     pub(crate) async fn report(&self) -> Result<String, Failure> {
         let id = self.child.id().ok_or("the driver has ended")?;
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
@@ -111,7 +112,7 @@ impl Driver {
             .filter_map(|line| line.strip_prefix("certlet_kubernetes_api_calls_total"))
             .collect();
         Ok(format!(
-            "{} resident, {} of it anonymous; API calls so far, those of unpublishing included: {}",
+            "{} resident, {} of it anonymous; API calls so far, including those of unpublishes: {}",
             of("VmRSS:"),
             of("RssAnon:"),
             calls.join(", ")
@@ -120,7 +121,7 @@ impl Driver {
 
     pub(crate) async fn stop(&mut self) -> Result<(), Failure> {
         self.child.kill().await?;
-        // Its tmpfs is in this process's mount namespace and goes with it.
+        // The driver's tmpfs is in this process's mount namespace, and is unmounted when this process ends.
         let _mounted = fs::remove_dir_all(&self.root);
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! What certlet adds to the issuer's own time: the same number of certificates from the same cert-manager issuer, by a
-//! bare client that creates CertificateRequests and watches them, and through the driver's CSI socket.
+//! Measures what certlet adds to the issuer's own time. A bare client creates CertificateRequests and watches them. The driver
+//! gets the same number of certificates from the same cert-manager issuer, through its CSI socket.
 //!
-//! Both share the machine with the API server, etcd and cert-manager, which do most of the work. Pods are real, so that
-//! the garbage collector leaves their requests alone, but held back by a scheduling gate.
+//! Both share the machine with the API server, etcd and cert-manager, which do most of the work. The pods are real objects, so
+//! that the garbage collector does not delete their requests. A scheduling gate keeps them from being scheduled.
 
 mod bare;
 mod driver;
@@ -19,19 +19,19 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Anything that ends the measuring.
+/// Any error that ends the measurement.
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Measures certlet beside a bare client of the same cert-manager issuer. The cluster is that of KUBECONFIG.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The driver.
+    /// The driver's binary.
     #[arg(long, env = "CERTLET_BIN", value_name = "FILE")]
     certlet: PathBuf,
-    /// The `ClusterIssuer`.
+    /// The `ClusterIssuer` that signs.
     #[arg(long, default_value = "e2e-ca")]
     issuer: String,
-    /// A namespace of its own.
+    /// A namespace that nothing else uses.
     #[arg(long, env = "NS", default_value = "certlet-bench")]
     namespace: String,
     /// Volumes of the largest run.
@@ -44,8 +44,8 @@ struct Args {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    // Before any thread is there: what the driver mounts goes with this process.
-    certlet::demo::namespace::enter()?;
+    // This must happen before the first thread starts. The driver's mounts are then removed when this process ends.
+    certlet_kubelet::namespace::enter()?;
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run(args))
 }
 
@@ -59,7 +59,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     ];
     println!(
         "{:<10} {:>9} {:>7} {:>9} {:>9} {:>9} {:>14} {:>14}",
-        "", "in flight", "count", "p50 ms", "p99 ms", "a second", "client CPU ms", "driver CPU ms"
+        "", "in flight", "count", "p50 ms", "p99 ms", "per second", "client CPU ms", "driver CPU ms"
     );
     let mut driver = Driver::start(&args.certlet, &args.issuer).await?;
     let mut findings = Vec::new();
@@ -69,13 +69,13 @@ async fn run(args: Args) -> Result<(), Failure> {
     println!("\n{}", findings.join("\n"));
     let all = Load { in_flight: 50, count: args.volumes };
     driver.measure(&pods, all).await?;
-    println!("after all of these, with {} volumes: {}", args.volumes, driver.report().await?);
+    println!("after all loads above, with {} volumes: {}", args.volumes, driver.report().await?);
     driver.unpublish(&pods).await?;
     settle(&client, &args.namespace).await?;
     driver.stop().await?;
     let mut driver = Driver::start(&args.certlet, &args.issuer).await?;
     driver.measure(&pods, all).await?;
-    println!("a driver that has published {} volumes: {}", args.volumes, driver.report().await?);
+    println!("a new driver after {} publishes: {}", args.volumes, driver.report().await?);
     let left = requests(&client, &args.namespace).await?;
     println!("CertificateRequests left for {} volumes: {left}", args.volumes);
     driver.unpublish(&pods).await?;
@@ -86,7 +86,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Both under one load, and what the driver adds.
+/// Measures both under one load, and returns a line that says what the driver adds.
 async fn compare(
     client: &Client,
     driver: &Driver,
@@ -98,8 +98,8 @@ async fn compare(
     let mut shares = Vec::new();
     for round in 0..args.rounds {
         let (mut bare_rate, mut our_rate) = (0.0, 0.0);
-        // In turns, and each goes first as often as the other: cert-manager is busy with its own Events for a while after
-        // many requests, and whatever changes on the machine changes for both.
+        // The two alternate, and each goes first as often as the other. So both are affected alike when the machine changes, and
+        // when cert-manager is busy for a while with its own Events after many requests.
         for is_bare in [round % 2 == 0, round % 2 != 0] {
             if is_bare {
                 let measured = bare::measure(client, &args.namespace, &args.issuer, pods, load).await?;
@@ -119,8 +119,8 @@ async fn compare(
     print(&ours, "certlet", load);
     let (share, error) = mean(&shares);
     Ok(format!(
-        "{:>2} in flight: certlet adds {:.1} ms to the median and has {share:.1} % of the issuer's rate (standard error \
-         {error:.1}, {} rounds); of the machine's CPU certlet and its caller had {:.1} %, the bare client {:.1} %",
+        "{:>2} in flight: certlet adds {:.1} ms to the median and reaches {share:.1} % of the bare client's rate (standard error \
+         {error:.1}, {} rounds); certlet and its caller used {:.1} % of the machine's CPU, the bare client {:.1} %",
         load.in_flight,
         ours.percentile(50) - bare.percentile(50),
         shares.len(),
@@ -129,7 +129,7 @@ async fn compare(
     ))
 }
 
-/// The mean of some numbers, and its standard error.
+/// The mean of the numbers, and its standard error.
 fn mean(numbers: &[f64]) -> (f64, f64) {
     let count = numbers.len() as f64;
     let mean = numbers.iter().sum::<f64>() / count;
@@ -176,7 +176,7 @@ async fn requests(client: &Client, namespace: &str) -> Result<usize, Failure> {
         .count())
 }
 
-/// Waits until no request is left, and a while more for the controllers to come to rest.
+/// Waits until no request is left, and then four seconds more for the controllers to become idle.
 async fn settle(client: &Client, namespace: &str) -> Result<(), Failure> {
     for _ in 0..600 {
         if requests(client, namespace).await? == 0 {

@@ -1,11 +1,13 @@
-//! What arrives of a good volume.
+//! The spec of a valid volume.
 
 use super::*;
+use crate::model::SignerSpec;
 use secrecy::ExposeSecret;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-fn fields(attributes: &Attributes) -> &SubjectFields {
+fn fields(attributes: &CertificateSpec) -> &SubjectFields {
     match &attributes.subject {
         Subject::Fields(fields) => fields,
         Subject::Literal(literal) => panic!("literal subject {literal}"),
@@ -13,7 +15,7 @@ fn fields(attributes: &Attributes) -> &SubjectFields {
 }
 
 #[test]
-fn the_certlet_dialect_defaults_to_ecdsa_pkcs8_and_a_day() {
+fn the_certlet_prefix_defaults_to_ecdsa_pkcs8_and_a_day() {
     let attributes = certlet(&[]).unwrap();
     assert_eq!(attributes.dialect, Dialect::Certlet);
     assert_eq!(attributes.duration, Duration::from_hours(24));
@@ -22,7 +24,7 @@ fn the_certlet_dialect_defaults_to_ecdsa_pkcs8_and_a_day() {
 }
 
 #[test]
-fn the_cert_manager_dialect_defaults_to_rsa_pkcs1_and_ninety_days() {
+fn the_cert_manager_prefix_defaults_to_rsa_pkcs1_and_ninety_days() {
     let attributes = cert_manager(&[]).unwrap();
     assert_eq!(attributes.dialect, Dialect::CertManager);
     assert_eq!(attributes.duration, Duration::from_hours(2160));
@@ -31,11 +33,11 @@ fn the_cert_manager_dialect_defaults_to_rsa_pkcs1_and_ninety_days() {
 }
 
 #[test]
-fn the_other_defaults_are_those_of_both_dialects() {
+fn both_prefixes_share_the_other_defaults() {
     for attributes in [certlet(&[]).unwrap(), cert_manager(&[]).unwrap()] {
         let issuer = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
-        assert_eq!(attributes.signer, SignerKind::CertManager);
-        assert_eq!(attributes.issuer, Some(issuer));
+        let signer = SignerSpec::CertManager { issuer, annotations: BTreeMap::new() };
+        assert_eq!(attributes.signer, signer);
         assert_eq!(attributes.subject, Subject::Fields(SubjectFields::default()));
         assert!(attributes.sans.is_empty());
         assert!(!attributes.is_ca);
@@ -45,7 +47,6 @@ fn the_other_defaults_are_those_of_both_dialects() {
         assert_eq!(attributes.files.ca, "ca.crt");
         assert!(attributes.files.combined.is_none() && attributes.files.pkcs12.is_none());
         assert_eq!((attributes.fs_group, attributes.renew_before), (None, None));
-        assert!(attributes.annotations.is_empty() && attributes.pca.is_none());
     }
 }
 
@@ -65,7 +66,7 @@ fn an_empty_value_is_the_same_as_none() {
 }
 
 #[test]
-fn everything_asked_for_arrives() {
+fn every_attribute_gets_into_the_spec() {
     let attributes = certlet(&[
         ("issuer-name", "ca.internal"),
         ("issuer-kind", "ClusterIssuer"),
@@ -90,7 +91,7 @@ fn everything_asked_for_arrives() {
         ("fs-group", "2000"),
     ])
     .unwrap();
-    let issuer = attributes.issuer.clone().unwrap();
+    let SignerSpec::CertManager { issuer, .. } = &attributes.signer else { panic!("another signer") };
     assert_eq!(
         (&*issuer.name, &*issuer.kind, &*issuer.group),
         ("ca.internal", "ClusterIssuer", "example.com")
@@ -138,7 +139,7 @@ fn every_key_algorithm_size_and_encoding_is_understood_in_any_case() {
     assert_eq!(
         (rsa.algorithm, rsa.encoding),
         (A::Rsa2048, Pkcs8),
-        "certlet's own dialect never defaults to PKCS#1"
+        "certlet's own prefix never defaults to PKCS#1"
     );
 }
 
@@ -164,10 +165,11 @@ fn a_literal_subject_is_expanded_checked_and_kept_in_order() {
 }
 
 #[test]
-fn other_groups_become_annotations_in_the_cert_manager_dialect_only() {
+fn other_groups_become_annotations_with_the_cert_manager_prefix_only() {
     let theirs = [("csi.cert-manager.io/issuer-name", "ca"), ("example.com/team", "${shop}")];
     let attributes = parse(&theirs).unwrap();
-    assert_eq!(attributes.annotations.get("example.com/team").map(String::as_str), Some("${shop}"));
+    let SignerSpec::CertManager { annotations, .. } = &attributes.signer else { panic!("another signer") };
+    assert_eq!(annotations.get("example.com/team").map(String::as_str), Some("${shop}"));
     let errors = parse(&[("csi.certlet.io/issuer-name", "ca"), ("example.com/team", "shop")]).unwrap_err();
     assert!(errors.to_string().starts_with("example.com/team: "), "{errors}");
 }
@@ -175,7 +177,7 @@ fn other_groups_become_annotations_in_the_cert_manager_dialect_only() {
 #[test]
 fn the_local_signer_needs_no_issuer_and_private_ca_needs_its_arn() {
     let local = certlet(&[("signer", "local")]).unwrap();
-    assert_eq!((local.signer, local.issuer, local.pca), (SignerKind::Local, None, None));
+    assert_eq!(local.signer, SignerSpec::Local);
     let authority = "arn:aws-us-gov:acm-pca:us-gov-west-1:123456789012:certificate-authority/\
                      11111111-2222-3333-4444-555555555555";
     let attributes = certlet(&[
@@ -186,14 +188,13 @@ fn the_local_signer_needs_no_issuer_and_private_ca_needs_its_arn() {
         ("role-arn", "arn:aws-us-gov:iam::123456789012:role/pca"),
     ])
     .unwrap();
-    let pca = attributes.pca.unwrap();
-    assert_eq!(attributes.issuer, None);
+    let pca = attributes.signer.acm_pca().unwrap();
     assert_eq!(pca.certificate_authority_arn, authority);
     assert_eq!(pca.signing_algorithm.as_deref(), Some("SHA384WITHECDSA"));
     assert!(pca.template_arn.is_some() && pca.caller.role().is_some());
 }
 
 #[test]
-fn a_combined_file_is_delivered_when_asked_for() {
+fn a_combined_file_is_written_on_request() {
     assert_eq!(certlet(&[("combined-file", "all.pem")]).unwrap().files.combined.as_deref(), Some("all.pem"));
 }

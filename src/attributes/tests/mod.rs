@@ -1,12 +1,16 @@
-//! The whole of a volume, from the author's attributes to the typed ones.
+//! Whole volumes, from the author's attributes to the certificate spec.
 
 mod accepted;
 mod refused;
 
-use super::*;
+use super::{AttributeError, AttributeErrors, VolumeContext, rows};
+use crate::model::{
+    CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, Subject, SubjectFields, Usage,
+    WorkloadIdentity,
+};
 
-fn pod() -> PodIdentity {
-    PodIdentity {
+fn pod() -> WorkloadIdentity {
+    WorkloadIdentity {
         namespace: "shop".into(),
         name: "cart-0".into(),
         uid: "b8f1".into(),
@@ -14,12 +18,12 @@ fn pod() -> PodIdentity {
     }
 }
 
-fn parse(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+fn parse(attributes: &[(&str, &str)]) -> Result<CertificateSpec, AttributeErrors> {
     let raw = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Attributes::parse(&raw, &pod())
+    super::parse(&raw, &pod())
 }
 
-fn with_prefix(prefix: &str, attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+fn with_prefix(prefix: &str, attributes: &[(&str, &str)]) -> Result<CertificateSpec, AttributeErrors> {
     let mut full: Vec<_> =
         attributes.iter().map(|(name, value)| (format!("{prefix}/{name}"), *value)).collect();
     if !attributes.iter().any(|(name, _)| *name == "issuer-name" || *name == "signer") {
@@ -28,10 +32,10 @@ fn with_prefix(prefix: &str, attributes: &[(&str, &str)]) -> Result<Attributes, 
     parse(&full.iter().map(|(key, value)| (key.as_str(), *value)).collect::<Vec<_>>())
 }
 
-fn certlet(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+fn certlet(attributes: &[(&str, &str)]) -> Result<CertificateSpec, AttributeErrors> {
     with_prefix("csi.certlet.io", attributes)
 }
 
-fn cert_manager(attributes: &[(&str, &str)]) -> Result<Attributes, AttributeErrors> {
+fn cert_manager(attributes: &[(&str, &str)]) -> Result<CertificateSpec, AttributeErrors> {
     with_prefix("csi.cert-manager.io", attributes)
 }

@@ -1,4 +1,4 @@
-//! What the author of a bad one is told.
+//! The error messages for invalid volumes.
 
 #[path = "../../../tests/support/rejected.rs"]
 #[allow(unreachable_pub, reason = "the integration tests include the file as well")]
@@ -21,7 +21,7 @@ fn a_password_is_never_in_a_message() {
 }
 
 #[test]
-fn a_volume_without_attributes_hears_of_issuer_and_signer() {
+fn a_volume_without_attributes_is_asked_for_issuer_or_signer() {
     assert_eq!(
         parse(&[]).unwrap_err().to_string(),
         "csi.certlet.io/issuer-name: is required; accepted: the name of a cert-manager issuer; or another signer in \
@@ -30,11 +30,11 @@ fn a_volume_without_attributes_hears_of_issuer_and_signer() {
 }
 
 #[test]
-fn mixing_the_dialects_is_an_error() {
+fn mixing_the_prefixes_is_an_error() {
     let mixed = [("csi.cert-manager.io/issuer-name", "ca"), ("csi.certlet.io/duration", "1h")];
     assert_eq!(
         parse(&mixed).unwrap_err().to_string(),
-        "csi.certlet.io/duration: stands beside csi.cert-manager.io/issuer-name in one volume; accepted: one prefix for \
+        "csi.certlet.io/duration: is in the same volume as csi.cert-manager.io/issuer-name; accepted: one prefix for \
          the whole volume, csi.certlet.io/ or csi.cert-manager.io/"
     );
 }
@@ -53,7 +53,7 @@ fn an_unknown_attribute_names_the_nearest_known_one() {
 }
 
 #[test]
-fn several_faults_are_told_together_in_a_stable_order() {
+fn several_faults_are_listed_together_in_a_stable_order() {
     let attributes = [
         ("key-size", "1"),
         ("duration", "1d"),
@@ -66,7 +66,7 @@ fn several_faults_are_told_together_in_a_stable_order() {
     let errors = certlet(&attributes).unwrap_err();
     assert_eq!(errors, certlet(&reversed).unwrap_err());
     let names: Vec<_> =
-        errors.iter().map(|fault| fault.attribute().trim_start_matches("csi.certlet.io/")).collect();
+        errors.first().iter().map(|fault| fault.attribute().trim_start_matches("csi.certlet.io/")).collect();
     assert_eq!(names, ["dns-names", "dns-names", "dnsnames", "duration", "is-ca", "key-size"]);
     let message = errors.to_string();
     assert!(message.starts_with("6 faults: (1) csi.certlet.io/dns-names: \"-a\" has a label"), "{message}");
@@ -94,9 +94,9 @@ fn every_rejected_input_is_refused_and_its_fault_is_named() {
         let context: HashMap<_, _> = input.attributes.iter().cloned().collect();
         assert_eq!(context.len(), input.attributes.len(), "{}", input.name);
         let result = VolumeContext::parse(context, HashMap::new())
-            .and_then(|context| Attributes::parse(&context.raw, &context.pod));
+            .and_then(|context| crate::attributes::parse(&context.raw, &context.pod));
         let errors = result.map(drop).expect_err(&input.name);
-        let at_fault: Vec<_> = errors.iter().map(AttributeError::attribute).collect();
+        let at_fault: Vec<_> = errors.first().iter().map(AttributeError::attribute).collect();
         assert!(at_fault.iter().all(|name| *name == input.attribute), "{}: {errors}", input.name);
         assert!(!errors.to_string().contains("secret"), "{}: {errors}", input.name);
         assert!(

@@ -1,30 +1,41 @@
 //! Distinguished names as strings (RFC 4514).
 //!
-//! People write `CN=a, O=b` with a space after the comma, and cert-manager takes it.
+//! A space after the comma is accepted, as by cert-manager: `CN=a, O=b`.
 
 use super::names::{printable, subject_text};
-use crate::attributes::distinguished_name::{DistinguishedName, NameAttribute, NameValue};
-use crate::attributes::name_types::{COUNTRY, DOMAIN_COMPONENT, KEYWORDS, SERIAL_NUMBER};
+use crate::model::name_types::{COUNTRY, DOMAIN_COMPONENT, KEYWORDS, SERIAL_NUMBER};
+use crate::model::{DistinguishedName, NameAttribute, NameValue};
 use const_oid::ObjectIdentifier;
 use der::Decode;
 use der::asn1::AnyRef;
 use std::collections::HashSet;
 
-/// Reads a distinguished name, parts in the order written.
-pub(in crate::attributes) fn parse(text: &str) -> Result<DistinguishedName, String> {
+/// Reads RFC 4514. The error is a phrase that continues the quoted text and says what is wrong.
+impl std::str::FromStr for DistinguishedName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse(text)
+    }
+}
+
+/// Reads a distinguished name; the parts keep their order.
+pub(crate) fn parse(text: &str) -> Result<DistinguishedName, String> {
     let mut parts = Vec::new();
     let mut part = Vec::new();
     let mut joined = HashSet::new();
     let mut rest = text;
     loop {
-        let (keyword, after) = keyword(rest)?;
-        let (value, separator, after) = value(&keyword, after)?;
-        let attribute = NameAttribute { oid: keyword.oid, value };
-        // What `+` joins is a set in X.501.
-        if !joined.insert((attribute.oid, content(&attribute.value))) {
-            return Err(format!("has the same value of {} twice in one part", keyword.written));
+        let (name, after) = rest.split_once('=').ok_or_else(|| format!("has no = in {:?}", rest.trim()))?;
+        let (keyword, oid) = keyword(name.trim())?;
+        let (value_text, separator, after) = split_value(after);
+        let value =
+            value(oid, value_text).map_err(|problem| format!("has a value of {keyword} that {problem}"))?;
+        // X.501: attributes joined by `+` are a set.
+        if !joined.insert((oid, content(&value))) {
+            return Err(format!("has the same value of {keyword} twice in one part"));
         }
-        part.push(attribute);
+        part.push(NameAttribute { oid, value });
         if separator != Some('+') {
             parts.push(std::mem::take(&mut part));
             joined.clear();
@@ -36,7 +47,7 @@ pub(in crate::attributes) fn parse(text: &str) -> Result<DistinguishedName, Stri
     }
 }
 
-/// What a value comes to, be it given as text or in its encoding.
+/// The content of a value, given as text or as DER.
 fn content(value: &NameValue) -> Option<Vec<u8>> {
     match value {
         NameValue::Text(text) => Some(text.as_bytes().to_vec()),
@@ -44,86 +55,73 @@ fn content(value: &NameValue) -> Option<Vec<u8>> {
     }
 }
 
-/// An attribute type.
-struct Keyword {
-    oid: ObjectIdentifier,
-    /// In upper case, or as a dotted object identifier.
-    written: String,
-}
-
-/// The attribute type in front of the `=`, and what follows it.
-fn keyword(text: &str) -> Result<(Keyword, &str), String> {
-    let (name, after) = text.split_once('=').ok_or_else(|| format!("has no = in {:?}", text.trim()))?;
-    let name = name.trim();
-    let keyword = KEYWORDS.iter().find(|(keyword, _)| keyword.eq_ignore_ascii_case(name));
-    let keyword = match keyword {
-        Some((keyword, oid)) => Keyword { oid: *oid, written: (*keyword).to_owned() },
-        None => Keyword {
-            oid: ObjectIdentifier::new(name).map_err(|_| format!("has the unknown keyword {name:?}"))?,
-            written: name.to_owned(),
-        },
-    };
-    Ok((keyword, after))
-}
-
-/// One value, the separator after it, and what follows that.
-fn value<'a>(keyword: &Keyword, text: &'a str) -> Result<(NameValue, Option<char>, &'a str), String> {
-    let written = &keyword.written;
-    let text = text.trim_start_matches(' ');
-    if let Some(hex) = text.strip_prefix('#') {
-        return encoded_value(written, hex);
+/// The attribute type of a name: a keyword, which is returned in upper case, or a dotted object identifier.
+fn keyword(name: &str) -> Result<(&str, ObjectIdentifier), String> {
+    if let Some(known) = KEYWORDS.iter().find(|(keyword, _)| keyword.eq_ignore_ascii_case(name)) {
+        return Ok(*known);
     }
+    let oid = ObjectIdentifier::new(name).map_err(|_| format!("has the unknown keyword {name:?}"))?;
+    Ok((name, oid))
+}
+
+/// The text up to the next unescaped separator, the separator, and the text after it.
+fn split_value(text: &str) -> (&str, Option<char>, &str) {
+    let mut escaped = false;
+    let end = text.find(|c| {
+        let is_separator = !escaped && matches!(c, ',' | '+');
+        escaped = c == '\\' && !escaped;
+        is_separator
+    });
+    end.map_or((text, None, ""), |at| (&text[..at], text[at..].chars().next(), &text[at + 1..]))
+}
+
+/// A value: text, or `#` and its DER encoding in hexadecimal.
+fn value(oid: ObjectIdentifier, text: &str) -> Result<NameValue, String> {
+    let text = text.trim_start_matches(' ');
+    if let Some(digits) = text.strip_prefix('#') {
+        let digits = digits.trim_end_matches(' ').as_bytes();
+        let der: Option<Vec<u8>> =
+            digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(hex_pair).collect()).flatten();
+        let der = der.filter(|der| AnyRef::from_der(der).is_ok()).map(NameValue::Der);
+        return der.ok_or_else(|| "is not the hexadecimal form of a DER value".into());
+    }
+    let value = unescaped(text.as_bytes())?;
+    let checked = match oid {
+        _ if value.is_empty() => Err("is empty".into()),
+        COUNTRY | SERIAL_NUMBER => printable(&value),
+        DOMAIN_COMPONENT if !value.is_ascii() => Err("is not ASCII".into()),
+        _ => subject_text(&value),
+    };
+    checked.map(NameValue::Text)
+}
+
+/// The text without escapes, and without spaces at its end. Escaped spaces are kept.
+fn unescaped(mut rest: &[u8]) -> Result<String, String> {
     let mut bytes = Vec::new();
-    // How much of `bytes` stays when the spaces in front of the separator are dropped; escaped ones are not.
     let mut kept = 0;
-    let mut characters = text.char_indices();
-    let mut end = (None, "");
-    while let Some((at, c)) = characters.next() {
-        match c {
-            ',' | '+' => {
-                end = (Some(c), &text[at + 1..]);
-                break;
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match first {
+            b'"' | b';' => {
+                return Err(format!("has an unescaped {0} (write \\{0})", char::from(*first)));
             }
-            '"' | ';' => return Err(format!("has an unescaped {c} in the value of {written} (write \\{c})")),
-            '\\' => {
-                bytes.push(
-                    escaped(&text[at + 1..])
-                        .ok_or_else(|| format!("has a bad escape in the value of {written}"))?,
-                );
-                let hex = text[at + 1..].starts_with(|c: char| c.is_ascii_hexdigit());
-                let _ = characters.nth(usize::from(hex));
-                kept = bytes.len();
-            }
-            _ => {
-                bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-                kept = if c == ' ' { kept } else { bytes.len() };
-            }
-        }
+            b'\\' => escaped(after).ok_or("has a bad escape")?,
+            _ => (*first, after),
+        };
+        bytes.push(byte);
+        kept = if *first == b' ' { kept } else { bytes.len() };
+        rest = after;
     }
     bytes.truncate(kept);
-    let value =
-        String::from_utf8(bytes).map_err(|_| format!("has a value of {written} that is not UTF-8"))?;
-    check(&keyword.oid, &value).map_err(|problem| format!("has a value of {written} that {problem}"))?;
-    Ok((NameValue::Text(value), end.0, end.1))
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8".into())
 }
 
-/// A value given as `#` and the hexadecimal digits of its DER encoding.
-fn encoded_value<'a>(written: &str, text: &'a str) -> Result<(NameValue, Option<char>, &'a str), String> {
-    let end = text.find([',', '+']).unwrap_or(text.len());
-    let digits = text[..end].trim_end_matches(' ').as_bytes();
-    let bytes: Option<Vec<u8>> =
-        digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(hex_pair).collect()).flatten();
-    let der = bytes
-        .filter(|bytes| AnyRef::from_der(bytes).is_ok())
-        .ok_or_else(|| format!("has a value of {written} that is not the hexadecimal form of a DER value"))?;
-    Ok((NameValue::Der(der), text[end..].chars().next(), text.get(end + 1..).unwrap_or_default()))
-}
-
-/// The byte that the text after a backslash stands for: a special character, or two hexadecimal digits.
-fn escaped(text: &str) -> Option<u8> {
-    match text.as_bytes() {
-        [c @ (b' ' | b'"' | b'#' | b'+' | b',' | b';' | b'<' | b'=' | b'>' | b'\\'), ..] => Some(*c),
-        pair => hex_pair(pair),
+/// The byte of an escape sequence, and the text after it: a special character, or two hexadecimal digits.
+fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
+    match text {
+        [c @ (b' ' | b'"' | b'#' | b'+' | b',' | b';' | b'<' | b'=' | b'>' | b'\\'), after @ ..] => {
+            Some((*c, after))
+        }
+        _ => Some((hex_pair(text.get(..2)?)?, &text[2..])),
     }
 }
 
@@ -132,21 +130,10 @@ fn hex_pair(pair: &[u8]) -> Option<u8> {
     Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)
 }
 
-fn check(oid: &ObjectIdentifier, value: &str) -> Result<(), String> {
-    if value.is_empty() {
-        return Err("is empty".into());
-    }
-    match *oid {
-        COUNTRY | SERIAL_NUMBER => printable(value).map(drop),
-        DOMAIN_COMPONENT if !value.is_ascii() => Err("is not ASCII".into()),
-        _ => subject_text(value).map(drop),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attributes::name_types::COMMON_NAME;
+    use crate::model::name_types::COMMON_NAME;
     use proptest::prelude::*;
 
     fn strict(text: &str) -> Result<String, String> {
@@ -154,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_brought_into_its_strict_form_in_the_order_written() {
+    fn a_name_is_printed_in_its_strict_form_with_its_parts_in_order() {
         for (text, expected) in [
             ("CN=example.com", "CN=example.com"),
             ("cn = a , o= b c  ,C=US", "CN=a,O=b c,C=US"),

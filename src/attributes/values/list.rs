@@ -1,10 +1,10 @@
-//! Lists: comma-separated, and an element that holds a comma is quoted as in CSV (RFC 4180), the way cert-manager reads
-//! such annotations. A backslash is an ordinary character, as it is there.
+//! Comma-separated lists. An element that holds a comma is quoted as in CSV (RFC 4180), as cert-manager reads such
+//! annotations. A backslash is an ordinary character, as in CSV.
 
-/// More names than any certificate has; a pod with more of them would be for filling the node's memory.
-const MOST: usize = 500;
+/// Limit on the elements of a list, so that a pod cannot fill the node's memory. No certificate has so many names.
+const MAX_ELEMENTS: usize = 500;
 
-/// Splits a list into its elements, white space around them trimmed. None is empty.
+/// Splits a list into its elements and trims white space around them. No element is empty.
 pub(in crate::attributes) fn split(text: &str) -> Result<Vec<String>, String> {
     let mut elements = Vec::new();
     let mut rest = text;
@@ -15,10 +15,10 @@ pub(in crate::attributes) fn split(text: &str) -> Result<Vec<String>, String> {
             None => plain_element(rest, number)?,
         };
         if element.is_empty() {
-            return Err(format!("has nothing in place {number} of the list"));
+            return Err(format!("has nothing in element {number} of the list"));
         }
-        if number > MOST {
-            return Err(format!("has more than {MOST} elements"));
+        if number > MAX_ELEMENTS {
+            return Err(format!("has more than {MAX_ELEMENTS} elements"));
         }
         elements.push(element);
         match after {
@@ -28,7 +28,7 @@ pub(in crate::attributes) fn split(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// An element without quotes, and what follows its comma.
+/// An element without quotes, and the text after its comma.
 fn plain_element(text: &str, number: usize) -> Result<(String, Option<&str>), String> {
     let (element, after) = match text.split_once(',') {
         Some((element, after)) => (element, Some(after)),
@@ -37,23 +37,23 @@ fn plain_element(text: &str, number: usize) -> Result<(String, Option<&str>), St
     let element = element.trim();
     if element.contains('"') {
         return Err(format!(
-            "has a stray quote in place {number} of the list (quote the whole element, double the quote)"
+            "has a stray quote in element {number} of the list (quote the whole element, double the quote)"
         ));
     }
-    // A line break is fine around an element; within one, a comma was forgotten.
+    // A line break is allowed around an element. Within an element it means that a comma is missing.
     if element.contains(['\n', '\r']) {
-        return Err(format!("has a line break without a comma in place {number} of the list"));
+        return Err(format!("has a line break without a comma in element {number} of the list"));
     }
     Ok((element.to_owned(), after))
 }
 
-/// An element after its opening quote, and what follows its comma.
+/// An element after its opening quote, and the text after its comma.
 fn quoted_element(text: &str, number: usize) -> Result<(String, Option<&str>), String> {
     let mut element = String::new();
     let mut rest = text;
     loop {
         let Some((head, tail)) = rest.split_once('"') else {
-            return Err(format!("has an open quote in place {number} of the list"));
+            return Err(format!("has an open quote in element {number} of the list"));
         };
         element.push_str(head);
         let Some(after) = tail.strip_prefix('"') else {
@@ -65,7 +65,7 @@ fn quoted_element(text: &str, number: usize) -> Result<(String, Option<&str>), S
     }
     match rest.strip_prefix(',') {
         None if rest.is_empty() => Ok((element, None)),
-        None => Err(format!("has text after the closing quote in place {number} of the list")),
+        None => Err(format!("has text after the closing quote in element {number} of the list")),
         Some(after) => Ok((element, Some(after))),
     }
 }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_end_is_refused() {
+    fn a_list_with_too_many_elements_is_refused() {
         assert_eq!(split(&"a,".repeat(30_000)), Err("has more than 500 elements".into()));
         assert_eq!(split(&["a"; 500].join(",")).map(|elements| elements.len()), Ok(500));
     }
@@ -121,7 +121,7 @@ mod tests {
         }
 
         #[test]
-        fn a_list_of_plain_words_reads_back(
+        fn a_list_of_plain_elements_reads_back(
             elements in proptest::collection::vec("[a-z\\\\.*-]{1,8}( [a-z]{1,3})?", 1..6),
             comma in "[ \n\t]{0,2},[ \n\t]{0,2}",
         ) {

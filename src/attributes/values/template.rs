@@ -1,16 +1,16 @@
 //! Variables in values, with the syntax of Go's `os.Expand`, which cert-manager's csi-driver uses: `${NAME}` and `$NAME`.
 //!
-//! What `os.Expand` swallows (`${}`, an unclosed `${`) would put a wrong name into a certificate: here it is an error. A
-//! dollar sign that no name follows stands for itself. There is no escape for a dollar sign before a name.
+//! `os.Expand` silently removes `${}` and an unclosed `${`, which would put a wrong name into a certificate. Here they are
+//! errors. A dollar sign without a name after it stands for itself. A dollar sign before a name cannot be escaped.
 
-use crate::attributes::PodIdentity;
+use crate::model::WorkloadIdentity;
 
 /// The variables, in the order the documentation lists them.
 pub(in crate::attributes) const VARIABLES: [&str; 4] =
     ["POD_NAME", "POD_NAMESPACE", "POD_UID", "SERVICE_ACCOUNT_NAME"];
 
-/// Replaces every variable. What a variable stands for is not looked at again.
-pub(in crate::attributes) fn expand(text: &str, pod: &PodIdentity) -> Result<String, String> {
+/// Replaces every variable. Variables in the value of a variable are not replaced.
+pub(in crate::attributes) fn expand(text: &str, pod: &WorkloadIdentity) -> Result<String, String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((head, tail)) = rest.split_once('$') {
@@ -26,16 +26,16 @@ pub(in crate::attributes) fn expand(text: &str, pod: &PodIdentity) -> Result<Str
     Ok(expanded)
 }
 
-/// The name after a dollar sign, if there is one, and what follows it.
+/// The name after a dollar sign, if there is one, and the text after the name.
 fn name(tail: &str) -> Result<(Option<&str>, &str), String> {
     if let Some(braced) = tail.strip_prefix('{') {
         return match braced.split_once('}') {
             Some(("", _)) => Err("has the empty variable ${}".into()),
             Some((name, after)) => Ok((Some(name), after)),
-            None => Err("has a ${ that no } closes".into()),
+            None => Err("has a ${ without its }".into()),
         };
     }
-    // One of the shell's special variables is a name of its own: `$$` and `$1` are unknown variables, not text.
+    // The shell's special variables are names too: `$$` and `$1` are unknown variables, not text.
     if tail.starts_with(|c: char| c.is_ascii_digit() || "*#$@!?-".contains(c)) {
         return Ok((Some(&tail[..1]), &tail[1..]));
     }
@@ -44,7 +44,7 @@ fn name(tail: &str) -> Result<(Option<&str>, &str), String> {
     Ok((Some(name).filter(|name| !name.is_empty()), after))
 }
 
-fn value<'a>(name: &str, pod: &'a PodIdentity) -> Result<&'a str, String> {
+fn value<'a>(name: &str, pod: &'a WorkloadIdentity) -> Result<&'a str, String> {
     match name {
         "POD_NAME" => Ok(&pod.name),
         "POD_NAMESPACE" => Ok(&pod.namespace),
@@ -59,8 +59,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pod() -> PodIdentity {
-        PodIdentity {
+    fn pod() -> WorkloadIdentity {
+        WorkloadIdentity {
             namespace: "shop".into(),
             name: "cart-0".into(),
             uid: "b8f1".into(),
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_variable_that_holds_a_variable_is_not_replaced_again() {
-        let pod = PodIdentity { name: "${POD_UID}".into(), ..pod() };
+        let pod = WorkloadIdentity { name: "${POD_UID}".into(), ..pod() };
         assert_eq!(expand("${POD_NAME}", &pod), Ok("${POD_UID}".into()));
     }
 

@@ -2,8 +2,8 @@
 
 use super::client::Api;
 use super::errors::{CallError, Class};
-use crate::clock::Clock;
-use crate::signer::SignError;
+use crate::model::Failure;
+use crate::platform::Clock;
 use aws_sdk_acmpca::types::{
     CertificateAuthority, CertificateAuthorityStatus, CertificateAuthorityUsageMode, KeyAlgorithm,
 };
@@ -57,7 +57,7 @@ impl Authorities {
         caller: &str,
         algorithm: Option<&str>,
         clock: &dyn Clock,
-    ) -> Result<Facts, SignError> {
+    ) -> Result<Facts, Failure> {
         let slot = self.slot(api, caller);
         let mut slot = slot.lock().await;
         let now = clock.now();
@@ -121,7 +121,7 @@ fn kept_for(facts: &Facts, asked_at: Timestamp) -> SignedDuration {
     }
 }
 
-fn of_description(description: &CertificateAuthority) -> Result<Facts, SignError> {
+fn of_description(description: &CertificateAuthority) -> Result<Facts, Failure> {
     if let Some(status) = &description.status
         && *status != CertificateAuthorityStatus::Active
     {
@@ -149,7 +149,7 @@ fn of_description(description: &CertificateAuthority) -> Result<Facts, SignError
 }
 
 /// The digest that fits the CA's key best.
-fn default_algorithm(key: &KeyAlgorithm) -> Result<String, SignError> {
+fn default_algorithm(key: &KeyAlgorithm) -> Result<String, Failure> {
     let algorithm = match key {
         KeyAlgorithm::EcPrime256v1 => "SHA256WITHECDSA",
         KeyAlgorithm::EcSecp384r1 => "SHA384WITHECDSA",
@@ -168,11 +168,12 @@ fn default_algorithm(key: &KeyAlgorithm) -> Result<String, SignError> {
 
 /// For a caller that may not describe the CA (shared by AWS RAM with few permissions): its certificate tells key and
 /// end, but not the mode.
-async fn of_certificate(api: &Api, algorithm: Option<&str>) -> Result<Facts, SignError> {
+async fn of_certificate(api: &Api, algorithm: Option<&str>) -> Result<Facts, Failure> {
     match api.authority_certificate().await {
-        Ok(pem) => of_pem(&pem).ok_or_else(|| SignError::Transient {
-            reason: "AWS Private CA: GetCertificateAuthorityCertificate: the answer is no certificate"
-                .to_owned(),
+        Ok(pem) => of_pem(&pem).ok_or_else(|| {
+            Failure::transient(
+                "AWS Private CA: GetCertificateAuthorityCertificate: the answer is no certificate".to_owned(),
+            )
         }),
         Err(CallError { class: Class::Denied, .. }) if algorithm.is_some() => {
             Ok(Facts { algorithm: None, short_lived: false, not_after: None })
@@ -205,7 +206,7 @@ fn of_pem(pem: &[u8]) -> Option<Facts> {
 }
 
 /// The signing algorithm to ask for: the author's, where its family is that of the CA's key.
-pub(crate) fn signing_algorithm(asked: Option<&str>, facts: &Facts) -> Result<String, SignError> {
+pub(crate) fn signing_algorithm(asked: Option<&str>, facts: &Facts) -> Result<String, Failure> {
     let family = |algorithm: &str| algorithm.split_once("WITH").map(|(_, family)| family.to_owned());
     match (asked, facts.algorithm.as_deref()) {
         (Some(asked), Some(fits)) if family(asked) != family(fits) => Err(permanent(format!(
@@ -222,8 +223,8 @@ pub(crate) fn signing_algorithm(asked: Option<&str>, facts: &Facts) -> Result<St
     }
 }
 
-fn permanent(reason: String) -> SignError {
-    SignError::Permanent { reason }
+fn permanent(reason: String) -> Failure {
+    Failure::permanent(reason)
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use super::arn::AuthorityArn;
 use super::errors::{CallError, Class};
 use super::metrics::PcaMetrics;
-use super::note::{Note, fingerprint};
-use crate::limiter::{CallKind, Limiter, Urgency};
+use super::note::SavedRequest;
+use super::quota::{CallKind, Limiter, Urgency};
+use crate::model::jitter;
+use crate::platform::Backoff;
 use aws_sdk_acmpca::Client;
 use aws_sdk_acmpca::config::http::HttpResponse;
 use aws_sdk_acmpca::error::{ProvideErrorMetadata, SdkError};
@@ -17,10 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long one call is repeated while it is throttled or fails for a passing reason. The lifecycle goes on from there.
+/// How long one call is repeated while it is throttled or fails for a passing reason. The volume's own retries go on from there.
 const RETRY_FOR: Duration = Duration::from_secs(45);
-const FIRST_BACKOFF: Duration = Duration::from_millis(200);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// One CA, as one caller may use it.
 #[derive(Clone)]
@@ -40,7 +41,7 @@ impl Api {
         &self,
         csr_pem: &[u8],
         template: &str,
-        note: &Note,
+        note: &SavedRequest,
     ) -> Result<String, CallError> {
         let validity = Validity::builder()
             .value(note.not_after.as_second())
@@ -137,26 +138,13 @@ impl Api {
                 return Err(error);
             }
             tracing::debug!(call = kind.as_str(), %error, attempt, "repeating a call to AWS");
-            tokio::time::sleep(self.backoff(attempt)).await;
+            let jitter = jitter(&self.seed, &attempt.to_be_bytes());
+            tokio::time::sleep(BACKOFF.pause(attempt - 1, jitter)).await;
         }
         Err(refused(kind, &"too many attempts"))
-    }
-
-    /// Doubles from [`FIRST_BACKOFF`], spread over its upper half.
-    fn backoff(&self, attempt: u32) -> Duration {
-        let doubled =
-            FIRST_BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(LONGEST_BACKOFF);
-        doubled.mul_f64(0.5 + 0.5 * spread(&self.seed, attempt))
     }
 }
 
 fn refused(kind: CallKind, why: &impl ToString) -> CallError {
     CallError::local(kind.as_str(), why.to_string())
-}
-
-/// A number in [0, 1) fixed by its arguments.
-pub(crate) fn spread(seed: &str, attempt: u32) -> f64 {
-    let digits = fingerprint(&[seed.as_bytes(), &attempt.to_be_bytes()]);
-    let head = digits.get(..8).and_then(|head| u32::from_str_radix(head, 16).ok()).unwrap_or_default();
-    f64::from(head) / (f64::from(u32::MAX) + 1.0)
 }

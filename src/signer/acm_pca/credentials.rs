@@ -5,11 +5,11 @@
 use super::arn::AuthorityArn;
 use super::errors::{CallError, Class};
 use super::metrics::PcaMetrics;
-use super::note::fingerprint;
 use super::pod_identity::Agent;
-use crate::attributes::{PcaCaller, PodIdentity, PodToken, PodTokens};
-use crate::clock::Clock;
-use crate::signer::{SignError, SigningRequest};
+use crate::model::{Failure, FailureKind, fingerprint};
+use crate::model::{PcaCaller, PodToken, PodTokens, WorkloadIdentity};
+use crate::platform::Clock;
+use crate::signer::SigningRequest;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -72,7 +72,7 @@ impl Callers {
         authority: &AuthorityArn,
         metrics: &PcaMetrics,
         clock: &dyn Clock,
-    ) -> Result<Client, SignError> {
+    ) -> Result<Client, Failure> {
         let Some(key) = key(request, authority) else { return Ok(self.driver(&authority.region).await) };
         let slot = self.slot(&key, clock.now());
         let mut slot = slot.lock().await;
@@ -86,16 +86,14 @@ impl Callers {
         let config = self.config(&authority.region).await;
         let given = match &key.caller {
             PcaCaller::Role(role) => match token(request.tokens, role, now) {
-                Ok(token) => assume(&config, role, request.pod, token, metrics).await,
+                Ok(token) => assume(&config, role, request.identity, token, metrics).await,
                 Err(error) => Err(error),
             },
             PcaCaller::PodIdentity | PcaCaller::Driver => self.agent.credentials(request, now, metrics).await,
         };
         let credentials = match (given, kept) {
             (Ok(credentials), _) => credentials,
-            (Err(error), Some((client, left)))
-                if left > LAST && !matches!(error, SignError::Permanent { .. }) =>
-            {
+            (Err(error), Some((client, left))) if left > LAST && error.kind != FailureKind::Permanent => {
                 tracing::warn!(%error, seconds_left = left.as_secs(), "going on with older credentials of a pod's role");
                 return Ok(client);
             }
@@ -164,40 +162,36 @@ impl Callers {
 
 /// Where the credentials of the request's caller are kept; the driver keeps its own.
 fn key(request: &SigningRequest<'_>, authority: &AuthorityArn) -> Option<RoleKey> {
-    let pca = request.attributes.pca.as_ref().filter(|pca| pca.caller != PcaCaller::Driver)?;
+    let pca = request.spec.signer.acm_pca().filter(|pca| pca.caller != PcaCaller::Driver)?;
     Some(RoleKey {
         caller: pca.caller.clone(),
         region: authority.region.clone(),
-        pod_uid: request.pod.uid.clone(),
-        service_account: request.pod.account(),
+        pod_uid: request.identity.uid.clone(),
+        service_account: request.identity.account(),
     })
 }
 
-fn token<'a>(tokens: &'a PodTokens, role: &str, now: Timestamp) -> Result<&'a PodToken, SignError> {
+fn token<'a>(tokens: &'a PodTokens, role: &str, now: Timestamp) -> Result<&'a PodToken, Failure> {
     match tokens.audience(STS_AUDIENCE) {
         Some(token) if token.expires_at > now => Ok(token),
-        Some(_) => Err(SignError::Transient {
-            reason: format!(
-                "role-arn: {role}: the pod's token has expired; the kubelet's next call brings a new one"
-            ),
-        }),
+        Some(_) => Err(Failure::transient(format!(
+            "role-arn: {role}: the pod's token has expired; the kubelet's next call brings a new one"
+        ))),
         // After a restart there are no tokens until the kubelet calls again.
-        None => Err(SignError::Transient {
-            reason: format!(
-                "role-arn: {role}: the kubelet has sent no token for {STS_AUDIENCE}; the CSIDriver object must have it \
+        None => Err(Failure::transient(format!(
+            "role-arn: {role}: the kubelet has sent no token for {STS_AUDIENCE}; the CSIDriver object must have it \
                  among its tokenRequests, and requiresRepublish: true"
-            ),
-        }),
+        ))),
     }
 }
 
 async fn assume(
     config: &SdkConfig,
     role: &str,
-    pod: &PodIdentity,
+    pod: &WorkloadIdentity,
     token: &PodToken,
     metrics: &PcaMetrics,
-) -> Result<Credentials, SignError> {
+) -> Result<Credentials, Failure> {
     const CALL: &str = "AssumeRoleWithWebIdentity";
     let config = config.to_builder().retry_config(RetryConfig::standard()).build();
     let call = aws_sdk_sts::Client::new(&config).assume_role_with_web_identity();
@@ -205,8 +199,7 @@ async fn assume(
     let answer = call.web_identity_token(token.token.expose_secret()).send().await;
     let answer = answer.map_err(|error| CallError::of(CALL, error));
     metrics.call(CALL, answer.as_ref().err().map_or("ok", |error| &error.code));
-    let nothing =
-        || SignError::Transient { reason: format!("role-arn: {role}: STS has answered without credentials") };
+    let nothing = || Failure::transient(format!("role-arn: {role}: STS has answered without credentials"));
     match answer {
         Ok(answer) => {
             let given = answer.credentials.ok_or_else(nothing)?;
@@ -216,25 +209,24 @@ async fn assume(
             let session = Some(given.session_token().to_owned());
             Ok(Credentials::new(id, secret, session, Some(expires_at), "certlet-pod-role"))
         }
-        Err(error) if error.class == Class::Denied => Err(SignError::Permanent {
-            reason: format!(
-                "role-arn: {role}: {CALL}: {}: let the role's trust policy name the cluster's OIDC provider with \
+        Err(error) if error.class == Class::Denied => Err(Failure::permanent(format!(
+            "role-arn: {role}: {CALL}: {}: let the role's trust policy name the cluster's OIDC provider with \
                  system:serviceaccount:{}:{} as subject and {STS_AUDIENCE} as audience",
-                error.code, pod.namespace, pod.service_account
-            ),
-        }),
-        Err(error) => match error.into_sign_error() {
-            SignError::Permanent { reason } => {
-                Err(SignError::Permanent { reason: format!("role-arn: {role}: {reason}") })
+            error.code, pod.namespace, pod.service_account
+        ))),
+        Err(error) => {
+            let mut failure = error.into_sign_error();
+            if failure.kind == FailureKind::Permanent {
+                failure.message = format!("role-arn: {role}: {}", failure.message);
             }
-            passing => Err(passing),
-        },
+            Err(failure)
+        }
     }
 }
 
 /// What CloudTrail shows: `NAMESPACE@SERVICEACCOUNT@POD`, in the characters and the length that STS takes. One that is too
 /// long loses the end of its pod's name to a hash.
-fn session_name(pod: &PodIdentity) -> String {
+fn session_name(pod: &WorkloadIdentity) -> String {
     const LONGEST: usize = 64;
     let whole = format!("{}@{}@{}", pod.namespace, pod.service_account, pod.name);
     let taken = |c: char| if c.is_ascii_alphanumeric() || "_+=,.@-".contains(c) { c } else { '_' };
@@ -255,9 +247,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attributes::{PcaRequest, VolumeId};
+    use crate::model::{PcaRequest, SignerSpec};
     use crate::signer::Purpose;
-    use crate::signer::testing::NoProgress;
+    use crate::signer::RequestId;
+    use crate::signer::testing::NoCheckpoint;
     use crate::x509::testing::{Stopped, attributes};
 
     const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/1";
@@ -283,8 +276,8 @@ mod tests {
     /// An address that nothing listens at.
     const NOWHERE: &str = "http://127.0.0.1:1";
 
-    fn pod(name: &str, uid: &str) -> PodIdentity {
-        PodIdentity {
+    fn pod(name: &str, uid: &str) -> WorkloadIdentity {
+        WorkloadIdentity {
             namespace: "shop".into(),
             name: name.into(),
             uid: uid.into(),
@@ -293,22 +286,23 @@ mod tests {
     }
 
     /// The client of a pod that names a role and has no token for it.
-    async fn without_token(callers: &Callers, uid: &str) -> Result<Client, SignError> {
+    async fn without_token(callers: &Callers, uid: &str) -> Result<Client, Failure> {
         let mut attributes = attributes();
-        attributes.pca = Some(PcaRequest {
+        attributes.signer = SignerSpec::AcmPca(PcaRequest {
             certificate_authority_arn: CA.into(),
             signing_algorithm: None,
             template_arn: None,
             caller: PcaCaller::Role(ROLE.into()),
         });
         let request = SigningRequest {
-            volume: &VolumeId::new("csi-1"),
-            pod: &pod("web-0", uid),
+            id: &RequestId::new("csi-1"),
+            identity: &pod("web-0", uid),
             tokens: &PodTokens::default(),
-            attributes: &attributes,
+            spec: &attributes,
             csr_der: b"",
-            progress: &NoProgress,
+            checkpoint: &NoCheckpoint,
             purpose: Purpose::Publish,
+            not_ready_count: 0,
         };
         let (authority, clock) = (AuthorityArn::parse(CA).unwrap(), Stopped(Timestamp::UNIX_EPOCH));
         callers.client(&request, &authority, &PcaMetrics::default(), &clock).await

@@ -1,6 +1,6 @@
 //! What AWS answers when it does not do what was asked, sorted by what to do about it.
 
-use crate::signer::SignError;
+use crate::model::Failure;
 use aws_sdk_acmpca::config::http::HttpResponse;
 use aws_sdk_acmpca::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use std::error::Error;
@@ -144,14 +144,14 @@ impl CallError {
     }
 
     /// What the signer says of it.
-    pub(crate) fn into_sign_error(self) -> SignError {
+    pub(crate) fn into_sign_error(self) -> Failure {
         let reason = format!("AWS: {self}");
         match self.class {
-            Class::Throttled => SignError::Throttled { reason, retry_after: None },
+            Class::Throttled => Failure::throttled(reason, None),
             Class::InProgress | Class::Transient | Class::Credentials | Class::Lost => {
-                SignError::Transient { reason }
+                Failure::transient(reason)
             }
-            Class::Denied | Class::State | Class::Permanent => SignError::Permanent { reason },
+            Class::Denied | Class::State | Class::Permanent => Failure::permanent(reason),
         }
     }
 }

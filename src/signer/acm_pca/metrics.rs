@@ -1,7 +1,7 @@
 //! What an operator sees of the calls to AWS.
 
 use super::validity::Limit;
-use crate::limiter::CallKind;
+use crate::signer::CallKind;
 use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

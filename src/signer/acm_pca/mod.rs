@@ -2,48 +2,52 @@
 //!
 //! What is asked for goes through [`templates`] (what would be dropped?), the operator's [`crate::policy`] (may this pod
 //! have it?), [`authority`] (what can the CA give?) and [`validity`]. A [`note`] beside the pending key makes every step
-//! safe to repeat; [`client`] keeps within the quotas by way of [`crate::limiter`].
+//! safe to repeat; [`client`] keeps within the quotas by way of [`quota`].
 
 mod agent;
 mod arn;
 mod authority;
+mod ca_request;
 mod client;
 mod credentials;
 mod errors;
+mod first_wait;
 mod metrics;
 mod note;
-mod patience;
 mod pod_identity;
+mod quota;
 mod revoke;
 mod templates;
 mod validity;
-mod wish;
 
+pub use ca_request::template_of;
 pub use metrics::PcaMetrics;
-pub use wish::template_of;
+pub use quota::{Bucket, CallKind, Fleet, Urgency, Waiters};
 
-use super::{Ledger, Purpose, SignError, SignedChain, SignedVolume, Signer, SigningRequest};
-use crate::attributes::{Attributes, PcaCaller, PodIdentity, SignerKind};
-use crate::clock::Clock;
-use crate::limiter::{Fleet, Limiter, Urgency};
+use super::{
+    IssuedCertificate, Journal, Purpose, RequestId, SignedChain, Signer, SignerNotification, SigningRequest,
+};
+use crate::model::{CertificateSpec, Failure, PcaCaller, SignerKind, fingerprint, jitter};
+use crate::platform::Clock;
 use crate::policy::{LivePolicy, Question};
 use crate::x509::pem;
 use arn::AuthorityArn;
 use authority::Authorities;
-use client::{Api, spread};
+use ca_request::CaRequest;
+use client::Api;
 use credentials::Callers;
 use errors::{CallError, Class};
+use first_wait::FirstWait;
 use futures_util::future::BoxFuture;
 use http::Uri;
-use note::{Note, fingerprint};
-use patience::Patience;
+use note::SavedRequest;
 use pod_identity::Agent;
+use quota::Limiter;
 use revoke::{Reason, Revocation, Revocations, Revoker};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wish::Wish;
 
 /// How long one call waits for a certificate that AWS is still making.
 const LONGEST_MAKING: Duration = Duration::from_mins(2);
@@ -61,7 +65,7 @@ pub struct AcmPcaParts {
     /// What is counted.
     pub metrics: PcaMetrics,
     /// Where certificates that nobody has any more are listed until they are revoked; none: they are not.
-    pub revocations: Option<Arc<dyn Ledger>>,
+    pub revocations: Option<Arc<dyn Journal>>,
     /// Where the EKS Pod Identity agent of this node may be, tried in this order.
     pub pod_identity: Vec<Uri>,
 }
@@ -74,7 +78,7 @@ pub struct AcmPca {
     metrics: PcaMetrics,
     callers: Callers,
     authorities: Authorities,
-    patience: Patience,
+    first_wait: FirstWait,
     revocations: Option<Revocations>,
 }
 
@@ -84,43 +88,43 @@ impl AcmPca {
         let AcmPcaParts { policy, fleet, node, clock, metrics, revocations, pod_identity } = parts;
         Self {
             policy,
-            limiter: Arc::new(Limiter::new(fleet, spread(&node, 0))),
+            limiter: Arc::new(Limiter::new(fleet, jitter(&node, b""))),
             clock,
             metrics,
             callers: Callers::new(Agent::new(pod_identity)),
             authorities: Authorities::default(),
-            patience: Patience::default(),
+            first_wait: FirstWait::default(),
             revocations: revocations.map(Revocations::open),
         }
     }
 
     /// Revokes what is listed, with the driver's own credentials, until `shutdown`.
-    pub async fn turn(&self, shutdown: CancellationToken) {
+    pub async fn run(&self, shutdown: CancellationToken) {
         let Some(revocations) = &self.revocations else { return };
         revocations.work(&shutdown, self).await;
     }
 
-    fn to_be_revoked(&self, volume: &SignedVolume<'_>, serial: Option<&str>, reason: Reason) {
+    fn to_be_revoked(&self, volume: &IssuedCertificate<'_>, serial: Option<&str>, reason: Reason) {
         if let (Some(revocations), Some(serial), Some(pca)) =
-            (&self.revocations, serial, &volume.attributes.pca)
+            (&self.revocations, serial, volume.spec.signer.acm_pca())
         {
             revocations.put(Revocation::new(&pca.certificate_authority_arn, serial, reason));
         }
     }
 
-    async fn sign_with(&self, request: &SigningRequest<'_>) -> Result<SignedChain, SignError> {
-        let wish = Wish::of(request.attributes, request.pod).map_err(permanent)?;
-        self.allowed(request.pod, request.attributes, &wish.template)?;
-        let api = self.api(request, &wish).await?;
-        let answer = self.take_up(request, &wish, &api).await;
+    async fn sign_with(&self, request: &SigningRequest<'_>) -> Result<SignedChain, Failure> {
+        let ca_request = CaRequest::of(request.spec, request.identity).map_err(permanent)?;
+        self.allowed(request, &ca_request)?;
+        let api = self.api(request, &ca_request).await?;
+        let answer = self.take_up(request, &ca_request, &api).await;
         answer.map_err(|failure| match failure {
-            Failure::Sign(error) => error,
-            Failure::Call(error) => {
+            SignFailure::Sign(error) => error,
+            SignFailure::Call(error) => {
                 match error.class {
-                    Class::Credentials => self.callers.forget(request, &wish.authority),
-                    Class::State => self.authorities.forget(wish.authority.as_str()),
+                    Class::Credentials => self.callers.forget(request, &ca_request.authority),
+                    Class::State => self.authorities.forget(ca_request.authority.as_str()),
                     Class::Denied | Class::Permanent => {
-                        self.authorities.doubt(wish.authority.as_str(), &wish.caller);
+                        self.authorities.doubt(ca_request.authority.as_str(), &ca_request.caller);
                     }
                     _ => {}
                 }
@@ -129,23 +133,29 @@ impl AcmPca {
         })
     }
 
-    fn allowed(&self, pod: &PodIdentity, attributes: &Attributes, template: &str) -> Result<(), SignError> {
-        let decision = self.policy.decide(&Question { pod, attributes, template });
+    fn allowed(&self, request: &SigningRequest<'_>, ca_request: &CaRequest<'_>) -> Result<(), Failure> {
+        let question = Question {
+            pod: request.identity,
+            spec: request.spec,
+            pca: ca_request.pca,
+            template: &ca_request.template,
+        };
+        let decision = self.policy.decide(&question);
         decision.denial().map_or(Ok(()), |denial| Err(permanent(denial)))
     }
 
-    async fn api(&self, request: &SigningRequest<'_>, wish: &Wish<'_>) -> Result<Api, SignError> {
-        let client = self.callers.client(request, &wish.authority, &self.metrics, &*self.clock).await?;
+    async fn api(&self, request: &SigningRequest<'_>, ca_request: &CaRequest<'_>) -> Result<Api, Failure> {
+        let client = self.callers.client(request, &ca_request.authority, &self.metrics, &*self.clock).await?;
         Ok(Api {
             client,
             limiter: Arc::clone(&self.limiter),
             metrics: self.metrics.clone(),
-            authority: wish.authority.clone(),
+            authority: ca_request.authority.clone(),
             urgency: match request.purpose {
                 Purpose::Publish => Urgency::Publish,
                 Purpose::Renewal => Urgency::Renewal,
             },
-            seed: request.volume.to_string(),
+            seed: request.id.to_string(),
         })
     }
 
@@ -153,44 +163,47 @@ impl AcmPca {
     async fn take_up(
         &self,
         request: &SigningRequest<'_>,
-        wish: &Wish<'_>,
+        ca_request: &CaRequest<'_>,
         api: &Api,
-    ) -> Result<SignedChain, Failure> {
-        let parts = [wish.authority.as_str(), &wish.template, &wish.caller].map(str::as_bytes);
+    ) -> Result<SignedChain, SignFailure> {
+        let parts =
+            [ca_request.authority.as_str(), &ca_request.template, &ca_request.caller].map(str::as_bytes);
         let itself = fingerprint(&[parts[0], parts[1], parts[2], request.csr_der]);
-        let found = request.progress.load().and_then(|text| Note::parse(&text));
+        let found = request.checkpoint.load().and_then(|text| SavedRequest::parse(&text));
         let found = found.filter(|note| note.is_good_for(&itself, self.clock.now()));
         let mut note = if let Some(note) = found {
             note
         } else {
-            let note = self.plan(request.attributes, wish, api, itself).await?;
-            request.progress.save(&note.encode())?;
+            let note = self.plan(request.spec, ca_request, api, itself).await?;
+            request.checkpoint.save(&note.encode())?;
             note
         };
         let mut resumed = true;
         if note.certificate.is_none() {
             resumed = false;
             let csr = pem::certificate_request(request.csr_der);
-            let issued = api.issue(&csr, &wish.template, &note).await;
+            let issued = api.issue(&csr, &ca_request.template, &note).await;
             if let Err(error) = &issued
                 && matches!(error.class, Class::State | Class::Denied | Class::Permanent)
             {
                 // Refused, and so not paid for: the next attempt plans anew.
-                request.progress.save("")?;
+                request.checkpoint.save("")?;
             }
             note.certificate = Some(issued?);
             // At once: from here on the certificate is paid for.
-            request.progress.save(&note.encode())?;
+            request.checkpoint.save(&note.encode())?;
         }
         let arn = note.certificate.as_deref().unwrap_or_default();
         match self.collect(api, arn, resumed).await {
-            Ok(chain) => {
-                Ok(SignedChain { chain, ca: None, remark: note.limit.map(|limit| limit.remark().to_owned()) })
-            }
+            Ok(chain) => Ok(SignedChain {
+                chain,
+                ca: None,
+                warning: note.limit.map(|limit| limit.warning().to_owned()),
+            }),
             Err(error) => {
                 if matches!(error.class, Class::Lost | Class::Permanent) {
                     // This certificate will never come; the next attempt asks for another.
-                    request.progress.save("")?;
+                    request.checkpoint.save("")?;
                 }
                 Err(error.into())
             }
@@ -200,13 +213,14 @@ impl AcmPca {
     /// What is asked for, decided once: a retry asks for exactly the same.
     async fn plan(
         &self,
-        attributes: &Attributes,
-        wish: &Wish<'_>,
+        attributes: &CertificateSpec,
+        ca_request: &CaRequest<'_>,
         api: &Api,
         request: String,
-    ) -> Result<Note, SignError> {
-        let facts = self.authorities.facts(api, &wish.caller, wish.algorithm, &*self.clock).await?;
-        let algorithm = authority::signing_algorithm(wish.algorithm, &facts)?;
+    ) -> Result<SavedRequest, Failure> {
+        let facts =
+            self.authorities.facts(api, &ca_request.caller, ca_request.algorithm, &*self.clock).await?;
+        let algorithm = authority::signing_algorithm(ca_request.algorithm, &facts)?;
         let now = self.clock.now();
         let (not_after, limit) =
             validity::clamp(attributes.duration, facts.short_lived, facts.not_after, now)
@@ -214,28 +228,28 @@ impl AcmPca {
         if let Some(limit) = limit {
             self.metrics.clamped(limit);
             tracing::info!(
-                authority = wish.authority.as_str(), %limit, asked_seconds = attributes.duration.as_secs(),
+                authority = ca_request.authority.as_str(), %limit, asked_seconds = attributes.duration.as_secs(),
                 expires_at = %not_after, "a certificate's life is cut short"
             );
         }
-        Ok(Note { request, asked_at: now, not_after, algorithm, limit, certificate: None })
+        Ok(SavedRequest { request, asked_at: now, not_after, algorithm, limit, certificate: None })
     }
 
     /// GetCertificate until it is there. A certificate that was asked for just now is given the time that AWS needed
     /// lately.
     async fn collect(&self, api: &Api, arn: &str, resumed: bool) -> Result<Vec<u8>, CallError> {
         let began = Instant::now();
-        let mut wait = if resumed { Duration::ZERO } else { self.patience.first() };
+        let mut wait = if resumed { Duration::ZERO } else { self.first_wait.first() };
         for attempt in 0_u32.. {
-            tokio::time::sleep(wait.mul_f64(0.9 + 0.2 * spread(&api.seed, attempt))).await;
+            tokio::time::sleep(wait.mul_f64(0.9 + 0.2 * jitter(&api.seed, &attempt.to_be_bytes()))).await;
             match api.certificate(arn).await {
                 Err(error) if error.class == Class::InProgress && began.elapsed() < LONGEST_MAKING => {
-                    self.patience.was_early();
+                    self.first_wait.was_early();
                     wait = (wait * 3 / 2).clamp(Duration::from_millis(200), Duration::from_secs(5));
                 }
                 answer => {
                     if answer.is_ok() && attempt == 0 && !resumed {
-                        self.patience.was_late();
+                        self.first_wait.was_late();
                     }
                     return answer;
                 }
@@ -267,51 +281,60 @@ impl Signer for AcmPca {
         SignerKind::AcmPca
     }
 
-    fn is_slow(&self) -> bool {
+    fn is_resumable(&self) -> bool {
         true
     }
 
-    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
         Box::pin(self.sign_with(request))
     }
 
-    fn needs_token(&self, attributes: &Attributes) -> bool {
-        attributes.pca.as_ref().is_some_and(|pca| pca.caller != PcaCaller::Driver)
+    fn needs_token(&self, spec: &CertificateSpec) -> bool {
+        spec.signer.acm_pca().is_some_and(|pca| pca.caller != PcaCaller::Driver)
     }
 
-    fn delivered<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
-        Box::pin(async {
-            // With the same key nothing is gained: whoever has it has the new certificate too.
-            if !volume.attributes.key.reuse {
-                self.to_be_revoked(volume, volume.superseded, Reason::Superseded);
-            }
-        })
-    }
-
-    fn removed<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
-        Box::pin(async { self.to_be_revoked(volume, volume.serial, Reason::Cessation) })
+    fn describe(&self, checkpoint: &str) -> String {
+        checkpoint.to_owned()
     }
 }
 
-enum Failure {
+impl SignerNotification for AcmPca {
+    /// Every call waits for its own certificate, and nothing tells when one is ready.
+    fn next_completed(&self) -> BoxFuture<'_, RequestId> {
+        Box::pin(std::future::pending())
+    }
+
+    fn in_use(&self, issued: &IssuedCertificate<'_>) {
+        // With the same key nothing is gained: whoever has it has the new certificate too.
+        if !issued.spec.key.reuse {
+            self.to_be_revoked(issued, issued.superseded, Reason::Superseded);
+        }
+    }
+
+    fn removed(&self, issued: &IssuedCertificate<'_>) {
+        self.to_be_revoked(issued, issued.serial, Reason::Cessation);
+    }
+}
+
+enum SignFailure {
     Call(CallError),
-    Sign(SignError),
+    Sign(Failure),
 }
 
-impl From<CallError> for Failure {
+impl From<CallError> for SignFailure {
     fn from(error: CallError) -> Self {
         Self::Call(error)
     }
 }
 
-impl From<SignError> for Failure {
-    fn from(error: SignError) -> Self {
+impl From<Failure> for SignFailure {
+    fn from(error: Failure) -> Self {
         Self::Sign(error)
     }
 }
 
-fn permanent(reason: String) -> SignError {
-    SignError::Permanent { reason }
+fn permanent(reason: String) -> Failure {
+    Failure::permanent(reason)
 }
 
 #[cfg(test)]

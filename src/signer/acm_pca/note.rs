@@ -4,8 +4,8 @@
 //! token, and again with the certificate's ARN. People see it in the error of a publish that still waits.
 
 use super::validity::Limit;
+use crate::model::fingerprint;
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
 /// AWS remembers an idempotency token for five minutes; a repetition is safe for a little less.
@@ -13,7 +13,7 @@ const TOKEN_LIFE: SignedDuration = SignedDuration::from_mins(4);
 
 /// One certificate that has been asked for, or is about to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Note {
+pub(crate) struct SavedRequest {
     /// Fingerprint of CA, template, role and request: a note for other ones is not this volume's any more.
     pub(crate) request: String,
     /// When it was first asked for.
@@ -28,17 +28,7 @@ pub(crate) struct Note {
     pub(crate) certificate: Option<String>,
 }
 
-/// A fingerprint of what makes a request itself.
-pub(crate) fn fingerprint(parts: &[&[u8]]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(part);
-    }
-    crate::x509::hex(&hash.finalize()[..16])
-}
-
-impl Note {
+impl SavedRequest {
     pub(crate) fn encode(&self) -> String {
         let mut text = format!(
             "request={} asked-at={} not-after={} algorithm={}",
@@ -91,8 +81,8 @@ impl Note {
 mod tests {
     use super::*;
 
-    fn note() -> Note {
-        Note {
+    fn note() -> SavedRequest {
+        SavedRequest {
             request: fingerprint(&[b"ca", b"csr"]),
             asked_at: "2026-01-01T00:00:00.25Z".parse().unwrap(),
             not_after: "2026-01-02T00:00:00Z".parse().unwrap(),
@@ -103,25 +93,25 @@ mod tests {
     }
 
     #[test]
-    fn a_note_reads_back_as_it_was_written() {
+    fn a_checkpoint_reads_back_as_it_was_written() {
         let whole = note();
-        assert_eq!(Note::parse(&whole.encode()), Some(whole.clone()));
-        let early = Note { limit: None, certificate: None, ..whole };
-        assert_eq!(Note::parse(&early.encode()), Some(early));
+        assert_eq!(SavedRequest::parse(&whole.encode()), Some(whole.clone()));
+        let early = SavedRequest { limit: None, certificate: None, ..whole };
+        assert_eq!(SavedRequest::parse(&early.encode()), Some(early));
         for odd in ["", "request-1", "request=1 asked-at=x not-after=y algorithm=z"] {
-            assert_eq!(Note::parse(odd), None, "{odd}");
+            assert_eq!(SavedRequest::parse(odd), None, "{odd}");
         }
     }
 
     #[test]
-    fn a_stale_note_or_one_about_another_request_is_not_gone_on_from() {
+    fn a_stale_checkpoint_or_one_about_another_request_is_not_gone_on_from() {
         let note = note();
         let soon = note.asked_at + SignedDuration::from_mins(1);
         let late = note.asked_at + SignedDuration::from_mins(6);
         assert!(note.is_good_for(&note.request, late));
         assert!(!note.is_good_for("another", late));
         assert!(!note.is_good_for(&note.request, note.not_after));
-        let unanswered = Note { certificate: None, ..note };
+        let unanswered = SavedRequest { certificate: None, ..note };
         assert!(unanswered.is_good_for(&unanswered.request, soon));
         assert!(!unanswered.is_good_for(&unanswered.request, late), "AWS has forgotten the token");
     }
@@ -131,9 +121,9 @@ mod tests {
         let one = note();
         let token = one.idempotency_token();
         assert!(token.len() <= 36 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-        let same = Note { certificate: None, asked_at: Timestamp::MAX, ..one.clone() };
+        let same = SavedRequest { certificate: None, asked_at: Timestamp::MAX, ..one.clone() };
         assert_eq!(same.idempotency_token(), token);
-        let longer = Note { not_after: one.not_after + SignedDuration::from_secs(1), ..one.clone() };
+        let longer = SavedRequest { not_after: one.not_after + SignedDuration::from_secs(1), ..one.clone() };
         assert_ne!(longer.idempotency_token(), token);
         assert_ne!(fingerprint(&[b"ab", b"c"]), fingerprint(&[b"a", b"bc"]));
     }

@@ -6,10 +6,10 @@
 //! token from the environment only, which is one for the whole process.
 
 use super::agent;
-use super::client::spread;
 use super::metrics::PcaMetrics;
-use crate::attributes::{PodIdentity, PodTokens};
-use crate::signer::{SignError, SigningRequest};
+use crate::model::{Failure, jitter};
+use crate::model::{PodTokens, WorkloadIdentity};
+use crate::signer::SigningRequest;
 use aws_sdk_acmpca::config::Credentials;
 use http::{StatusCode, Uri};
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 const AUDIENCE: &str = "pods.eks.amazonaws.com";
 /// What it is in metrics: the call of the EKS Auth API that the agent makes.
 const CALL: &str = "AssumeRoleForPodIdentity";
-/// Pauses before a passing failure is met again; the lifecycle goes on from there.
+/// Pauses before a passing failure is met again; the volume's own retries go on from there.
 const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1500)];
 /// How much of the agent's own words a message repeats.
 const SHOWN_CHARACTERS: usize = 300;
@@ -42,7 +42,7 @@ enum Class {
 
 /// Why there are no credentials.
 #[derive(Debug)]
-struct Failure {
+struct AgentFailure {
     class: Class,
     /// For metrics, and so one of few.
     code: String,
@@ -83,7 +83,7 @@ impl Agent {
         request: &SigningRequest<'_>,
         now: Timestamp,
         metrics: &PcaMetrics,
-    ) -> Result<Credentials, SignError> {
+    ) -> Result<Credentials, Failure> {
         let token = token(request.tokens, now)?;
         let mut pauses = PAUSES.iter().zip(0_u32..);
         loop {
@@ -95,15 +95,15 @@ impl Agent {
             };
             match pauses.next() {
                 Some((pause, attempt)) if failure.class != Class::Permanent => {
-                    let seed = request.volume.as_str();
-                    tokio::time::sleep(pause.mul_f64(0.5 + spread(seed, attempt))).await;
+                    let seed = request.id.as_str();
+                    tokio::time::sleep(pause.mul_f64(0.5 + jitter(seed, &attempt.to_be_bytes()))).await;
                 }
-                _ => return Err(failure.into_sign_error(request.pod)),
+                _ => return Err(failure.into_sign_error(request.identity)),
             }
         }
     }
 
-    async fn ask(&self, token: &SecretString) -> Result<SecretString, Failure> {
+    async fn ask(&self, token: &SecretString) -> Result<SecretString, AgentFailure> {
         let mut unreachable = Vec::new();
         for endpoint in &self.endpoints {
             let stream = match agent::connect(endpoint).await {
@@ -114,10 +114,10 @@ impl Agent {
                 }
             };
             let answer = agent::ask(stream, endpoint, token).await;
-            let (status, text) = answer.map_err(|why| Failure::transient("connection", why))?;
-            return if status.is_success() { Ok(text) } else { Err(Failure::of(status, &text, token)) };
+            let (status, text) = answer.map_err(|why| AgentFailure::transient("connection", why))?;
+            return if status.is_success() { Ok(text) } else { Err(AgentFailure::of(status, &text, token)) };
         }
-        Err(Failure::transient(
+        Err(AgentFailure::transient(
             "connection",
             format!(
                 "the EKS Pod Identity agent cannot be reached ({}): install the add-on eks-pod-identity-agent, or set \
@@ -128,8 +128,8 @@ impl Agent {
     }
 }
 
-fn token(tokens: &PodTokens, now: Timestamp) -> Result<&SecretString, SignError> {
-    let waits = |what: String| Err(SignError::Transient { reason: format!("use-pod-identity: {what}") });
+fn token(tokens: &PodTokens, now: Timestamp) -> Result<&SecretString, Failure> {
+    let waits = |what: String| Err(Failure::transient(format!("use-pod-identity: {what}")));
     match tokens.audience(AUDIENCE) {
         Some(token) if token.expires_at > now => Ok(&token.token),
         Some(_) => waits("the pod's token has expired; the kubelet's next call brings a new one".to_owned()),
@@ -152,9 +152,9 @@ struct Answer {
 }
 
 /// Reads credentials. The JSON parser's own message might repeat some of them.
-fn read(text: &SecretString, now: Timestamp) -> Result<Credentials, Failure> {
+fn read(text: &SecretString, now: Timestamp) -> Result<Credentials, AgentFailure> {
     let nothing = || {
-        Failure::transient(
+        AgentFailure::transient(
             "response",
             "the EKS Pod Identity agent has answered without credentials".to_owned(),
         )
@@ -168,7 +168,7 @@ fn read(text: &SecretString, now: Timestamp) -> Result<Credentials, Failure> {
     Ok(Credentials::new(answer.access_key_id, secret, Some(token), expires_at, "certlet-pod-identity"))
 }
 
-impl Failure {
+impl AgentFailure {
     fn transient(code: &str, message: String) -> Self {
         Self { class: Class::Transient, code: code.to_owned(), message }
     }
@@ -193,13 +193,13 @@ impl Failure {
         Self { class, code, message: format!("the EKS Pod Identity agent answers {status}: {said}{advice}") }
     }
 
-    fn into_sign_error(self, pod: &PodIdentity) -> SignError {
+    fn into_sign_error(self, pod: &WorkloadIdentity) -> Failure {
         let account = format!("{} in namespace {}", pod.service_account, pod.namespace);
         let reason = format!("use-pod-identity: {}", self.message.replace("{account}", &account));
         match self.class {
-            Class::Throttled => SignError::Throttled { reason, retry_after: None },
-            Class::Transient => SignError::Transient { reason },
-            Class::Permanent => SignError::Permanent { reason },
+            Class::Throttled => Failure::throttled(reason, None),
+            Class::Transient => Failure::transient(reason),
+            Class::Permanent => Failure::permanent(reason),
         }
     }
 }
@@ -208,8 +208,8 @@ impl Failure {
 mod tests {
     use super::*;
 
-    fn failure(status: u16, text: &str) -> Failure {
-        Failure::of(StatusCode::from_u16(status).unwrap(), &text.into(), &"secret".into())
+    fn failure(status: u16, text: &str) -> AgentFailure {
+        AgentFailure::of(StatusCode::from_u16(status).unwrap(), &text.into(), &"secret".into())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::arn::AuthorityArn;
 use super::errors::{CallError, Class};
-use crate::signer::Ledger;
+use crate::signer::Journal;
 use aws_sdk_acmpca::types::RevocationReason;
 use futures_util::future::BoxFuture;
 use std::collections::VecDeque;
@@ -81,16 +81,16 @@ pub(crate) trait Revoker: Send + Sync {
 
 /// What is still to be revoked.
 pub(crate) struct Revocations {
-    ledger: Arc<dyn Ledger>,
+    journal: Arc<dyn Journal>,
     waiting: Mutex<VecDeque<Revocation>>,
     more: Notify,
 }
 
 impl Revocations {
     /// Goes on with what the last process left.
-    pub(crate) fn open(ledger: Arc<dyn Ledger>) -> Self {
-        let waiting = ledger.load().lines().filter_map(Revocation::parse).collect();
-        Self { ledger, waiting: Mutex::new(waiting), more: Notify::new() }
+    pub(crate) fn open(journal: Arc<dyn Journal>) -> Self {
+        let waiting = journal.load().lines().filter_map(Revocation::parse).collect();
+        Self { journal, waiting: Mutex::new(waiting), more: Notify::new() }
     }
 
     pub(crate) fn put(&self, revocation: Revocation) {
@@ -155,7 +155,7 @@ impl Revocations {
     }
 
     fn save(&self, waiting: &VecDeque<Revocation>) {
-        self.ledger.save(&waiting.iter().map(Revocation::encode).collect::<String>());
+        self.journal.save(&waiting.iter().map(Revocation::encode).collect::<String>());
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Revocation>> {
@@ -176,7 +176,7 @@ mod tests {
     #[derive(Default)]
     struct Paper(Mutex<String>);
 
-    impl Ledger for Paper {
+    impl Journal for Paper {
         fn load(&self) -> String {
             self.0.lock().unwrap().clone()
         }

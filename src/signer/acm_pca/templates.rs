@@ -3,7 +3,7 @@
 //! The table is that of the user guide, "AWS Private CA template definitions"; docs/aws.md shows it.
 
 use super::arn::AuthorityArn;
-use crate::attributes::{Attributes, Subject, SubjectFields, Usage};
+use crate::model::{CertificateSpec, Subject, SubjectFields, Usage};
 
 /// What a template lets through of the usages in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,13 +73,13 @@ const UNSAID: [Usage; 2] = [Usage::DigitalSignature, Usage::KeyEncipherment];
 
 /// The ARN of the template that a volume's certificate is issued with: the one it names, or the narrowest that gives
 /// every usage it asks for. What a template would silently drop is an error.
-pub(crate) fn choose(attributes: &Attributes, authority: &AuthorityArn) -> Result<String, String> {
+pub(crate) fn choose(attributes: &CertificateSpec, authority: &AuthorityArn) -> Result<String, String> {
     if attributes.sans.is_empty() && attributes.subject == Subject::Fields(SubjectFields::default()) {
         return Err("common-name, dns-names, uri-sans, ip-sans: none is set; AWS Private CA refuses a request without \
                     a subject and without alternative names: set one of them"
             .to_owned());
     }
-    let named = attributes.pca.as_ref().and_then(|pca| pca.template_arn.as_deref());
+    let named = attributes.signer.acm_pca().and_then(|pca| pca.template_arn.as_deref());
     let Some(arn) = named else {
         return by_usages(attributes).map(|template| authority.template(template.name));
     };
@@ -95,7 +95,7 @@ fn known(arn: &str) -> Option<&'static Template> {
     TEMPLATES.iter().find(|template| template.name == name)
 }
 
-fn by_usages(attributes: &Attributes) -> Result<&'static Template, String> {
+fn by_usages(attributes: &CertificateSpec) -> Result<&'static Template, String> {
     let candidates = TEMPLATES.iter().filter(|template| template.is_ca == attributes.is_ca);
     let mut fault = String::new();
     let mut best: Option<&'static Template> = None;
@@ -111,9 +111,9 @@ fn by_usages(attributes: &Attributes) -> Result<&'static Template, String> {
     best.ok_or(fault)
 }
 
-/// Fewer usages than were asked for is never accepted, so fewer is closer. Without a wish for a purpose, client and
+/// Fewer usages than were asked for is never accepted, so fewer is closer. Where no purpose is asked for, client and
 /// server authentication are both wanted: a mesh sidecar is both.
-fn is_narrower(one: &Template, other: &Template, attributes: &Attributes) -> bool {
+fn is_narrower(one: &Template, other: &Template, attributes: &CertificateSpec) -> bool {
     let purposes = [Usage::ServerAuth, Usage::ClientAuth, Usage::CodeSigning];
     let undecided = !attributes.usages.iter().any(|usage| purposes.contains(usage));
     match (one.usages, other.usages) {
@@ -124,7 +124,7 @@ fn is_narrower(one: &Template, other: &Template, attributes: &Attributes) -> boo
 }
 
 /// Whether the template gives all that is asked for.
-fn accepts(template: &Template, attributes: &Attributes) -> Result<(), String> {
+fn accepts(template: &Template, attributes: &CertificateSpec) -> Result<(), String> {
     let name = template.name;
     if template.is_ca != attributes.is_ca {
         let (makes, asked) = if template.is_ca { ("a CA", "is-ca: true") } else { ("no CA", "is-ca: false") };
@@ -133,7 +133,7 @@ fn accepts(template: &Template, attributes: &Attributes) -> Result<(), String> {
         ));
     }
     let Usages::Own(given) = template.usages else { return Ok(()) };
-    // A CA's key is for signing: the usages that stand in for "nothing said" are no wish for a CA.
+    // A CA's key is for signing: the usages that stand in for "nothing said" ask for nothing of a CA.
     let unsaid = attributes.is_ca && attributes.usages == UNSAID;
     let dropped = attributes.usages.iter().filter(|usage| !given.contains(usage) && !unsaid);
     let dropped: Vec<_> = dropped.map(|usage| usage.as_str()).collect();
@@ -151,7 +151,7 @@ fn accepts(template: &Template, attributes: &Attributes) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attributes::{PcaCaller, PcaRequest, SubjectAltNames};
+    use crate::model::{PcaCaller, PcaRequest, SignerSpec, SubjectAltNames};
     use crate::x509::testing::attributes;
 
     const CA: &str = "arn:aws-us-gov:acm-pca:us-gov-west-1:123456789012:certificate-authority/1";
@@ -160,7 +160,7 @@ mod tests {
         let mut attributes = attributes();
         attributes.usages = usages.to_vec();
         attributes.is_ca = is_ca;
-        attributes.pca = Some(PcaRequest {
+        attributes.signer = SignerSpec::AcmPca(PcaRequest {
             certificate_authority_arn: CA.into(),
             signing_algorithm: None,
             template_arn: named.map(|name| format!("arn:aws-us-gov:acm-pca:::template/{name}")),

@@ -5,8 +5,8 @@
 mod fake_pca;
 
 use super::*;
-use crate::attributes::{PcaCaller, PcaRequest, PodTokens, VolumeId};
-use crate::signer::testing::NoProgress;
+use crate::model::{FailureKind, PcaCaller, PcaRequest, PodTokens, SignerSpec, WorkloadIdentity};
+use crate::signer::testing::NoCheckpoint;
 use crate::x509::testing::attributes;
 use fake_pca::{CA, FakePca, Fault};
 use jiff::{SignedDuration, Timestamp};
@@ -50,7 +50,7 @@ struct Stage {
     fake: FakePca,
     clock: Arc<HandClock>,
     signer: AcmPca,
-    attributes: Attributes,
+    attributes: CertificateSpec,
     csr_der: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ impl Stage {
         });
         signer.callers = Callers::at(fake.endpoint()).await;
         let mut attributes = attributes();
-        attributes.pca = Some(PcaRequest {
+        attributes.signer = SignerSpec::AcmPca(PcaRequest {
             certificate_authority_arn: CA.to_owned(),
             // So that it is asked for whatever is known of the CA.
             signing_algorithm: Some("SHA256WITHECDSA".to_owned()),
@@ -89,21 +89,22 @@ impl Stage {
         *self.clock.0.lock().unwrap() += time;
     }
 
-    async fn sign(&self) -> Result<SignedChain, SignError> {
-        let pod = PodIdentity {
+    async fn sign(&self) -> Result<SignedChain, Failure> {
+        let pod = WorkloadIdentity {
             namespace: "shop".to_owned(),
             name: "web-0".to_owned(),
             uid: "u".to_owned(),
             service_account: "web".to_owned(),
         };
         let request = SigningRequest {
-            volume: &VolumeId::new("csi-1"),
-            pod: &pod,
+            id: &RequestId::new("csi-1"),
+            identity: &pod,
             tokens: &PodTokens::default(),
-            attributes: &self.attributes,
+            spec: &self.attributes,
             csr_der: &self.csr_der,
-            progress: &NoProgress,
+            checkpoint: &NoCheckpoint,
             purpose: Purpose::Publish,
+            not_ready_count: 0,
         };
         self.signer.sign(&request).await
     }
@@ -112,17 +113,17 @@ impl Stage {
     async fn refused(&self, code: &'static str) {
         self.fake.fail(ISSUE, &[Fault::Refuse(code, 400)]);
         let refused = self.sign().await.unwrap_err();
-        assert!(matches!(&refused, SignError::Permanent { reason } if reason.contains(code)), "{refused}");
+        assert!(refused.kind == FailureKind::Permanent && refused.message.contains(code), "{refused}");
     }
 
     /// How often the CA was looked at.
-    fn looks(&self) -> usize {
+    fn lookups(&self) -> usize {
         self.fake.calls(DESCRIBE)
     }
 }
 
 #[tokio::test]
-async fn a_permission_to_look_at_the_ca_is_noticed_within_a_minute() {
+async fn a_permission_to_describe_the_ca_is_noticed_within_a_minute() {
     let stage = Stage::start().await;
     for call in [DESCRIBE, AUTHORITY] {
         stage.fake.fail(call, &[Fault::Refuse("AccessDeniedException", 400)]);
@@ -130,13 +131,13 @@ async fn a_permission_to_look_at_the_ca_is_noticed_within_a_minute() {
     stage.refused("AccessDeniedException").await;
     // From here on everything is allowed.
     stage.sign().await.unwrap();
-    assert_eq!((stage.looks(), stage.fake.calls(AUTHORITY)), (1, 1), "not at each attempt");
+    assert_eq!((stage.lookups(), stage.fake.calls(AUTHORITY)), (1, 1), "not at each attempt");
     stage.pass(OVER_A_MINUTE);
     stage.sign().await.unwrap();
-    assert_eq!(stage.looks(), 2);
+    assert_eq!(stage.lookups(), 2);
     stage.pass(SignedDuration::from_hours(5));
     stage.sign().await.unwrap();
-    assert_eq!(stage.looks(), 2, "what was learnt is kept");
+    assert_eq!(stage.lookups(), 2, "what was learnt is kept");
 }
 
 #[tokio::test]
@@ -144,19 +145,19 @@ async fn a_refusal_has_the_ca_looked_at_again_and_many_refusals_once_a_minute() 
     let stage = Stage::start().await;
     stage.refused("AccessDeniedException").await;
     stage.refused("ValidationException").await;
-    assert_eq!(stage.looks(), 1);
+    assert_eq!(stage.lookups(), 1);
     stage.pass(OVER_A_MINUTE);
     for _ in 0..4 {
         stage.refused("ValidationException").await;
     }
-    assert_eq!(stage.looks(), 2);
+    assert_eq!(stage.lookups(), 2);
     stage.pass(OVER_A_MINUTE);
     stage.sign().await.unwrap();
-    assert_eq!(stage.looks(), 3, "the last refusals were heard");
+    assert_eq!(stage.lookups(), 3, "the last refusals were heard");
     // Hours after it was looked at, a refusal has it looked at by the very next attempt.
     stage.pass(SignedDuration::from_hours(2));
     stage.refused("AccessDeniedException").await;
-    assert_eq!(stage.looks(), 3);
+    assert_eq!(stage.lookups(), 3);
     stage.sign().await.unwrap();
-    assert_eq!(stage.looks(), 4);
+    assert_eq!(stage.lookups(), 4);
 }

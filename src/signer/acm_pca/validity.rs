@@ -31,7 +31,7 @@ impl Limit {
     }
 
     /// For the pod's author.
-    pub(crate) fn remark(self) -> &'static str {
+    pub(crate) fn warning(self) -> &'static str {
         match self {
             Self::ShortLived => "the duration was cut to 7 days: the private CA is in short-lived mode",
             Self::AuthorityEnd => "the duration was cut short: the private CA itself expires soon after",

@@ -1,35 +1,35 @@
-//! `cert-manager.io/v1` CertificateRequest, as much of it as is read here.
+//! `cert-manager.io/v1` CertificateRequest: the fields that this signer reads.
 //! <https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.CertificateRequest>
 
 use base64ct::{Base64, Encoding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
-use kube::core::{NamespaceResourceScope, ObjectMeta};
-use serde::{Deserialize, Deserializer};
+use kube::core::{NamespaceResourceScope, ObjectMeta, Request};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The label by which a node's requests are selected.
+/// The label that the watch of a node selects.
 pub(super) const NODE_LABEL: &str = "certlet.io/node";
-/// The label by which people select a volume's requests.
+/// The label by which people select the requests of a volume.
 pub(super) const VOLUME_LABEL: &str = "certlet.io/volume";
-/// The volume id in full.
+/// The request id in full: a label value can be too short for it.
 pub(super) const VOLUME_ANNOTATION: &str = "certlet.io/volume-id";
 
-/// What is read of a CertificateRequest.
+/// A CertificateRequest as it is read.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct CertificateRequest {
-    #[serde(deserialize_with = "without_managed_fields")]
+    #[serde(deserialize_with = "metadata")]
     pub(super) metadata: ObjectMeta,
     pub(super) spec: Spec,
     #[serde(default)]
-    pub(super) status: Status,
+    status: Status,
 }
 
-/// The API server tells the whole object four or five times in its life; most of that is `managedFields`, which are passed
-/// over unread.
-fn without_managed_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+/// Reads the metadata without `managedFields`. These are most of an object's bytes, and the API server sends each object
+/// four or five times.
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Metadata {
@@ -59,32 +59,37 @@ pub(super) struct Spec {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Status {
-    #[serde(default)]
+#[serde(default)]
+struct Status {
     conditions: Vec<Condition>,
     /// Base64 of PEM.
-    #[serde(default)]
-    certificate: Option<String>,
-    #[serde(default)]
-    ca: Option<String>,
+    certificate: String,
+    /// Base64 of PEM.
+    ca: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 struct Condition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
-    #[serde(default)]
     reason: String,
-    #[serde(default)]
     message: String,
 }
 
-/// Namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Identifies one CertificateRequest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Key {
     pub(super) namespace: String,
     pub(super) name: String,
+}
+
+impl Key {
+    /// Builds calls for the CertificateRequests in the key's namespace.
+    pub(super) fn collection(&self) -> Request {
+        Request::new(CertificateRequest::url_path(&(), Some(&self.namespace)))
+    }
 }
 
 impl fmt::Display for Key {
@@ -93,21 +98,21 @@ impl fmt::Display for Key {
     }
 }
 
-/// How a request stands.
+/// The state of a CertificateRequest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nobody has decided yet; the words say what is being waited for.
+    /// Not decided. The text says what the request waits for.
     Open(String),
     /// Signed.
     Issued {
         /// PEM.
         chain: Vec<u8>,
-        /// PEM; not every issuer knows it.
+        /// PEM; not every issuer sets it.
         ca: Option<Vec<u8>>,
     },
-    /// The issuer gave up. Final for this request, not for another.
+    /// The issuer has failed. This request is final, but another one may succeed.
     Failed(String),
-    /// Denied, or not a request the issuer can ever sign: another one like it will fare no better.
+    /// Denied, or invalid: an identical request would be refused too.
     Refused(String),
     /// Deleted.
     Gone,
@@ -120,20 +125,20 @@ impl CertificateRequest {
         Some(Key { namespace: namespace.clone()?, name: name.clone()? })
     }
 
-    /// The volume it was made for.
-    pub(super) fn volume(&self) -> Option<&str> {
+    /// The text of the request id that it was made for.
+    pub(super) fn id(&self) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(VOLUME_ANNOTATION).map(String::as_str)
     }
 
-    /// How it stands. A refusal counts before everything else: cert-manager sets `Ready` beside it.
+    /// Its state. A refusal comes first, because cert-manager sets `Ready` too.
     pub(super) fn state(&self) -> State {
         let condition = |kind: &str| self.status.conditions.iter().find(|condition| condition.kind == kind);
         let holds = |kind: &str| condition(kind).filter(|condition| condition.status == "True");
         if let Some(denied) = holds("Denied") {
-            return State::Refused(format!("was denied by {}", denied.words()));
+            return State::Refused(format!("was denied by {}", denied.detail()));
         }
         if let Some(invalid) = holds("InvalidRequest") {
-            return State::Refused(format!("is invalid to its issuer: {}", invalid.words()));
+            return State::Refused(format!("is invalid to its issuer: {}", invalid.detail()));
         }
         let approved = holds("Approved").is_some();
         match condition("Ready") {
@@ -149,25 +154,23 @@ impl CertificateRequest {
     }
 
     fn issued(&self) -> State {
-        let decoded =
-            |field: &Option<String>| field.as_deref().filter(|text| !text.is_empty()).map(Base64::decode_vec);
-        match (decoded(&self.status.certificate), decoded(&self.status.ca)) {
-            (Some(Ok(chain)), None) => State::Issued { chain, ca: None },
-            (Some(Ok(chain)), Some(Ok(ca))) => State::Issued { chain, ca: Some(ca) },
-            // Some issuers set the condition first: the certificate comes with another event.
-            (None, _) => State::Open("ready, but without a certificate".to_owned()),
-            _ => State::Failed("carries a certificate that is not base64".to_owned()),
+        let Status { certificate, ca, .. } = &self.status;
+        if certificate.is_empty() {
+            // Some issuers set the condition first; the certificate comes with a later event.
+            return State::Open("ready, but without a certificate".to_owned());
+        }
+        match (Base64::decode_vec(certificate), Base64::decode_vec(ca)) {
+            (Ok(chain), Ok(ca)) => State::Issued { chain, ca: (!ca.is_empty()).then_some(ca) },
+            _ => State::Failed("has a certificate that is not base64".to_owned()),
         }
     }
 }
 
 impl Condition {
-    fn words(&self) -> String {
-        match (self.reason.as_str(), self.message.as_str()) {
-            ("", message) => message.to_owned(),
-            (reason, "") => reason.to_owned(),
-            (reason, message) => format!("{reason}: {message}"),
-        }
+    /// Reason and message, as far as they are set.
+    fn detail(&self) -> String {
+        let parts = [self.reason.as_str(), self.message.as_str()];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
     }
 }
 

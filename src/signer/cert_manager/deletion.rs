@@ -1,126 +1,82 @@
-//! Deleting requests nobody needs any more: best effort, a few at a time, tried again while the process lives.
+//! Deletes CertificateRequests that are no longer needed: best effort, retried while the process lives.
 
-use super::api::{CertificateRequest, Key};
-use super::board::Board;
+use super::api::Key;
+use super::tracker::RequestTracker;
 use crate::kube::{CallError, Caller, Cluster};
-use kube::Resource;
+use crate::model::jitter;
+use crate::platform::Backoff;
 use kube::api::DeleteParams;
-use kube::core::Request;
+use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
-/// Where keys go to be deleted.
+/// Deletes in the background. Every clone is the same.
 #[derive(Clone)]
-pub(super) struct Deletions {
-    queue: mpsc::UnboundedSender<Deletion>,
-    under_way: UnderWay,
+pub(super) struct Deletions(Arc<Shared>);
+
+struct Shared {
+    cluster: Cluster,
+    tracker: Arc<RequestTracker>,
+    /// Requests whose deletion has begun and not ended. Only keys of existing requests are added, so the number of this
+    /// node's requests limits its size.
+    pending: Mutex<HashSet<Key>>,
+    permits: Semaphore,
 }
 
-/// Deletions at a time.
-const AT_ONCE: usize = 8;
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// Deletions in flight. Few: a burst of renewals deletes as many requests as it creates, and pods wait only for creates.
+const MAX_IN_FLIGHT: usize = 2;
+const MAX_PAUSE: Duration = Duration::from_mins(5);
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), MAX_PAUSE);
 
 impl Deletions {
-    /// Starts the task that deletes; it ends with the last of its clones.
-    pub(super) fn start(cluster: Cluster, board: Board) -> Self {
-        // Its length is bounded by the number of this node's requests: a key is only added for a request that exists, and
-        // is under way once.
-        let (queue, mut deletions) = mpsc::unbounded_channel::<Deletion>();
-        let weak = queue.downgrade();
-        tokio::spawn(async move {
-            let slots = Arc::new(Semaphore::new(AT_ONCE));
-            while let Some(mut deletion) = deletions.recv().await {
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-                let (cluster, board, weak) = (cluster.clone(), board.clone(), weak.clone());
+    pub(super) fn new(cluster: Cluster, tracker: Arc<RequestTracker>) -> Self {
+        let (pending, permits) = (Mutex::default(), Semaphore::new(MAX_IN_FLIGHT));
+        Self(Arc::new(Shared { cluster, tracker, pending, permits }))
+    }
+
+    /// Deletes these requests. A request whose deletion is pending is skipped: each issuance passes all older requests.
+    pub(super) fn delete_all(&self, keys: impl IntoIterator<Item = Key>) {
+        for key in keys {
+            if self.0.pending.lock().insert(key.clone()) {
+                let shared = Arc::clone(&self.0);
                 tokio::spawn(async move {
-                    let deleted = delete(&cluster, &board, &deletion.key).await;
-                    drop(slot);
-                    if let Err(error) = deleted {
-                        tokio::time::sleep(deletion.failed(&error)).await;
-                        if let Some(queue) = weak.upgrade() {
-                            let _ending = queue.send(deletion);
-                        }
-                    }
+                    shared.delete(&key).await;
+                    shared.pending.lock().remove(&key);
                 });
             }
-        });
-        Self { queue, under_way: UnderWay::default() }
-    }
-
-    /// Has a request deleted, unless that is under way: the same keys are handed over again at every issuance for as long
-    /// as they cannot be deleted.
-    pub(super) fn add(&self, key: Key) {
-        if let Some(deletion) = self.under_way.begin(key) {
-            let _ending = self.queue.send(deletion);
         }
     }
 
-    /// How many requests are on their way out.
     #[cfg(test)]
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way.lock().len()
+    pub(super) fn pending(&self) -> usize {
+        self.0.pending.lock().len()
     }
 }
 
-/// The keys whose deletion has begun and not ended. Every clone is the same.
-#[derive(Clone, Default)]
-struct UnderWay(Arc<Mutex<HashSet<Key>>>);
-
-impl UnderWay {
-    /// None: it has begun already.
-    fn begin(&self, key: Key) -> Option<Deletion> {
-        if !self.lock().insert(key.clone()) {
-            return None;
+impl Shared {
+    /// Tries until the request is gone.
+    async fn delete(&self, key: &Key) {
+        for failures in 0.. {
+            let Err(error) = self.try_delete(key).await else { return self.tracker.lost(key) };
+            if failures == 0 {
+                tracing::warn!(request = %key, %error, "a CertificateRequest that is no longer needed could not be deleted; trying again");
+            } else {
+                tracing::debug!(request = %key, %error, failures, "a CertificateRequest still cannot be deleted");
+            }
+            let pause = BACKOFF.pause(failures, jitter(&key.name, &failures.to_be_bytes()));
+            tokio::time::sleep(pause + error.retry_after().unwrap_or_default().min(MAX_PAUSE)).await;
         }
-        Some(Deletion { key, failures: 0, under_way: self.clone() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<Key>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One key on its way. However that ends, it is dropped then, and the key may be added again.
-struct Deletion {
-    key: Key,
-    failures: u32,
-    under_way: UnderWay,
-}
-
-impl Deletion {
-    /// Counts a failure, and says how long to wait before the next try.
-    fn failed(&mut self, error: &CallError) -> Duration {
-        let key = &self.key;
-        if self.failures == 0 {
-            tracing::warn!(request = %key, %error, "a CertificateRequest that is not needed any more could not be deleted; trying again");
-        } else {
-            tracing::debug!(request = %key, %error, failures = self.failures, "a CertificateRequest still cannot be deleted");
-        }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        // Spread by the name's digits, so that what failed together does not come back together.
-        let spread = 0.5 + f64::from(key.name.bytes().fold(0_u8, u8::wrapping_add)) / 512.0;
-        pause.mul_f64(spread) + error.retry_after().unwrap_or_default().min(LONGEST_PAUSE)
-    }
-}
-
-impl Drop for Deletion {
-    fn drop(&mut self) {
-        self.under_way.lock().remove(&self.key);
-    }
-}
-
-/// Succeeds also where there was nothing to delete.
-async fn delete(cluster: &Cluster, board: &Board, key: &Key) -> Result<(), CallError> {
-    let requests = Request::new(CertificateRequest::url_path(&(), Some(&key.namespace)));
-    match cluster.call(Caller::Driver, requests.delete(&key.name, &DeleteParams::background())).await {
-        Err(error) if error.code() != Some(404) => Err(error),
-        _ => {
-            board.lost(key);
-            Ok(())
+    /// Succeeds also if there is no such request.
+    async fn try_delete(&self, key: &Key) -> Result<(), CallError> {
+        let _permit = self.permits.acquire().await;
+        let delete = key.collection().delete(&key.name, &DeleteParams::background());
+        match self.cluster.call(Caller::Driver, delete).await {
+            Err(CallError::Refused { code: 404, .. }) => Ok(()),
+            result => result.map(drop),
         }
     }
 }

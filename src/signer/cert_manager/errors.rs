@@ -1,13 +1,12 @@
-//! What a failed call to the API server means for a signing.
+//! Maps a failed call to the API server to the failure of a signing.
 
-use crate::attributes::PodIdentity;
 use crate::kube::CallError;
-use crate::signer::SignError;
+use crate::model::{Failure, WorkloadIdentity};
 
-/// What was being done.
+/// What was called.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Action {
-    /// A create.
+    /// A create of a CertificateRequest.
     Create {
         /// With the pod's own token.
         as_pod: bool,
@@ -18,84 +17,58 @@ pub(super) enum Action {
     ReadPod,
 }
 
-impl Action {
-    fn verb(self) -> &'static str {
-        match self {
-            Self::Create { .. } => "create",
-            Self::Get | Self::ReadPod => "get",
-        }
-    }
-
-    fn group_and_resource(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Create { .. } | Self::Get => ("cert-manager.io", "certificaterequests"),
-            Self::ReadPod => ("\"\"", "pods"),
-        }
-    }
-
-    /// Whose rights it needs.
-    fn subject(self, pod: &PodIdentity) -> String {
-        match self {
-            Self::Create { as_pod: true } => {
-                format!("service account {} in namespace {}", pod.service_account, pod.namespace)
-            }
-            _ => "certlet's service account".to_owned(),
-        }
-    }
-}
-
-/// The class is by what the server says; the words are the server's own, with what to do about them.
-pub(super) fn sign_error(error: &CallError, action: Action, pod: &PodIdentity) -> SignError {
-    let (group, resource) = action.group_and_resource();
-    let verb = action.verb();
+/// The failure that the server's answer means. Its message is the server's own, with what to do about it.
+pub(super) fn sign_error(error: &CallError, action: Action, pod: &WorkloadIdentity) -> Failure {
+    let (verb, group, resource) = match action {
+        Action::Create { .. } => ("create", "cert-manager.io", "certificaterequests"),
+        Action::Get => ("get", "cert-manager.io", "certificaterequests"),
+        Action::ReadPod => ("get", "\"\"", "pods"),
+    };
+    let as_pod = matches!(action, Action::Create { as_pod: true });
+    let pods_account = || format!("service account {} in namespace {}", pod.service_account, pod.namespace);
     match error {
         CallError::Refused { code: 429, retry_after, .. }
         | CallError::Refused { code: 503, retry_after: retry_after @ Some(_), .. } => {
-            SignError::Throttled { reason: error.to_string(), retry_after: *retry_after }
+            Failure::throttled(error.to_string(), *retry_after)
         }
-        CallError::Refused { code: 403, message, .. } if is_missing_right(message) => SignError::Permanent {
-            reason: format!(
-                "{message}; {} lacks the rule apiGroups: [{group}], resources: [{resource}], verbs: [{verb}]",
-                action.subject(pod)
-            ),
-        },
-        // An admission policy, a quota, a namespace that is going away: the message says it.
-        CallError::Refused { code: 400 | 403 | 413 | 422, message, .. } => SignError::Permanent {
-            reason: format!(
-                "the API server refuses to {verb} {resource} in namespace {}: {message}",
-                pod.namespace
-            ),
-        },
-        CallError::Refused { code: 401, .. } => SignError::Transient {
-            reason: match action {
-                Action::Create { as_pod: true } => format!(
-                    "the API server does not accept the token of service account {} in namespace {}: it has expired, or \
-                     its audience (--token-request-audience) is not the API server's",
-                    pod.service_account, pod.namespace
-                ),
-                _ => "the API server does not accept certlet's own credentials".to_owned(),
-            },
-        },
-        CallError::Refused { code: 404, message, .. } => SignError::Transient {
-            reason: match action {
-                Action::ReadPod => message.clone(),
-                _ => format!(
-                    "{message}: the namespace is gone, or cert-manager's CertificateRequest is not installed in this cluster"
-                ),
-            },
-        },
-        other => SignError::Transient { reason: format!("{verb} {resource}: {other}") },
+        CallError::Refused { code: 403, message, .. } if is_rbac_refusal(message) => {
+            let account = if as_pod { pods_account() } else { "certlet's service account".to_owned() };
+            Failure::permanent(format!(
+                "{message}; {account} lacks the rule apiGroups: [{group}], resources: [{resource}], verbs: [{verb}]"
+            ))
+        }
+        // An admission policy, a quota, a namespace that is being deleted: the message says which.
+        CallError::Refused { code: 400 | 403 | 413 | 422, message, .. } => Failure::permanent(format!(
+            "the API server refuses to {verb} {resource} in namespace {}: {message}",
+            pod.namespace
+        )),
+        CallError::Refused { code: 401, .. } if as_pod => Failure::transient(format!(
+            "the API server does not accept the token of {}: it has expired, or its audience \
+             (--token-request-audience) is not the API server's",
+            pods_account()
+        )),
+        CallError::Refused { code: 401, .. } => {
+            Failure::transient("the API server does not accept certlet's own credentials")
+        }
+        CallError::Refused { code: 404, message, .. } if resource == "certificaterequests" => {
+            Failure::transient(format!(
+                "{message}: the namespace is gone, or cert-manager's CertificateRequest is not installed in this \
+                 cluster"
+            ))
+        }
+        other => Failure::transient(format!("{verb} {resource}: {other}")),
     }
 }
 
-/// RBAC's refusals name the user and the verb; those of admission do not.
-fn is_missing_right(message: &str) -> bool {
+/// RBAC names the user and the verb; admission does not.
+fn is_rbac_refusal(message: &str) -> bool {
     message.contains("cannot ") && message.contains("User \"")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::FailureKind;
     use std::time::Duration;
 
     fn refused(code: u16, message: &str) -> CallError {
@@ -103,8 +76,8 @@ mod tests {
         CallError::Refused { code, reason: String::new(), message: message.to_owned(), retry_after }
     }
 
-    fn meant(error: &CallError) -> SignError {
-        let pod = PodIdentity {
+    fn failure_of(error: &CallError) -> Failure {
+        let pod = WorkloadIdentity {
             namespace: "shop".into(),
             name: "web-0".into(),
             uid: "u".into(),
@@ -114,20 +87,23 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_right_is_permanent_and_names_the_rule_and_who_lacks_it() {
+    fn a_missing_permission_is_permanent_and_names_the_rule_and_who_lacks_it() {
         let message = r#"certificaterequests.cert-manager.io is forbidden: User "system:serviceaccount:shop:web" cannot create resource "certificaterequests" in API group "cert-manager.io" in the namespace "shop""#;
-        let SignError::Permanent { reason } = meant(&refused(403, message)) else { panic!("not permanent") };
+        let failure = failure_of(&refused(403, message));
+        assert_eq!(failure.kind, FailureKind::Permanent);
+        let reason = failure.message;
         for part in ["verbs: [create]", "resources: [certificaterequests]", "namespace shop", "account web"] {
             assert!(reason.contains(part), "{part} is not in {reason}");
         }
     }
 
     #[test]
-    fn the_servers_word_decides_about_trying_again() {
-        assert!(matches!(meant(&refused(429, "slow")), SignError::Throttled { retry_after: Some(_), .. }));
-        assert!(matches!(meant(&refused(422, "bad")), SignError::Permanent { .. }));
+    fn the_status_code_decides_about_retries() {
+        let slow = failure_of(&refused(429, "slow"));
+        assert_eq!((slow.kind, slow.retry_after.is_some()), (FailureKind::Throttled, true));
+        assert_eq!(failure_of(&refused(422, "bad")).kind, FailureKind::Permanent);
         for passing in [refused(500, "oops"), refused(401, "no"), CallError::TimedOut] {
-            assert!(matches!(meant(&passing), SignError::Transient { .. }), "{passing}");
+            assert_eq!(failure_of(&passing).kind, FailureKind::Transient, "{passing}");
         }
     }
 }

@@ -1,15 +1,16 @@
-//! Readiness gates: what a pod must have before a request is made for it, as in cert-manager's csi-driver.
+//! Readiness gates: what must hold of a pod before a request is made for it, as in cert-manager's csi-driver.
 
-use crate::attributes::{PodIdentity, VolumeId};
-use crate::kube::{CallError, Caller, Cluster};
+use super::errors::{Action, sign_error};
+use crate::kube::{Caller, Cluster};
+use crate::model::{Failure, jitter};
+use crate::platform::Backoff;
+use crate::signer::SigningRequest;
 use kube::api::GetParams;
 use kube::core::Request;
-use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use serde_json::Value;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// One gate; several must all hold.
@@ -28,7 +29,7 @@ pub enum Gate {
     PodAnnotation(String),
 }
 
-/// Which addresses count.
+/// A family of IP addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpFamily {
     /// Either.
@@ -55,45 +56,40 @@ impl FromStr for Gate {
     fn from_str(text: &str) -> Result<Self, String> {
         const FORMS: &str =
             "is not one of pod-ip:any|ipv4|ipv6, pod-condition:TYPE[=STATUS], pod-annotation:KEY";
-        let (kind, value) = text.split_once(':').filter(|(_, value)| !value.is_empty()).ok_or(FORMS)?;
-        match kind {
-            "pod-ip" => match value {
-                "any" => Ok(Self::PodIp(IpFamily::Any)),
-                "ipv4" => Ok(Self::PodIp(IpFamily::V4)),
-                "ipv6" => Ok(Self::PodIp(IpFamily::V6)),
-                _ => Err(format!("address family {value:?} is not one of any, ipv4, ipv6")),
-            },
-            "pod-condition" => {
-                let (kind, status) = value.split_once('=').unwrap_or((value, ""));
+        match text.split_once(':').filter(|(_, value)| !value.is_empty()).ok_or(FORMS)? {
+            ("pod-ip", family) => [IpFamily::Any, IpFamily::V4, IpFamily::V6]
+                .into_iter()
+                .find(|known| known.to_string() == family)
+                .map(Self::PodIp)
+                .ok_or_else(|| format!("address family {family:?} is not one of any, ipv4, ipv6")),
+            ("pod-condition", condition) => {
+                let (kind, status) = condition.split_once('=').unwrap_or((condition, ""));
+                let status = if status.is_empty() { "True" } else { status };
                 if kind.is_empty() {
                     return Err("names no condition type".to_owned());
                 }
-                let status = ["True", "False", "Unknown"]
+                ["True", "False", "Unknown"]
                     .into_iter()
-                    .find(|known| {
-                        status.eq_ignore_ascii_case(known) || (status.is_empty() && *known == "True")
-                    })
-                    .ok_or_else(|| {
-                        format!("condition status {status:?} is not one of True, False, Unknown")
-                    })?;
-                Ok(Self::PodCondition { kind: kind.to_owned(), status })
+                    .find(|known| status.eq_ignore_ascii_case(known))
+                    .map(|status| Self::PodCondition { kind: kind.to_owned(), status })
+                    .ok_or_else(|| format!("condition status {status:?} is not one of True, False, Unknown"))
             }
-            "pod-annotation" => Ok(Self::PodAnnotation(value.to_owned())),
+            ("pod-annotation", key) => Ok(Self::PodAnnotation(key.to_owned())),
             _ => Err(FORMS.to_owned()),
         }
     }
 }
 
-/// How long to wait before a pod that was not ready is looked at again.
+/// The pauses between attempts while a pod is not ready.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GateBackoff {
     /// The first pause.
     pub duration: Duration,
-    /// How much longer each next one is.
+    /// How many times longer each next pause is.
     pub factor: f64,
-    /// The share of a pause that is added by chance, from 0 to 1.
+    /// The largest share of a pause that is added as jitter, from 0 to 1.
     pub jitter: f64,
-    /// The longest pause before jitter; zero: none.
+    /// The longest pause before jitter; zero: an hour.
     pub cap: Duration,
 }
 
@@ -104,131 +100,71 @@ impl Default for GateBackoff {
 }
 
 impl GateBackoff {
-    /// The pause after so many looks; `chance` is in [0, 1).
-    fn pause(&self, looks: u32, chance: f64) -> Duration {
-        /// What "no cap" comes to: nobody waits longer than this to be looked at.
-        const LONGEST: Duration = Duration::from_hours(1);
-        let cap = if self.cap.is_zero() { LONGEST } else { self.cap };
-        let grown = self.duration.as_secs_f64() * self.factor.powi(i32::try_from(looks).unwrap_or(i32::MAX));
-        let grown = if grown.is_finite() { grown.min(cap.as_secs_f64()) } else { cap.as_secs_f64() };
-        Duration::from_secs_f64(grown * (1.0 + self.jitter * chance))
+    /// The pause after so many earlier attempts; `jitter` is in [0, 1).
+    fn pause(&self, attempts: u32, jitter: f64) -> Duration {
+        /// The cap where the operator sets none.
+        const MAX_PAUSE: Duration = Duration::from_hours(1);
+        let cap = if self.cap.is_zero() { MAX_PAUSE } else { self.cap };
+        let backoff = Backoff::with_factor(self.duration, self.factor, cap);
+        backoff.grown(attempts).mul_f64(1.0 + self.jitter * jitter)
     }
 }
 
-/// Why a pod may not have its request yet.
-pub(super) struct NotReady {
-    pub(super) reason: String,
-    pub(super) look_again_in: Duration,
-}
-
-/// All gates of this driver.
-pub(super) struct Gates {
-    all: Vec<Gate>,
+/// Reads the pod and checks all gates; an error if one is closed. Without gates no call is made.
+pub(super) async fn check(
+    gates: &[Gate],
     backoff: GateBackoff,
-    looks: Mutex<HashMap<VolumeId, u32>>,
-}
-
-impl Gates {
-    pub(super) fn new(gates: Vec<Gate>, backoff: GateBackoff) -> Self {
-        Self { all: gates, backoff, looks: Mutex::default() }
+    cluster: &Cluster,
+    request: &SigningRequest<'_>,
+) -> Result<(), Failure> {
+    if gates.is_empty() {
+        return Ok(());
     }
-
-    /// Whether a request may be made for the volume's pod. Without gates nobody is asked.
-    pub(super) async fn pass(
-        &self,
-        cluster: &Cluster,
-        volume: &VolumeId,
-        pod: &PodIdentity,
-    ) -> Result<Result<(), NotReady>, CallError> {
-        if self.all.is_empty() {
-            return Ok(Ok(()));
-        }
-        let pods = Request::new(format!("/api/v1/namespaces/{}/pods", pod.namespace));
-        let answer = cluster.call(Caller::Driver, pods.get(&pod.name, &GetParams::default())).await?;
-        let seen: Pod =
-            serde_json::from_slice(&answer).map_err(|error| CallError::Unreadable(error.to_string()))?;
-        let reasons: Vec<String> = self.all.iter().filter_map(|gate| gate.objection(&seen)).collect();
-        if reasons.is_empty() {
-            self.forget(volume);
-            return Ok(Ok(()));
-        }
-        let mut all = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        let looks = all.entry(volume.clone()).or_default();
-        let chance = f64::from(volume.as_str().bytes().fold(0_u8, u8::wrapping_add)) / 256.0;
-        let look_again_in = self.backoff.pause(*looks, chance);
-        *looks = looks.saturating_add(1);
-        Ok(Err(NotReady { reason: reasons.join("; "), look_again_in }))
+    let identity = request.identity;
+    let pods = Request::new(format!("/api/v1/namespaces/{}/pods", identity.namespace));
+    let get = pods.get(&identity.name, &GetParams::default());
+    let pod: Value = cluster
+        .read(Caller::Driver, get)
+        .await
+        .map_err(|error| sign_error(&error, Action::ReadPod, identity))?;
+    let reasons: Vec<String> = gates.iter().filter_map(|gate| gate.objection(&pod)).collect();
+    if reasons.is_empty() {
+        return Ok(());
     }
-
-    pub(super) fn forget(&self, volume: &VolumeId) {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner).remove(volume);
-    }
+    let attempts = request.not_ready_count;
+    let jitter = jitter(request.id.as_str(), &attempts.to_be_bytes());
+    let message = format!("no certificate is asked for yet: {}", reasons.join("; "));
+    Err(Failure::not_ready(message, backoff.pause(attempts, jitter)))
 }
 
 impl Gate {
-    /// What the pod lacks.
-    fn objection(&self, pod: &Pod) -> Option<String> {
+    /// What the pod lacks for this gate.
+    fn objection(&self, pod: &Value) -> Option<String> {
+        let status_list = |name: &str| pod["status"][name].as_array().into_iter().flatten();
         match self {
             Self::PodIp(family) => {
-                let fits = |ip: &PodIp| {
-                    ip.ip.parse::<IpAddr>().is_ok_and(|ip| match family {
-                        IpFamily::Any => true,
-                        IpFamily::V4 => ip.is_ipv4(),
-                        IpFamily::V6 => ip.is_ipv6(),
-                    })
-                };
-                (!pod.status.pod_ips.iter().any(fits)).then(|| format!("the pod has no {family} address yet"))
+                let mut addresses = status_list("podIPs").filter_map(|ip| ip["ip"].as_str()?.parse().ok());
+                let has = addresses.any(|ip: IpAddr| match family {
+                    IpFamily::Any => true,
+                    IpFamily::V4 => ip.is_ipv4(),
+                    IpFamily::V6 => ip.is_ipv6(),
+                });
+                (!has).then(|| format!("the pod has no {family} address yet"))
             }
             Self::PodCondition { kind, status } => {
-                match pod.status.conditions.iter().find(|condition| condition.kind == *kind) {
-                    Some(condition) if condition.status == *status => None,
-                    Some(condition) => {
-                        Some(format!("the pod's condition {kind} is {}, not {status}", condition.status))
-                    }
+                let condition = status_list("conditions").find(|condition| condition["type"] == **kind);
+                match condition.map(|condition| condition["status"].as_str().unwrap_or_default()) {
+                    Some(found) if found == *status => None,
+                    Some(found) => Some(format!("the pod's condition {kind} is {found}, not {status}")),
                     None => Some(format!("the pod has no condition {kind} yet")),
                 }
             }
             Self::PodAnnotation(key) => {
-                let has = pod.metadata.annotations.get(key).is_some_and(|value| !value.is_empty());
+                let has = pod["metadata"]["annotations"][key].as_str().is_some_and(|value| !value.is_empty());
                 (!has).then(|| format!("the pod has no annotation {key} with a value yet"))
             }
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Pod {
-    #[serde(default)]
-    metadata: PodMetadata,
-    #[serde(default)]
-    status: PodStatus,
-}
-
-#[derive(Default, Deserialize)]
-struct PodMetadata {
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodStatus {
-    #[serde(default, rename = "podIPs")]
-    pod_ips: Vec<PodIp>,
-    #[serde(default)]
-    conditions: Vec<PodCondition>,
-}
-
-#[derive(Deserialize)]
-struct PodIp {
-    ip: String,
-}
-
-#[derive(Deserialize)]
-struct PodCondition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
 }
 
 #[cfg(test)]
@@ -273,7 +209,7 @@ mod tests {
     #[test]
     fn pauses_grow_up_to_the_cap() {
         let backoff = GateBackoff { jitter: 0.0, ..GateBackoff::default() };
-        let pauses: Vec<u64> = (0..6).map(|looks| backoff.pause(looks, 0.9).as_secs()).collect();
+        let pauses: Vec<u64> = (0..6).map(|attempts| backoff.pause(attempts, 0.9).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
         assert!(
             GateBackoff { cap: Duration::ZERO, ..backoff }.pause(4_000_000_000, 0.0)

@@ -1,56 +1,56 @@
-//! cert-manager: a CertificateRequest per issuance, and one watch for all of them.
+//! cert-manager: one CertificateRequest per issuance, and one watch for all of them.
 //!
 //! ```text
-//! sign: gates -> note saved -> a place on the board -> create -> ... the watch tells the board ... -> chain
+//! sign: permit for calls -> gates -> checkpoint saved -> waiter registered -> create -> ... watch event -> chain
 //! ```
 //!
-//! The name of a request is chosen before it is created and saved as the note, so whatever is cut off where - the
-//! publish, the process, the answer to the create - the next call finds the same request and takes it up. A request that
-//! failed is final in cert-manager: the next attempt makes another one with the same key and deletes the failed one. A
-//! refused one (denied, invalid) stands for ten minutes, so that retries neither pile up requests nor create and delete
-//! in a loop; after that one more is made, in case the policy was mended meanwhile.
+//! A request's name is chosen and saved in the checkpoint before the create. Whatever is cut off (the publish, the
+//! process, the answer to the create), the next call finds the same request and resumes it. A request that has failed or
+//! was refused is final in cert-manager: the next call makes another one with the same signing request and deletes the
+//! old one. How long a refusal stands before that call is up to the caller.
 
 mod api;
-mod board;
+mod checkpoint;
 mod deletion;
 mod errors;
 mod gate;
-mod note;
+mod limiter;
 mod object;
-mod pause;
 mod signing;
 #[cfg(test)]
 mod tests;
+mod tracker;
 mod watching;
 
 pub use gate::{Gate, GateBackoff, IpFamily};
 
-use super::{SignError, SignedChain, SignedVolume, Signer, SigningRequest};
-use crate::attributes::{Attributes, SignerKind, VolumeId};
-use crate::clock::Clock;
+use super::{
+    IssuedCertificate, LiveRequests, RequestId, SignedChain, Signer, SignerNotification, SigningRequest,
+};
 use crate::kube::{ApiObserver, Cluster};
-use board::Board;
+use crate::model::{CertificateSpec, Failure, SignerKind};
+use crate::platform::Clock;
+use checkpoint::RequestCheckpoint;
 use deletion::Deletions;
 use futures_util::future::BoxFuture;
-use gate::Gates;
-use note::Note;
-use pause::Pause;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use limiter::CallLimiter;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tracker::RequestTracker;
 
 /// What an operator can choose.
 #[derive(Clone, Debug, Default)]
 pub struct CertManagerOptions {
     /// This node's name.
     pub node: String,
-    /// How many requests a volume may have; at least one.
+    /// How many requests to keep per request id; at least one.
     pub keep_requests: usize,
-    /// The audience of the pods' tokens that requests are made with; none: they are made as the driver.
+    /// The audience of the pods' tokens that requests are made with; none: with the driver's own account.
     pub token_audience: Option<String>,
     /// What must hold of a pod before a request is made for it.
     pub gates: Vec<Gate>,
-    /// When a pod that was not ready is looked at again.
+    /// The pauses between attempts while a pod is not ready.
     pub gate_backoff: GateBackoff,
 }
 
@@ -58,38 +58,31 @@ pub struct CertManagerOptions {
 pub struct CertManager {
     cluster: Cluster,
     clock: Arc<dyn Clock>,
-    node_label: String,
-    keep_requests: usize,
-    token_audience: Option<String>,
-    gates: Gates,
-    board: Board,
+    options: CertManagerOptions,
+    tracker: Arc<RequestTracker>,
     deletions: Deletions,
-    calls: Semaphore,
-    pause: Pause,
-    /// Until it is begun.
+    limiter: CallLimiter,
+    /// None once it runs.
     watch: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
-/// Creates and gets at a time: enough to keep an API server busy, few enough not to be a stampede.
-const CALLS: usize = 16;
-
 impl CertManager {
-    /// Prepares the signer. Its watch begins with the first request and goes on until `shutdown`: a node whose pods use
-    /// other signers needs no cert-manager.
+    /// Prepares the signer. Its watch begins with the first request, because a node whose pods use other signers needs no
+    /// cert-manager. It ends with `shutdown`.
     pub fn new(
         cluster: Cluster,
         options: CertManagerOptions,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn ApiObserver>,
+        live: Arc<dyn LiveRequests>,
         shutdown: CancellationToken,
     ) -> Self {
-        let board = Board::default();
-        let deletions = Deletions::start(cluster.clone(), board.clone());
-        let node_label = object::label_value(&options.node);
+        let tracker = RequestTracker::new(live);
+        let deletions = Deletions::new(cluster.clone(), Arc::clone(&tracker));
         let watch = watching::watch(
             cluster.clone(),
-            node_label.clone(),
-            board.clone(),
+            object::label_value(&options.node),
+            Arc::clone(&tracker),
             deletions.clone(),
             observer,
             shutdown,
@@ -97,20 +90,20 @@ impl CertManager {
         Self {
             cluster,
             clock,
-            node_label,
-            keep_requests: options.keep_requests.max(1),
-            token_audience: options.token_audience,
-            gates: Gates::new(options.gates, options.gate_backoff),
-            board,
+            options,
+            tracker,
             deletions,
-            calls: Semaphore::new(CALLS),
-            pause: Pause::default(),
+            limiter: CallLimiter::default(),
             watch: Mutex::new(Some(Box::pin(watch))),
         }
     }
 
+    fn delete_superseded(&self, id: &RequestId) {
+        self.deletions.delete_all(self.tracker.superseded(id, self.options.keep_requests.max(1)));
+    }
+
     fn ensure_watching(&self) {
-        if let Some(watch) = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(watch) = self.watch.lock().take() {
             tokio::spawn(watch);
         }
     }
@@ -121,42 +114,38 @@ impl Signer for CertManager {
         SignerKind::CertManager
     }
 
-    fn is_slow(&self) -> bool {
+    fn is_resumable(&self) -> bool {
         true
     }
 
-    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
         Box::pin(self.sign_one(request))
     }
 
-    fn needs_token(&self, _attributes: &Attributes) -> bool {
-        self.token_audience.is_some()
+    fn needs_token(&self, _spec: &CertificateSpec) -> bool {
+        self.options.token_audience.is_some()
     }
 
-    fn describe(&self, note: &str) -> String {
-        let Some(note) = Note::parse(note) else { return note.to_owned() };
-        let key = note.key();
-        format!("CertificateRequest {key}: {}", self.board.words(&key))
+    fn describe(&self, checkpoint: &str) -> String {
+        let Some(RequestCheckpoint { key, .. }) = RequestCheckpoint::parse(checkpoint) else {
+            return checkpoint.to_owned();
+        };
+        format!("CertificateRequest {key}: {}", self.tracker.describe(&key))
+    }
+}
+
+impl SignerNotification for CertManager {
+    fn next_completed(&self) -> BoxFuture<'_, RequestId> {
+        Box::pin(self.tracker.next_completed())
     }
 
-    fn answered(&self) -> BoxFuture<'_, VolumeId> {
-        Box::pin(self.board.unheard())
+    fn in_use(&self, issued: &IssuedCertificate<'_>) {
+        self.tracker.mark_in_use(issued.id);
+        self.delete_superseded(issued.id);
     }
 
-    fn delivered<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
-        self.board.delivered(volume.id);
-        for key in self.board.older(volume.id, self.keep_requests) {
-            self.deletions.add(key);
-        }
-        Box::pin(async {})
-    }
-
-    fn removed<'a>(&'a self, volume: &'a SignedVolume<'a>) -> BoxFuture<'a, ()> {
+    fn removed(&self, issued: &IssuedCertificate<'_>) {
         self.ensure_watching();
-        self.gates.forget(volume.id);
-        for key in self.board.forget(volume.id) {
-            self.deletions.add(key);
-        }
-        Box::pin(async {})
+        self.deletions.delete_all(self.tracker.requests_of(issued.id));
     }
 }

@@ -1,11 +1,12 @@
 //! The one watch of this node.
 
 use super::api::{CertificateRequest, NODE_LABEL};
-use super::board::Board;
 use super::deletion::Deletions;
+use super::tracker::RequestTracker;
 use crate::kube::{ApiObserver, Cluster};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use kube::Api;
+use kube::core::Status;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Error, Event, watcher};
 use std::pin::pin;
@@ -14,16 +15,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Seconds after which the API server ends the watch and it is resumed: a connection that died unseen is noticed then.
+/// Seconds after which the API server ends the watch, so that a dead connection is noticed. The watch is then resumed.
 const TIMEOUT: u32 = 120;
-/// Objects a page of the list: what bounds its memory.
-const PAGE: u32 = 200;
+/// Objects per page of a list, which limits its memory.
+const PAGE_SIZE: u32 = 200;
+/// The shortest time from one start of a watch to the next.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches this node's requests until shutdown.
 pub(super) async fn watch(
     cluster: Cluster,
     node_label: String,
-    board: Board,
+    tracker: Arc<RequestTracker>,
     deletions: Deletions,
     observer: Arc<dyn ApiObserver>,
     shutdown: CancellationToken,
@@ -32,70 +35,66 @@ pub(super) async fn watch(
     let config = watcher::Config::default()
         .labels(&format!("{NODE_LABEL}={node_label}"))
         .timeout(TIMEOUT)
-        .page_size(PAGE);
+        .page_size(PAGE_SIZE);
     let watching = async {
         loop {
-            // Waits longer from failure to failure, up to half a minute, with jitter.
-            // That a list begins is no success yet, and must not start the pauses over.
+            // The backoff grows to 30 s, with jitter. `Init` is passed over, because it only says that a list begins, and
+            // would reset the backoff.
             let events = watcher(api.clone(), config.clone())
                 .try_filter(|event| std::future::ready(!matches!(event, Event::Init)))
                 .default_backoff();
-            let begun = Instant::now();
-            follow(events, &board, &deletions, &*observer).await;
-            tokio::time::sleep_until(begun + SHORTEST_LIFE).await;
+            let started = Instant::now();
+            follow(events, &tracker, &deletions, &*observer).await;
+            tokio::time::sleep_until(started + MIN_INTERVAL).await;
         }
     };
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = watching => {}
-    }
+    shutdown.run_until_cancelled(watching).await;
 }
 
-/// A watch that did not last this long is not begun anew at once.
-const SHORTEST_LIFE: Duration = Duration::from_secs(1);
-
-/// Returns where it is better to begin anew than to wait for the watch's own next try: its place in history is gone, or
-/// a create has just shown that the server is back.
+/// Returns if a new watch is better than a resumed one: the resource version has expired, or the server has just answered
+/// a create while the watch waits in its backoff.
 async fn follow(
     events: impl Stream<Item = Result<Event<CertificateRequest>, Error>>,
-    board: &Board,
+    tracker: &RequestTracker,
     deletions: &Deletions,
     observer: &dyn ApiObserver,
 ) {
     let mut events = pin!(events);
     let mut failing = false;
-    board.list_may_come();
+    tracker.list_may_begin();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
-            () = board.answered(), if failing => return,
+            () = tracker.next_answer(), if failing => return,
         };
         let Some(event) = event else { return };
         if failing && event.is_ok() {
             tracing::info!("the watch on CertificateRequests works again");
         }
         failing = event.is_err();
+        if let Ok(Event::Apply(_) | Event::Delete(_)) = &event {
+            tracker.set_watch_error(None);
+        }
         match event {
             Ok(Event::Init) => {}
-            Ok(Event::InitApply(request)) => saw(&request, board, deletions),
-            Ok(Event::InitDone) => board.list_ended(),
-            Ok(Event::Apply(request)) => {
-                board.works();
-                saw(&request, board, deletions);
+            Ok(Event::InitApply(request) | Event::Apply(request)) => {
+                deletions.delete_all(tracker.saw(&request));
             }
+            Ok(Event::InitDone) => tracker.list_ended(),
             Ok(Event::Delete(request)) => {
-                board.works();
                 if let Some(key) = request.key() {
-                    board.lost(&key);
+                    tracker.lost(&key);
                 }
             }
             Err(error) => {
                 observer.watch_restarted();
-                let trouble = trouble(&error);
-                tracing::warn!(error = trouble, "the watch on CertificateRequests is interrupted");
-                board.trouble(trouble);
-                board.list_may_come();
-                if is_expired(&error) {
+                let status = status(&error);
+                let cause = status.map_or_else(|| error.to_string(), |status| status.message.clone());
+                let error = format!("the watch on CertificateRequests does not work: {cause}");
+                tracing::warn!(error, "the watch on CertificateRequests is interrupted");
+                tracker.set_watch_error(Some(error));
+                tracker.list_may_begin();
+                if status.is_some_and(|status| status.code == 410) {
                     return;
                 }
             }
@@ -103,29 +102,13 @@ async fn follow(
     }
 }
 
-fn saw(request: &CertificateRequest, board: &Board, deletions: &Deletions) {
-    if let Some(unwanted) = board.saw(request) {
-        deletions.add(unwanted);
-    }
-}
-
-fn is_expired(error: &Error) -> bool {
+/// The server's own answer in an error.
+fn status(error: &Error) -> Option<&Status> {
     match error {
-        Error::WatchError(status) | Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,
-        _ => false,
+        Error::WatchError(status)
+        | Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status))
+        | Error::WatchFailed(kube::Error::Api(status)) => Some(status),
+        _ => None,
     }
-}
-
-fn trouble(error: &Error) -> String {
-    let cause = match error {
-        Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => {
-            match error {
-                kube::Error::Api(status) => status.message.clone(),
-                other => other.to_string(),
-            }
-        }
-        Error::WatchError(status) => status.message.clone(),
-        Error::NoResourceVersion => error.to_string(),
-    };
-    format!("the watch on CertificateRequests does not work: {cause}")
 }

@@ -2,32 +2,38 @@
 
 mod files;
 
-use super::{SignError, SignedChain, Signer, SigningRequest};
-use crate::attributes::{Attributes, KeyAlgorithm, SignerKind, Subject, SubjectFields};
-use crate::clock::Clock;
+use super::{IssuedCertificate, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
+use crate::model::{CertificateSpec, Failure, KeyAlgorithm, SignerKind};
+use crate::platform::Clock;
 use crate::x509::certificate::{self, Template};
-use crate::x509::extensions::{
-    BASIC_CONSTRAINTS, CERT_SIGN, CRL_SIGN, EXTENDED_KEY_USAGE, KEY_USAGE, SUBJECT_ALT_NAME,
-    basic_constraints, extension, key_usage,
-};
-use crate::x509::{KeyError, PrivateKey, name, pem, signature};
+use crate::x509::extensions::basic_constraints;
+use crate::x509::{KeyError, PrivateKey, pem, signature};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use const_oid::ObjectIdentifier;
+use const_oid::db::rfc5280::{
+    ID_CE_BASIC_CONSTRAINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME,
+};
+use der::asn1::OctetString;
 pub use files::LocalCaError;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyIdMethod, KeyUsagePurpose};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
+use x509_cert::ext::Extension;
+use x509_cert::spki::SubjectPublicKeyInfoRef;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
 /// How long the root of an ephemeral CA lasts: longer than any process.
-const EPHEMERAL_LIFETIME: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
+const EPHEMERAL_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// The extensions that are taken over from a request. Nothing else in a request has a say.
-const HONOURED: [ObjectIdentifier; 4] = [SUBJECT_ALT_NAME, KEY_USAGE, EXTENDED_KEY_USAGE, BASIC_CONSTRAINTS];
+const HONOURED: [ObjectIdentifier; 4] =
+    [ID_CE_SUBJECT_ALT_NAME, ID_CE_KEY_USAGE, ID_CE_EXT_KEY_USAGE, ID_CE_BASIC_CONSTRAINTS];
 
 /// A certificate authority with its key in memory.
 pub struct LocalCa {
@@ -49,39 +55,10 @@ pub struct LocalCa {
 impl LocalCa {
     /// A CA with an ECDSA P-256 root made here and now; it goes with the process.
     pub fn ephemeral(clock: Arc<dyn Clock>) -> Result<Self, LocalCaError> {
-        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
-        let not_before = whole_second(clock.now());
-        let not_after = not_before.saturating_add(EPHEMERAL_LIFETIME).unwrap_or(Timestamp::MAX);
-        let subject = name::encode(&Subject::Fields(SubjectFields {
-            common_name: Some("certlet local CA".to_owned()),
-            organizations: vec!["certlet".to_owned()],
-            ..SubjectFields::default()
-        }));
-        let key_id = certificate::key_id(key.spki_der());
-        let root = Template {
-            serial: &serial()?,
-            issuer: &subject,
-            not_before,
-            not_after,
-            subject: &subject,
-            spki: key.spki_der(),
-            extensions: &[
-                basic_constraints(true),
-                key_usage(CERT_SIGN | CRL_SIGN),
-                certificate::subject_key_id(&key_id),
-            ],
-        };
-        let root = root.sign(&key)?;
-        Ok(Self {
-            clock,
-            key,
-            subject,
-            key_id: Some(key_id),
-            not_after,
-            may_issue_cas: true,
-            intermediates: Vec::new(),
-            anchor: pem::certificates([root.as_slice()]),
-        })
+        let failed = |error: &dyn Display| LocalCaError(error.to_string());
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(|error| failed(&error))?;
+        let root = root(&key, clock.now()).map_err(|error| failed(&error))?;
+        Self::from_chain(&[root], key, clock).map_err(|reason| failed(&format!("the root {reason}")))
     }
 
     /// The trust anchor, PEM.
@@ -89,7 +66,7 @@ impl LocalCa {
         &self.anchor
     }
 
-    fn issue(&self, csr: &[u8], attributes: &Attributes) -> Result<SignedChain, SignError> {
+    fn issue(&self, csr: &[u8], attributes: &CertificateSpec) -> Result<SignedChain, Failure> {
         let request = Request::parse(csr)?;
         if request.is_ca && !self.may_issue_cas {
             return Err(refused(
@@ -103,15 +80,19 @@ impl LocalCa {
                 self.not_after
             )));
         }
-        let (not_after, remark) = self.end_of_validity(not_before, attributes.duration);
+        let (not_after, warning) = self.end_of_validity(not_before, attributes.duration);
 
         let mut extensions = request.extensions;
+        let failed = |error: KeyError| Failure::transient(format!("local CA: {error}"));
+        let encoded = |extension: der::Result<Extension>| extension.map_err(|error| failed(error.into()));
         if !request.has_basic_constraints {
-            extensions.push(basic_constraints(false));
+            extensions.push(encoded(basic_constraints(false))?);
         }
-        extensions.push(certificate::subject_key_id(&certificate::key_id(request.spki)));
-        extensions.extend(self.key_id.as_deref().map(certificate::authority_key_id));
-        let failed = |error: KeyError| SignError::Transient { reason: format!("local CA: {error}") };
+        extensions.push(encoded(certificate::subject_key_id(&certificate::key_id(request.spki)))?);
+        if let Some(id) = &self.key_id {
+            extensions.push(encoded(certificate::authority_key_id(id))?);
+        }
+        // Not by rcgen: it cannot copy a subject that repeats an attribute type.
         let leaf = Template {
             serial: &serial().map_err(failed)?,
             issuer: &self.subject,
@@ -123,7 +104,7 @@ impl LocalCa {
         };
         let mut chain = pem::certificates([leaf.sign(&self.key).map_err(failed)?.as_slice()]);
         chain.extend_from_slice(&self.intermediates);
-        Ok(SignedChain { chain, ca: Some(self.anchor.clone()), remark })
+        Ok(SignedChain { chain, ca: Some(self.anchor.clone()), warning })
     }
 
     /// The end that was asked for, in whole seconds, but not after the CA's own: nobody could verify it then.
@@ -134,11 +115,11 @@ impl LocalCa {
         if asked <= self.not_after {
             return (asked, None);
         }
-        let remark = format!(
+        let warning = format!(
             "duration: the lifetime was cut short, as the local CA itself expires at {}",
             self.not_after
         );
-        (self.not_after, Some(remark))
+        (self.not_after, Some(warning))
     }
 }
 
@@ -147,29 +128,48 @@ impl Signer for LocalCa {
         SignerKind::Local
     }
 
-    fn is_slow(&self) -> bool {
+    fn is_resumable(&self) -> bool {
         false
     }
 
-    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, SignError>> {
-        Box::pin(async move { self.issue(request.csr_der, request.attributes) })
+    fn needs_token(&self, _spec: &CertificateSpec) -> bool {
+        false
     }
+
+    fn describe(&self, checkpoint: &str) -> String {
+        checkpoint.to_owned()
+    }
+
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
+        Box::pin(async move { self.issue(request.csr_der, request.spec) })
+    }
+}
+
+/// It answers at once and keeps nothing: there is nothing to tell, and nothing to be told.
+impl SignerNotification for LocalCa {
+    fn next_completed(&self) -> BoxFuture<'_, RequestId> {
+        Box::pin(std::future::pending())
+    }
+
+    fn in_use(&self, _issued: &IssuedCertificate<'_>) {}
+
+    fn removed(&self, _issued: &IssuedCertificate<'_>) {}
 }
 
 /// What is taken from a certificate signing request.
 struct Request<'a> {
     subject: &'a [u8],
     spki: &'a [u8],
-    extensions: Vec<Vec<u8>>,
+    extensions: Vec<Extension>,
     has_basic_constraints: bool,
     is_ca: bool,
 }
 
 impl<'a> Request<'a> {
     /// Parses a request and checks that it is signed by the key it names.
-    fn parse(der: &'a [u8]) -> Result<Self, SignError> {
-        let unreadable = |_| refused("the certificate signing request does not parse");
-        let (_, request) = X509CertificationRequest::from_der(der).map_err(unreadable)?;
+    fn parse(der: &'a [u8]) -> Result<Self, Failure> {
+        let unreadable = || refused("the certificate signing request does not parse");
+        let (_, request) = X509CertificationRequest::from_der(der).map_err(|_| unreadable())?;
         let info = &request.certification_request_info;
         signature::verify(
             &info.subject_pki,
@@ -205,21 +205,65 @@ impl<'a> Request<'a> {
                     }
                     _ => {}
                 }
-                parsed.extensions.push(extension(oid, asked.critical, asked.value));
+                let extn_value = OctetString::new(asked.value).map_err(|_| unreadable())?;
+                parsed.extensions.push(Extension { extn_id: *oid, critical: asked.critical, extn_value });
             }
         }
         Ok(parsed)
     }
 }
 
-fn refused(reason: &str) -> SignError {
-    SignError::Permanent { reason: reason.to_owned() }
+/// Lets rcgen sign with a key without a copy of it: a `rcgen::KeyPair` holds one that is not zeroized.
+struct RootKey<'a> {
+    key: &'a PrivateKey,
+    public_key: Vec<u8>,
+}
+
+impl rcgen::PublicKeyData for RootKey<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for RootKey<'_> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.key.sign(message).map_err(|_| rcgen::Error::RemoteKeyError)
+    }
+}
+
+/// A root for an ECDSA P-256 key, DER.
+fn root(key: &PrivateKey, now: Timestamp) -> Result<Vec<u8>, rcgen::Error> {
+    let failed = |_| rcgen::Error::RemoteKeyError;
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(serial().map_err(|_| rcgen::Error::RemoteKeyError)?.to_vec().into());
+    let seconds = u64::try_from(now.as_second()).unwrap_or_default();
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+    params.not_after = params.not_before + EPHEMERAL_LIFETIME;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "certlet");
+    params.distinguished_name.push(DnType::CommonName, "certlet local CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_identifier_method = KeyIdMethod::PreSpecified(certificate::key_id(key.spki_der()));
+    let public_key = SubjectPublicKeyInfoRef::try_from(key.spki_der()).map_err(failed)?;
+    let public_key = public_key.subject_public_key.raw_bytes().to_vec();
+    Ok(params.self_signed(&RootKey { key, public_key })?.der().to_vec())
+}
+
+fn refused(reason: &str) -> Failure {
+    Failure::permanent(reason.to_owned())
 }
 
 /// 128 random bits (RFC 5280 section 4.1.2.2 allows 159).
 fn serial() -> Result<[u8; 16], KeyError> {
     let mut serial = [0; 16];
-    SystemRandom::new().fill(&mut serial).map_err(|_| KeyError::Signing)?;
+    SystemRandom::new()
+        .fill(&mut serial)
+        .map_err(|_| KeyError::Library("making a serial number".to_owned()))?;
     Ok(serial)
 }
 

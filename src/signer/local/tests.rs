@@ -1,6 +1,7 @@
 use super::*;
-use crate::attributes::{PodIdentity, PodTokens, VolumeId};
-use crate::signer::testing::NoProgress;
+use crate::model::{PodTokens, Usage, WorkloadIdentity};
+use crate::signer::testing::NoCheckpoint;
+use crate::x509::extensions::usages;
 use crate::x509::testing::{ALL_ALGORITHMS, Stopped, attributes, name, openssl, openssl_text};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -27,21 +28,22 @@ fn request(subject: &str, extensions: &[&str]) -> Vec<u8> {
     openssl(&arguments, &key)
 }
 
-async fn sign(ca: &LocalCa, csr_der: &[u8], attributes: &Attributes) -> Result<SignedChain, SignError> {
-    let pod = PodIdentity {
+async fn sign(ca: &LocalCa, csr_der: &[u8], attributes: &CertificateSpec) -> Result<SignedChain, Failure> {
+    let pod = WorkloadIdentity {
         namespace: "shop".into(),
         name: "web-0".into(),
         uid: "u".into(),
         service_account: "web".into(),
     };
     let request = SigningRequest {
-        volume: &VolumeId::new("csi-1"),
-        pod: &pod,
+        id: &RequestId::new("csi-1"),
+        identity: &pod,
         tokens: &PodTokens::default(),
-        attributes,
+        spec: attributes,
         csr_der,
-        progress: &NoProgress,
+        checkpoint: &NoCheckpoint,
         purpose: crate::signer::Purpose::Publish,
+        not_ready_count: 0,
     };
     ca.sign(&request).await
 }
@@ -66,7 +68,7 @@ async fn the_certificate_says_what_the_request_asks_for() {
     let mut attributes = attributes();
     attributes.duration = Duration::from_secs(90);
     let answer = sign(&ca, &csr, &attributes).await.unwrap();
-    assert_eq!(answer.remark, None);
+    assert_eq!(answer.warning, None);
     let text = text(&answer.chain);
     for expected in [
         "Issuer: CN=certlet local CA,O=certlet",
@@ -110,7 +112,7 @@ async fn serial_numbers_do_not_repeat() {
 }
 
 #[tokio::test]
-async fn a_lifetime_ends_with_the_ca_and_the_remark_says_so() {
+async fn a_lifetime_ends_with_the_ca_and_the_warning_says_so() {
     let files = Files::new(KeyAlgorithm::EcdsaP256, &["-days", "1"]);
     let ca = files.load(real_clock()).unwrap();
     let mut attributes = attributes();
@@ -119,7 +121,7 @@ async fn a_lifetime_ends_with_the_ca_and_the_remark_says_so() {
         let answer = sign(&ca, &request("/CN=web", &[]), &attributes).await.unwrap();
         assert!(
             answer
-                .remark
+                .warning
                 .unwrap()
                 .starts_with("duration: the lifetime was cut short, as the local CA itself expires")
         );
@@ -170,12 +172,12 @@ async fn an_intermediate_ca_comes_with_its_chain() {
         not_after: Timestamp::now() + SignedDuration::from_hours(100),
         subject: &subject,
         spki: key.spki_der(),
-        extensions: &[basic_constraints(true), key_usage(CERT_SIGN)],
+        extensions: &[basic_constraints(true).unwrap(), usages(&[Usage::CertSign], false).unwrap().remove(0)],
     };
     let issuing = template.sign(&root.key).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key_file) = (folder.path().join("ca.crt"), folder.path().join("ca.key"));
-    std::fs::write(&key_file, key.to_pem(crate::attributes::KeyEncoding::Pkcs1).unwrap()).unwrap();
+    std::fs::write(&key_file, key.to_pem(crate::model::KeyEncoding::Pkcs1).unwrap()).unwrap();
     let alone = pem::certificates([issuing.as_slice()]);
 
     std::fs::write(&certificate, [alone.as_slice(), root.anchor_pem()].concat()).unwrap();
@@ -206,8 +208,7 @@ impl Files {
     fn new(algorithm: KeyAlgorithm, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("ca.crt"), folder.path().join("ca.key"));
-        let pem =
-            PrivateKey::generate(algorithm).unwrap().to_pem(crate::attributes::KeyEncoding::Pkcs8).unwrap();
+        let pem = PrivateKey::generate(algorithm).unwrap().to_pem(crate::model::KeyEncoding::Pkcs8).unwrap();
         std::fs::write(&key, &pem).unwrap();
         let fixed = ["req", "-x509", "-new", "-subj", "/CN=ca", "-addext", "keyUsage=critical,keyCertSign"];
         let files = ["-key", key.to_str().unwrap(), "-out", certificate.to_str().unwrap()];
@@ -242,7 +243,9 @@ fn files_that_cannot_serve_are_refused_with_the_reason() {
     assert!(error(&good.certificate, &good.certificate, real_clock()).contains("holds no private key"));
 
     let other = Files::new(KeyAlgorithm::EcdsaP256, &[]);
-    assert!(error(&good.certificate, &other.key, real_clock()).contains("is not the key of the certificate"));
+    assert!(
+        error(&good.certificate, &other.key, real_clock()).contains("is not the certificate of the CA's key")
+    );
     let leaf = Files::new(KeyAlgorithm::EcdsaP256, &["-addext", "basicConstraints=critical,CA:FALSE"]);
     assert!(error(&leaf.certificate, &leaf.key, real_clock()).contains("is not a CA's"));
     let later: Arc<dyn Clock> = Arc::new(Stopped(Timestamp::now() + SignedDuration::from_hours(24 * 60)));

@@ -1,6 +1,6 @@
-use super::namespace::{in_namespace, maps_all_groups};
-use super::{MIB, delivery, file, mode, mount_dir, names, open, options, set, target, volume};
-use crate::store::{Resource, Store, StoreError, StoreOptions};
+use super::{MIB, file, generation, generation_of, mode, mount_dir, names, open, open_sized, set, volume};
+use crate::namespace::{in_namespace, maps_all_groups};
+use crate::store::{Resource, StoreError, StoredVolume};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs;
 use std::io::Read;
@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
-fn a_bundle_is_laid_out_as_the_kubelet_would() {
+fn new_files_are_laid_out_as_the_kubelet_would() {
     in_namespace(|scratch| {
         let store = open(scratch);
-        assert_eq!(store.write_bundle(&volume("v"), &delivery("one"), None).unwrap(), 1);
+        assert_eq!(store.write_generation(&volume("v"), &generation("one")).unwrap(), 1);
         let mount = mount_dir(scratch, "v");
         assert_eq!(names(&mount), set(&["..1", "..data", "tls.crt", "tls.key", "ca.crt"]));
         assert_eq!(fs::read_link(mount.join("..data")).unwrap(), Path::new("..1"));
@@ -30,13 +30,13 @@ fn a_bundle_is_laid_out_as_the_kubelet_would() {
 }
 
 #[test]
-fn a_second_bundle_replaces_the_first_whole() {
+fn a_second_generation_replaces_the_first_whole() {
     in_namespace(|scratch| {
         let store = open(scratch);
         let id = volume("v");
-        store.write_bundle(&id, &delivery("one"), None).unwrap();
+        store.write_generation(&id, &generation("one")).unwrap();
         let second = [file("tls.crt", "two", false), file("combined.pem", "two", true)];
-        assert_eq!(store.write_bundle(&id, &second, None).unwrap(), 2);
+        assert_eq!(store.write_generation(&id, &second).unwrap(), 2);
         assert_eq!(names(&mount_dir(scratch, "v")), set(&["..2", "..data", "tls.crt", "combined.pem"]));
         assert_eq!(store.generation(&id).unwrap(), Some(2));
         assert_eq!(&**store.read_file(&id, "combined.pem").unwrap().unwrap(), b"two");
@@ -50,10 +50,9 @@ fn a_second_bundle_replaces_the_first_whole() {
 fn a_reader_never_sees_a_mixed_generation_in_a_thousand_swaps() {
     in_namespace(|scratch| {
         let store = open(scratch);
-        let (id, target) = (volume("v"), target(scratch, "pod"));
+        let (id, target) = (volume("v"), mount_dir(scratch, "v"));
         let contents = |swap: u32| format!("{swap} ").repeat(300);
-        store.write_bundle(&id, &delivery(&contents(0)), None).unwrap();
-        store.bind(&id, &target).unwrap();
+        store.write_generation(&id, &generation(&contents(0))).unwrap();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -64,7 +63,7 @@ fn a_reader_never_sees_a_mixed_generation_in_a_thousand_swaps() {
                 read
             });
             for swap in 1..=1000 {
-                store.write_bundle(&id, &delivery(&contents(swap)), None).unwrap();
+                store.write_generation(&id, &generation(&contents(swap))).unwrap();
             }
             done.store(true, Ordering::Relaxed);
             assert!(reader.join().unwrap() > 20, "the reader hardly read at all");
@@ -98,12 +97,11 @@ fn read_one_generation(target: &Path) -> bool {
 fn a_watcher_sees_one_move_onto_the_data_link_per_swap() {
     in_namespace(|scratch| {
         let store = open(scratch);
-        let (id, target) = (volume("v"), target(scratch, "pod"));
-        store.write_bundle(&id, &delivery("one"), None).unwrap();
-        store.bind(&id, &target).unwrap();
+        let (id, target) = (volume("v"), mount_dir(scratch, "v"));
+        store.write_generation(&id, &generation("one")).unwrap();
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
         inotify.add_watch(&target, AddWatchFlags::IN_ALL_EVENTS).unwrap();
-        store.write_bundle(&id, &delivery("two"), None).unwrap();
+        store.write_generation(&id, &generation("two")).unwrap();
         let events = inotify.read_events().unwrap();
         let moved =
             |event: &&nix::sys::inotify::InotifyEvent| event.mask.contains(AddWatchFlags::IN_MOVED_TO);
@@ -124,20 +122,19 @@ fn a_watcher_sees_one_move_onto_the_data_link_per_swap() {
 #[test]
 fn a_full_store_keeps_the_old_generation() {
     in_namespace(|scratch| {
-        let small = StoreOptions { size_bytes: MIB / 4, ..options(scratch) };
-        let store = Store::open(&small).unwrap().0;
+        let store = open_sized(scratch, MIB / 4, 10_000);
         let id = volume("v");
-        store.write_bundle(&id, &delivery("old"), None).unwrap();
+        store.write_generation(&id, &generation("old")).unwrap();
         let before = store.usage(&id).unwrap();
-        let mut large = delivery("new");
+        let mut large = generation("new");
         large.push(file("keystore.p12", &"x".repeat(300 * 1024), true));
-        let error = store.write_bundle(&id, &large, None).unwrap_err();
+        let error = store.write_generation(&id, &large).unwrap_err();
         assert!(matches!(error, StoreError::Full { resource: Resource::Space, .. }), "{error}");
         assert!(error.to_string().contains("--store-size"), "{error}");
         assert_eq!(names(&mount_dir(scratch, "v")), set(&["..1", "..data", "tls.crt", "tls.key", "ca.crt"]));
         assert_eq!(&**store.read_file(&id, "tls.key").unwrap().unwrap(), b"old");
         assert_eq!(store.usage(&id).unwrap(), before);
-        assert_eq!(store.write_bundle(&id, &delivery("new"), None).unwrap(), 2);
+        assert_eq!(store.write_generation(&id, &generation("new")).unwrap(), 2);
     });
 }
 
@@ -145,11 +142,10 @@ fn a_full_store_keeps_the_old_generation() {
 fn a_store_without_inodes_says_which_flag_to_raise() {
     in_namespace(|scratch| {
         // The root, view/, volumes/, and eleven for the volume: its directories, links and files.
-        let few = StoreOptions { inodes: 14, ..options(scratch) };
-        let store = Store::open(&few).unwrap().0;
+        let store = open_sized(scratch, 16 * MIB, 14);
         let id = volume("v");
-        store.write_bundle(&id, &delivery("old"), None).unwrap();
-        let error = store.write_bundle(&id, &delivery("new"), None).unwrap_err();
+        store.write_generation(&id, &generation("old")).unwrap();
+        let error = store.write_generation(&id, &generation("new")).unwrap_err();
         assert!(matches!(error, StoreError::Full { resource: Resource::Inodes, .. }), "{error}");
         assert!(error.to_string().contains("--store-inodes"), "{error}");
         assert_eq!(names(&mount_dir(scratch, "v")), set(&["..1", "..data", "tls.crt", "tls.key", "ca.crt"]));
@@ -165,7 +161,7 @@ fn a_key_belongs_to_the_pods_group_where_it_has_one() {
             return;
         }
         let store = open(scratch);
-        store.write_bundle(&volume("v"), &delivery("one"), Some(2000)).unwrap();
+        store.write_generation(&volume("v"), &generation_of("one", 2000)).unwrap();
         let directory = mount_dir(scratch, "v").join("..1");
         let key = fs::metadata(directory.join("tls.key")).unwrap();
         assert_eq!((key.uid(), key.gid(), mode(&directory.join("tls.key"))), (0, 2000, 0o440));
@@ -179,9 +175,9 @@ fn a_group_that_cannot_be_given_fails_whole() {
     in_namespace(|scratch| {
         let store = open(scratch);
         let id = volume("v");
-        store.write_bundle(&id, &delivery("old"), None).unwrap();
+        store.write_generation(&id, &generation("old")).unwrap();
         // The one number that is no group.
-        let error = store.write_bundle(&id, &delivery("new"), Some(u32::MAX - 1));
+        let error = store.write_generation(&id, &generation_of("new", u32::MAX - 1));
         if maps_all_groups() {
             error.unwrap();
             return;
@@ -196,7 +192,7 @@ fn modes_do_not_depend_on_the_umask() {
     in_namespace(|scratch| {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         let store = open(scratch);
-        store.write_bundle(&volume("v"), &delivery("one"), None).unwrap();
+        store.write_generation(&volume("v"), &generation("one")).unwrap();
         let mount = mount_dir(scratch, "v");
         assert_eq!((mode(&mount), mode(&mount.join("..1"))), (0o755, 0o755));
         assert_eq!((mode(&mount.join("..1/tls.crt")), mode(&mount.join("..1/tls.key"))), (0o444, 0o400));
@@ -210,7 +206,7 @@ fn file_names_that_would_break_the_layout_are_refused() {
         let id = volume("v");
         let long = "x".repeat(256);
         for name in ["", ".", "..", "..data", "..1", "a/b", "/etc/passwd", "a\0b", &long] {
-            let error = store.write_bundle(&id, &[file(name, "x", false)], None).unwrap_err();
+            let error = store.write_generation(&id, &[file(name, "x", false)]).unwrap_err();
             assert!(
                 matches!(&error, StoreError::FileName { name: refused, .. } if refused == name),
                 "{error}"
@@ -218,7 +214,7 @@ fn file_names_that_would_break_the_layout_are_refused() {
             assert!(store.read_file(&id, name).is_err());
         }
         let twice = [file("tls.crt", "x", false), file("tls.crt", "y", false)];
-        assert!(matches!(store.write_bundle(&id, &twice, None), Err(StoreError::FileName { .. })));
+        assert!(matches!(store.write_generation(&id, &twice), Err(StoreError::FileName { .. })));
         assert!(!mount_dir(scratch, "v").exists());
     });
 }
@@ -232,14 +228,15 @@ fn odd_volume_ids_stay_inside_the_store_and_apart() {
         let ids =
             ["../x", "", ".", "..", ".trash-v", "a/b", "käse-🧀", &long, &hashed, "csi-0123abc", "a.b_c-D"];
         for id in ids {
-            store.write_bundle(&volume(id), &delivery(id), None).unwrap();
+            store.write_generation(&volume(id), &generation(id)).unwrap();
             store.write_record(&super::record(id, Path::new("/pods/x"))).unwrap();
         }
         for id in ids {
             assert_eq!(&**store.read_file(&volume(id), "tls.crt").unwrap().unwrap(), id.as_bytes());
-            assert_eq!(store.read_record(&volume(id)).unwrap().unwrap().volume_id, volume(id));
+            let is_its = |stored: &&StoredVolume| stored.record.as_ref().unwrap().volume_id == volume(id);
+            assert_eq!(store.list().unwrap().iter().filter(is_its).count(), 1);
         }
-        assert_eq!(names(&scratch.join("data")), set(&["view", "volumes"]));
+        assert_eq!(names(&scratch.join("data")), set(&["volumes"]));
         let listed = store.list().unwrap();
         assert_eq!(listed.len(), ids.len());
         assert!(listed.iter().all(|stored| stored.record.is_ok()));
@@ -258,7 +255,7 @@ fn usage_counts_the_volume_and_the_store() {
         let store = open(scratch);
         let id = volume("v");
         assert!(matches!(store.usage(&id), Err(StoreError::Vanished { .. })));
-        store.write_bundle(&id, &delivery("one"), None).unwrap();
+        store.write_generation(&id, &generation("one")).unwrap();
         store.write_record(&super::record("v", Path::new("/pods/x"))).unwrap();
         let usage = store.usage(&id).unwrap();
         // Three files and a record of a page each; volume, mount and generation directories, four links.
@@ -274,11 +271,11 @@ fn usage_is_told_while_the_volume_changes() {
     in_namespace(|scratch| {
         let store = open(scratch);
         let id = volume("v");
-        store.write_bundle(&id, &delivery("one"), None).unwrap();
+        store.write_generation(&id, &generation("one")).unwrap();
         std::thread::scope(|scope| {
             let changes = scope.spawn(|| {
                 for _ in 0..500 {
-                    store.write_bundle(&id, &delivery("another"), None).unwrap();
+                    store.write_generation(&id, &generation("another")).unwrap();
                     store.write_record(&super::record("v", Path::new("/pods/x"))).unwrap();
                 }
             });

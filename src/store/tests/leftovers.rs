@@ -1,9 +1,8 @@
 //! What a kill -9 leaves, made by hand: each test sets up the state after one step and lets the next call find it.
 
-use super::namespace::in_namespace;
-use super::{delivery, mount_dir, names, open, record, set, target, volume};
-use crate::signer::Progress;
-use crate::store::{RecordError, Store};
+use super::{generation, mount_dir, names, open, record, set, target, volume};
+use crate::namespace::in_namespace;
+use crate::store::{RecordError, Refusal, Store};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -14,7 +13,7 @@ use zeroize::Zeroizing;
 fn clears(scratch: &Path, leave: impl Fn(&Path)) {
     let whole = |generation: &str| set(&[generation, "..data", "tls.crt", "tls.key", "ca.crt"]);
     let live_before = |id: &str, store: &Store| {
-        store.write_bundle(&volume(id), &delivery("live"), None).unwrap();
+        store.write_generation(&volume(id), &generation("live")).unwrap();
         leave(&mount_dir(scratch, id));
     };
     let store = open(scratch);
@@ -25,7 +24,7 @@ fn clears(scratch: &Path, leave: impl Fn(&Path)) {
     assert_eq!(&**store.read_file(&volume("opened"), "tls.key").unwrap().unwrap(), b"live");
 
     live_before("written", &store);
-    assert_eq!(store.write_bundle(&volume("written"), &delivery("next"), None).unwrap(), 2);
+    assert_eq!(store.write_generation(&volume("written"), &generation("next")).unwrap(), 2);
     assert_eq!(names(&mount_dir(scratch, "written")), whole("..2"));
     assert_eq!(&**store.read_file(&volume("written"), "tls.key").unwrap().unwrap(), b"next");
 }
@@ -73,7 +72,7 @@ fn an_old_generation_and_stale_names_after_the_swap_are_cleared() {
 }
 
 #[test]
-fn a_first_bundle_that_was_not_swapped_in_leaves_nothing() {
+fn a_first_generation_that_was_not_swapped_in_leaves_nothing() {
     in_namespace(|scratch| {
         drop(open(scratch));
         let mount = mount_dir(scratch, "v");
@@ -84,7 +83,7 @@ fn a_first_bundle_that_was_not_swapped_in_leaves_nothing() {
         let store = open(scratch);
         assert!(names(&mount).is_empty());
         assert_eq!(store.list().unwrap()[0].record, Err(RecordError::Missing));
-        assert_eq!(store.write_bundle(&volume("v"), &delivery("one"), None).unwrap(), 1);
+        assert_eq!(store.write_generation(&volume("v"), &generation("one")).unwrap(), 1);
     });
 }
 
@@ -92,9 +91,9 @@ fn a_first_bundle_that_was_not_swapped_in_leaves_nothing() {
 fn files_without_their_record_show_in_the_generation_number() {
     in_namespace(|scratch| {
         let store = open(scratch);
-        store.write_bundle(&volume("v"), &delivery("one"), None).unwrap();
+        store.write_generation(&volume("v"), &generation("one")).unwrap();
         store.write_record(&record("v", &target(scratch, "pod"))).unwrap();
-        store.write_bundle(&volume("v"), &delivery("two"), None).unwrap();
+        store.write_generation(&volume("v"), &generation("two")).unwrap();
         drop(store);
         assert_eq!(open(scratch).generation(&volume("v")).unwrap(), Some(2));
     });
@@ -111,7 +110,7 @@ fn a_record_that_was_being_written_leaves_the_old_one() {
         fs::write(dir.join("record.json.tmp"), "{\"version\":").unwrap();
         let store = open(scratch);
         assert_eq!(names(&dir), set(&["record.json"]));
-        assert_eq!(store.read_record(&volume("v")).unwrap(), Some(old.clone()));
+        assert_eq!(store.list().unwrap()[0].record, Ok(old.clone()));
         fs::write(dir.join("record.json.tmp"), "{\"version\":").unwrap();
         store.write_record(&old).unwrap();
         assert_eq!(names(&dir), set(&["record.json"]));
@@ -122,7 +121,7 @@ fn a_record_that_was_being_written_leaves_the_old_one() {
 fn a_volume_that_was_being_removed_is_gone_after_the_restart() {
     in_namespace(|scratch| {
         let store = open(scratch);
-        store.write_bundle(&volume("v"), &delivery("one"), None).unwrap();
+        store.write_generation(&volume("v"), &generation("one")).unwrap();
         drop(store);
         let volumes = scratch.join("data/volumes");
         fs::rename(volumes.join("v"), volumes.join(".trash-v")).unwrap();
@@ -131,21 +130,28 @@ fn a_volume_that_was_being_removed_is_gone_after_the_restart() {
         assert!(names(&volumes).is_empty());
         // Within one process: a removal that failed halfway, of a volume that came back.
         fs::create_dir_all(volumes.join(".trash-v/mount")).unwrap();
-        store.write_bundle(&volume("v"), &delivery("one"), None).unwrap();
+        store.write_generation(&volume("v"), &generation("one")).unwrap();
         store.remove(&volume("v")).unwrap();
         assert!(names(&volumes).is_empty());
     });
 }
 
 #[test]
-fn a_pending_request_is_there_whole_or_not_at_all() {
+fn a_checkpoint_is_there_whole_or_not_at_all() {
     in_namespace(|scratch| {
         let store = open(scratch);
         let id = volume("v");
         store.write_record(&record("v", &target(scratch, "pod"))).unwrap();
         let key = |text: &str| Zeroizing::new(format!("-----BEGIN PRIVATE KEY-----\n{text}\n").into_bytes());
-        let first = store.new_pending(&id, key("one"), b"csr 1".to_vec(), None);
-        assert!(!store.has_pending(&id) && first.load().is_none(), "it waits before the signer's first note");
+        let csr = |text: &str| {
+            format!("-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n")
+                .into_bytes()
+        };
+        let first = store.new_checkpoint(&id, key("one"), csr("1"), None);
+        assert!(
+            !store.has_checkpoint(&id) && first.checkpoint().is_none(),
+            "it is kept before the signer's first checkpoint"
+        );
         first.save("request-1").unwrap();
         first.save("request-2\n").unwrap();
         let dir = scratch.join("data/volumes/v");
@@ -155,33 +161,35 @@ fn a_pending_request_is_there_whole_or_not_at_all() {
 
         let store = open(scratch);
         assert_eq!(names(&dir), set(&["record.json", "pending.pem"]));
-        let kept = store.pending(&id).unwrap().unwrap();
-        assert_eq!((kept.key_pem(), kept.csr_der()), (&**key("one"), &b"csr 1"[..]));
-        assert_eq!((kept.load().as_deref(), kept.follows()), (Some("request-2\n"), None));
+        let kept = store.checkpoint(&id).unwrap().unwrap();
+        assert_eq!((kept.key_pem(), kept.csr_pem()), (&**key("one"), &*csr("1")));
+        assert_eq!((kept.checkpoint().as_deref(), kept.follows()), (Some("request-2\n"), None));
         let at = "2026-05-01T12:00:00Z".parse().unwrap();
-        kept.refuse(at).unwrap();
-        kept.refuse("2026-05-01T12:05:00Z".parse().unwrap()).unwrap();
-        let kept = store.pending(&id).unwrap().unwrap();
+        let first = Refusal { at, by_signer: Some("denied".into()) };
+        kept.refuse(first.clone()).unwrap();
+        let later = "2026-05-01T12:05:00Z".parse().unwrap();
+        kept.refuse(Refusal { at: later, by_signer: None }).unwrap();
+        let kept = store.checkpoint(&id).unwrap().unwrap();
         assert_eq!(
-            (kept.load().as_deref(), kept.refused_at()),
-            (Some("request-2\n"), Some(at)),
+            (kept.checkpoint().as_deref(), kept.refusal()),
+            (Some("request-2\n"), Some(first)),
             "the first time counts"
         );
         kept.save("request-3").unwrap();
         assert_eq!(
-            store.pending(&id).unwrap().unwrap().refused_at(),
+            store.checkpoint(&id).unwrap().unwrap().refusal(),
             None,
             "a refusal outlived its certificate"
         );
-        let second = store.new_pending(&id, key("two"), b"csr 2".to_vec(), Some(7));
-        assert_eq!(second.load(), None, "a note outlived its request");
+        let second = store.new_checkpoint(&id, key("two"), csr("2"), Some(7));
+        assert_eq!(second.checkpoint(), None, "a checkpoint outlived its request");
         second.save("").unwrap();
-        let kept = store.pending(&id).unwrap().unwrap();
-        assert_eq!((kept.csr_der(), kept.load(), kept.follows()), (&b"csr 2"[..], None, Some(7)));
+        let kept = store.checkpoint(&id).unwrap().unwrap();
+        assert_eq!((kept.csr_pem(), kept.checkpoint(), kept.follows()), (&*csr("2"), None, Some(7)));
         fs::write(dir.join("pending.pem"), "neither key nor request").unwrap();
-        assert!(store.pending(&id).unwrap().is_none());
-        store.clear_pending(&id).unwrap();
-        store.clear_pending(&id).unwrap();
+        assert!(store.checkpoint(&id).unwrap().is_none());
+        store.clear_checkpoint(&id).unwrap();
+        store.clear_checkpoint(&id).unwrap();
         assert_eq!(names(&dir), set(&["record.json"]));
     });
 }

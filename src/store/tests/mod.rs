@@ -2,15 +2,11 @@
 
 mod layout;
 mod leftovers;
-mod mounts;
-#[path = "../../../tests/support/namespace.rs"]
-mod namespace;
-mod opening;
 mod records;
 
-use super::{Record, Store, StoreOptions};
-use crate::attributes::{PodIdentity, VolumeId};
-use crate::delivery::DeliveredFile;
+use super::{NewFile, Record, Store};
+use crate::model::{VolumeId, WorkloadIdentity};
+use nix::mount::{MsFlags, mount};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,24 +15,39 @@ use zeroize::Zeroizing;
 
 const MIB: u64 = 1024 * 1024;
 
-fn options(scratch: &Path) -> StoreOptions {
-    StoreOptions { root: scratch.join("data"), size_bytes: 16 * MIB, inodes: 10_000, selinux_context: None }
+/// A tmpfs of that size, at the scratch directory's `data`, and the store in it. One that is there is opened again.
+fn open_sized(scratch: &Path, bytes: u64, inodes: u64) -> Store {
+    let root = scratch.join("data");
+    if !root.exists() {
+        fs::create_dir(&root).unwrap();
+        let limits = format!("mode=0700,size={bytes},nr_inodes={inodes}");
+        mount(Some("x"), &root, Some("tmpfs"), MsFlags::empty(), Some(limits.as_str())).unwrap();
+    }
+    Store::open(&root).unwrap().0
 }
 
 fn open(scratch: &Path) -> Store {
-    Store::open(&options(scratch)).unwrap().0
+    open_sized(scratch, 16 * MIB, 10_000)
 }
 
 fn volume(id: &str) -> VolumeId {
     VolumeId::new(id)
 }
 
-fn file(name: &str, contents: &str, secret: bool) -> DeliveredFile {
-    DeliveredFile { name: name.into(), contents: Zeroizing::new(contents.as_bytes().to_vec()), secret }
+fn file(name: &str, contents: &str, secret: bool) -> NewFile {
+    let mode = if secret { 0o400 } else { 0o444 };
+    NewFile { name: name.into(), contents: Zeroizing::new(contents.as_bytes().to_vec()), mode, group: None }
 }
 
-/// A delivery whose every file says which one it is.
-fn delivery(mark: &str) -> Vec<DeliveredFile> {
+/// Files whose key is a group's.
+fn generation_of(mark: &str, group: u32) -> Vec<NewFile> {
+    let mut files = generation(mark);
+    (files[1].mode, files[1].group) = (0o440, Some(group));
+    files
+}
+
+/// Files each of which says which generation it is of.
+fn generation(mark: &str) -> Vec<NewFile> {
     vec![file("tls.crt", mark, false), file("tls.key", mark, true), file("ca.crt", mark, false)]
 }
 
@@ -44,7 +55,7 @@ fn record(id: &str, target: &Path) -> Record {
     Record {
         volume_id: volume(id),
         target: target.to_owned(),
-        pod: PodIdentity {
+        pod: WorkloadIdentity {
             namespace: "sandbox".into(),
             name: "web-0".into(),
             uid: "6f8b".into(),

@@ -1,7 +1,7 @@
-use super::namespace::in_namespace;
-use super::{delivery, mode, open, record, target, volume};
-use crate::issue::CertificateFacts;
-use crate::store::{IssuedRecord, LastError, Record, RecordError, StoreError, read_volumes};
+use super::{generation, mode, mount_dir, open, record, volume};
+use crate::model::{CertificateFacts, FailureKind};
+use crate::namespace::in_namespace;
+use crate::store::{IssuedRecord, LastError, Record, RecordError, Store, read_volumes};
 use jiff::Timestamp;
 use std::fs;
 use std::path::Path;
@@ -20,25 +20,29 @@ fn whole() -> Record {
             issued_at: at,
             renew_at: at,
             generation: 7,
-            remark: Some("cut to 7 days".into()),
+            warning: Some("cut to 7 days".into()),
         }),
         last_error: Some(LastError {
             at,
             message: "throttled".into(),
             consecutive: 3,
-            class: "throttled".into(),
+            kind: FailureKind::Throttled,
         }),
         ..record("v", Path::new("/var/lib/kubelet/pods/x/mount"))
     }
+}
+
+fn read(store: &Store, dir: &str) -> Option<Result<Record, RecordError>> {
+    store.list().unwrap().into_iter().find(|stored| stored.dir.as_str() == dir).map(|stored| stored.record)
 }
 
 #[test]
 fn a_record_comes_back_as_it_was_written() {
     in_namespace(|scratch| {
         let store = open(scratch);
-        assert_eq!(store.read_record(&volume("v")).unwrap(), None);
+        assert_eq!(read(&store, "v"), None);
         store.write_record(&whole()).unwrap();
-        assert_eq!(store.read_record(&volume("v")).unwrap(), Some(whole()));
+        assert_eq!(read(&store, "v"), Some(Ok(whole())));
         assert_eq!(mode(&scratch.join("data/volumes/v/record.json")), 0o600);
     });
 }
@@ -89,32 +93,28 @@ fn neither_debug_output_nor_errors_show_a_password() {
 }
 
 #[test]
-fn an_unreadable_record_is_set_aside_and_costs_that_volume_only() {
+fn an_unreadable_record_is_quarantined_and_costs_that_volume_only() {
     in_namespace(|scratch| {
         let store = open(scratch);
-        let (id, target) = (volume("broken"), target(scratch, "pod"));
-        store.write_bundle(&id, &delivery("one"), None).unwrap();
-        store.bind(&id, &target).unwrap();
+        let (id, target) = (volume("broken"), mount_dir(scratch, "broken"));
+        store.write_generation(&id, &generation("one")).unwrap();
         store.write_record(&whole()).unwrap();
         let json = scratch.join("data/volumes/broken/record.json");
         fs::write(&json, "{").unwrap();
-        assert!(matches!(store.read_record(&id), Err(StoreError::Record { .. })));
 
         let listed = store.list().unwrap();
         assert_eq!(listed.len(), 2);
         assert!(matches!(listed[0].record, Err(RecordError::Unreadable { .. })));
         assert_eq!(listed[1].record, Ok(whole()));
         for _ in 0..2 {
-            store.set_aside(&listed[0].dir).unwrap();
-            assert_eq!(store.list().unwrap()[0].record, Err(RecordError::SetAside));
-            assert_eq!(store.read_record(&id).unwrap(), None);
+            store.quarantine(&listed[0].dir).unwrap();
+            assert_eq!(store.list().unwrap()[0].record, Err(RecordError::Quarantined));
             fs::write(&json, "{").unwrap();
         }
         assert_eq!(fs::read_to_string(target.join("tls.crt")).unwrap(), "one");
         let anew = record("broken", &target);
         store.write_record(&anew).unwrap();
         assert_eq!(store.list().unwrap()[0].record, Ok(anew));
-        store.unbind(&target).unwrap();
         store.remove_dir(&listed[0].dir).unwrap();
         assert_eq!(store.list().unwrap().len(), 1);
     });

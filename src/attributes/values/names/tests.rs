@@ -1,5 +1,5 @@
 use super::*;
-use crate::attributes::{Attributes, PodIdentity, RawAttributes};
+use crate::model::{RawAttributes, WorkloadIdentity};
 use proptest::prelude::*;
 
 #[test]
@@ -10,7 +10,7 @@ fn plain_file_names_pass() {
 }
 
 #[test]
-fn file_names_that_leave_the_directory_or_hurt_are_refused() {
+fn file_names_outside_the_directory_and_odd_ones_are_refused() {
     let long = "x".repeat(256);
     for name in [
         "",
@@ -100,7 +100,7 @@ fn absolute_uris_pass_and_others_do_not() {
 }
 
 #[test]
-fn a_uri_that_normalising_would_change_is_refused() {
+fn a_uri_that_normalization_would_change_is_refused() {
     for text in [
         "spiffe://td/ns/shop/../bank",
         "spiffe://td/ns/./shop",
@@ -116,7 +116,7 @@ fn a_uri_that_normalising_would_change_is_refused() {
     }
     assert_eq!(
         uri("spiffe://td/a/%2e./b"),
-        Err("has the path segment \"%2e.\" (write the path that it leads to)".into())
+        Err("has the path segment \"%2e.\" (write the resulting path)".into())
     );
     for text in ["https://a/..b/c../.../d.e", "https://a/b%2ec", "https://a.b?c=/../d", "https://a/b#/../c"] {
         assert_eq!(uri(text).as_deref(), Ok(text));
@@ -132,13 +132,13 @@ fn a_uri_has_at_most_2048_bytes() {
 }
 
 #[test]
-fn a_uri_is_asked_for_as_go_writes_it() {
+fn a_uri_has_the_form_that_go_writes() {
     assert_eq!(uri("SPIFFE://TD/Ns/A").as_deref(), Ok("spiffe://TD/Ns/A"));
     assert_eq!(uri("https://a#b").as_deref(), Ok("https://a#b"));
     for text in ["https://a#", "https://a/b?c#", "urn:a#"] {
         assert!(uri(text).unwrap_err().contains("empty fragment"), "{text}");
     }
-    let pod = PodIdentity {
+    let pod = WorkloadIdentity {
         namespace: "shop".into(),
         name: "cart-0".into(),
         uid: "b8f1".into(),
@@ -148,7 +148,7 @@ fn a_uri_is_asked_for_as_go_writes_it() {
         let given = [("issuer-name", "ca"), ("uri-sans", "SPIFFE://td/ns/${POD_NAMESPACE}, Https://A/b")];
         let raw: RawAttributes =
             given.into_iter().map(|(name, value)| (format!("{prefix}/{name}"), value.to_owned())).collect();
-        let attributes = Attributes::parse(&raw, &pod).unwrap();
+        let attributes = crate::attributes::parse(&raw, &pod).unwrap();
         assert_eq!(attributes.sans.uris, ["spiffe://td/ns/shop", "https://A/b"], "{prefix}");
     }
 }
@@ -180,7 +180,7 @@ fn a_common_name_has_at_most_64_characters_not_bytes() {
 }
 
 #[test]
-fn annotation_keys_are_what_the_api_server_takes() {
+fn annotation_keys_are_those_that_the_api_server_accepts() {
     assert!(is_annotation_key("Example.com", "a_B.c"));
     for (group, name) in
         [("", "a"), ("a b", "c"), ("a", ""), ("a", "b/c"), ("a", "-b"), ("a", "b."), ("a_b", "c")]

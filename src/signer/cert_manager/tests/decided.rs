@@ -1,8 +1,7 @@
-//! What a request says, and what becomes of it.
+//! Requests that are decided, and refused calls.
 
 use super::server::Mishap;
 use super::*;
-use jiff::SignedDuration;
 use serde_json::json;
 
 #[tokio::test]
@@ -15,9 +14,9 @@ async fn a_certificate_costs_one_create_and_no_get() {
     assert_eq!(object["metadata"]["labels"]["certlet.io/node"], "node-1");
     assert_eq!(
         object["metadata"]["labels"]["certlet.io/volume"],
-        object::label_value(driver.volume.as_str()).as_str()
+        object::label_value(driver.id.as_str()).as_str()
     );
-    assert_eq!(object["metadata"]["annotations"]["certlet.io/volume-id"], driver.volume.as_str());
+    assert_eq!(object["metadata"]["annotations"]["certlet.io/volume-id"], driver.id.as_str());
     assert_eq!(object["spec"]["duration"], "24h0m0s");
     assert_eq!(object["spec"]["usages"], json!(["digital signature", "key encipherment"]));
     assert_eq!(
@@ -33,25 +32,25 @@ async fn the_request_in_use_stays_until_a_newer_one_is() {
     let driver = Driver::new().await;
     driver.sign_and_issue().await;
     let in_use = driver.server.only().await;
-    driver.signer.delivered(&driver.signed_volume()).await;
-    // Signed, and refused by certlet.
+    driver.signer.in_use(&driver.issued());
+    // Each is issued, and its certificate is refused by certlet.
     for _ in 0..3 {
         driver.sign_anew().await;
     }
-    // But for the first of the three, which was cleared away with the third.
+    // The third call has deleted the request of the first.
     assert!(driver.server.number(3).await.contains(&in_use));
-    driver.signer.delivered(&driver.signed_volume()).await;
+    driver.signer.in_use(&driver.issued());
     assert_ne!(driver.server.only().await, in_use);
 }
 
 #[tokio::test]
-async fn after_a_start_too_a_failed_request_does_not_cost_the_one_in_use() {
+async fn failed_requests_after_a_restart_do_not_delete_the_request_in_use() {
     let mut driver = Driver::new().await;
     driver.sign_and_issue().await;
     let in_use = driver.server.only().await;
     driver.restart().await;
     for _ in 0..2 {
-        *driver.notes.0.lock().unwrap() = None;
+        *driver.checkpoint.0.lock() = None;
         let known = driver.server.names();
         let failing = async {
             let names = driver.server.number(known.len() + 1).await;
@@ -64,24 +63,26 @@ async fn after_a_start_too_a_failed_request_does_not_cost_the_one_in_use() {
 }
 
 #[tokio::test]
-async fn as_many_requests_are_kept_as_the_operator_wants() {
+async fn keep_requests_sets_how_many_requests_are_kept() {
     let options = CertManagerOptions { keep_requests: 2, ..CertManagerOptions::default() };
     let driver = Driver::with(options).await;
     driver.sign_and_issue().await;
     let first = driver.server.only().await;
     for _ in 0..2 {
         driver.sign_anew().await;
-        driver.signer.delivered(&driver.signed_volume()).await;
+        driver.signer.in_use(&driver.issued());
     }
     assert!(!driver.server.number(2).await.contains(&first));
 }
 
 #[tokio::test]
-async fn a_server_that_wants_to_be_left_alone_is() {
+async fn a_retry_after_of_the_server_delays_later_calls() {
     let driver = Driver::new().await;
     let body = "Too many requests, please try again later.\n".to_owned();
     driver.server.next_create(Mishap::Refuse { code: 429, body, retry_after: Some(1) });
-    let Err(SignError::Throttled { retry_after, .. }) = driver.sign().await else { panic!("not throttled") };
+    let Failure { kind: FailureKind::Throttled, retry_after, .. } = driver.sign().await.unwrap_err() else {
+        panic!("not throttled")
+    };
     assert_eq!(retry_after, Some(Duration::from_secs(1)));
     let begun = tokio::time::Instant::now();
     driver.sign_and_issue().await;
@@ -89,15 +90,19 @@ async fn a_server_that_wants_to_be_left_alone_is() {
 
     let body = "Service Unavailable\n".to_owned();
     driver.server.next_create(Mishap::Refuse { code: 503, body, retry_after: Some(60) });
-    *driver.notes.0.lock().unwrap() = None;
+    *driver.checkpoint.0.lock() = None;
     for _ in 0..3 {
-        let Err(SignError::Throttled { .. }) = driver.sign().await else { panic!("not throttled") };
+        assert_eq!(driver.sign().await.unwrap_err().kind, FailureKind::Throttled);
     }
-    assert_eq!(driver.server.calls("create"), 3, "a long wait is told, and nobody asked meanwhile");
+    assert_eq!(
+        driver.server.calls("create"),
+        3,
+        "a long Retry-After is reported, and no call is made before its end"
+    );
 }
 
 #[tokio::test]
-async fn what_is_refused_to_one_volume_is_no_wish_to_be_left_alone() {
+async fn a_retry_after_in_a_refusal_of_one_request_does_not_delay_the_others() {
     let driver = Driver::new().await;
     let body = r#"{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"the webhook says no","details":{"retryAfterSeconds":60}}"#;
     driver.server.next_create(Mishap::Refuse { code: 403, body: body.to_owned(), retry_after: None });
@@ -106,33 +111,18 @@ async fn what_is_refused_to_one_volume_is_no_wish_to_be_left_alone() {
 }
 
 #[tokio::test]
-async fn a_denied_request_stands_for_a_while_and_says_who_denied_it() {
+async fn a_denied_request_is_a_refusal_that_says_who_denied_it_and_the_next_call_makes_another() {
     let driver = Driver::new().await;
     let denied =
         [("Denied", "True", "policy.cert-manager.io", "no such name"), ("Ready", "False", "Denied", "")];
-    let reason =
-        permanent(driver.sign_while(async |server, name| server.set(&name, &denied, &json!({}))).await);
-    assert!(reason.contains("policy.cert-manager.io: no such name"), "{reason}");
-    for _ in 0..3 {
-        let again = permanent(driver.sign().await);
-        assert!(again.contains("no such name") && again.contains("12:10:00Z"), "{again}");
-    }
+    let signed = driver.sign_while(async |server, name| server.set(&name, &denied, &json!({}))).await;
+    let failure = signed.unwrap_err();
+    assert!(failure.message.contains("policy.cert-manager.io: no such name"), "{failure}");
+    assert_eq!((failure.kind, failure.is_refusal), (FailureKind::Permanent, true));
     let first = driver.server.only().await;
-    assert_eq!(driver.server.calls("create"), 1);
-
-    *driver.clock.0.lock().unwrap() += SignedDuration::from_mins(10);
-    let mended = async {
-        let names = driver.server.number(1).await;
-        let mut second = names[0].clone();
-        while second == first {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            second = driver.server.names().into_iter().find(|name| *name != first).unwrap_or(second);
-        }
-        driver.server.issue(&second);
-    };
-    let (signed, ()) = tokio::join!(driver.sign(), mended);
-    signed.unwrap();
+    driver.sign_again_and_issue(&first).await;
     assert_ne!(driver.server.only().await, first);
+    assert_eq!(driver.server.calls("create"), 2);
 }
 
 #[tokio::test]
@@ -153,28 +143,19 @@ async fn a_failed_request_is_replaced_by_another_for_the_same_key() {
     assert!(reason.contains("backend down"), "{reason}");
     let first = driver.server.only().await;
     let csr = driver.server.object(&first)["spec"]["request"].clone();
-    let again = async {
-        loop {
-            if let Some(second) = driver.server.names().into_iter().find(|name| *name != first) {
-                assert_eq!(driver.server.object(&second)["spec"]["request"], csr);
-                return driver.server.issue(&second);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let (signed, ()) = tokio::join!(driver.sign(), again);
-    signed.unwrap();
-    assert_ne!(driver.server.only().await, first);
+    let second = driver.sign_again_and_issue(&first).await;
+    assert_eq!(driver.server.object(&second)["spec"]["request"], csr);
+    assert_eq!(driver.server.only().await, second);
 }
 
 #[tokio::test]
-async fn a_request_nobody_approves_says_so_and_is_signed_once_somebody_does() {
+async fn a_request_without_approval_says_so_and_is_signed_after_its_approval() {
     let driver = Driver::new().await;
     driver.sign_in_vain().await;
-    let words = driver.signer.describe(&driver.notes.load().unwrap());
+    let described = driver.signer.describe(&driver.checkpoint.load().unwrap());
     assert!(
-        words.contains("CertificateRequest shop/web-0-") && words.contains("not approved yet"),
-        "{words}"
+        described.contains("CertificateRequest shop/web-0-") && described.contains("not approved yet"),
+        "{described}"
     );
     driver.sign_and_issue().await;
     assert_eq!(driver.server.calls("create"), 1);

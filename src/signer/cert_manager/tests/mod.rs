@@ -1,4 +1,4 @@
-//! Against an API server whose answers are scripted.
+//! Tests against an API server with scripted answers.
 
 mod decided;
 mod interrupted;
@@ -6,12 +6,13 @@ mod preconditions;
 mod server;
 
 use super::*;
-use crate::attributes::{Attributes, IssuerRef, PodIdentity, PodTokens, VolumeId};
 use crate::kube::testing::Uncounted;
-use crate::signer::Progress;
+use crate::model::{CertificateSpec, FailureKind, IssuerRef, PodTokens, SignerSpec, WorkloadIdentity};
+use crate::signer::Checkpoint;
 use crate::x509::testing::attributes;
 use jiff::Timestamp;
 use server::Server;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ struct HandClock(Mutex<Timestamp>);
 
 impl Clock for HandClock {
     fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap()
+        *self.0.lock()
     }
 
     fn wait_until(&self, _deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
@@ -28,30 +29,31 @@ impl Clock for HandClock {
 }
 
 #[derive(Default)]
-struct Notes(Mutex<Option<String>>);
+struct SavedCheckpoint(Mutex<Option<String>>);
 
-impl Progress for Notes {
+impl Checkpoint for SavedCheckpoint {
     fn load(&self) -> Option<String> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 
-    fn save(&self, note: &str) -> Result<(), SignError> {
-        *self.0.lock().unwrap() = Some(note.to_owned());
+    fn save(&self, text: &str) -> Result<(), Failure> {
+        *self.0.lock() = Some(text.to_owned());
         Ok(())
     }
 }
 
-/// A driver beside the server, with one volume.
+/// A signer that uses the server, with one request id.
 struct Driver {
     server: Server,
     address: SocketAddr,
     clock: Arc<HandClock>,
     signer: CertManager,
-    notes: Notes,
-    volume: VolumeId,
-    pod: PodIdentity,
+    removed: Arc<Removed>,
+    checkpoint: SavedCheckpoint,
+    id: RequestId,
+    pod: WorkloadIdentity,
     tokens: PodTokens,
-    attributes: Attributes,
+    spec: CertificateSpec,
 }
 
 impl Driver {
@@ -63,58 +65,65 @@ impl Driver {
         let (server, address) = Server::start().await;
         let clock = Arc::new(HandClock(Mutex::new("2026-05-01T12:00:00Z".parse().unwrap())));
         let issuer = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
+        let removed = Arc::new(Removed::default());
         let driver = Self {
-            signer: signer(address, &clock, options),
+            signer: signer(address, &clock, options, Arc::clone(&removed) as _),
+            removed,
             server,
             address,
             clock,
-            notes: Notes::default(),
-            volume: VolumeId::new(format!("csi-{}", "0a".repeat(32))),
-            pod: PodIdentity {
+            checkpoint: SavedCheckpoint::default(),
+            id: RequestId::new(format!("csi-{}", "0a".repeat(32))),
+            pod: WorkloadIdentity {
                 namespace: "shop".into(),
                 name: "web-0".into(),
                 uid: "uid-1".into(),
                 service_account: "web".into(),
             },
             tokens: PodTokens::default(),
-            attributes: Attributes { issuer: Some(issuer), ..attributes() },
+            spec: CertificateSpec {
+                signer: SignerSpec::CertManager { issuer, annotations: BTreeMap::new() },
+                ..attributes()
+            },
         };
         driver.server.watched(1).await;
         driver
     }
 
-    /// The process ends, and another takes its place.
+    /// Ends the process and starts another.
     async fn restart(&mut self) {
-        self.signer = signer(self.address, &self.clock, CertManagerOptions::default());
+        self.signer =
+            signer(self.address, &self.clock, CertManagerOptions::default(), Arc::clone(&self.removed) as _);
         self.server.watched(2).await;
     }
 
-    async fn sign(&self) -> Result<SignedChain, SignError> {
+    async fn sign(&self) -> Result<SignedChain, Failure> {
         self.sign_csr(b"csr").await
     }
 
-    /// A call that is cut off while its request waits.
+    /// A call that is cancelled while its request waits.
     async fn sign_in_vain(&self) {
         let waiting = tokio::time::timeout(Duration::from_millis(300), self.sign()).await;
         assert!(waiting.is_err());
     }
 
-    async fn sign_csr(&self, csr_der: &[u8]) -> Result<SignedChain, SignError> {
+    async fn sign_csr(&self, csr_der: &[u8]) -> Result<SignedChain, Failure> {
         let request = SigningRequest {
-            volume: &self.volume,
-            pod: &self.pod,
+            id: &self.id,
+            identity: &self.pod,
             tokens: &self.tokens,
-            attributes: &self.attributes,
+            spec: &self.spec,
             csr_der,
-            progress: &self.notes,
+            checkpoint: &self.checkpoint,
             purpose: crate::signer::Purpose::Publish,
+            not_ready_count: 0,
         };
-        let patience = Duration::from_secs(20);
-        tokio::time::timeout(patience, self.signer.sign(&request)).await.expect("an answer within 20 s")
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, self.signer.sign(&request)).await.expect("an answer within 20 s")
     }
 
     /// Signs while something is done to the one request there is.
-    async fn sign_while(&self, act: impl AsyncFnOnce(&Server, String)) -> Result<SignedChain, SignError> {
+    async fn sign_while(&self, act: impl AsyncFnOnce(&Server, String)) -> Result<SignedChain, Failure> {
         let acting = async { act(&self.server, self.server.only().await).await };
         tokio::join!(self.sign(), acting).0
     }
@@ -124,51 +133,72 @@ impl Driver {
         assert_eq!((signed.chain.as_slice(), signed.ca.as_deref()), (&b"leaf"[..], Some(&b"root"[..])));
     }
 
-    /// Signs once more, with one more request.
+    /// Signs without a checkpoint, with a new request.
     async fn sign_anew(&self) {
-        *self.notes.0.lock().unwrap() = None;
+        *self.checkpoint.0.lock() = None;
         let known = self.server.names();
-        let issuing = async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                if let Some(name) = self.server.names().into_iter().find(|name| !known.contains(name)) {
-                    break self.server.issue(&name);
-                }
-            }
-        };
-        tokio::join!(self.sign(), issuing).0.unwrap();
+        tokio::join!(self.sign(), self.issue_new(&known)).0.unwrap();
     }
 
-    fn signed_volume(&self) -> SignedVolume<'_> {
-        SignedVolume {
-            id: &self.volume,
-            pod: &self.pod,
-            attributes: &self.attributes,
-            serial: None,
-            superseded: None,
+    /// Signs again after the request `first` has ended, and returns the name of the new request.
+    async fn sign_again_and_issue(&self, first: &str) -> String {
+        let known = [first.to_owned()];
+        let (signed, second) = tokio::join!(self.sign(), self.issue_new(&known));
+        signed.unwrap();
+        second
+    }
+
+    /// Issues the first request that is not one of the known ones.
+    async fn issue_new(&self, known: &[String]) -> String {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if let Some(name) = self.server.names().into_iter().find(|name| !known.contains(name)) {
+                self.server.issue(&name);
+                return name;
+            }
         }
+    }
+
+    fn issued(&self) -> IssuedCertificate<'_> {
+        IssuedCertificate { id: &self.id, spec: &self.spec, serial: None, superseded: None }
     }
 }
 
-fn signer(address: SocketAddr, clock: &Arc<HandClock>, options: CertManagerOptions) -> CertManager {
+/// The ids that were removed.
+#[derive(Default)]
+struct Removed(Mutex<Vec<RequestId>>);
+
+impl LiveRequests for Removed {
+    fn was_removed(&self, id: &RequestId) -> bool {
+        self.0.lock().contains(id)
+    }
+}
+
+fn signer(
+    address: SocketAddr,
+    clock: &Arc<HandClock>,
+    options: CertManagerOptions,
+    live: Arc<dyn LiveRequests>,
+) -> CertManager {
     let options = CertManagerOptions { node: "node-1".into(), ..options };
     let cluster = Cluster::at(address, Arc::new(Uncounted));
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
-    let signer = CertManager::new(cluster, options, clock, Arc::new(Uncounted), CancellationToken::new());
+    let signer =
+        CertManager::new(cluster, options, clock, Arc::new(Uncounted), live, CancellationToken::new());
     signer.ensure_watching();
     signer
 }
 
-fn permanent(result: Result<SignedChain, SignError>) -> String {
-    match result {
-        Err(SignError::Permanent { reason }) => reason,
-        other => panic!("{other:?}"),
-    }
+fn permanent(result: Result<SignedChain, Failure>) -> String {
+    of_kind(FailureKind::Permanent, result)
 }
 
-fn transient(result: Result<SignedChain, SignError>) -> String {
-    match result {
-        Err(SignError::Transient { reason }) => reason,
-        other => panic!("{other:?}"),
-    }
+fn transient(result: Result<SignedChain, Failure>) -> String {
+    of_kind(FailureKind::Transient, result)
+}
+
+fn of_kind(kind: FailureKind, result: Result<SignedChain, Failure>) -> String {
+    let failure = result.unwrap_err();
+    assert_eq!(failure.kind, kind, "{failure}");
+    failure.message
 }

@@ -1,4 +1,4 @@
-//! What must hold before a request is made.
+//! Preconditions of a request: tokens and gates.
 
 use super::*;
 use crate::attributes::VolumeContext;
@@ -7,7 +7,7 @@ use serde_json::json;
 use std::collections::HashMap;
 
 #[tokio::test]
-async fn requests_are_made_with_the_pods_token_while_it_lasts() {
+async fn requests_are_made_with_the_pods_token_until_it_expires() {
     let options = CertManagerOptions { token_audience: Some(String::new()), ..CertManagerOptions::default() };
     let mut driver = Driver::with(options).await;
     let missing = transient(driver.sign().await);
@@ -17,8 +17,8 @@ async fn requests_are_made_with_the_pods_token_while_it_lasts() {
     driver.sign_and_issue().await;
     assert_eq!(driver.server.tokens(), [Some("pods-own".to_owned())]);
 
-    *driver.clock.0.lock().unwrap() += SignedDuration::from_mins(10);
-    *driver.notes.0.lock().unwrap() = None;
+    *driver.clock.0.lock() += SignedDuration::from_mins(10);
+    *driver.checkpoint.0.lock() = None;
     let expired = transient(driver.sign_csr(b"another").await);
     assert!(expired.contains("expired at 2026-05-01T12:10:00Z"), "{expired}");
     assert_eq!(driver.server.calls("create"), 1);
@@ -50,11 +50,11 @@ fn tokens(audience: &str, expires: &str) -> PodTokens {
 }
 
 #[tokio::test]
-async fn nothing_is_asked_for_before_the_gates_open() {
+async fn no_request_is_made_before_the_gates_open() {
     let gates = vec!["pod-ip:any".parse().unwrap()];
     let driver = Driver::with(CertManagerOptions { gates, ..CertManagerOptions::default() }).await;
     driver.server.put_pod("web-0", json!({ "metadata": {}, "status": {} }));
-    let Err(SignError::NotReady { reason, .. }) = driver.sign().await else { panic!("ready") };
+    let reason = driver.sign().await.unwrap_err().message;
     assert!(reason.contains("no any address") || reason.contains("address yet"), "{reason}");
     assert_eq!(driver.server.calls("create"), 0);
     driver.server.put_pod("web-0", json!({ "metadata": {}, "status": { "podIPs": [{ "ip": "10.0.0.1" }] } }));

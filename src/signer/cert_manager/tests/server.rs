@@ -1,4 +1,4 @@
-//! An API server for CertificateRequests over loopback, with answers that tests script.
+//! An API server for CertificateRequests on loopback, with scripted answers.
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -6,22 +6,23 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64ct::{Base64, Encoding};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-/// What the server does with a create instead of carrying it out well.
+/// A failure of a create.
 pub(super) enum Mishap {
     /// Refuses it.
     Refuse { code: u16, body: String, retry_after: Option<u64> },
-    /// Makes the object, and the answer is lost.
+    /// Creates the object, and the answer is lost.
     LoseAnswer,
 }
 
@@ -34,7 +35,7 @@ struct Inner {
     tokens: Vec<Option<String>>,
     mishaps: VecDeque<Mishap>,
     watches: Vec<mpsc::UnboundedSender<String>>,
-    /// The history before this version is gone.
+    /// The oldest version in the history.
     oldest: u64,
     history: Vec<(u64, String)>,
     /// Watches are refused.
@@ -60,10 +61,10 @@ impl Server {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 
-    /// Scripts what happens to the next create.
+    /// Scripts a failure of the next create.
     pub(super) fn next_create(&self, mishap: Mishap) {
         self.lock().mishaps.push_back(mishap);
     }
@@ -80,7 +81,7 @@ impl Server {
         self.lock().pods.insert(name.to_owned(), pod);
     }
 
-    /// Calls so far; a `delete in vain` is one of an object that was gone already, beside the `delete` that it is.
+    /// Calls so far. A `delete` of an object that does not exist is also counted as `delete in vain`.
     pub(super) fn calls(&self, verb: &str) -> usize {
         self.lock().calls.iter().filter(|call| call.as_str() == verb).count()
     }
@@ -90,12 +91,12 @@ impl Server {
         self.lock().tokens.clone()
     }
 
-    /// The one object there is, as soon as there is one.
+    /// Waits until there is one object, and returns its name.
     pub(super) async fn only(&self) -> String {
         self.number(1).await.remove(0)
     }
 
-    /// The objects, as soon as there are so many.
+    /// Waits until there are so many objects, and returns their names.
     pub(super) async fn number(&self, count: usize) -> Vec<String> {
         for _ in 0..1000 {
             let names = self.names();
@@ -118,7 +119,7 @@ impl Server {
         panic!("watched {} times only", self.calls("watch"));
     }
 
-    /// Sets a request's conditions, and what else its status has.
+    /// Sets a request's conditions and the other fields of its status.
     pub(super) fn set(&self, name: &str, conditions: &[(&str, &str, &str, &str)], more: &Value) {
         let conditions: Vec<Value> = conditions
             .iter()
@@ -150,19 +151,19 @@ impl Server {
         inner.tell("DELETED", object);
     }
 
-    /// From now on, refuses deletes or carries them out.
+    /// Whether deletes are refused from now on.
     pub(super) fn refuse_deletes(&self, refuse: bool) {
         self.lock().undeletable = refuse;
     }
 
-    /// Ends every watch; with `down`, no new one is let in.
+    /// Ends every watch. With `down`, new ones are refused.
     pub(super) fn close_watches(&self, down: bool) {
         let mut inner = self.lock();
         inner.watches.clear();
         inner.down = down;
     }
 
-    /// Ends every watch and forgets what happened so far: resuming is answered with 410.
+    /// Ends every watch and forgets the history: resuming one is answered with 410.
     pub(super) fn expire(&self) {
         let mut inner = self.lock();
         inner.version += 1;

@@ -1,0 +1,183 @@
+//! The current credential of one workload, published on a `watch` channel that sinks follow.
+
+use super::credential::Credential;
+use crate::model::CertificateFacts;
+use crate::trust::TrustBundle;
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
+use tokio::sync::watch;
+
+/// What a sink hands over: credential and trust bundle of one moment, never of two.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// Key, leaf and chain.
+    pub credential: Arc<Credential>,
+    /// The anchors that the workload trusts.
+    pub trust: Arc<TrustBundle>,
+}
+
+/// What the channel holds where nothing follows it: no key.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// Facts of the current leaf; none before the first issuance.
+    pub facts: Option<Arc<CertificateFacts>>,
+    /// The current credential, in memory only while something follows the channel.
+    pub current: Option<Current>,
+}
+
+/// The channel of one workload.
+#[derive(Debug)]
+pub(crate) struct LiveCredential {
+    sender: watch::Sender<Published>,
+    /// Held while a follower begins, so that what is published meanwhile is not lost to it.
+    following: Mutex<()>,
+}
+
+impl Default for LiveCredential {
+    fn default() -> Self {
+        Self { sender: watch::Sender::new(Published::default()), following: Mutex::new(()) }
+    }
+}
+
+impl LiveCredential {
+    /// Publishes a new credential, or the old one with another trust bundle. Where nothing follows the channel, the facts
+    /// stay in it and the key leaves memory with the caller's own copy.
+    pub(crate) fn publish(&self, current: Current) {
+        let _following = self.following.lock();
+        self.send(current);
+    }
+
+    /// Follows the channel. Where the credential is not in memory, `read_back` reads it from the store.
+    pub(crate) fn follow<E>(
+        self: &Arc<Self>,
+        read_back: impl FnOnce() -> Result<Option<Current>, E>,
+    ) -> Result<Follower, E> {
+        let _following = self.following.lock();
+        let receiver = self.sender.subscribe();
+        if receiver.borrow().current.is_none()
+            && let Some(current) = read_back()?
+        {
+            self.send(current);
+        }
+        Ok(Follower { receiver: Some(receiver), live: Arc::downgrade(self) })
+    }
+
+    /// The credential, where it is in memory.
+    pub(crate) fn current(&self) -> Option<Current> {
+        self.sender.borrow().current.clone()
+    }
+
+    fn send(&self, current: Current) {
+        let facts = Some(Arc::new(current.credential.facts.clone()));
+        let current = (self.sender.receiver_count() > 0).then_some(current);
+        self.sender.send_replace(Published { facts, current });
+    }
+
+    /// Drops the credential from memory if nothing follows the channel any more.
+    fn release(&self) {
+        let _following = self.following.lock();
+        if self.sender.receiver_count() == 0 {
+            self.sender.send_if_modified(|published| published.current.take().is_some());
+        }
+    }
+}
+
+/// What a sink holds of a channel. With the last one that is dropped, the key leaves memory.
+#[derive(Debug)]
+pub struct Follower {
+    receiver: Option<watch::Receiver<Published>>,
+    live: Weak<LiveCredential>,
+}
+
+impl Follower {
+    /// What is published now.
+    pub fn published(&mut self) -> Published {
+        self.receiver.as_mut().map(|receiver| receiver.borrow_and_update().clone()).unwrap_or_default()
+    }
+
+    /// Waits for what is published next. False: the workload is gone. Cancel-safe.
+    pub async fn changed(&mut self) -> bool {
+        match &mut self.receiver {
+            Some(receiver) => receiver.changed().await.is_ok(),
+            None => false,
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // Before the release, which counts the receivers.
+        drop(self.receiver.take());
+        if let Some(live) = self.live.upgrade() {
+            live.release();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::KeyAlgorithm;
+    use crate::x509::PrivateKey;
+    use jiff::Timestamp;
+    use std::convert::Infallible;
+
+    fn current(serial: &str, anchors: &[u8]) -> Current {
+        let facts = CertificateFacts {
+            serial: serial.into(),
+            subject: String::new(),
+            sans: Vec::new(),
+            not_before: Timestamp::UNIX_EPOCH,
+            not_after: Timestamp::UNIX_EPOCH,
+        };
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let credential = Credential { key, leaf: vec![1], intermediates: Vec::new(), facts };
+        Current {
+            credential: Arc::new(credential),
+            trust: Arc::new(TrustBundle { anchors: vec![anchors.to_vec()] }),
+        }
+    }
+
+    fn not_needed() -> Result<Option<Current>, Infallible> {
+        panic!("the credential is in memory")
+    }
+
+    #[test]
+    fn without_a_follower_the_facts_stay_and_the_key_leaves_memory() {
+        let live = LiveCredential::default();
+        let published = current("01", b"a");
+        let key = Arc::downgrade(&published.credential);
+        live.publish(published);
+        assert!(key.upgrade().is_none(), "something still holds the key");
+        assert_eq!(live.sender.borrow().facts.as_ref().unwrap().serial, "01");
+    }
+
+    #[tokio::test]
+    async fn a_follower_gets_the_credential_read_back_and_then_every_change_whole() {
+        let live = Arc::new(LiveCredential::default());
+        live.publish(current("01", b"a"));
+        let mut follower = live.follow(|| Ok::<_, Infallible>(Some(current("01", b"a")))).unwrap();
+        assert_eq!(follower.published().current.unwrap().credential.facts.serial, "01");
+        live.publish(current("02", b"b"));
+        assert!(follower.changed().await);
+        let seen = follower.published().current.unwrap();
+        assert_eq!((seen.credential.facts.serial.as_str(), &*seen.trust.anchors[0]), ("02", b"b".as_slice()));
+        let mut second = live.follow(not_needed).unwrap();
+        drop(follower);
+        assert!(live.current().is_some(), "somebody still follows");
+        assert_eq!(second.published().current.unwrap().credential.facts.serial, "02");
+        drop(live);
+        assert!(!second.changed().await, "the workload is gone");
+    }
+
+    #[test]
+    fn with_the_last_follower_the_key_leaves_memory() {
+        let live = Arc::new(LiveCredential::default());
+        let published = current("01", b"a");
+        let key = Arc::downgrade(&published.credential);
+        let follower = live.follow(|| Ok::<_, Infallible>(Some(published))).unwrap();
+        assert!(key.upgrade().is_some());
+        drop(follower);
+        assert!(key.upgrade().is_none() && live.current().is_none());
+    }
+}

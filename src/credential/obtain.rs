@@ -1,0 +1,321 @@
+//! One issuance: spec and workload identity in, verified credential out.
+//!
+//! In order: the key and its signing request, or the pair of an interrupted issuance; the signer; the verification of its
+//! answer. The pair stays in the store until the credential is written, so that an interrupted signing loses nothing.
+
+use super::credential::Credential;
+use super::schedule::is_ahead;
+use crate::model::{
+    CertificateSpec, Failure, FailureKind, KeyAlgorithm, KeyEncoding, PodTokens, SignerKind, VolumeId,
+    WorkloadIdentity,
+};
+use crate::platform::{Clock, until};
+use crate::signer::{Checkpoint, ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
+use crate::store::{CheckpointFile, Refusal, Store};
+use crate::trust::TrustBundle;
+use crate::x509::{self, KeyError, PrivateKey, pem};
+use futures_util::future::{BoxFuture, select_all};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// How long a refused request, or a refused certificate, is the last word, at most.
+const REFUSAL_STANDS: Duration = Duration::from_mins(10);
+
+/// Runs issuances. One serves the whole node.
+pub(crate) struct Obtainer {
+    signers: Vec<ConfiguredSigner>,
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    /// Slots for keys that take long to make.
+    slow_keys: Arc<Semaphore>,
+}
+
+/// For whom a credential is obtained.
+#[derive(Clone, Copy)]
+pub(crate) struct Workload<'a> {
+    /// The volume.
+    pub(crate) id: &'a VolumeId,
+    /// Whose it is.
+    pub(crate) identity: &'a WorkloadIdentity,
+    /// The pod's service account tokens.
+    pub(crate) tokens: &'a PodTokens,
+    /// What is asked for.
+    pub(crate) spec: &'a CertificateSpec,
+    /// The certificate in use.
+    pub(crate) in_use: Option<InUse>,
+    /// How many times in a row the pod was not ready.
+    pub(crate) not_ready_count: u32,
+}
+
+/// The certificate in use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InUse {
+    /// The generation it was written as.
+    pub(crate) generation: u64,
+    /// Its end of validity.
+    pub(crate) not_after: Timestamp,
+}
+
+/// How one issuance runs.
+#[derive(Clone, Debug)]
+pub(crate) struct IssueOptions {
+    /// Whether a pod waits for it.
+    pub(crate) purpose: Purpose,
+    /// How long the signer gets; none: as long as it takes.
+    pub(crate) timeout: Option<Duration>,
+    /// Ends the wait.
+    pub(crate) cancel: CancellationToken,
+}
+
+/// A credential, with the trust bundle that its signer names.
+#[derive(Debug)]
+pub(crate) struct Obtained {
+    /// The credential.
+    pub(crate) credential: Credential,
+    /// The trust anchors: those the signer named, else the chain's root, else none.
+    pub(crate) trust: TrustBundle,
+    /// What the pod's author should know though the issuance succeeded.
+    pub(crate) warning: Option<String>,
+}
+
+/// A key, the request made with it, and where the signing stands.
+struct Prepared {
+    key: PrivateKey,
+    csr_der: Vec<u8>,
+    checkpoint: CheckpointFile,
+}
+
+impl Obtainer {
+    /// An obtainer with the signers that this node is configured with.
+    pub(crate) fn new(signers: Vec<ConfiguredSigner>, store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let slow_keys = Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
+        Self { signers, store, clock, slow_keys }
+    }
+
+    /// The signer of that kind.
+    pub(crate) fn signer(&self, kind: SignerKind) -> Result<&ConfiguredSigner, Failure> {
+        self.signers.iter().find(|signer| signer.signer.kind() == kind).ok_or_else(|| {
+            Failure::permanent(format!(
+                "signer: \"{kind}\" is not available on this node: {}",
+                how_to_configure(kind)
+            ))
+        })
+    }
+
+    /// Whether such a spec is signed only with a token of the pod.
+    pub(crate) fn needs_token(&self, spec: &CertificateSpec) -> bool {
+        self.signer(spec.signer.kind()).is_ok_and(|signer| signer.signer.needs_token(spec))
+    }
+
+    /// Whether a signing for such a spec can outlast a call.
+    pub(crate) fn is_resumable(&self, spec: &CertificateSpec) -> bool {
+        self.signer(spec.signer.kind()).is_ok_and(|signer| signer.signer.is_resumable())
+    }
+
+    /// Resolves to a request that one of the signers completed while nobody waited for it. Cancel-safe.
+    pub(crate) async fn next_completed(&self) -> RequestId {
+        // Without any signer there is nothing to wait for.
+        let never: BoxFuture<'_, RequestId> = Box::pin(std::future::pending());
+        let all = self.signers.iter().map(|signer| signer.notification.next_completed()).chain([never]);
+        select_all(all).await.0
+    }
+
+    /// Obtains a credential. Dropping the future, the timeout and the cancellation end the wait and nothing else: the next
+    /// call resumes what was begun.
+    pub(crate) async fn obtain(
+        &self,
+        workload: Workload<'_>,
+        options: &IssueOptions,
+    ) -> Result<Obtained, Failure> {
+        let signer = &*self.signer(workload.spec.signer.kind())?.signer;
+        tokio::select! {
+            biased;
+            () = options.cancel.cancelled() => {
+                let message = format!("volume {}: the operation was cancelled", workload.id);
+                Err(Failure::new(FailureKind::Cancelled, message))
+            }
+            obtained = self.sign(workload, signer, options.purpose) => obtained,
+            waited = elapsed(options.timeout) => Err(self.still_waiting(workload.id, signer, waited)),
+        }
+    }
+
+    async fn sign(
+        &self,
+        workload: Workload<'_>,
+        signer: &dyn Signer,
+        purpose: Purpose,
+    ) -> Result<Obtained, Failure> {
+        let Prepared { key, csr_der, checkpoint } = self.prepare(workload, signer).await?;
+        let Workload { id, identity, tokens, spec, not_ready_count, .. } = workload;
+        let request = SigningRequest {
+            id: &RequestId::new(id.clone()),
+            identity,
+            tokens,
+            spec,
+            csr_der: &csr_der,
+            checkpoint: &checkpoint,
+            purpose,
+            not_ready_count,
+        };
+        let refuse = |by_signer| {
+            if signer.is_resumable() {
+                checkpoint.refuse(Refusal { at: self.clock.now(), by_signer })?;
+            }
+            Ok::<_, Failure>(())
+        };
+        let answer = match signer.sign(&request).await {
+            Err(failure) if failure.is_refusal => {
+                refuse(Some(failure.message.clone()))?;
+                return Err(failure);
+            }
+            answer => answer?,
+        };
+        let now = self.clock.now();
+        let verified = x509::verify(&answer.chain, answer.ca.as_deref(), key.spki_der(), spec, now);
+        let mut chain = match verified {
+            Ok(chain) => chain,
+            Err(error) => {
+                refuse(None)?;
+                let kind = if error.may_pass() { FailureKind::Transient } else { FailureKind::Permanent };
+                return Err(Failure::new(kind, format!("the answer of the signer was refused: {error}")));
+            }
+        };
+        let warnings: Vec<String> = answer.warning.into_iter().chain(chain.warning.take()).collect();
+        let trust = TrustBundle { anchors: std::mem::take(&mut chain.trust_anchors) };
+        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
+        Ok(Obtained { credential: Credential::new(key, chain), trust, warning })
+    }
+
+    /// The key to certify, with its request: the pair of an interrupted issuance, the key in use where it is to be kept, or
+    /// a new one.
+    async fn prepare(&self, workload: Workload<'_>, signer: &dyn Signer) -> Result<Prepared, Failure> {
+        let Workload { id, spec, in_use, .. } = workload;
+        let follows = in_use.map(|in_use| in_use.generation);
+        let fits =
+            |pem: &[u8]| PrivateKey::from_pem(pem).ok().filter(|key| key.algorithm() == spec.key.algorithm);
+        if signer.is_resumable()
+            && let Some(checkpoint) = self.store.checkpoint(id)?
+            && checkpoint.follows() == follows
+            && self.is_resumed(&checkpoint, in_use)?
+            && let Some(key) = fits(checkpoint.key_pem())
+        {
+            let csr_der = stored_csr(&checkpoint)?;
+            return Ok(Prepared { key, csr_der, checkpoint });
+        }
+        let kept = if spec.key.reuse { self.store.read_file(id, &spec.files.private_key)? } else { None };
+        let key = match kept.as_ref().and_then(|pem| fits(pem)) {
+            Some(key) => key,
+            None => self.make_key(spec.key.algorithm).await?,
+        };
+        let csr_der = x509::csr(spec, &key).map_err(|error| Failure::permanent(error.to_string()))?;
+        let key_pem = key.to_pem(KeyEncoding::Pkcs8).map_err(|error| of_key(&error))?;
+        let checkpoint = self.store.new_checkpoint(id, key_pem, pem::certificate_request(&csr_der), follows);
+        if signer.is_resumable() && spec.key.algorithm.is_slow_to_make() {
+            // Kept from the start: attempts that end before the signer's first checkpoint shall not each make a key.
+            checkpoint.save("")?;
+        }
+        Ok(Prepared { key, csr_der, checkpoint })
+    }
+
+    /// Whether an interrupted issuance is resumed; an error while its refusal by the signer stands.
+    ///
+    /// A certificate that the verification refused is looked at again while the refusal stands: that costs nobody anything
+    /// and succeeds where our clock was wrong. Afterwards another one is requested, in case the issuer was corrected. A
+    /// request that the signer refused is not repeated while the refusal stands; afterwards one more is made with the same
+    /// key, in case its policy was corrected.
+    fn is_resumed(&self, checkpoint: &CheckpointFile, in_use: Option<InUse>) -> Result<bool, Failure> {
+        let Some(Refusal { at, by_signer }) = checkpoint.refusal() else { return Ok(true) };
+        let now = self.clock.now();
+        // In time for the certificate that is in use.
+        let stands =
+            in_use.map_or(REFUSAL_STANDS, |in_use| REFUSAL_STANDS.min(until(at, in_use.not_after) / 2));
+        // A time in the future was noted while the clock was wrong.
+        let is_over = is_ahead(at, now) || until(at, now) >= stands;
+        match by_signer {
+            None => Ok(!is_over),
+            Some(_) if is_over => Ok(true),
+            Some(reason) => {
+                let end = at.saturating_add(stands).unwrap_or(Timestamp::MAX).strftime("%H:%M:%SZ");
+                Err(Failure::permanent(format!("{reason}; certlet asks again after {end}")))
+            }
+        }
+    }
+
+    /// Makes a key, off the async threads where that takes long. However many are asked for at once, RSA and P-521 keys
+    /// leave one core to everything else.
+    async fn make_key(&self, algorithm: KeyAlgorithm) -> Result<PrivateKey, Failure> {
+        if !algorithm.is_slow_to_make() {
+            return PrivateKey::generate(algorithm).map_err(|error| of_key(&error));
+        }
+        let stopping = || Failure::transient("the driver is shutting down");
+        let permit = Arc::clone(&self.slow_keys).acquire_owned().await.map_err(|_| stopping())?;
+        let work = tokio::task::spawn_blocking(move || {
+            // The permit moves with the work: a caller that gives up does not stop the thread.
+            let _permit = permit;
+            PrivateKey::generate(algorithm)
+        });
+        work.await.map_err(|_| stopping())?.map_err(|error| of_key(&error))
+    }
+
+    fn still_waiting(&self, id: &VolumeId, signer: &dyn Signer, waited: Duration) -> Failure {
+        let saved = self.store.checkpoint(id).ok().flatten().and_then(|saved| saved.checkpoint());
+        let state = saved.map_or_else(String::new, |saved| format!(" ({})", signer.describe(&saved)));
+        let message = format!(
+            "the {} signer has not answered within {:.0} s{state}; the request stays in place and the next attempt \
+             resumes it",
+            signer.kind(),
+            waited.as_secs_f64()
+        );
+        Failure::new(FailureKind::StillWaiting, message)
+    }
+}
+
+impl Checkpoint for CheckpointFile {
+    fn load(&self) -> Option<String> {
+        self.checkpoint()
+    }
+
+    fn save(&self, text: &str) -> Result<(), Failure> {
+        let unsaved = |error| Failure::transient(format!("the signer's checkpoint was not saved: {error}"));
+        CheckpointFile::save(self, text).map_err(unsaved)
+    }
+}
+
+fn stored_csr(checkpoint: &CheckpointFile) -> Result<Vec<u8>, Failure> {
+    let blocks = pem::blocks(checkpoint.csr_pem());
+    let first = blocks.ok().and_then(|mut blocks| blocks.drain(..).next());
+    first
+        .map(|block| block.der.to_vec())
+        .ok_or_else(|| Failure::transient("the stored signing request is not PEM"))
+}
+
+fn of_key(error: &KeyError) -> Failure {
+    Failure::transient(error.to_string())
+}
+
+async fn elapsed(timeout: Option<Duration>) -> Duration {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout).await,
+        None => std::future::pending().await,
+    }
+    timeout.unwrap_or_default()
+}
+
+fn how_to_configure(kind: SignerKind) -> &'static str {
+    match kind {
+        SignerKind::Local => {
+            "certlet node offers it only with --allow-local-signer, which is for development"
+        }
+        SignerKind::CertManager => "this installation of certlet has no cert-manager signer configured",
+        SignerKind::AcmPca => {
+            "this installation of certlet has no AWS Private CA signer configured (--pca-policy)"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+use super::*;
+use crate::model::Pkcs12;
+use crate::signer::{IssuedCertificate, LocalCa, SignedChain, SignerNotification};
+use crate::sink::files;
+use crate::x509::testing::{ALL_ALGORITHMS, Stopped, attributes, openssl};
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// Answers what it is told to.
+struct Scripted(Result<SignedChain, Failure>);
+
+impl Signer for Scripted {
+    fn kind(&self) -> SignerKind {
+        SignerKind::Local
+    }
+
+    fn is_resumable(&self) -> bool {
+        false
+    }
+
+    fn needs_token(&self, _spec: &CertificateSpec) -> bool {
+        false
+    }
+
+    fn describe(&self, checkpoint: &str) -> String {
+        checkpoint.to_owned()
+    }
+
+    fn sign<'a>(&'a self, _request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
+        Box::pin(async { self.0.clone() })
+    }
+}
+
+impl SignerNotification for Scripted {
+    fn next_completed(&self) -> BoxFuture<'_, RequestId> {
+        Box::pin(std::future::pending())
+    }
+
+    fn in_use(&self, _issued: &IssuedCertificate<'_>) {}
+
+    fn removed(&self, _issued: &IssuedCertificate<'_>) {}
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(Stopped(Timestamp::now()))
+}
+
+/// An obtainer whose store is in a directory of a tmpfs.
+fn obtainer(signers: Vec<ConfiguredSigner>) -> (Obtainer, TempDir) {
+    let root = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (store, _) = Store::open(root.path()).unwrap();
+    (Obtainer::new(signers, Arc::new(store), clock()), root)
+}
+
+fn local() -> (Obtainer, TempDir) {
+    obtainer(vec![ConfiguredSigner::new(Arc::new(LocalCa::ephemeral(clock()).unwrap()))])
+}
+
+async fn obtain(obtainer: &Obtainer, spec: &CertificateSpec) -> Result<Obtained, Failure> {
+    let identity = WorkloadIdentity {
+        namespace: "shop".into(),
+        name: "web-0".into(),
+        uid: "u".into(),
+        service_account: "web".into(),
+    };
+    let workload = Workload {
+        id: &VolumeId::new("csi-1"),
+        identity: &identity,
+        tokens: &PodTokens::default(),
+        spec,
+        in_use: None,
+        not_ready_count: 0,
+    };
+    let options = IssueOptions { purpose: Purpose::Publish, timeout: None, cancel: CancellationToken::new() };
+    obtainer.obtain(workload, &options).await
+}
+
+fn encode(obtained: &Obtained, spec: &CertificateSpec) -> Vec<crate::store::NewFile> {
+    files::encode(&obtained.credential, &obtained.trust, spec, None).unwrap()
+}
+
+#[tokio::test]
+async fn an_issuance_with_every_key_algorithm_gives_a_credential_that_openssl_verifies() {
+    let (obtainer, _root) = local();
+    let mut spec = attributes();
+    for algorithm in ALL_ALGORITHMS {
+        spec.key.algorithm = algorithm;
+        let answer = obtain(&obtainer, &spec).await.unwrap();
+        assert_eq!(answer.credential.key.algorithm(), algorithm);
+        let folder = tempfile::tempdir().unwrap();
+        let mut arguments = vec!["verify".to_owned(), "-x509_strict".to_owned(), "-CAfile".to_owned()];
+        for file in encode(&answer, &spec) {
+            std::fs::write(folder.path().join(&file.name), &*file.contents).unwrap();
+        }
+        for name in ["ca.crt", "tls.crt"] {
+            arguments.push(folder.path().join(name).to_str().unwrap().to_owned());
+        }
+        openssl(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), b"");
+    }
+}
+
+#[tokio::test]
+async fn a_signer_that_is_not_configured_is_named_with_what_configures_it() {
+    let (obtainer, _root) = obtainer(Vec::new());
+    let failure = obtain(&obtainer, &attributes()).await.unwrap_err();
+    assert_eq!(
+        failure.to_string(),
+        "signer: \"local\" is not available on this node: certlet node offers it only with --allow-local-signer, \
+         which is for development"
+    );
+    assert_eq!(failure.kind, FailureKind::Permanent);
+    assert!(obtainer.signer(SignerKind::AcmPca).err().unwrap().to_string().contains("AWS Private CA"));
+}
+
+#[tokio::test]
+async fn failures_are_told_apart_by_kind() {
+    let failure = async |answer| {
+        let (obtainer, _root) = obtainer(vec![ConfiguredSigner::new(Arc::new(Scripted(answer)))]);
+        obtain(&obtainer, &attributes()).await.unwrap_err()
+    };
+    let retry_after = Some(Duration::from_secs(3));
+    let throttled = failure(Err(Failure::throttled("no", retry_after))).await;
+    assert_eq!((throttled.kind, throttled.retry_after), (FailureKind::Throttled, retry_after));
+    assert_eq!(failure(Err(Failure::transient("no"))).await.kind, FailureKind::Transient);
+    assert_eq!(failure(Err(Failure::permanent("no"))).await.kind, FailureKind::Permanent);
+    let junk = SignedChain { chain: b"junk".to_vec(), ca: None, warning: None };
+    assert_eq!(failure(Ok(junk)).await.kind, FailureKind::Permanent);
+    let expired = x509::VerifyError::Expired(String::new(), Timestamp::now());
+    assert!(expired.may_pass());
+}
+
+#[tokio::test]
+async fn a_burst_of_rsa_keys_leaves_capacity_for_others() {
+    let (obtainer, _root) = local();
+    let obtainer = Arc::new(obtainer);
+    let burst: Vec<_> = (0..8)
+        .map(|_| {
+            let obtainer = Arc::clone(&obtainer);
+            tokio::spawn(async move { obtainer.make_key(KeyAlgorithm::Rsa2048).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    obtainer.make_key(KeyAlgorithm::EcdsaP256).await.unwrap();
+    assert!(burst.iter().any(|task| !task.is_finished()));
+    for task in burst {
+        task.await.unwrap().unwrap();
+    }
+}
+
+/// Prints what each step of an issuance costs; asserts nothing, machines differ.
+#[tokio::test]
+async fn the_cost_of_each_step_is_printed() {
+    const ROUNDS: u32 = 300;
+    let (obtainer, _root) = local();
+    let mut spec = attributes();
+    for algorithm in ALL_ALGORITHMS.into_iter().skip(3) {
+        spec.key.algorithm = algorithm;
+        let start = Instant::now();
+        for _ in 0..ROUNDS {
+            PrivateKey::generate(algorithm).unwrap();
+        }
+        let key = start.elapsed() / ROUNDS;
+        let start = Instant::now();
+        for _ in 0..ROUNDS {
+            encode(&obtain(&obtainer, &spec).await.unwrap(), &spec);
+        }
+        println!(
+            "{algorithm:?}: key {key:?}, key + csr + local signature + verify + encode {:?}",
+            start.elapsed() / ROUNDS
+        );
+    }
+    spec.key.algorithm = KeyAlgorithm::EcdsaP256;
+    let password = secrecy::SecretString::from("changeit");
+    spec.files.pkcs12 = Some(Pkcs12 { file: "keystore.p12".into(), password });
+    let answer = obtain(&obtainer, &spec).await.unwrap();
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        encode(&answer, &spec);
+    }
+    println!("encode with PKCS#12: {:?}", start.elapsed() / ROUNDS);
+}

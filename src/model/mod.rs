@@ -1,0 +1,33 @@
+//! The types that all modules share: volume, workload identity, certificate spec, certificate facts and failure.
+//!
+//! It imports no other module, and holds data only: no clock, no file, no network.
+
+mod digest;
+mod distinguished_name;
+mod facts;
+mod failure;
+mod go_duration;
+mod identity;
+pub(crate) mod name_types;
+pub(crate) mod named;
+mod nearest;
+mod raw;
+mod spec;
+mod tokens;
+mod usage;
+
+pub(crate) use digest::{fingerprint, hex, jitter, sha256};
+pub use distinguished_name::{DistinguishedName, NameAttribute, NameValue};
+pub(crate) use distinguished_name::{Escape, write_rfc4514};
+pub use facts::CertificateFacts;
+pub use failure::{Failure, FailureKind};
+pub(crate) use go_duration::{go_duration, positive as parse_duration, short_go_duration};
+pub use identity::{VolumeId, WorkloadIdentity};
+pub(crate) use nearest::nearest as nearest_name;
+pub use raw::RawAttributes;
+pub use spec::{
+    CertificateSpec, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
+    Pkcs12, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields,
+};
+pub use tokens::{PodToken, PodTokens};
+pub use usage::Usage;

@@ -1,0 +1,286 @@
+//! What a volume asks for, typed: every default filled in, every variable expanded.
+
+use super::distinguished_name::DistinguishedName;
+use super::named::named_enum;
+use super::usage::Usage;
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The attribute prefix of a volume, which decides the defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `csi.cert-manager.io/`: meaning and defaults of cert-manager's csi-driver.
+    CertManager,
+    /// `csi.certlet.io/`: ECDSA P-256, PKCS#8, 24 hours.
+    Certlet,
+}
+
+named_enum! {
+    /// Who signs the certificate signing request. Its name is the value of the `signer` attribute and metric label.
+    pub enum SignerKind {
+        /// A cert-manager `CertificateRequest`, whatever issuer it names.
+        CertManager = "cert-manager",
+        /// AWS Private CA, called directly.
+        AcmPca = "acm-pca",
+        /// The CA inside this process, for the demo and for tests.
+        Local = "local",
+    }
+}
+
+/// Everything that a volume asks for: certificate, key, files and signer. Valid by construction: only
+/// [`crate::attributes`] makes one.
+#[derive(Clone, Debug)]
+pub struct CertificateSpec {
+    /// The prefix of the attributes.
+    pub dialect: Dialect,
+    /// The signer, with what only this signer needs.
+    pub signer: SignerSpec,
+    /// Subject of the certificate; may be empty.
+    pub subject: Subject,
+    /// Subject alternative names.
+    pub sans: SubjectAltNames,
+    /// Requested lifetime; positive.
+    pub duration: Duration,
+    /// Whether to request a CA certificate (RFC 5280 section 4.2.1.9).
+    pub is_ca: bool,
+    /// Key usages and extended key usages, in the order given, without duplicates.
+    pub usages: Vec<Usage>,
+    /// The private key.
+    pub key: KeySpec,
+    /// The files of a generation.
+    pub files: Files,
+    /// The group that may read the key: the `fs-group` attribute. It wins over CSI's `volume_mount_group`.
+    pub fs_group: Option<u32>,
+    /// How long before expiry to renew; `None` means a third of the lifetime.
+    pub renew_before: Option<Duration>,
+}
+
+/// A signer, with what only this signer needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignerSpec {
+    /// A cert-manager `CertificateRequest`, whatever issuer it names.
+    CertManager {
+        /// `issuer-name`, `issuer-kind`, `issuer-group`
+        issuer: IssuerRef,
+        /// Other `group/key` attributes, copied to the `CertificateRequest` (prefix `csi.cert-manager.io/` only).
+        annotations: BTreeMap<String, String>,
+    },
+    /// AWS Private CA, called directly.
+    AcmPca(PcaRequest),
+    /// The CA inside this process, for the demo and for tests.
+    Local,
+}
+
+impl SignerSpec {
+    /// Which signer it is.
+    pub(crate) fn kind(&self) -> SignerKind {
+        match self {
+            Self::CertManager { .. } => SignerKind::CertManager,
+            Self::AcmPca(_) => SignerKind::AcmPca,
+            Self::Local => SignerKind::Local,
+        }
+    }
+
+    /// The request to AWS Private CA, if that is the signer.
+    pub(crate) fn acm_pca(&self) -> Option<&PcaRequest> {
+        match self {
+            Self::AcmPca(request) => Some(request),
+            Self::CertManager { .. } | Self::Local => None,
+        }
+    }
+}
+
+/// cert-manager's `issuerRef`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerRef {
+    /// `issuer-name`
+    pub name: String,
+    /// `issuer-kind`
+    pub kind: String,
+    /// `issuer-group`
+    pub group: String,
+}
+
+/// The subject's distinguished name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Built from the single attributes.
+    Fields(SubjectFields),
+    /// `literal-subject`
+    Literal(DistinguishedName),
+}
+
+/// The subject's fields; each list becomes one multi-valued relative distinguished name, as Go's `pkix.Name` does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubjectFields {
+    /// `common-name`
+    pub common_name: Option<String>,
+    /// `organizations`
+    pub organizations: Vec<String>,
+    /// `organizationalunits`
+    pub organizational_units: Vec<String>,
+    /// `countries`
+    pub countries: Vec<String>,
+    /// `provinces`
+    pub provinces: Vec<String>,
+    /// `localities`
+    pub localities: Vec<String>,
+    /// `streetaddresses`
+    pub street_addresses: Vec<String>,
+    /// `postalcodes`
+    pub postal_codes: Vec<String>,
+    /// `serialnumber`: the subject's, not the certificate's.
+    pub serial_number: Option<String>,
+}
+
+/// Subject alternative names (RFC 5280 section 4.2.1.6).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubjectAltNames {
+    /// `dns-names`
+    pub dns_names: Vec<String>,
+    /// `uri-sans`
+    pub uris: Vec<String>,
+    /// `ip-sans`
+    pub ip_addresses: Vec<IpAddr>,
+}
+
+impl SubjectAltNames {
+    /// Whether the list of names is empty.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.dns_names.is_empty() && self.uris.is_empty() && self.ip_addresses.is_empty()
+    }
+}
+
+/// The private key's algorithm, file encoding and reuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySpec {
+    /// `key-algorithm` and `key-size`
+    pub algorithm: KeyAlgorithm,
+    /// `key-encoding`
+    pub encoding: KeyEncoding,
+    /// `reuse-private-key`: keep the key across renewals.
+    pub reuse: bool,
+}
+
+/// Key algorithms that certlet supports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyAlgorithm {
+    /// RSA with a 2048 bit modulus.
+    Rsa2048,
+    /// RSA with a 3072 bit modulus.
+    Rsa3072,
+    /// RSA with a 4096 bit modulus.
+    Rsa4096,
+    /// ECDSA on NIST P-256.
+    EcdsaP256,
+    /// ECDSA on NIST P-384.
+    EcdsaP384,
+    /// ECDSA on NIST P-521.
+    EcdsaP521,
+    /// Ed25519 (RFC 8410).
+    Ed25519,
+}
+
+impl KeyAlgorithm {
+    /// Every algorithm; the first one of a family is its default.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Rsa2048,
+        Self::Rsa3072,
+        Self::Rsa4096,
+        Self::EcdsaP256,
+        Self::EcdsaP384,
+        Self::EcdsaP521,
+        Self::Ed25519,
+    ];
+
+    /// `key-algorithm` and `key-size`; Ed25519 has only one size, so it is not named.
+    pub(crate) fn family_and_bits(self) -> (&'static str, Option<u32>) {
+        match self {
+            Self::Rsa2048 => ("RSA", Some(2048)),
+            Self::Rsa3072 => ("RSA", Some(3072)),
+            Self::Rsa4096 => ("RSA", Some(4096)),
+            Self::EcdsaP256 => ("ECDSA", Some(256)),
+            Self::EcdsaP384 => ("ECDSA", Some(384)),
+            Self::EcdsaP521 => ("ECDSA", Some(521)),
+            Self::Ed25519 => ("Ed25519", None),
+        }
+    }
+
+    /// Whether generating a key takes milliseconds to seconds. Such a key is generated on the blocking pool, and kept for
+    /// the next attempt. For the others the hop to another thread costs more than the key.
+    pub(crate) fn is_slow_to_make(self) -> bool {
+        match self {
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::Ed25519 => false,
+            Self::EcdsaP521 | Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => true,
+        }
+    }
+}
+
+/// The encoding of the private key file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyEncoding {
+    /// The algorithm's own: `RSA PRIVATE KEY` (RFC 8017) for RSA.
+    Pkcs1,
+    /// `PRIVATE KEY` (RFC 5958).
+    Pkcs8,
+}
+
+/// Names of the files in the volume: plain names, all different.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// `certificate-file`: leaf, then intermediates.
+    pub certificate: String,
+    /// `privatekey-file`
+    pub private_key: String,
+    /// `ca-file`
+    pub ca: String,
+    /// `combined-file`: key, then chain, in one PEM file.
+    pub combined: Option<String>,
+    /// `pkcs12-*`
+    pub pkcs12: Option<Pkcs12>,
+}
+
+/// The PKCS#12 keystore.
+#[derive(Clone, Debug)]
+pub struct Pkcs12 {
+    /// `pkcs12-filename`
+    pub file: String,
+    /// `pkcs12-password`
+    pub password: SecretString,
+}
+
+/// The request to AWS Private CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PcaRequest {
+    /// `certificate-authority-arn`
+    pub certificate_authority_arn: String,
+    /// `signing-algorithm`
+    pub signing_algorithm: Option<String>,
+    /// `template-arn`
+    pub template_arn: Option<String>,
+    /// `role-arn` or `use-pod-identity`
+    pub caller: PcaCaller,
+}
+
+/// Whose credentials AWS Private CA is called with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PcaCaller {
+    /// The driver's own.
+    Driver,
+    /// `role-arn`: those of this IAM role, obtained with the pod's token.
+    Role(String),
+    /// `use-pod-identity`: those that EKS Pod Identity gives the pod.
+    PodIdentity,
+}
+
+impl PcaCaller {
+    /// The IAM role that the pod names.
+    pub(crate) fn role(&self) -> Option<&str> {
+        match self {
+            Self::Role(arn) => Some(arn),
+            Self::Driver | Self::PodIdentity => None,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The one backoff: doubles from a first pause to a cap, spread over its upper half.
+
+use std::time::Duration;
+
+/// Pauses between attempts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Backoff {
+    first: Duration,
+    factor: f64,
+    cap: Duration,
+}
+
+impl Backoff {
+    /// Doubles from `first` to `cap`.
+    pub(crate) const fn new(first: Duration, cap: Duration) -> Self {
+        Self::with_factor(first, 2.0, cap)
+    }
+
+    /// Grows by `factor` from `first` to `cap`.
+    pub(crate) const fn with_factor(first: Duration, factor: f64, cap: Duration) -> Self {
+        Self { first, factor, cap }
+    }
+
+    /// The pause after so many earlier failures, before jitter.
+    pub(crate) fn grown(&self, failures: u32) -> Duration {
+        // Capped before it is multiplied: zero times infinity is not a number.
+        let factor = self.factor.powi(i32::try_from(failures).unwrap_or(i32::MAX)).min(1e12);
+        Duration::try_from_secs_f64(self.first.as_secs_f64() * factor).unwrap_or(self.cap).min(self.cap)
+    }
+
+    /// The pause after so many earlier failures; `jitter` in [0, 1) picks a point of its upper half.
+    pub(crate) fn pause(&self, failures: u32, jitter: f64) -> Duration {
+        self.grown(failures).mul_f64(0.5 + 0.5 * jitter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_cap_however_many_failures_there_are() {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
+        let pauses = [0, 1, 2, 3, 4, 4_000_000_000].map(|failures| backoff.grown(failures).as_secs());
+        assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
+        assert_eq!(backoff.pause(1, 0.0), Duration::from_secs(1));
+        let none = Backoff::with_factor(Duration::ZERO, 2.0, Duration::from_secs(10));
+        assert_eq!(none.grown(u32::MAX), Duration::ZERO);
+    }
+}

@@ -1,0 +1,91 @@
+//! The one token bucket. Pure: time comes in as a duration since some beginning, so that tests and simulations drive it.
+
+use std::time::Duration;
+
+/// Tokens that come at a rate and are saved up to a burst.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenBucket {
+    rate: f64,
+    burst: f64,
+    tokens: f64,
+    at: Duration,
+}
+
+impl TokenBucket {
+    /// A full bucket: `rate` tokens a second, at most `burst` saved up.
+    pub(crate) fn new(rate: f64, burst: f64) -> Self {
+        Self { rate, burst, tokens: burst, at: Duration::ZERO }
+    }
+
+    /// A bucket with so many tokens.
+    pub(crate) fn with_tokens(self, tokens: f64) -> Self {
+        Self { tokens, ..self }
+    }
+
+    /// Takes a token if there is one, or says how long to wait for it.
+    pub(crate) fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        self.refill(now);
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            return Ok(());
+        }
+        // A little more than the exact time, so that rounding does not make for a second wait.
+        Err(self.time_for(1.0 - self.tokens) + Duration::from_micros(100))
+    }
+
+    /// Takes a token in advance, and says how long to wait before it may be used: callers are served in their order.
+    pub(crate) fn reserve(&mut self, now: Duration) -> Duration {
+        self.refill(now);
+        self.tokens -= 1.0;
+        self.time_for(-self.tokens)
+    }
+
+    /// Gives a reserved token back.
+    pub(crate) fn put_back(&mut self) {
+        self.tokens += 1.0;
+    }
+
+    /// Tokens a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// Changes the rate, from `now` on.
+    pub(crate) fn set_rate(&mut self, rate: f64, now: Duration) {
+        self.refill(now);
+        self.rate = rate;
+    }
+
+    /// Forfeits what was saved up.
+    pub(crate) fn drain(&mut self, now: Duration) {
+        self.refill(now);
+        self.tokens = self.tokens.min(0.0);
+    }
+
+    fn time_for(&self, tokens: f64) -> Duration {
+        Duration::try_from_secs_f64(tokens / self.rate).unwrap_or_default()
+    }
+
+    fn refill(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.at).as_secs_f64();
+        self.at = self.at.max(now);
+        self.tokens = (self.tokens + passed * self.rate).min(self.burst.max(1.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_the_rest_comes_at_the_rate() {
+        let mut bucket = TokenBucket::new(10.0, 2.0);
+        let pauses = [(); 4].map(|()| bucket.reserve(Duration::ZERO).as_millis());
+        assert_eq!(pauses, [0, 0, 100, 200]);
+        assert_eq!(bucket.reserve(Duration::from_secs(10)), Duration::ZERO);
+        bucket.put_back();
+        assert_eq!(bucket.take(Duration::from_secs(10)), Ok(()));
+        assert_eq!(bucket.take(Duration::from_secs(10)), Ok(()));
+        assert!(bucket.take(Duration::from_secs(10)).is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! What a cluster adds: the cert-manager signer, Events, the startup taint.
+
+use super::observer::{CallObserver, RateLimit};
+use crate::csi::{Driver, RegistrationState};
+use crate::kube::{Cluster, EventRecorder, KubeError, KubeOptions, remove_startup_taint};
+use crate::platform::{Backoff, Clock};
+use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner, Gate, GateBackoff};
+use crate::telemetry::Metrics;
+use crate::volume::Registry;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How the driver works with a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// How to reach it.
+    pub kube: KubeOptions,
+    /// A client-side rate of calls; none: only what the server asks for.
+    pub rate_limit: Option<RateLimit>,
+    /// CertificateRequests that a volume may have.
+    pub keep_requests: usize,
+    /// The audience of the pods' tokens that requests are made with; none: they are made as the driver.
+    pub token_audience: Option<String>,
+    /// What must hold of a pod before a request is made for it.
+    pub gates: Vec<Gate>,
+    /// When a pod that was not ready is looked at again.
+    pub gate_backoff: GateBackoff,
+    /// Whether a pod that is not ready gets its volume empty.
+    pub continue_on_not_ready: bool,
+    /// The taint to take off the node once the driver is ready.
+    pub startup_taint: Option<String>,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            kube: KubeOptions::default(),
+            rate_limit: None,
+            keep_requests: 1,
+            token_audience: None,
+            gates: Vec::new(),
+            gate_backoff: GateBackoff::default(),
+            continue_on_not_ready: false,
+            startup_taint: None,
+        }
+    }
+}
+
+/// What the driver needs of a cluster, if there is one.
+pub(super) struct ClusterClients {
+    cluster: Option<Cluster>,
+    observer: Arc<CallObserver>,
+    driver: Driver,
+}
+
+impl ClusterClients {
+    pub(super) async fn connect(
+        config: &ClusterConfig,
+        driver: &Driver,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, KubeError> {
+        let observer = Arc::new(CallObserver::new(Arc::clone(metrics), config.rate_limit));
+        let cluster = Cluster::connect(&config.kube, Arc::clone(&observer) as _).await?;
+        Ok(Self { cluster, observer, driver: driver.clone() })
+    }
+
+    /// The cert-manager signer; it works until `end`.
+    pub(super) fn signer(
+        &self,
+        config: &ClusterConfig,
+        clock: &Arc<dyn Clock>,
+        registry: &Arc<Registry>,
+        end: &CancellationToken,
+    ) -> Option<ConfiguredSigner> {
+        let options = CertManagerOptions {
+            node: self.driver.node_id.clone(),
+            keep_requests: config.keep_requests,
+            token_audience: config.token_audience.clone(),
+            gates: config.gates.clone(),
+            gate_backoff: config.gate_backoff,
+        };
+        let (clock, observer) = (Arc::clone(clock), Arc::clone(&self.observer) as _);
+        let (cluster, live) = (self.cluster.clone()?, Arc::clone(registry) as _);
+        let signer = CertManager::new(cluster, options, clock, observer, live, end.clone());
+        Some(ConfiguredSigner::new(Arc::new(signer)))
+    }
+
+    /// Tells the authors of pods.
+    pub(super) fn events(&self) -> Option<EventRecorder> {
+        let Driver { name, node_id } = &self.driver;
+        self.cluster.as_ref().map(|cluster| EventRecorder::start(cluster, name, node_id))
+    }
+
+    /// Removes the startup taint once the kubelet has accepted the driver, however many attempts that needs.
+    pub(super) fn untaint_when_ready(
+        &self,
+        key: Option<&str>,
+        registered: watch::Receiver<RegistrationState>,
+    ) {
+        let Some((cluster, key)) = self.cluster.clone().zip(key.map(str::to_owned)) else { return };
+        tokio::spawn(untaint(cluster, self.driver.node_id.clone(), key, registered));
+    }
+}
+
+async fn untaint(
+    cluster: Cluster,
+    node: String,
+    key: String,
+    mut registered: watch::Receiver<RegistrationState>,
+) {
+    const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+    if registered.wait_for(|state| matches!(state, RegistrationState::Accepted)).await.is_err() {
+        return;
+    }
+    for failures in 0.. {
+        match remove_startup_taint(&cluster, &node, &key).await {
+            Ok(removed) => return tracing::info!(taint = key, removed, "the startup taint is off this node"),
+            Err(error) => {
+                tracing::warn!(taint = key, %error, "the startup taint could not be removed; trying again");
+            }
+        }
+        tokio::time::sleep(BACKOFF.grown(failures)).await;
+    }
+}

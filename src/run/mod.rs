@@ -1,0 +1,297 @@
+//! `certlet node`, put together: store, signers, volumes, CSI server, registration, admin server.
+
+mod cluster;
+mod config;
+mod health;
+mod observer;
+
+pub use cluster::ClusterConfig;
+pub use config::{Config, LocalSigner, PcaConfig};
+pub use observer::RateLimit;
+
+use crate::csi::{CsiServer, Registration, RegistrationState, SocketError};
+use crate::kube::KubeError;
+use crate::model::{Failure, SignerKind};
+use crate::platform::{Clock, DirectoryWatch, SystemClock};
+use crate::policy::{LivePolicy, PolicyError};
+use crate::signer::{
+    AcmPca, AcmPcaParts, ConfiguredSigner, CountedSigner, Journal, LocalCa, LocalCaError, PcaMetrics,
+};
+use crate::store::{JournalFile, Store, StoreError};
+use crate::telemetry::{Admin, Metrics};
+use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
+use cluster::ClusterClients;
+use health::NodeHealth;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Why the driver could not run.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] MountError),
+    /// The local signer's CA.
+    #[error(transparent)]
+    LocalCa(#[from] LocalCaError),
+    /// The cluster.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+    /// The policy for AWS Private CA.
+    #[error("--pca-policy: {0}")]
+    Policy(#[from] PolicyError),
+    /// The policy's directory.
+    #[error("--pca-policy {}: the directory cannot be watched for changes: {source}", .path.display())]
+    PolicyWatch {
+        /// The policy file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The CSI socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Recovery.
+    #[error("the volumes of the last run could not be read: {0}")]
+    Recovery(Failure),
+    /// The admin server.
+    #[error("--metrics-bind-address {address}: {source}")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The CSI server.
+    #[error("the CSI server failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Runs the driver until `shutdown`, on the machine's clock.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), NodeError> {
+    Node::start(config, Arc::new(SystemClock), Vec::new(), shutdown).await?.serve().await
+}
+
+/// A driver whose volumes are recovered and which does not serve yet.
+pub struct Node {
+    config: Config,
+    volumes: VolumeService,
+    metrics: Arc<Metrics>,
+    cluster: ClusterClients,
+    /// Ends the signers when dropped.
+    signing: DropGuard,
+    shutdown: CancellationToken,
+}
+
+impl Node {
+    /// Opens the store and recovers its volumes, with a clock, and with signers beside those of the configuration.
+    pub async fn start(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        mut signers: Vec<ConfiguredSigner>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, NodeError> {
+        let metrics = Arc::new(Metrics::default());
+        let files = open_store(&config, &shutdown).await?;
+        let cluster = ClusterClients::connect(&config.cluster, &config.driver, &metrics).await?;
+        let registry = Arc::new(Registry::default());
+        // Signers go on while what is in flight at the shutdown waits for their answers. They end after it, and also
+        // where this function ends early.
+        let signers_end = CancellationToken::new();
+        let signing = signers_end.clone().drop_guard();
+        signers.extend(local_signer(&config, &clock)?);
+        signers.extend(cluster.signer(&config.cluster, &clock, &registry, &signers_end));
+        signers.extend(pca_signer(&config, &clock, &metrics, files.store(), &signers_end)?);
+        let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.signer.kind()).collect();
+        for configured in &mut signers {
+            configured.signer = CountedSigner::wrap(Arc::clone(&configured.signer), Arc::clone(&metrics));
+        }
+        let volumes = VolumeService::new(Parts {
+            files,
+            registry,
+            signers,
+            clock,
+            metrics: Arc::clone(&metrics),
+            events: cluster.events(),
+            limits: config.limits,
+            continue_on_not_ready: config.cluster.continue_on_not_ready,
+        });
+        metrics.watch_volumes(Box::new(volumes.sampler()), config.metrics_per_volume);
+        let Recovered { adopted, waiting, removed, unreadable } =
+            volumes.recover().await.map_err(NodeError::Recovery)?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id,
+            signers = ?kinds, adopted, waiting, removed, unreadable, "certlet starts"
+        );
+        Ok(Self { config, volumes, metrics, cluster, signing, shutdown })
+    }
+
+    /// The volumes of this node.
+    pub fn volumes(&self) -> &VolumeService {
+        &self.volumes
+    }
+
+    /// Serves until shutdown, then until what is in flight has ended.
+    pub async fn serve(self) -> Result<(), NodeError> {
+        let Self { config, volumes, metrics, cluster, signing, shutdown } = self;
+        let listener = CsiServer::listen(&config.endpoint)?;
+        let (state, registered) = watch::channel(RegistrationState::Waiting);
+        cluster.untaint_when_ready(config.cluster.startup_taint.as_deref(), registered.clone());
+        if let Some(address) = config.metrics_bind_address {
+            let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
+            let health = NodeHealth {
+                endpoint: config.endpoint.clone(),
+                volumes: volumes.clone(),
+                registered: config.registration_dir.is_some().then_some(registered),
+            };
+            let admin_server = Admin { metrics: Arc::clone(&metrics), health: Arc::new(health) };
+            tokio::spawn(admin_server.serve(admin, shutdown.clone()));
+        }
+        let registering = config.registration_dir.as_ref().map(|directory| {
+            let registration = Registration {
+                socket: directory.join(format!("{}-reg.sock", config.driver.name)),
+                driver_name: config.driver.name.clone(),
+                endpoint: config.kubelet_endpoint.clone(),
+                metrics: Arc::clone(&metrics),
+                state,
+            };
+            tokio::spawn(registration.run(shutdown.clone()))
+        });
+        let running = volumes.clone();
+        tokio::spawn(async move { running.run().await });
+        let server = CsiServer { driver: config.driver, volumes: volumes.clone(), metrics };
+        let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
+        tokio::select! {
+            // Shutdown ends the server too, and comes first then.
+            biased;
+            () = shutdown.cancelled() => {}
+            ended = &mut serving => return ended.unwrap_or(Ok(())).map_err(NodeError::from),
+        }
+        tracing::info!(
+            grace_seconds = config.shutdown_grace.as_secs_f64(),
+            "shutting down; mounts stay as they are"
+        );
+        volumes.shut_down(config.shutdown_grace).await;
+        // Nobody waits for a signer any more.
+        drop(signing);
+        if let Some(registering) = registering {
+            let _ended = registering.await;
+        }
+        // A client that keeps its connection open does not keep the process: everything in flight has been answered.
+        if tokio::time::timeout(Duration::from_millis(500), &mut serving).await.is_err() {
+            serving.abort();
+        }
+        let _gone = std::fs::remove_file(&config.endpoint);
+        tracing::info!("certlet ends");
+        Ok(())
+    }
+}
+
+/// Opens the store, as soon as the process before this one has released it: a node's driver is replaced while the old one
+/// still finishes what is in flight.
+async fn open_store(config: &Config, shutdown: &CancellationToken) -> Result<VolumeFiles, MountError> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut left = config.shutdown_grace + Duration::from_secs(5);
+    let (files, opened) = loop {
+        match VolumeFiles::open(&config.store) {
+            Err(MountError::Store(StoreError::InUse { .. }))
+                if !left.is_zero() && !shutdown.is_cancelled() =>
+            {
+                tokio::time::sleep(PAUSE).await;
+                left = left.saturating_sub(PAUSE);
+            }
+            opened => break opened?,
+        }
+    };
+    if !opened.noswap {
+        tracing::warn!(
+            path = %config.store.root.display(),
+            "the store's tmpfs may be swapped out: this kernel or user namespace does not take noswap; switch swap off on this node"
+        );
+    }
+    for warning in &opened.warnings {
+        tracing::warn!(path = %config.store.root.display(), "{warning}");
+    }
+    Ok(files)
+}
+
+fn local_signer(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<ConfiguredSigner>, LocalCaError> {
+    let clock = Arc::clone(clock);
+    let ca = match &config.local_signer {
+        None => return Ok(None),
+        Some(LocalSigner::Ephemeral) => LocalCa::ephemeral(clock)?,
+        Some(LocalSigner::Files { certificate, key }) => LocalCa::from_files(certificate, key, clock)?,
+    };
+    Ok(Some(ConfiguredSigner::new(Arc::new(ca))))
+}
+
+fn pca_signer(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+    store: &Store,
+    end: &CancellationToken,
+) -> Result<Option<ConfiguredSigner>, NodeError> {
+    let Some(PcaConfig { policy: path, fleet, revoke, pod_identity }) = &config.pca else { return Ok(None) };
+    // Watched before it is read, so that no change falls between the two.
+    let watch = watch_file(path).map_err(|source| NodeError::PolicyWatch { path: path.clone(), source })?;
+    let policy = Arc::new(LivePolicy::open(path)?);
+    let counted = PcaMetrics::default();
+    metrics.extend(|registry| {
+        counted.register(registry);
+        policy.loads().register(registry);
+    });
+    tokio::spawn(follow_policy(Arc::clone(&policy), watch, end.clone()));
+    let signer = Arc::new(AcmPca::new(AcmPcaParts {
+        policy,
+        fleet: *fleet,
+        node: config.driver.node_id.clone(),
+        clock: Arc::clone(clock),
+        metrics: counted,
+        revocations: revoke.then(|| Arc::new(store.journal("revocations")) as Arc<dyn Journal>),
+        pod_identity: pod_identity.clone(),
+    }));
+    let (running, until) = (Arc::clone(&signer), end.clone());
+    tokio::spawn(async move { running.run(until).await });
+    Ok(Some(ConfiguredSigner::new(signer)))
+}
+
+/// A ConfigMap's volume swaps the symlink `..data` beside the file: the directory is what changes.
+fn watch_file(path: &Path) -> io::Result<DirectoryWatch> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    DirectoryWatch::new(directory.unwrap_or(Path::new(".")))
+}
+
+/// Reads the policy again whenever its directory changes, until `end`.
+async fn follow_policy(policy: Arc<LivePolicy>, watch: DirectoryWatch, end: CancellationToken) {
+    while end.run_until_cancelled(watch.changed()).await.is_some() {
+        policy.reload();
+    }
+}
+
+impl Journal for JournalFile {
+    fn load(&self) -> String {
+        JournalFile::load(self)
+    }
+
+    fn save(&self, text: &str) {
+        JournalFile::save(self, text);
+    }
+}
+
+/// Listens; "every address" is that also on a node without IPv6.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        listener => listener,
+    }
+}

@@ -1,0 +1,295 @@
+//! This node's CertificateRequests as the watch shows them, and the signings that wait for them.
+
+use super::api::{CertificateRequest, Key, State};
+use crate::signer::{LiveRequests, RequestId};
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{Notify, oneshot};
+
+/// Tracks all requests of this node.
+pub(super) struct RequestTracker {
+    live: Arc<dyn LiveRequests>,
+    inner: Mutex<Inner>,
+    server_answered: Notify,
+    completed: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    waiting: HashMap<Key, oneshot::Sender<State>>,
+    requests: HashMap<Key, Tracked>,
+    /// Number of requests seen so far.
+    seen: u64,
+    /// The keys that the list in progress has named so far.
+    listed: Option<HashSet<Key>>,
+    /// Ids whose requests were issued while no `sign` was waiting.
+    completed_unawaited: VecDeque<RequestId>,
+    /// Why the watch does not work.
+    watch_error: Option<String>,
+}
+
+/// One request.
+struct Tracked {
+    id: RequestId,
+    /// Seconds since the epoch by the API server's clock, and among requests of one second the order in which they were
+    /// first seen.
+    age: (i64, u64),
+    /// What it waits for; none once it is decided.
+    waits_for: Option<String>,
+    is_issued: bool,
+    /// Its certificate is the one in use.
+    in_use: bool,
+}
+
+/// Characters that are kept of an issuer's message.
+const MAX_MESSAGE: usize = 300;
+
+/// A signing that waits for one request, until it is dropped.
+pub(super) struct Waiter {
+    tracker: Arc<RequestTracker>,
+    key: Key,
+    decided: oneshot::Receiver<State>,
+}
+
+impl Waiter {
+    /// Resolves to the first state that is not open.
+    pub(super) async fn decided(mut self) -> State {
+        (&mut self.decided).await.unwrap_or(State::Gone)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.tracker.inner.lock().waiting.remove(&self.key);
+    }
+}
+
+impl RequestTracker {
+    /// A tracker without requests; `live` says which ids were removed.
+    pub(super) fn new(live: Arc<dyn LiveRequests>) -> Arc<Self> {
+        let (inner, server_answered, completed) = Default::default();
+        Arc::new(Self { live, inner, server_answered, completed })
+    }
+
+    /// Waits for a request, which need not exist yet. A key has at most one waiter.
+    pub(super) fn wait_for(self: &Arc<Self>, key: Key) -> Waiter {
+        let (sender, decided) = oneshot::channel();
+        self.inner.lock().waiting.insert(key.clone(), sender);
+        Waiter { tracker: Arc::clone(self), key, decided }
+    }
+
+    /// Records a request as the API server has it now. Returns its key if it is to be deleted, because its id was removed:
+    /// it was being created meanwhile, or a list names it after a restart.
+    pub(super) fn saw(&self, request: &CertificateRequest) -> Option<Key> {
+        let (key, id) = (request.key()?, RequestId::new(request.id()?));
+        let unwanted = self.live.was_removed(&id).then(|| key.clone());
+        let created = request.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+        let mut inner = self.inner.lock();
+        let Inner { waiting, requests, seen, listed, completed_unawaited, .. } = &mut *inner;
+        if let Some(listed) = listed {
+            listed.insert(key.clone());
+        }
+        let is_new = !requests.contains_key(&key);
+        let tracked = requests.entry(key.clone()).or_insert_with(|| {
+            *seen += 1;
+            Tracked { id, age: (created, *seen), waits_for: None, is_issued: false, in_use: false }
+        });
+        let was_open = tracked.waits_for.is_some();
+        match request.state() {
+            State::Open(reason) if is_new || was_open => {
+                tracked.waits_for = Some(reason.chars().take(MAX_MESSAGE).collect());
+            }
+            // The answer to a create can arrive after the watch has shown the decision, which is final.
+            State::Open(_) => {}
+            decided => {
+                tracked.waits_for = None;
+                tracked.is_issued = matches!(decided, State::Issued { .. });
+                if let Some(waiter) = waiting.remove(&key) {
+                    let _abandoned = waiter.send(decided);
+                } else if tracked.is_issued && was_open {
+                    completed_unawaited.push_back(tracked.id.clone());
+                    self.completed.notify_one();
+                }
+            }
+        }
+        unwanted
+    }
+
+    /// Whether the request has been seen to exist.
+    pub(super) fn knows(&self, key: &Key) -> bool {
+        self.inner.lock().requests.contains_key(key)
+    }
+
+    /// The request does not exist any more.
+    pub(super) fn lost(&self, key: &Key) {
+        self.inner.lock().lose(key);
+    }
+
+    /// A full list may follow. Requests that are recorded from now on survive its end: a list need not name what was
+    /// created while it was made.
+    pub(super) fn list_may_begin(&self) {
+        self.inner.lock().listed.get_or_insert_default();
+    }
+
+    /// A full list has ended: requests that it did not name do not exist any more.
+    pub(super) fn list_ended(&self) {
+        let mut inner = self.inner.lock();
+        inner.watch_error = None;
+        let listed = inner.listed.take().unwrap_or_default();
+        let lost: Vec<Key> = inner.requests.keys().filter(|key| !listed.contains(key)).cloned().collect();
+        for key in &lost {
+            inner.lose(key);
+        }
+    }
+
+    /// The watch has failed, or works again.
+    pub(super) fn set_watch_error(&self, error: Option<String>) {
+        self.inner.lock().watch_error = error;
+    }
+
+    /// The API server has answered a create: a watch that waits before its next attempt need not wait longer.
+    pub(super) fn server_answered(&self) {
+        // notify_waiters, not notify_one: a reply from before the failure must not wake a later waiter.
+        self.server_answered.notify_waiters();
+    }
+
+    /// Resolves with the server's next answer.
+    pub(super) async fn next_answer(&self) {
+        self.server_answered.notified().await;
+    }
+
+    /// Resolves to an id whose request was issued while no `sign` was waiting. Cancel-safe.
+    pub(super) async fn next_completed(&self) -> RequestId {
+        loop {
+            let next = self.inner.lock().completed_unawaited.pop_front();
+            match next {
+                Some(id) => return id,
+                None => self.completed.notified().await,
+            }
+        }
+    }
+
+    /// What a request waits for, or why that is not known.
+    pub(super) fn describe(&self, key: &Key) -> String {
+        let inner = self.inner.lock();
+        let waits_for = || inner.requests.get(key)?.waits_for.clone();
+        inner.watch_error.clone().or_else(waits_for).unwrap_or_else(|| "not seen yet".to_owned())
+    }
+
+    /// The certificate of the id's newest request is in use.
+    pub(super) fn mark_in_use(&self, id: &RequestId) {
+        let mut inner = self.inner.lock();
+        let newest = inner.by_age(id).pop().map(|(key, _)| key.clone());
+        for (key, request) in inner.requests.iter_mut().filter(|(_, request)| request.id == *id) {
+            request.in_use = Some(key) == newest.as_ref();
+        }
+    }
+
+    /// The id's requests, without the newest `keep` and without the one whose certificate is in use: later requests may
+    /// all have failed. After a restart that one is not known, and the newest issued one is taken for it.
+    pub(super) fn superseded(&self, id: &RequestId, keep: usize) -> Vec<Key> {
+        let inner = self.inner.lock();
+        let mut requests = inner.by_age(id);
+        let newest = |is: fn(&Tracked) -> bool| requests.iter().rfind(|(_, request)| is(request)).copied();
+        let in_use = newest(|request| request.in_use).or_else(|| newest(|request| request.is_issued));
+        requests.truncate(requests.len().saturating_sub(keep));
+        let is_superseded = |key: &&Key| in_use.is_none_or(|(in_use, _)| in_use != *key);
+        requests.into_iter().map(|(key, _)| key).filter(is_superseded).cloned().collect()
+    }
+
+    /// All requests of the id.
+    pub(super) fn requests_of(&self, id: &RequestId) -> Vec<Key> {
+        self.inner.lock().by_age(id).into_iter().map(|(key, _)| key.clone()).collect()
+    }
+}
+
+impl Inner {
+    /// The id's requests, the oldest first. Scans all requests: a node has a few hundred.
+    fn by_age(&self, id: &RequestId) -> Vec<(&Key, &Tracked)> {
+        let mut requests: Vec<_> = self.requests.iter().filter(|(_, request)| request.id == *id).collect();
+        requests.sort_by_key(|(_, request)| request.age);
+        requests
+    }
+
+    fn lose(&mut self, key: &Key) {
+        self.requests.remove(key);
+        if let Some(listed) = &mut self.listed {
+            listed.remove(key);
+        }
+        if let Some(waiter) = self.waiting.remove(key) {
+            let _abandoned = waiter.send(State::Gone);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use serde_json::json;
+
+    struct NoneRemoved;
+
+    impl LiveRequests for NoneRemoved {
+        fn was_removed(&self, _id: &RequestId) -> bool {
+            false
+        }
+    }
+
+    fn request(name: &str, status: &serde_json::Value) -> CertificateRequest {
+        serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "shop", "name": name, "creationTimestamp": "2026-05-01T12:00:00Z",
+                "annotations": { "certlet.io/volume-id": "csi-1" },
+            },
+            "spec": { "request": "" },
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn issued() -> serde_json::Value {
+        json!({ "conditions": [{ "type": "Ready", "status": "True" }], "certificate": "bGVhZg==" })
+    }
+
+    #[test]
+    fn the_late_answer_to_a_create_does_not_reopen_an_issued_request() {
+        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
+        let open = request("a", &json!({}));
+        let waiter = tracker.wait_for(open.key().unwrap());
+        tracker.saw(&request("a", &issued()));
+        tracker.saw(&open);
+        assert!(matches!(waiter.decided().now_or_never(), Some(State::Issued { .. })));
+        tracker.saw(&request("a", &issued()));
+        assert!(tracker.next_completed().now_or_never().is_none(), "the waiter has got the certificate");
+    }
+
+    #[test]
+    fn of_two_requests_of_one_second_the_one_seen_later_is_the_newer() {
+        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
+        for name in ["b", "a", "b"] {
+            tracker.saw(&request(name, &json!({})));
+        }
+        let id = RequestId::new("csi-1");
+        let names = |keys: Vec<Key>| keys.into_iter().map(|key| key.name).collect::<Vec<_>>();
+        assert_eq!(names(tracker.superseded(&id, 1)), ["b"]);
+        tracker.mark_in_use(&id);
+        tracker.saw(&request("c", &json!({})));
+        tracker.saw(&request("d", &json!({})));
+        assert_eq!(names(tracker.superseded(&id, 1)), ["b", "c"], "the request in use stays");
+    }
+
+    #[test]
+    fn a_list_ends_requests_that_it_does_not_name() {
+        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
+        let old = request("a", &json!({}));
+        tracker.saw(&old);
+        let waiter = tracker.wait_for(old.key().unwrap());
+        tracker.list_may_begin();
+        tracker.saw(&request("created-meanwhile", &json!({})));
+        tracker.list_ended();
+        assert_eq!(waiter.decided().now_or_never(), Some(State::Gone));
+        assert_eq!(tracker.requests_of(&RequestId::new("csi-1")).len(), 1);
+    }
+}

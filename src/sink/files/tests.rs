@@ -1,0 +1,193 @@
+use super::*;
+use crate::model::CertificateFacts;
+use crate::model::{KeyAlgorithm, KeyEncoding, Pkcs12};
+use crate::x509::PrivateKey;
+use crate::x509::certificate::Template;
+use crate::x509::extensions::basic_constraints;
+use crate::x509::testing::{
+    ALL_ALGORITHMS, attributes, name, openssl, openssl_public_key, openssl_text, run,
+};
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+
+/// The leaf and an intermediate, and two roots of which the first signed the intermediate.
+fn issued(algorithm: KeyAlgorithm) -> (Credential, TrustBundle) {
+    let keys: Vec<_> = (0..3).map(|_| PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap()).collect();
+    let key = PrivateKey::generate(algorithm).unwrap();
+    let now = Timestamp::now();
+    let (not_before, not_after) = (now - SignedDuration::from_hours(1), now + SignedDuration::from_hours(1));
+    let certify = |subject: &str, key: &PrivateKey, issuer: &str, by: &PrivateKey| {
+        let (subject, issuer) = (name(subject), name(issuer));
+        let extensions = [basic_constraints(!std::ptr::eq(key, by) || subject == issuer).unwrap()];
+        let (serial, spki) = (&[1], key.spki_der());
+        let template = Template {
+            serial,
+            issuer: &issuer,
+            not_before,
+            not_after,
+            subject: &subject,
+            spki,
+            extensions: &extensions,
+        };
+        template.sign(by).unwrap()
+    };
+    let anchors = vec![
+        certify("CN=root", &keys[0], "CN=root", &keys[0]),
+        certify("CN=next root", &keys[2], "CN=next root", &keys[2]),
+    ];
+    let credential = Credential {
+        leaf: certify("CN=wéb 😀", &key, "CN=middle", &keys[1]),
+        intermediates: vec![certify("CN=middle", &keys[1], "CN=root", &keys[0])],
+        facts: CertificateFacts {
+            serial: "01".into(),
+            subject: "CN=web".into(),
+            sans: Vec::new(),
+            not_before,
+            not_after,
+        },
+        key,
+    };
+    (credential, TrustBundle { anchors })
+}
+
+/// All files that there are.
+fn spec(encoding: KeyEncoding, password: &str) -> CertificateSpec {
+    let mut spec = attributes();
+    spec.key.encoding = encoding;
+    spec.files.combined = Some("both.pem".into());
+    spec.files.pkcs12 = Some(Pkcs12 { file: "store.p12".into(), password: SecretString::from(password) });
+    spec
+}
+
+fn contents<'a>(files: &'a [NewFile], name: &str) -> &'a NewFile {
+    files.iter().find(|file| file.name == name).unwrap()
+}
+
+fn subjects(pem: &[u8]) -> Vec<String> {
+    let end = "-----END CERTIFICATE-----\n";
+    let text = String::from_utf8(pem.to_vec()).unwrap();
+    let certificates = text.split_inclusive(end).filter(|block| block.ends_with(end));
+    let format = ["x509", "-noout", "-subject", "-nameopt", "RFC2253,utf8,-esc_msb"];
+    let subjects = certificates.map(|certificate| openssl_text(&format, certificate.as_bytes()));
+    subjects.map(|subject| subject.trim().trim_start_matches("subject=").to_owned()).collect()
+}
+
+#[test]
+fn openssl_reads_every_file_in_its_order() {
+    for algorithm in ALL_ALGORITHMS {
+        let (credential, trust) = issued(algorithm);
+        for encoding in [KeyEncoding::Pkcs1, KeyEncoding::Pkcs8] {
+            let files = encode(&credential, &trust, &spec(encoding, "päss wörd"), None).unwrap();
+            assert_eq!(subjects(&contents(&files, "tls.crt").contents), ["CN=wéb 😀", "CN=middle"]);
+            assert_eq!(subjects(&contents(&files, "ca.crt").contents), ["CN=root", "CN=next root"]);
+            let key = &contents(&files, "tls.key").contents;
+            assert_eq!(openssl_public_key(key), credential.key.spki_der());
+            let combined = &contents(&files, "both.pem").contents;
+            assert_eq!(openssl_public_key(combined), credential.key.spki_der());
+            assert!(combined.starts_with(key));
+            assert_eq!(subjects(combined), ["CN=wéb 😀", "CN=middle"]);
+            let chain = &contents(&files, "tls.crt").contents;
+            let (read, trusted) = decode(key, chain, &contents(&files, "ca.crt").contents).unwrap();
+            assert_eq!(read.key.to_pkcs8_der(), credential.key.to_pkcs8_der());
+            assert_eq!(
+                (read.leaf, read.intermediates),
+                (credential.leaf.clone(), credential.intermediates.clone())
+            );
+            assert_eq!(trusted, trust);
+        }
+    }
+}
+
+#[test]
+fn only_files_with_the_key_are_secret() {
+    let (credential, trust) = issued(KeyAlgorithm::EcdsaP256);
+    for (group, mode) in [(None, 0o400), (Some(2000), 0o440)] {
+        let files = encode(&credential, &trust, &spec(KeyEncoding::Pkcs8, "changeit"), group).unwrap();
+        let is_right = |file: &&NewFile| match file.mode {
+            0o444 => file.group.is_none(),
+            other => other == mode && file.group == group,
+        };
+        assert_eq!(files.iter().filter(is_right).count(), 5);
+    }
+    let files = encode(&credential, &trust, &spec(KeyEncoding::Pkcs8, "changeit"), None).unwrap();
+    let mut secret: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.mode == 0o400)).collect();
+    secret.sort_unstable();
+    let expected =
+        [("both.pem", true), ("ca.crt", false), ("store.p12", true), ("tls.crt", false), ("tls.key", true)];
+    assert_eq!(secret, expected);
+}
+
+#[test]
+fn without_trust_anchors_the_ca_file_is_there_and_empty() {
+    let (credential, _) = issued(KeyAlgorithm::EcdsaP256);
+    let files = encode(&credential, &TrustBundle::default(), &attributes(), None).unwrap();
+    assert_eq!(files.len(), 3);
+    assert!(contents(&files, "ca.crt").contents.is_empty());
+}
+
+fn keystore((credential, trust): &(Credential, TrustBundle), password: &str) -> Zeroizing<Vec<u8>> {
+    let spec = spec(KeyEncoding::Pkcs8, password);
+    contents(&encode(credential, trust, &spec, None).unwrap(), "store.p12").contents.clone()
+}
+
+#[test]
+fn openssl_3_opens_the_keystore_without_legacy_algorithms() {
+    for algorithm in ALL_ALGORITHMS {
+        let issued = issued(algorithm);
+        for password in ["changeit", "", "päss wörd 😀", &"long".repeat(40)] {
+            let store = keystore(&issued, password);
+            let pass = format!("pass:{password}");
+            let (success, info, _) = run("openssl", &["pkcs12", "-info", "-noout", "-passin", &pass], &store);
+            assert!(success, "{algorithm:?} {password:?}: {info}");
+            assert!(info.contains("MAC: sha256, Iteration 2048"), "{info}");
+            assert_eq!(
+                info.matches("PBES2, PBKDF2, AES-256-CBC, Iteration 2048, PRF hmacWithSHA256").count(),
+                2,
+                "{info}"
+            );
+            let key = openssl(&["pkcs12", "-nocerts", "-nodes", "-passin", &pass], &store);
+            assert_eq!(openssl_public_key(&key), issued.0.key.spki_der());
+            let leaf = openssl(&["pkcs12", "-nokeys", "-clcerts", "-passin", &pass], &store);
+            assert_eq!(subjects(&leaf), ["CN=wéb 😀"]);
+            let rest = openssl(&["pkcs12", "-nokeys", "-cacerts", "-passin", &pass], &store);
+            assert_eq!(subjects(&rest), ["CN=middle", "CN=root", "CN=next root"]);
+        }
+        assert!(
+            !run("openssl", &["pkcs12", "-noout", "-passin", "pass:wrong"], &keystore(&issued, "right")).0
+        );
+    }
+}
+
+#[test]
+fn java_17_opens_the_keystore_and_trusts_the_anchors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.p12");
+    for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::Rsa2048, KeyAlgorithm::Ed25519] {
+        std::fs::write(&path, keystore(&issued(algorithm), "changeit")).unwrap();
+        let path = path.to_str().unwrap();
+        let (success, errors, listing) =
+            run("keytool", &["-list", "-v", "-keystore", path, "-storepass", "changeit"], b"");
+        let listing = String::from_utf8_lossy(&listing);
+        assert!(success, "{errors}{listing}");
+        assert!(listing.contains("Your keystore contains 3 entries"), "{listing}");
+        assert!(listing.contains("Alias name: certificate\n"), "{listing}");
+        assert_eq!(listing.matches("Entry type: PrivateKeyEntry").count(), 1, "{listing}");
+        assert!(listing.contains("Certificate chain length: 3"), "{listing}");
+        assert!(listing.contains("Alias name: ca\n") && listing.contains("Alias name: ca-2\n"), "{listing}");
+        assert_eq!(listing.matches("Entry type: trustedCertEntry").count(), 2, "{listing}");
+        // Taking the key out again needs the key's own password to be right too.
+        let copy = folder.path().join(format!("{algorithm:?}.p12"));
+        let import = ["-importkeystore", "-srckeystore", path, "-srcstorepass", "changeit", "-destkeystore"];
+        let import = [&import[..], &[copy.to_str().unwrap(), "-deststorepass", "changeit"]].concat();
+        let (success, errors, output) = run("keytool", &import, b"");
+        assert!(success, "{errors}{}", String::from_utf8_lossy(&output));
+    }
+}
+
+#[test]
+fn the_key_is_not_in_the_keystore_in_the_clear() {
+    let issued = issued(KeyAlgorithm::Ed25519);
+    let store = keystore(&issued, "changeit");
+    let seed = &issued.0.key.to_pkcs8_der()[issued.0.key.to_pkcs8_der().len() - 32..];
+    assert!(!store.windows(32).any(|window| window == seed));
+}

@@ -1,0 +1,3 @@
+//! What hands a credential and its trust bundle to a pod.
+
+pub(crate) mod files;

@@ -1,0 +1,172 @@
+//! What is kept while a signing is under way: the key, its request, and the signer's checkpoint. One file, so that all of
+//! it is there or nothing:
+//!
+//! ```text
+//! -----BEGIN PRIVATE KEY-----
+//! -----BEGIN CERTIFICATE REQUEST-----
+//! {"follows":7,"refused_at":null}
+//! the signer's checkpoint, to the end of the file
+//! ```
+
+use super::error::StoreError;
+use super::files;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+const FILE: &str = "pending.pem";
+const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----\n";
+const END: &str = "-----END CERTIFICATE REQUEST-----\n";
+
+/// An issuance that can outlast a publish. It is in the store from its first save on; before that nobody was asked for
+/// anything, and another key would do as well.
+pub(crate) struct CheckpointFile {
+    path: PathBuf,
+    key_pem: Zeroizing<Vec<u8>>,
+    csr_pem: Vec<u8>,
+    state: Mutex<State>,
+}
+
+/// A line of JSON in the file, but for the checkpoint, which follows it.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct State {
+    follows: Option<u64>,
+    refused_at: Option<Timestamp>,
+    /// Why the signer refused the request; none where the verification refused the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused_because: Option<String>,
+    #[serde(skip)]
+    checkpoint: Option<String>,
+}
+
+/// That the request, or the certificate it led to, was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// When it was first refused.
+    pub(crate) at: Timestamp,
+    /// Why the signer refused the request; none where the verification refused the certificate.
+    pub(crate) by_signer: Option<String>,
+}
+
+impl CheckpointFile {
+    pub(super) fn new(
+        volume: &Path,
+        key_pem: Zeroizing<Vec<u8>>,
+        csr_pem: Vec<u8>,
+        follows: Option<u64>,
+    ) -> Self {
+        let state = Mutex::new(State { follows, ..State::default() });
+        Self { path: path(volume), key_pem, csr_pem, state }
+    }
+
+    /// What an earlier call, or process, left.
+    pub(super) fn load(volume: &Path) -> Result<Option<Self>, StoreError> {
+        let path = path(volume);
+        let Some(contents) = files::read(&path)? else { return Ok(None) };
+        let loaded = Self::parse(&path, &contents);
+        if loaded.is_none() {
+            // Without it the issuance begins anew, which costs one more signing and nothing else.
+            tracing::warn!(path = %path.display(), "the checkpoint of an issuance cannot be read; the issuance begins anew");
+        }
+        Ok(loaded)
+    }
+
+    fn parse(path: &Path, contents: &[u8]) -> Option<Self> {
+        let (pair, rest) = std::str::from_utf8(contents).ok()?.split_once(END)?;
+        let (key_pem, csr_pem) = contents.get(..pair.len() + END.len())?.split_at(pair.find(BEGIN)?);
+        let (state, checkpoint) = rest.split_once('\n')?;
+        let state: State = serde_json::from_str(state).ok()?;
+        Some(Self {
+            path: path.to_owned(),
+            key_pem: Zeroizing::new(key_pem.to_vec()),
+            csr_pem: csr_pem.to_vec(),
+            state: Mutex::new(State { checkpoint: non_empty(checkpoint), ..state }),
+        })
+    }
+
+    /// Whether there is one.
+    pub(super) fn exists(volume: &Path) -> bool {
+        path(volume).exists()
+    }
+
+    /// Removes it.
+    pub(super) fn clear(volume: &Path) -> Result<(), StoreError> {
+        files::remove_file(&path(volume))
+    }
+
+    /// Removes what a crash in the middle of a save can have left.
+    pub(super) fn sweep(volume: &Path) -> Result<(), StoreError> {
+        files::remove_file(&files::temporary(&path(volume)))
+    }
+
+    /// The private key, PKCS#8 in PEM.
+    pub(crate) fn key_pem(&self) -> &[u8] {
+        &self.key_pem
+    }
+
+    /// The PKCS#10 request, PEM.
+    pub(crate) fn csr_pem(&self) -> &[u8] {
+        &self.csr_pem
+    }
+
+    /// The generation that the volume had when the issuance began, none before its first certificate. Where another one is
+    /// live, the certificate is in use already, and the process ended before it could clear this file away.
+    pub(crate) fn follows(&self) -> Option<u64> {
+        self.state.lock().follows
+    }
+
+    /// Whether the request, or the certificate it led to, was refused.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let state = self.state.lock();
+        state.refused_at.map(|at| Refusal { at, by_signer: state.refused_because.clone() })
+    }
+
+    /// Keeps a refusal; the first one counts. Without a checkpoint nobody was asked, and nothing is kept.
+    pub(crate) fn refuse(&self, refusal: Refusal) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        if state.checkpoint.is_none() || state.refused_at.is_some() {
+            return Ok(());
+        }
+        let refused =
+            State { refused_at: Some(refusal.at), refused_because: refusal.by_signer, ..state.clone() };
+        self.write(&refused)?;
+        *state = refused;
+        Ok(())
+    }
+
+    /// The signer's checkpoint.
+    pub(crate) fn checkpoint(&self) -> Option<String> {
+        self.state.lock().checkpoint.clone()
+    }
+
+    /// Saves the signer's checkpoint, an empty one being none. A changed one is about another request, which nobody has
+    /// refused yet.
+    pub(crate) fn save(&self, checkpoint: &str) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let mut next = State { checkpoint: non_empty(checkpoint), ..state.clone() };
+        if next.checkpoint != state.checkpoint {
+            (next.refused_at, next.refused_because) = (None, None);
+        }
+        self.write(&next)?;
+        *state = next;
+        Ok(())
+    }
+
+    fn write(&self, state: &State) -> Result<(), StoreError> {
+        // Options of a number, a timestamp and a string always encode.
+        let line = serde_json::to_string(state).unwrap_or_default();
+        let checkpoint = state.checkpoint.as_deref().unwrap_or_default();
+        let parts = [&self.key_pem, &*self.csr_pem, line.as_bytes(), b"\n", checkpoint.as_bytes()];
+        files::replace(&self.path, &Zeroizing::new(parts.concat()))
+    }
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn path(volume: &Path) -> PathBuf {
+    volume.join(FILE)
+}

@@ -1,0 +1,91 @@
+//! Lets new volumes in: so many publishes at a time, and only while the store has room for them.
+
+use crate::model::{Failure, FailureKind};
+use crate::store::{Store, StoreError};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes of a usual volume: files, a small record, and what each takes more to fill its page.
+const USUAL_VOLUME: usize = 40 * 1024;
+
+/// Admission of publishes.
+pub(super) struct Admission {
+    limit: usize,
+    slots: Arc<Semaphore>,
+    store: Arc<Store>,
+    arrivals: Arc<Mutex<Arrivals>>,
+}
+
+/// New volumes that are admitted and not written yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Arrivals {
+    count: u64,
+    bytes: u64,
+}
+
+/// A new volume, until it is written or has failed.
+pub(super) struct Arrival {
+    arrivals: Arc<Mutex<Arrivals>>,
+    bytes: u64,
+}
+
+impl Admission {
+    /// At most `limit` publishes at a time (`--max-volumes-in-flight`).
+    pub(super) fn new(limit: usize, store: Arc<Store>) -> Self {
+        Self { limit, slots: Arc::new(Semaphore::new(limit)), store, arrivals: Arc::default() }
+    }
+
+    /// A slot for one publish.
+    pub(super) fn slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+            let message = format!(
+                "{} publishes are under way on this node, as many as --max-volumes-in-flight allows; try again",
+                self.limit
+            );
+            Failure::new(FailureKind::Full, message)
+        })
+    }
+
+    /// Admits a new volume where the store has room for it and for all that were admitted before it. `record_bytes` is the
+    /// size of its record, which holds what the pod's author wrote; the request holds it once more.
+    pub(super) fn admit(&self, record_bytes: usize) -> Result<Arrival, StoreError> {
+        let bytes = u64::try_from(USUAL_VOLUME + 2 * record_bytes).unwrap_or(u64::MAX / 2);
+        let arrival = Arrival::new(&self.arrivals, bytes);
+        let Arrivals { count, bytes } = *self.arrivals.lock();
+        self.store.admit(count, bytes)?;
+        Ok(arrival)
+    }
+}
+
+impl Arrival {
+    fn new(arrivals: &Arc<Mutex<Arrivals>>, bytes: u64) -> Self {
+        let mut all = arrivals.lock();
+        (all.count, all.bytes) = (all.count + 1, all.bytes.saturating_add(bytes));
+        Self { arrivals: Arc::clone(arrivals), bytes }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut all = self.arrivals.lock();
+        (all.count, all.bytes) = (all.count.saturating_sub(1), all.bytes.saturating_sub(self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_its_way_counts_until_it_is_written_or_has_failed() {
+        let arrivals = Arc::default();
+        let first = Arrival::new(&arrivals, 10);
+        let second = Arrival::new(&arrivals, 20);
+        assert_eq!(*arrivals.lock(), Arrivals { count: 2, bytes: 30 });
+        drop(first);
+        assert_eq!(*arrivals.lock(), Arrivals { count: 1, bytes: 20 });
+        drop(second);
+        assert_eq!(*arrivals.lock(), Arrivals::default());
+    }
+}

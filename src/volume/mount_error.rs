@@ -1,0 +1,66 @@
+//! Why a mount could not be made or removed, and what a person can do about it.
+
+use crate::model::{Failure, FailureKind};
+use crate::store::StoreError;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why the store's tmpfs, or a volume's bind mount, could not be made or removed. Nothing is left half done.
+#[derive(Debug, Error)]
+pub enum MountError {
+    /// The store, or a system call.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A limit of the store that cannot be.
+    #[error("{flag} is 0, which tmpfs takes for no limit at all: give a positive number")]
+    Limit {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// The kernel takes no tmpfs with this context.
+    #[error(
+        "--store-selinux-context {context}: the kernel mounts no tmpfs with it: SELinux is off on this node, or its policy \
+         does not know the context; leave the flag out, or give one that it knows"
+    )]
+    SelinuxContext {
+        /// As the operator wrote it.
+        context: String,
+    },
+    /// The data root cannot be used.
+    #[error("--data-root {}: {problem}", root.display())]
+    Root {
+        /// The data root.
+        root: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The target path cannot be used.
+    #[error("target path {} {problem}", target.display())]
+    Target {
+        /// The target path.
+        target: PathBuf,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
+    /// The kernel's limit on mounts is reached.
+    #[error("cannot mount at target path {}: this node is at its limit of mounts; raise sysctl fs.mount-max",
+        target.display())]
+    MountLimit {
+        /// The target path.
+        target: PathBuf,
+    },
+}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        let kind = match error {
+            MountError::Store(error) => return error.into(),
+            MountError::MountLimit { .. } => FailureKind::Full,
+            MountError::Limit { .. }
+            | MountError::SelinuxContext { .. }
+            | MountError::Root { .. }
+            | MountError::Target { .. } => FailureKind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}

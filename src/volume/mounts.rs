@@ -1,0 +1,211 @@
+//! Targets: a volume's directory bound where its pod looks for it.
+//!
+//! What is mounted at a target is told by comparing inodes, which takes as long with ten thousand mounts as with one.
+
+use super::mount_error::MountError;
+use super::tmpfs;
+use crate::model::VolumeId;
+use crate::store::{Attempt, Store, StoreError};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+/// What a [`Mounts::bind`] has made, so that its caller can undo just that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bound {
+    /// The target directory was made.
+    pub(super) created_target: bool,
+    /// The bind mount was made; if not, it was there.
+    pub(super) mounted: bool,
+}
+
+/// What a bind finds at its target.
+enum Found {
+    /// This volume, bound by an earlier call.
+    Ours,
+    /// A directory with nothing in it and nothing on it.
+    Empty,
+}
+
+/// The bind mounts of the node's volumes.
+#[derive(Debug)]
+pub(crate) struct Mounts {
+    root: PathBuf,
+    view: PathBuf,
+}
+
+impl Mounts {
+    /// Binds from `view`, the read-only view of the store at `root`.
+    pub(super) fn new(root: PathBuf, view: PathBuf) -> Self {
+        Self { root, view }
+    }
+
+    /// Binds the volume at its target, read-only, nosuid, nodev, noexec, making the target's last component (CSI wants the
+    /// parent to be there). A target that has it already is left alone. On failure nothing is left of this call.
+    pub(super) fn bind(&self, volume: &VolumeId, target: &Path) -> Result<Bound, MountError> {
+        self.check_target(target)?;
+        let created_target = make_target(target)?;
+        let bound = if created_target {
+            self.mount_view(volume, target)
+        } else {
+            match self.examine(volume, target)? {
+                Found::Empty => self.mount_view(volume, target),
+                Found::Ours => {
+                    tmpfs::protect(target)?;
+                    return Ok(Bound::default());
+                }
+            }
+        };
+        if let Err(error) = bound {
+            if created_target {
+                let _ = fs::remove_dir(target);
+            }
+            return Err(error);
+        }
+        Ok(Bound { created_target, mounted: true })
+    }
+
+    /// Whether this volume is what a reader finds at `target`.
+    pub(super) fn is_bound(&self, volume: &VolumeId, target: &Path) -> Result<bool, StoreError> {
+        Ok(match (identity(&self.root.join(Store::mount_dir(volume)))?, identity(target)?) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => false,
+        })
+    }
+
+    /// Whether something is mounted at `target` that is not this volume: left by another driver, say, or by a store that
+    /// has gone since.
+    pub(super) fn foreign_mount(&self, volume: &VolumeId, target: &Path) -> Result<bool, StoreError> {
+        Ok(is_mount_point(target)? && !self.is_bound(volume, target)?)
+    }
+
+    /// Unmounts whatever is stacked at `target` and removes the directory. A target that is not there, or holds nothing,
+    /// is fine; a file or directory with something in it is left as it is, and is an error.
+    pub(super) fn unbind(&self, target: &Path) -> Result<(), MountError> {
+        self.check_target(target)?;
+        loop {
+            // Detached, since a pod's process that is still winding down must not keep the pod from going.
+            match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+                Ok(()) => {}
+                Err(Errno::EINVAL) => return remove_target(target),
+                Err(Errno::ENOENT) => return Ok(()),
+                Err(error) => return Ok(Err(error).attempt("unmount", target)?),
+            }
+        }
+    }
+
+    fn mount_view(&self, volume: &VolumeId, target: &Path) -> Result<(), MountError> {
+        let source = self.view.join(Store::mount_dir(volume));
+        match mount(Some(&source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
+            Err(Errno::ENOSPC) => Err(MountError::MountLimit { target: target.to_owned() }),
+            Err(Errno::ENOENT) => Err(StoreError::Vanished { operation: "bind", path: source }.into()),
+            outcome => Ok(outcome.attempt("bind a volume at", target)?),
+        }
+    }
+
+    fn examine(&self, volume: &VolumeId, target: &Path) -> Result<Found, MountError> {
+        if !fs::symlink_metadata(target).attempt("look at", target)?.is_dir() {
+            return Err(target_error(target, NOT_A_DIRECTORY));
+        }
+        if self.is_bound(volume, target)? {
+            return Ok(Found::Ours);
+        }
+        if is_mount_point(target)? {
+            return Err(target_error(target, OCCUPIED));
+        }
+        // Mounting over contents would hide them until unpublish, which would then stumble over them.
+        match fs::read_dir(target).attempt("list", target)?.next() {
+            Some(_) => Err(target_error(target, NOT_EMPTY)),
+            None => Ok(Found::Empty),
+        }
+    }
+
+    /// The caller names any path; this is what keeps a mistake from unmounting the store, or all of the node.
+    fn check_target(&self, target: &Path) -> Result<(), MountError> {
+        let plain = |component| matches!(component, Component::RootDir | Component::Normal(_));
+        let problem = if !target.is_absolute() {
+            "is not absolute: give the absolute path that the kubelet made for this volume"
+        } else if !target.components().all(plain) {
+            "has a '..' in it: give the absolute path that the kubelet made for this volume"
+        } else if target.starts_with(&self.root) || self.root.starts_with(target) {
+            "overlaps with the driver's data root: give the absolute path that the kubelet made for this volume"
+        } else {
+            return Ok(());
+        };
+        Err(target_error(target, problem))
+    }
+}
+
+const NOT_A_DIRECTORY: &str = "exists and is not a directory: remove it";
+const NOT_EMPTY: &str = "is a directory that is not empty: move its contents away, the driver deletes none";
+const OCCUPIED: &str = "has something mounted that is not this volume: unmount it";
+const WITHOUT_PARENT: &str = "has no parent directory: the kubelet makes it, and the driver must see the kubelet's pods \
+     directory under the same path";
+
+fn target_error(target: &Path, problem: &'static str) -> MountError {
+    MountError::Target { target: target.to_owned(), problem }
+}
+
+/// Makes the target with the mode that the kubelet gives its own; false where it is there.
+fn make_target(target: &Path) -> Result<bool, MountError> {
+    match DirBuilder::new().mode(0o750).create(target) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(false),
+            io::ErrorKind::NotFound => Err(target_error(target, WITHOUT_PARENT)),
+            _ => Ok(Err(error).attempt("make the target", target)?),
+        },
+    }
+}
+
+fn remove_target(target: &Path) -> Result<(), MountError> {
+    match fs::remove_dir(target) {
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            io::ErrorKind::DirectoryNotEmpty => Err(target_error(target, NOT_EMPTY)),
+            io::ErrorKind::NotADirectory => remove_empty_file(target),
+            _ => Ok(Err(error).attempt("remove the target", target)?),
+        },
+        removed => Ok(removed.attempt("remove the target", target)?),
+    }
+}
+
+fn remove_empty_file(target: &Path) -> Result<(), MountError> {
+    let metadata = fs::symlink_metadata(target).attempt("look at", target)?;
+    if metadata.is_file() && metadata.len() == 0 {
+        return Ok(fs::remove_file(target).attempt("remove the target", target)?);
+    }
+    Err(target_error(target, NOT_A_DIRECTORY))
+}
+
+/// Device and inode; `None` where there is nothing.
+fn identity(path: &Path) -> Result<Option<(u64, u64)>, StoreError> {
+    match tmpfs::inode(path) {
+        Err(StoreError::Vanished { .. }) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// Whether the last component of `path` is a mount point, a bind from the same file system included.
+fn is_mount_point(path: &Path) -> Result<bool, StoreError> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(true) };
+    let here = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let parent_how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
+    let how = OpenHow::new().flags(here).resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    match openat2(AT_FDCWD, parent, parent_how).and_then(|parent| openat2(parent, name, how)) {
+        Ok(_) | Err(Errno::ENOENT) => Ok(false),
+        Err(Errno::EXDEV) => Ok(true),
+        // Linux before 5.6, or a seccomp profile older than that: another device gives away all but same-device binds.
+        Err(Errno::ENOSYS | Errno::EPERM) => on_another_device(path, parent),
+        Err(error) => Err(error).attempt("look at", path),
+    }
+}
+
+fn on_another_device(path: &Path, parent: &Path) -> Result<bool, StoreError> {
+    let parent = fs::metadata(parent).attempt("look at", parent)?.dev();
+    Ok(identity(path)?.is_some_and(|(device, _)| device != parent))
+}

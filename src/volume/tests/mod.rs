@@ -1,0 +1,70 @@
+//! Store and mounts against a real kernel: each test in a mount namespace of its own.
+
+mod mounts;
+mod opening;
+
+use super::mounts::Mounts;
+use super::{MountError, Opened, StoreOptions, VolumeFiles};
+use crate::model::VolumeId;
+use crate::store::{NewFile, Store};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+const MIB: u64 = 1024 * 1024;
+
+fn options(scratch: &Path) -> StoreOptions {
+    StoreOptions { root: scratch.join("data"), size_bytes: 16 * MIB, inodes: 10_000, selinux_context: None }
+}
+
+/// An open store with its mounts.
+#[derive(Debug)]
+struct Opens {
+    store: Arc<Store>,
+    mounts: Arc<Mounts>,
+}
+
+fn open_with(options: &StoreOptions) -> Result<(Opens, Opened), MountError> {
+    let (VolumeFiles { store, mounts }, opened) = VolumeFiles::open(options)?;
+    Ok((Opens { store, mounts }, opened))
+}
+
+fn open(scratch: &Path) -> Opens {
+    open_with(&options(scratch)).unwrap().0
+}
+
+fn volume(id: &str) -> VolumeId {
+    VolumeId::new(id)
+}
+
+/// Files each of which says which generation it is of.
+fn generation(mark: &str) -> Vec<NewFile> {
+    let file = |name: &str, mode| NewFile {
+        name: name.into(),
+        contents: Zeroizing::new(mark.as_bytes().to_vec()),
+        mode,
+        group: None,
+    };
+    vec![file("tls.crt", 0o444), file("tls.key", 0o400), file("ca.crt", 0o444)]
+}
+
+/// The target as the kubelet lays it out, its parent made.
+fn target(scratch: &Path, pod: &str) -> PathBuf {
+    let parent = scratch.join("pods").join(pod);
+    fs::create_dir_all(&parent).unwrap();
+    parent.join("mount")
+}
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn is_target_error(error: &MountError, problem: &str) -> bool {
+    matches!(error, MountError::Target { problem: found, .. } if found.starts_with(problem))
+}

@@ -1,0 +1,204 @@
+//! The node's tmpfs at the data root, and its read-only view.
+//!
+//! The view is the same tmpfs, mounted a second time below the root: read-only, nosuid, nodev, noexec. A target is bound
+//! from the view and so has those flags from its first instant, in one system call. Binding first and remounting then
+//! would leave a moment in which the target is writable. A remount also does not propagate: where the driver's container
+//! shares mounts with the host, the host's copy, which is the one that pods get, would stay writable.
+
+use super::mount_error::MountError;
+use super::mount_table::{self, Entry};
+use crate::store::{Attempt, Store, StoreError, ensure_dir};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// The mount's source in mountinfo: tells the driver's own tmpfs from any other.
+const SOURCE: &str = "certlet";
+const VIEW: &str = "view";
+
+/// Where the node's store is and how large it can grow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// The data root, where the tmpfs is mounted; made if need be. A relative path is taken from the working directory.
+    pub root: PathBuf,
+    /// Bytes that the files of all volumes can take; each takes whole pages.
+    pub size_bytes: u64,
+    /// Files, links and directories that all volumes can have; one volume has about 12, and half as many again during a
+    /// renewal.
+    pub inodes: u64,
+    /// The SELinux context of all that is in the store, such as `system_u:object_r:container_file_t:s0`; without one the
+    /// policy's own for a tmpfs, which containers may not read where SELinux is enforcing.
+    pub selinux_context: Option<String>,
+}
+
+/// What [`open`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The tmpfs was there, and with it perhaps volumes.
+    pub adopted: bool,
+    /// Its pages never reach a swap device.
+    pub noswap: bool,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Mounts the tmpfs, or adopts the one of an earlier process, opens the store in it, and makes the read-only view.
+pub(super) fn open(options: &StoreOptions) -> Result<(Store, PathBuf, Opened), MountError> {
+    for (limit, flag) in [(options.size_bytes, "--store-size"), (options.inodes, "--store-inodes")] {
+        if limit == 0 {
+            return Err(MountError::Limit { flag });
+        }
+    }
+    let root = prepare_root(&options.root)?;
+    let mut opened = mount_or_adopt(&root, options)?;
+    let (store, warnings) = Store::open(&root)?;
+    opened.warnings.extend(warnings);
+    resize(&root, options, &mut opened)?;
+    let view = ensure_view(&root)?;
+    Ok((store, view, opened))
+}
+
+/// The data root as a canonical path to a directory that exists.
+fn prepare_root(root: &Path) -> Result<PathBuf, MountError> {
+    let root = std::path::absolute(root).attempt("resolve", root)?;
+    match DirBuilder::new().mode(0o700).recursive(true).create(&root) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
+            let problem = "it is not a directory: name a directory, or a path where one can be made".into();
+            return Err(MountError::Root { root, problem });
+        }
+        made => made.attempt("make the data root", &root)?,
+    }
+    Ok(fs::canonicalize(&root).attempt("resolve", &root)?)
+}
+
+/// Mounts the tmpfs unless it is there.
+fn mount_or_adopt(root: &Path, options: &StoreOptions) -> Result<Opened, MountError> {
+    let mut opened = match mount_table::mounted_at(root)? {
+        Some(found) => adopt(root, options, &found)?,
+        None => mount_new(root, options)?,
+    };
+    if !opened.noswap {
+        opened.warnings.push(
+            "the store's tmpfs is without noswap, so that keys may reach a swap device if this node has one: \
+             Linux 6.4 or newer has the option, outside of user namespaces"
+                .into(),
+        );
+    }
+    Ok(opened)
+}
+
+fn adopt(root: &Path, options: &StoreOptions, found: &Entry) -> Result<Opened, MountError> {
+    if found.filesystem != "tmpfs" || found.source != SOURCE {
+        let problem = format!(
+            "{} is mounted there, and it is not the driver's own tmpfs: unmount it or choose another directory",
+            found.filesystem
+        );
+        return Err(MountError::Root { root: root.to_owned(), problem });
+    }
+    let mut opened = Opened { adopted: true, noswap: found.has("noswap"), warnings: Vec::new() };
+    // No remount changes a context.
+    if let Some(context) = &options.selinux_context
+        && !found.options.contains(context)
+    {
+        opened.warnings.push(format!(
+            "the store at {} was mounted without the SELinux context {context} and keeps what it has until the node \
+             restarts, or until it is unmounted while no pod uses it",
+            root.display()
+        ));
+    }
+    Ok(opened)
+}
+
+fn mount_new(root: &Path, options: &StoreOptions) -> Result<Opened, MountError> {
+    // In quotes, since a range of categories has commas.
+    let context = options.selinux_context.as_ref().map(|context| format!(",context=\"{context}\""));
+    let limits = format!("mode=0700,{}{}", limits(options), context.unwrap_or_default());
+    let mut noswap = true;
+    let outcome = match mount_tmpfs(root, &format!("{limits},noswap"), MsFlags::empty()) {
+        // Linux before 6.4 does not know the option, and an unprivileged user namespace may not use it.
+        Err(Errno::EINVAL) => {
+            noswap = false;
+            mount_tmpfs(root, &limits, MsFlags::empty())
+        }
+        outcome => outcome,
+    };
+    match (outcome, &options.selinux_context) {
+        // A kernel without SELinux answers so, and one whose policy does not know the context.
+        (Err(Errno::EINVAL), Some(context)) => Err(MountError::SelinuxContext { context: context.clone() }),
+        (outcome, _) => {
+            outcome.attempt("mount a tmpfs at", root)?;
+            Ok(Opened { adopted: false, noswap, warnings: Vec::new() })
+        }
+    }
+}
+
+/// Gives an adopted tmpfs today's limits. One that is too full for them keeps its own: pods are using it.
+fn resize(root: &Path, options: &StoreOptions, opened: &mut Opened) -> Result<(), MountError> {
+    let now = statvfs(root).attempt("look at", root)?;
+    let page = now.fragment_size().max(1);
+    if now.blocks() == options.size_bytes.div_ceil(page) && now.files() == options.inodes {
+        return Ok(());
+    }
+    // Some kernels want noswap repeated in a remount; none rejects it.
+    let limits = format!("{}{}", limits(options), if opened.noswap { ",noswap" } else { "" });
+    if let Err(error) = mount_tmpfs(root, &limits, MsFlags::MS_REMOUNT) {
+        opened.warnings.push(format!(
+            "the store at {} keeps its {} bytes and {} inodes, since it could not be given {} and {}: {error}",
+            root.display(),
+            now.blocks() * page,
+            now.files(),
+            options.size_bytes,
+            options.inodes
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the read-only view, and returns its path. An earlier process can have ended after any of these steps.
+fn ensure_view(root: &Path) -> Result<PathBuf, MountError> {
+    let view = root.join(VIEW);
+    ensure_dir(&view, 0o700)?;
+    // The tmpfs has propagated to the host by now and has to stay there; its view should not propagate. A view bound from
+    // a private mount is private too, and so each target is a mount group of its own: what is mounted on one target
+    // shows at no other, and not in the store.
+    mount(None::<&str>, root, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
+        .attempt("make private", root)?;
+    if inode(&view)? != inode(root)? {
+        mount(Some(root), &view, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .attempt("bind the view at", &view)?;
+    }
+    protect(&view)?;
+    Ok(view)
+}
+
+/// Makes a bind mount read-only, nosuid, nodev and noexec, unless it is.
+pub(super) fn protect(mounted: &Path) -> Result<(), StoreError> {
+    let wanted = FsFlags::ST_RDONLY | FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC;
+    if statvfs(mounted).attempt("look at", mounted)?.flags().contains(wanted) {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | hardening();
+    mount(None::<&str>, mounted, None::<&str>, flags, None::<&str>).attempt("make read-only", mounted)
+}
+
+/// Device and inode: identifies a directory through whatever mount it is reached.
+pub(super) fn inode(path: &Path) -> Result<(u64, u64), StoreError> {
+    let metadata = fs::symlink_metadata(path).attempt("look at", path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn limits(options: &StoreOptions) -> String {
+    format!("size={},nr_inodes={}", options.size_bytes, options.inodes)
+}
+
+fn hardening() -> MsFlags {
+    MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC
+}
+
+fn mount_tmpfs(root: &Path, options: &str, flags: MsFlags) -> nix::Result<()> {
+    mount(Some(SOURCE), root, Some("tmpfs"), flags | hardening(), Some(options))
+}

@@ -1,0 +1,99 @@
+//! One volume in memory. Dropping it removes its work from the queue and its credential from memory.
+
+use crate::credential::{LiveCredential, Schedule, WorkQueue};
+use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
+use crate::store::Record;
+use crate::trust::TrustBundle;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// One volume as this process knows it. Changed by whoever holds its lock; only tokens and trust bundle change
+/// without.
+pub(super) struct Volume {
+    pub(super) id: VolumeId,
+    pub(super) spec: CertificateSpec,
+    /// When something has to be done about it.
+    pub(super) schedule: Schedule,
+    /// What sinks follow.
+    pub(super) live: Arc<LiveCredential>,
+    record: Mutex<Record>,
+    tokens: Mutex<Arc<PodTokens>>,
+    /// The trust bundle of a source other than the signer.
+    trust: Mutex<Option<Arc<TrustBundle>>>,
+    not_ready_count: AtomicU32,
+}
+
+impl Volume {
+    pub(super) fn new(
+        record: Record,
+        spec: CertificateSpec,
+        tokens: PodTokens,
+        queue: &WorkQueue,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id: record.volume_id.clone(),
+            spec,
+            schedule: queue.register(&record.volume_id),
+            live: Arc::default(),
+            record: Mutex::new(record),
+            tokens: Mutex::new(Arc::new(tokens)),
+            trust: Mutex::default(),
+            not_ready_count: AtomicU32::new(0),
+        })
+    }
+
+    pub(super) fn record(&self) -> Record {
+        self.record.lock().clone()
+    }
+
+    /// Runs `f` on the record under its lock, without cloning it.
+    pub(super) fn with_record<T>(&self, f: impl FnOnce(&Record) -> T) -> T {
+        f(&self.record.lock())
+    }
+
+    pub(super) fn set_record(&self, record: Record) {
+        *self.record.lock() = record;
+    }
+
+    /// One of the facts of the certificate in use.
+    pub(super) fn fact<T>(&self, of: impl FnOnce(&CertificateFacts) -> T) -> Option<T> {
+        self.with_record(|record| record.issued.as_ref().map(|issued| of(&issued.facts)))
+    }
+
+    pub(super) fn tokens(&self) -> Arc<PodTokens> {
+        self.tokens.lock().clone()
+    }
+
+    /// A republish brings fresh tokens; one without any leaves the old ones. True: one of them lasts longer than before.
+    pub(super) fn refresh_tokens(&self, tokens: PodTokens) -> bool {
+        if tokens.is_empty() {
+            return false;
+        }
+        let mut held = self.tokens.lock();
+        let lasts_longer = tokens.outlast(&held);
+        *held = Arc::new(tokens);
+        lasts_longer
+    }
+
+    /// Sets the trust bundle that every later generation has, whatever the signer names.
+    pub(super) fn set_trust(&self, trust: Arc<TrustBundle>) {
+        *self.trust.lock() = Some(trust);
+    }
+
+    /// The trust bundle of a source other than the signer, if there is one.
+    pub(super) fn trust(&self) -> Option<Arc<TrustBundle>> {
+        self.trust.lock().clone()
+    }
+
+    /// How many times in a row the pod was not ready.
+    pub(super) fn not_ready_count(&self) -> u32 {
+        self.not_ready_count.load(Ordering::Relaxed)
+    }
+
+    /// Counts that the pod was not ready once more, or that it is ready now.
+    pub(super) fn count_not_ready(&self, is_ready: bool) {
+        let next = if is_ready { 0 } else { self.not_ready_count().saturating_add(1) };
+        self.not_ready_count.store(next, Ordering::Relaxed);
+    }
+}

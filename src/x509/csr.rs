@@ -1,0 +1,154 @@
+//! The certificate signing request: PKCS#10 (RFC 2986).
+
+use super::{KeyError, PrivateKey, extensions, name};
+use crate::model::CertificateSpec;
+use der::asn1::{BitString, SetOfVec};
+use der::{Decode, Encode};
+use thiserror::Error;
+use x509_cert::request::{CertReq, CertReqInfo, ExtensionReq, Version};
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
+
+/// The request for what the volume asks for, signed by its key, DER.
+///
+/// It carries the subject, the alternative names, the usages, and basic constraints only where a CA is asked for.
+/// cert-manager's webhook compares these with the `CertificateRequest` and refuses a difference; like it, a CA request
+/// gets the certificate signing usage without asking.
+pub fn csr(attributes: &CertificateSpec, key: &PrivateKey) -> Result<Vec<u8>, RequestError> {
+    let subject = name::encode(&attributes.subject)?;
+    let mut requested = Vec::new();
+    if !attributes.sans.is_empty() {
+        requested.push(extensions::subject_alt_names(&attributes.sans, &subject)?);
+    }
+    requested.extend(extensions::usages(&attributes.usages, attributes.is_ca)?);
+    if attributes.is_ca {
+        requested.push(extensions::basic_constraints(true)?);
+    }
+    let mut request_attributes = SetOfVec::new();
+    if !requested.is_empty() {
+        request_attributes.insert(ExtensionReq(requested).try_into()?)?;
+    }
+    let public_key = SubjectPublicKeyInfoOwned::from_der(key.spki_der())?;
+    let info = CertReqInfo { version: Version::V1, subject, public_key, attributes: request_attributes };
+    let signature = BitString::from_bytes(&key.sign(&info.to_der()?)?)?;
+    Ok(CertReq { info, algorithm: key.signature_algorithm(), signature }.to_der()?)
+}
+
+/// Why no request could be made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RequestError {
+    /// DNS names and URIs are ASCII in a certificate.
+    #[error(
+        "{attribute}: \"{name}\" has characters outside ASCII; write an internationalised name in its xn-- form"
+    )]
+    NotAscii {
+        /// The attribute.
+        attribute: &'static str,
+        /// The name as it was given.
+        name: String,
+    },
+    /// The request cannot be encoded.
+    #[error("encoding the certificate signing request failed: {0}")]
+    Encoding(#[from] der::Error),
+    /// The key cannot sign.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Subject, SubjectAltNames, SubjectFields, Usage};
+    use crate::x509::testing::{ALL_ALGORITHMS, attributes, openssl_text};
+
+    fn text(attributes: &CertificateSpec) -> String {
+        let key = PrivateKey::generate(attributes.key.algorithm).unwrap();
+        let der = csr(attributes, &key).unwrap();
+        let form = ["req", "-inform", "DER", "-verify", "-noout", "-text", "-nameopt", "RFC2253"];
+        let text = openssl_text(&form, &der);
+        // One space between words, so that openssl's indentation is no part of the expectation.
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn openssl_verifies_the_request_of_every_key_algorithm() {
+        let mut attributes = attributes();
+        for algorithm in ALL_ALGORITHMS {
+            attributes.key.algorithm = algorithm;
+            let text = text(&attributes);
+            assert!(text.contains("Subject: CN=web"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_request_asks_for_names_and_usages_exactly_as_the_volume_does() {
+        let mut attributes = attributes();
+        attributes.usages =
+            vec![Usage::ServerAuth, Usage::DigitalSignature, Usage::ClientAuth, Usage::DecipherOnly];
+        let text = text(&attributes);
+        assert!(
+            text.contains(
+                "X509v3 Subject Alternative Name: DNS:web.shop.svc, IP Address:10.1.2.3, \
+                 IP Address:2001:DB8:0:0:0:0:0:7, URI:spiffe://example.org/ns/shop/sa/web X509v3 Key Usage: critical \
+                 Digital Signature, Decipher Only X509v3 Extended Key Usage: TLS Web Server Authentication, TLS Web \
+                 Client Authentication Signature"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("Basic Constraints"), "{text}");
+    }
+
+    #[test]
+    fn without_a_subject_the_names_are_critical() {
+        let mut attributes = attributes();
+        attributes.subject = Subject::Fields(SubjectFields::default());
+        let text = text(&attributes);
+        assert!(text.contains("Subject: Subject Public Key Info"), "{text}");
+        assert!(text.contains("X509v3 Subject Alternative Name: critical DNS:"), "{text}");
+    }
+
+    #[test]
+    fn a_ca_request_says_so_and_may_sign_certificates() {
+        let mut attributes = attributes();
+        attributes.is_ca = true;
+        attributes.usages = vec![Usage::CrlSign];
+        let text = text(&attributes);
+        assert!(text.contains("X509v3 Key Usage: critical Certificate Sign, CRL Sign"), "{text}");
+        assert!(text.contains("X509v3 Basic Constraints: critical CA:TRUE Signature"), "{text}");
+    }
+
+    #[test]
+    fn a_literal_subject_reaches_openssl_in_its_order() {
+        let mut attributes = attributes();
+        attributes.subject = Subject::Literal("CN=web,OU=b,OU=a,O=Acme\\, Inc.,C=DE".parse().unwrap());
+        assert!(text(&attributes).contains("Subject: CN=web,OU=b,OU=a,O=Acme\\, Inc.,C=DE "));
+    }
+
+    #[test]
+    fn repeated_attribute_types_are_all_in_the_subject() {
+        let mut attributes = attributes();
+        attributes.subject = Subject::Fields(SubjectFields {
+            common_name: Some("wéb".into()),
+            organizational_units: vec!["one".into(), "two".into()],
+            ..Default::default()
+        });
+        let text = text(&attributes);
+        assert!(text.contains("Subject: CN=w\\C3\\A9b,OU=two+OU=one "), "{text}");
+    }
+
+    #[test]
+    fn nothing_asked_for_is_a_request_without_extensions() {
+        let mut attributes = attributes();
+        attributes.sans = SubjectAltNames::default();
+        attributes.usages = Vec::new();
+        assert!(!text(&attributes).contains("X509v3"));
+    }
+
+    #[test]
+    fn a_name_outside_ascii_is_refused_with_its_attribute() {
+        let mut attributes = attributes();
+        attributes.sans.dns_names.push("bücher.example".into());
+        let key = PrivateKey::generate(attributes.key.algorithm).unwrap();
+        let error = csr(&attributes, &key).unwrap_err().to_string();
+        assert!(error.starts_with("dns-names: \"bücher.example\" has characters outside ASCII"), "{error}");
+    }
+}

@@ -1,0 +1,195 @@
+//! Nothing that a signer returns is trusted before it has passed here: the leaf is for our key, says what was asked
+//! for, is valid now, and links up (invariant 3).
+
+mod chain;
+mod error;
+
+use super::extensions::{self, Meaning};
+use super::{name, serial_number};
+use crate::model::{CertificateFacts, CertificateSpec, SubjectAltNames, Usage};
+use chain::{Certificate, Path, decode};
+use der::Decode;
+use der::flagset::FlagSet;
+pub use error::{Part, VerifyError};
+use jiff::Timestamp;
+use std::net::IpAddr;
+use x509_cert::ext::pkix::ExtendedKeyUsage;
+use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::OID_X509_EXT_EXTENDED_KEY_USAGE;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+/// A chain that may be put beside the key it was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedChain {
+    /// The leaf, DER.
+    pub leaf: Vec<u8>,
+    /// From the leaf's issuer upwards, DER, without a self-signed root.
+    pub intermediates: Vec<Vec<u8>>,
+    /// Those the signer named; else the chain's root, or a self-signed leaf; else none.
+    pub trust_anchors: Vec<Vec<u8>>,
+    /// The leaf's facts.
+    pub facts: CertificateFacts,
+    /// What the pod's author should know though all is well.
+    pub warning: Option<String>,
+}
+
+/// Checks a signer's answer against the key (`SubjectPublicKeyInfo`, DER) and what the volume asks for, and puts the
+/// chain in order.
+pub fn verify(
+    chain: &[u8],
+    ca: Option<&[u8]>,
+    spki: &[u8],
+    spec: &CertificateSpec,
+    now: Timestamp,
+) -> Result<VerifiedChain, VerifyError> {
+    let chain = decode(Part::Chain, chain)?;
+    let anchors = decode(Part::Anchors, ca.unwrap_or_default())?;
+    let certificates = Certificate::parse_all(Part::Chain, &chain)?;
+    let trusted = Certificate::parse_all(Part::Anchors, &anchors)?;
+
+    let leaf = leaf_of(&certificates, spki).ok_or(VerifyError::WrongKey)?;
+    leaf.check_validity(now)?;
+    let names = names_of(leaf)?;
+    check_names(&names, &spec.sans)?;
+    if leaf.x509.is_ca() != spec.is_ca {
+        return Err(if spec.is_ca { VerifyError::NotCa } else { VerifyError::IsCa });
+    }
+    let path = Path::build(leaf, &certificates, now)?;
+    if !trusted.is_empty() {
+        path.check_anchored(&trusted, now)?;
+    }
+
+    let intermediates =
+        path.certificates.iter().skip(1).map(|certificate| certificate.der.to_vec()).collect();
+    let trust_anchors = if anchors.is_empty() {
+        path.root.iter().map(|root| root.der.to_vec()).collect()
+    } else {
+        anchors.clone()
+    };
+    Ok(VerifiedChain {
+        leaf: leaf.der.to_vec(),
+        intermediates,
+        trust_anchors,
+        facts: facts_of(leaf, &names),
+        warning: warning(leaf, &spec.usages, now),
+    })
+}
+
+/// The certificate for our key; the one that lasts longest, should a reused key have several.
+fn leaf_of<'p, 'a>(certificates: &'p [Certificate<'a>], spki: &[u8]) -> Option<&'p Certificate<'a>> {
+    let (_, ours) = SubjectPublicKeyInfo::from_der(spki).ok()?;
+    let is_ours = |certificate: &&Certificate<'_>| {
+        let theirs = certificate.x509.public_key();
+        // Some signers write the algorithm's parameters in another way; what counts is the key itself.
+        theirs.raw == spki
+            || (theirs.algorithm.algorithm == ours.algorithm.algorithm
+                && theirs.subject_public_key == ours.subject_public_key)
+    };
+    certificates.iter().filter(is_ours).max_by_key(|certificate| certificate.not_after())
+}
+
+/// The leaf's alternative names, compared and shown as `DNS:`, `URI:` and `IP:` strings.
+fn names_of(leaf: &Certificate<'_>) -> Result<Vec<String>, VerifyError> {
+    let extension = leaf.x509.subject_alternative_name().map_err(|_| {
+        VerifyError::Malformed(Part::Chain, 1, "its subject alternative names do not parse".to_owned())
+    })?;
+    let mut names = Vec::new();
+    for general_name in extension.iter().flat_map(|extension| &extension.value.general_names) {
+        match general_name {
+            GeneralName::DNSName(text) => names.push(format!("DNS:{}", printable(text))),
+            GeneralName::URI(text) => names.push(format!("URI:{}", printable(text))),
+            GeneralName::IPAddress(octets) => {
+                names.extend(ip_address(octets).map(|address| format!("IP:{address}")));
+            }
+            _ => {}
+        }
+    }
+    Ok(names)
+}
+
+fn ip_address(octets: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(octets)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
+}
+
+/// Names go to logs and tables: control characters are escaped.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+fn check_names(names: &[String], asked: &SubjectAltNames) -> Result<(), VerifyError> {
+    let dns = asked.dns_names.iter().map(|name| format!("DNS:{name}"));
+    let uris = asked.uris.iter().map(|uri| format!("URI:{uri}"));
+    let addresses = asked.ip_addresses.iter().map(|address| format!("IP:{}", address.to_canonical()));
+    let is_there = |asked: &String| {
+        names.iter().any(|name| {
+            // DNS names compare without regard to case (RFC 5280 section 7.2), URIs with.
+            name == asked || (asked.starts_with("DNS:") && name.eq_ignore_ascii_case(asked))
+        })
+    };
+    let missing: Vec<_> = dns.chain(uris).chain(addresses).filter(|asked| !is_there(asked)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(VerifyError::MissingNames(missing)) }
+}
+
+/// The facts of the first certificate in a PEM text; none where there is no certificate.
+pub(crate) fn facts_of_pem(pem: &[u8]) -> Option<CertificateFacts> {
+    let ders = decode(Part::Chain, pem).ok()?;
+    let certificates = Certificate::parse_all(Part::Chain, &ders).ok()?;
+    let leaf = certificates.first()?;
+    Some(facts_of(leaf, &names_of(leaf).ok()?))
+}
+
+fn facts_of(leaf: &Certificate<'_>, names: &[String]) -> CertificateFacts {
+    CertificateFacts {
+        serial: serial_number(leaf.x509.raw_serial()),
+        subject: name::to_rfc4514(leaf.x509.subject()),
+        sans: names.to_vec(),
+        not_before: leaf.not_before(),
+        not_after: leaf.not_after(),
+    }
+}
+
+/// What the pod's author should know: issuers do override usages, which is theirs to decide.
+fn warning(leaf: &Certificate<'_>, asked: &[Usage], now: Timestamp) -> Option<String> {
+    let mut warnings = Vec::new();
+    let missing: Vec<_> =
+        asked.iter().filter(|usage| !has_usage(leaf, **usage)).map(|usage| usage.as_str()).collect();
+    if !missing.is_empty() {
+        warnings.push(format!("the signer left out usages that were asked for: {}", missing.join(", ")));
+    }
+    if leaf.not_before() > now {
+        warnings.push(format!(
+            "by this node's clock the certificate is valid only from {}: compare the clocks of node and signer",
+            leaf.not_before()
+        ));
+    }
+    (!warnings.is_empty()).then(|| warnings.join("; "))
+}
+
+fn has_usage(leaf: &Certificate<'_>, usage: Usage) -> bool {
+    match extensions::meaning(usage) {
+        Meaning::Flag(flag) => {
+            let usage = leaf.x509.key_usage().ok().flatten();
+            usage.is_some_and(|extension| extension.value.flags & FlagSet::from(flag).bits() != 0)
+        }
+        Meaning::Purpose(oid) => {
+            let usage = leaf.x509.get_extension_unique(&OID_X509_EXT_EXTENDED_KEY_USAGE).ok().flatten();
+            let purposes = usage.and_then(|extension| ExtendedKeyUsage::from_der(extension.value).ok());
+            purposes.is_some_and(|purposes| purposes.0.contains(&oid))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! From a heap of certificates to a path: leaf, then who signed it, and so on upwards.
+
+use super::error::{Part, VerifyError};
+use crate::x509::pem;
+use crate::x509::signature::{self, SignatureError};
+use crate::x509::{name, timestamp};
+use der::asn1::{AnyRef, BitStringRef};
+use der::{Decode, Reader, SliceReader, Tag, Tagged};
+use jiff::{SignedDuration, Timestamp};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Version;
+
+/// Maximum size of a chain, and of a CA bundle, in bytes.
+const MAX_BYTES: usize = 64 * 1024;
+/// Most certificates of a chain.
+const MAX_CERTIFICATES: usize = 20;
+
+/// How far a certificate's beginning may lie in the future. The signer stamps it with its own clock; a node whose clock
+/// is a little behind would otherwise refuse every certificate. The end of validity gets no such tolerance.
+pub(super) const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// Where the object identifiers of RSA, ECDSA and Ed25519 begin, of keys and of signatures alike.
+const FAMILIES: [&str; 3] = ["1.2.840.113549.1.1.", "1.2.840.10045.", "1.3.101.112"];
+
+/// The DER of every certificate in a PEM text, in order and without duplicates. A blank text holds none.
+pub(super) fn decode(part: Part, text: &[u8]) -> Result<Vec<Vec<u8>>, VerifyError> {
+    let unreadable = |reason| VerifyError::Unreadable(part, reason);
+    if text.len() > MAX_BYTES {
+        return Err(unreadable(format!("is {} bytes long; accepted are at most {MAX_BYTES}", text.len())));
+    }
+    if part == Part::Anchors && text.trim_ascii().is_empty() {
+        return Ok(Vec::new());
+    }
+    let blocks = pem::blocks(text).map_err(|error| unreadable(format!("is not PEM: it {error}")))?;
+    let mut certificates: Vec<Vec<u8>> = Vec::new();
+    for block in blocks {
+        if block.label != "CERTIFICATE" {
+            let label: String = block.label.escape_debug().take(40).collect();
+            return Err(unreadable(format!("holds a {label} block; accepted are only CERTIFICATE blocks")));
+        }
+        if !certificates.contains(&block.der) {
+            certificates.push(block.der.to_vec());
+        }
+    }
+    if part == Part::Chain && certificates.len() > MAX_CERTIFICATES {
+        let count = certificates.len();
+        return Err(unreadable(format!(
+            "holds {count} certificates; accepted are at most {MAX_CERTIFICATES}"
+        )));
+    }
+    Ok(certificates)
+}
+
+/// One certificate, parsed.
+pub(super) struct Certificate<'a> {
+    pub(super) der: &'a [u8],
+    pub(super) x509: X509Certificate<'a>,
+}
+
+impl<'a> Certificate<'a> {
+    /// Parses every certificate; one that does not parse fails all.
+    pub(super) fn parse_all(part: Part, ders: &'a [Vec<u8>]) -> Result<Vec<Self>, VerifyError> {
+        let parse = |(index, der): (usize, &'a Vec<u8>)| {
+            let malformed = |reason| VerifyError::Malformed(part, index + 1, reason);
+            let not_der = || malformed("it is not an X.509 certificate in DER".to_owned());
+            let (rest, x509) = X509Certificate::from_der(der).map_err(|_| not_der())?;
+            if !rest.is_empty() {
+                return Err(malformed(format!("{} bytes follow the certificate", rest.len())));
+            }
+            if !algorithms_agree(der).map_err(|_| not_der())? {
+                return Err(malformed("the signature algorithm inside it is not the one outside".to_owned()));
+            }
+            Ok(Self { der, x509 })
+        };
+        ders.iter().enumerate().map(parse).collect()
+    }
+
+    /// The subject, for people.
+    pub(super) fn subject(&self) -> String {
+        readable(name::to_rfc4514(self.x509.subject()))
+    }
+
+    fn issuer(&self) -> String {
+        readable(name::to_rfc4514(self.x509.issuer()))
+    }
+
+    pub(super) fn not_before(&self) -> Timestamp {
+        timestamp(self.x509.validity().not_before)
+    }
+
+    pub(super) fn not_after(&self) -> Timestamp {
+        timestamp(self.x509.validity().not_after)
+    }
+
+    /// Whether its validity covers `now`, give or take [`CLOCK_SKEW`] at the beginning.
+    pub(super) fn check_validity(&self, now: Timestamp) -> Result<(), VerifyError> {
+        let (not_before, not_after) = (self.not_before(), self.not_after());
+        if now > not_after || not_before > not_after {
+            return Err(VerifyError::Expired(self.subject(), not_after));
+        }
+        if not_before.duration_since(now) > CLOCK_SKEW {
+            return Err(VerifyError::NotYetValid(self.subject(), not_before));
+        }
+        Ok(())
+    }
+
+    fn names_as_issuer(&self, other: &Certificate<'_>) -> bool {
+        self.x509.issuer().as_raw() == other.x509.subject().as_raw()
+    }
+
+    fn check_signed_by(&self, issuer: &Certificate<'_>) -> Result<(), VerifyError> {
+        self.verify_signature_of(issuer)
+            .map_err(|error| VerifyError::BrokenLink(self.subject(), self.issuer(), error.to_string()))
+    }
+
+    fn verify_signature_of(&self, issuer: &Certificate<'_>) -> Result<(), SignatureError> {
+        let certificate = &self.x509;
+        let signed: &[u8] = certificate.tbs_certificate.as_ref();
+        let key = issuer.x509.public_key();
+        signature::verify(key, &certificate.signature_algorithm, &certificate.signature_value, signed)
+    }
+
+    fn is_self_signed(&self) -> bool {
+        self.names_as_issuer(self) && self.verify_signature_of(self).is_ok()
+    }
+
+    /// Whether it is a root. Only for one whose key has signed the certificate below it.
+    ///
+    /// A trust anchor's own signature is not part of the path (RFC 5280 section 6.1): where we do not accept its algorithm,
+    /// such as SHA-1, it says nothing, and the names and key identifiers decide.
+    fn is_root(&self) -> bool {
+        self.names_as_issuer(self)
+            && match self.verify_signature_of(self) {
+                Ok(()) => true,
+                Err(SignatureError::Unsupported(algorithm)) => {
+                    self.may_have_signed_with(&algorithm) && self.names_own_key()
+                }
+                Err(SignatureError::KeySize(_) | SignatureError::Wrong) => false,
+            }
+    }
+
+    /// False where the algorithm needs another kind of key: a root's new key can be certified by its old one, of another kind.
+    fn may_have_signed_with(&self, algorithm: &str) -> bool {
+        let key = self.x509.public_key().algorithm.algorithm.to_id_string();
+        FAMILIES.iter().all(|family| !algorithm.starts_with(family) || key.starts_with(family))
+    }
+
+    /// Whether the key that it names as its issuer's is its own, or none (RFC 5280 section 4.2.1.1).
+    fn names_own_key(&self) -> bool {
+        let (mut own, mut issuers) = (None, None);
+        for extension in self.x509.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => own = Some(id),
+                ParsedExtension::AuthorityKeyIdentifier(ids) => issuers = ids.key_identifier.as_ref(),
+                _ => {}
+            }
+        }
+        issuers.is_none() || issuers == own
+    }
+}
+
+/// Whether the outer signature algorithm repeats the signed one to the byte (RFC 5280 section 4.1.1.2). The signature
+/// does not cover the outer one, and x509-parser reads it leniently: damage there would pass and reach the pod.
+fn algorithms_agree(certificate: &[u8]) -> der::Result<bool> {
+    let mut fields = SliceReader::new(AnyRef::from_der(certificate)?.value())?;
+    let signed = AnyRef::decode(&mut fields)?;
+    let outer = AnyRef::decode(&mut fields)?;
+    BitStringRef::decode(&mut fields)?;
+    fields.finish()?;
+
+    let mut fields = SliceReader::new(signed.value())?;
+    let version_or_serial = AnyRef::decode(&mut fields)?;
+    if version_or_serial.tag() != Tag::Integer {
+        AnyRef::decode(&mut fields)?;
+    }
+    Ok(AnyRef::decode(&mut fields)? == outer)
+}
+
+/// The way from the leaf upwards.
+pub(super) struct Path<'p, 'a> {
+    /// The leaf, then intermediates; a root is not among them, unless it is the leaf itself.
+    pub(super) certificates: Vec<&'p Certificate<'a>>,
+    /// The root at the top, where the chain has one. For a self-signed leaf: the leaf.
+    pub(super) root: Option<&'p Certificate<'a>>,
+}
+
+impl<'p, 'a> Path<'p, 'a> {
+    /// Puts `chain` in order, beginning with `leaf`, and checks every link on the way.
+    pub(super) fn build(
+        leaf: &'p Certificate<'a>,
+        chain: &'p [Certificate<'a>],
+        now: Timestamp,
+    ) -> Result<Self, VerifyError> {
+        let mut path = Self { certificates: vec![leaf], root: leaf.is_self_signed().then_some(leaf) };
+        let mut top = leaf;
+        while path.root.is_none() {
+            let Some(issuer) = path.issuer_of(top, chain)? else { break };
+            let is_root = issuer.is_root();
+            // Version 1 has no extension that says so; of a root the signer's word is enough (RFC 5280 section 6.1.4 (k)).
+            let is_ca = issuer.x509.is_ca() || is_root && issuer.x509.version() == X509Version::V1;
+            if !is_ca {
+                return Err(VerifyError::IssuerNotCa(issuer.subject()));
+            }
+            issuer.check_validity(now)?;
+            if is_root {
+                path.root = Some(issuer);
+            } else {
+                path.certificates.push(issuer);
+                top = issuer;
+            }
+        }
+        match chain.iter().find(|certificate| !path.is_explained(certificate, chain)) {
+            Some(stranger) => Err(VerifyError::Unrelated(stranger.subject())),
+            None => Ok(path),
+        }
+    }
+
+    /// Whose key signed `subject`, among the certificates that are not in the path yet.
+    fn issuer_of(
+        &self,
+        subject: &Certificate<'a>,
+        chain: &'p [Certificate<'a>],
+    ) -> Result<Option<&'p Certificate<'a>>, VerifyError> {
+        let candidates =
+            chain.iter().filter(|candidate| subject.names_as_issuer(candidate) && !self.contains(candidate));
+        let mut best = None;
+        let mut failure = None;
+        for candidate in candidates {
+            match subject.check_signed_by(candidate) {
+                // Of a root and its cross-signed twin the root is preferred: it ends the path.
+                Ok(()) if best.is_none() || candidate.names_as_issuer(candidate) => best = Some(candidate),
+                Ok(()) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        match (best, failure) {
+            (None, Some(error)) => Err(error),
+            (best, _) => Ok(best),
+        }
+    }
+
+    fn contains(&self, certificate: &Certificate<'_>) -> bool {
+        self.certificates.iter().copied().chain(self.root).any(|member| member.der == certificate.der)
+    }
+
+    /// In the path, the twin of one that is (cross-signed), or the issuer that another certificate names.
+    fn is_explained(&self, certificate: &Certificate<'a>, chain: &[Certificate<'a>]) -> bool {
+        let twin =
+            |member: &Certificate<'_>| member.x509.subject().as_raw() == certificate.x509.subject().as_raw();
+        self.contains(certificate)
+            || self.certificates.iter().copied().chain(self.root).any(twin)
+            || chain.iter().any(|other| other.der != certificate.der && other.names_as_issuer(certificate))
+    }
+
+    /// Whether one of `anchors` is in the path or has signed a certificate of it.
+    pub(super) fn check_anchored(
+        &self,
+        anchors: &[Certificate<'_>],
+        now: Timestamp,
+    ) -> Result<(), VerifyError> {
+        let mut failure = None;
+        for member in self.root.iter().chain(self.certificates.iter().rev()) {
+            for anchor in anchors {
+                let link = if member.der == anchor.der {
+                    Ok(())
+                } else if member.names_as_issuer(anchor) {
+                    member.check_signed_by(anchor)
+                } else {
+                    continue;
+                };
+                match link.and_then(|()| anchor.check_validity(now)) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| {
+            let top = self.root.or(self.certificates.last().copied());
+            VerifyError::NotAnchored(top.map(Certificate::issuer).unwrap_or_default())
+        }))
+    }
+}
+
+/// Long enough for any real name, short enough for a message.
+fn readable(name: String) -> String {
+    if name.chars().count() <= 200 { name } else { name.chars().take(200).chain(['…']).collect() }
+}
