@@ -1,4 +1,4 @@
-# Helpers for cases. Each case sources this first; NS is the namespace that is its own.
+# Helpers for cases. Each case sources this file first. NS is the case's own namespace.
 # shellcheck shell=bash
 set -Eeuo pipefail
 trap 'echo "${BASH_SOURCE[0]##*/}:$LINENO: failed: $BASH_COMMAND" >&2' ERR
@@ -44,12 +44,13 @@ in_pod() {
 	k exec "$pod" -- "$@"
 }
 
-# Names of the CertificateRequests in the case's namespace.
+# Prints the names of the CertificateRequests in the case's namespace.
 requests() { k get certificaterequests -o name; }
 request_count() { requests | wc -l; }
 has_requests() { [ "$(request_count)" = "$1" ]; }
 
-# events_of POD: what certlet tells the pod's author, `REASON: NOTE`, a line each. The kubelet's own Events repeat such texts.
+# events_of POD: prints certlet's Events on the pod, one `REASON: MESSAGE` per line. Without the kubelet's Events, which repeat such
+# texts.
 events_of() {
 	k get events --field-selector "involvedObject.name=$1" -o json |
 		jq -r '.items[] | select(.reason | startswith("Certificate")) | .reason + ": " + .message'
@@ -57,8 +58,8 @@ events_of() {
 events_say() { events_of "$1" | grep -q "$2"; }
 
 # certificate_pod NAME ATTRIBUTE=VALUE...: prints a pod that has a certificate volume at /tls and sleeps. DRIVER,
-# ISSUER (a ClusterIssuer) and SPEC (more lines of the pod's spec) may be set before the call. With a grace period of none
-# the API server would forget the pod at once, and a case would take the driver away before the kubelet has unmounted.
+# ISSUER (a ClusterIssuer) and SPEC (more lines of the pod's spec) may be set before the call. The grace period is not 0: with 0 the
+# API server deletes the pod object at once, and a case could remove the driver before the kubelet has unmounted the volume.
 certificate_pod() {
 	local name=$1 driver=${DRIVER:-csi.certlet.io} prefix attribute
 	shift
@@ -92,7 +93,7 @@ certificate_pod() {
 	if [ -n "${SPEC:-}" ]; then printf '%s\n' "$SPEC" | sed 's/^/  /'; fi
 }
 
-# x509 POD FILE OPTION...: what openssl x509 says about a certificate file in a pod.
+# x509 POD FILE OPTION...: prints what openssl x509 shows of a certificate file in a pod.
 x509() {
 	local pod=$1 file=$2
 	shift 2
@@ -100,7 +101,7 @@ x509() {
 }
 serial() { x509 "$1" /tls/tls.crt -serial; }
 
-# live_pods ATTRIBUTE=VALUE...: three pods with a certificate for an hour, and `renewing` with one of these attributes.
+# live_pods ATTRIBUTE=VALUE...: starts three pods with certificates for one hour, and the pod `renewing` with these attributes.
 live_pods() {
 	local n
 	for n in 1 2 3; do certificate_pod app-$n common-name=app-$n duration=1h | k apply -f -; done
@@ -110,11 +111,11 @@ live_pods() {
 	live_mounts=$(mounts_of_live)
 	live_stores=$(stores)
 }
-# still_live WHAT SECONDS: after WHAT these pods have the files and mounts they had, `renewing` is renewed within SECONDS, and
-# a new pod gets a certificate and goes without a trace.
+# still_live WHAT SECONDS: checks after WHAT that these pods have the same files and mounts as before, that `renewing` is renewed
+# within SECONDS, and that a new pod gets a certificate and leaves nothing behind when it is deleted.
 still_live() {
 	local last
-	wait_for 30 in_pod app-3 true # a kubelet that has just started knows no pod yet
+	wait_for 30 in_pod app-3 true # a kubelet that has just started does not know its pods yet
 	equal "the files after $1" "$(files_of_live)" "$live_files"
 	equal "the mounts after $1" "$(mounts_of_live)" "$live_mounts"
 	equal "the drivers' own mounts after $1" "$(stores)" "$live_stores"
@@ -131,24 +132,24 @@ files_of_live() {
 	for n in 1 2 3; do in_pod app-$n sha256sum /tls/tls.crt /tls/tls.key /tls/ca.crt; done
 }
 stores() { grep -c ' /[^ ]*/plugins/[^ ]*/data' /proc/mounts; }
-# Other pods may still be on their way out.
+# Counts only these pods, because other pods may still be ending.
 mounts_of_live() {
 	k get pods app-1 app-2 app-3 renewing -o 'jsonpath={range .items[*]}{.metadata.uid}{"\n"}{end}' | grep -cFf - /proc/mounts
 }
 
-# helm_install RELEASE DRIVER [HELM-FLAG...]: certlet by its chart, in the case's own namespace. RELEASE is in the names of its
-# objects of the whole cluster too, so each case takes one of its own. Again, it upgrades. With HELM_NO_WAIT set it does
-# not wait for the DaemonSet. Certificates live for minutes here, so they may be renewed as often as their attributes say.
+# helm_install RELEASE DRIVER [HELM-FLAG...]: installs certlet with its chart in the case's own namespace; a second call upgrades it.
+# RELEASE is also in the names of cluster-wide objects, so each case needs its own. With HELM_NO_WAIT set it does not wait for the
+# DaemonSet. Certificates live only minutes in the cases, so minRenewalInterval is low.
 helm_install() {
 	local release=$1 driver=$2
 	shift 2
 	helm upgrade --install "$release" "$E2E/../charts/certlet" --namespace "$NS" \
 		--set "fullnameOverride=$release,driverName=$driver,kubelet.rootDir=${KUBELET_ROOT:-/var/lib/kubelet},limits.minRenewalInterval=1s" \
 		--set-string "image.repository=${CERTLET_IMAGE%:*},image.tag=${CERTLET_IMAGE##*:}" "$@" >/dev/null
-	# Not Helm's --wait: as maxUnavailable allows it, that is content with no pod on a single node.
+	# Helm's --wait is not enough: maxUnavailable lets it succeed with no ready pod on a single node.
 	if [ -z "${HELM_NO_WAIT:-}" ]; then k rollout status "daemonset/$release" --timeout=90s >/dev/null; fi
 }
-# helm_end RELEASE: ends the case's pods, then the driver, without which the kubelet could not unmount their volumes.
+# helm_end RELEASE: ends the case's pods and then the driver. Without the driver the kubelet could not unmount the pods' volumes.
 helm_end() {
 	k delete pods --selector '!app.kubernetes.io/instance' --timeout=60s || true
 	helm uninstall "$1" --namespace "$NS" --wait || true

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The cluster itself: pods run, exec and services work, and a CA ClusterIssuer signs a request that carries its
-# maker's name. Needs no certlet.
+# The cluster itself: pods run, exec and services work, and a CA ClusterIssuer signs a request. The request names the account that
+# made it. Needs no certlet.
 . "$(dirname "$0")/../lib.sh"
 
 k apply -f - <<YAML

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A pod reads an ECDSA certificate from a CA ClusterIssuer: chain, names, usages and key belong together.
+# A pod reads an ECDSA certificate from a CA ClusterIssuer. Chain, names, usages and key are right.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 
@@ -26,7 +26,7 @@ mount=$(in_pod app grep ' /tls ' /proc/mounts)
 contains "the mount" ",${mount// /,}," ,ro,
 contains "the mount" "$mount" tmpfs
 if [ -n "${CERTLET_E2E_INSIDE:-}" ]; then
-	# The runtime binds the volume into the container with flags of its own; ours are on the node's mount.
+	# The container runtime mounts the volume into the container with its own flags. certlet's flags are on the node's mount.
 	mount=$(grep "$(k get pod app -o 'jsonpath={.metadata.uid}')/volumes/kubernetes.io~csi" /proc/mounts)
 	for option in ro nosuid nodev noexec; do contains "the node's mount" ",${mount// /,}," ",$option,"; done
 fi

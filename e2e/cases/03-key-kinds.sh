@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Each kind and encoding of key, and a PKCS#12 keystore that Java opens.
+# Pods get keys of each algorithm and encoding, and a PKCS#12 keystore that Java opens.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 
@@ -29,5 +29,5 @@ if command -v keytool >/dev/null; then
 	in_pod keystore base64 /tls/keystore.p12 | base64 -d >"$store"
 	contains "what keytool lists" "$(keytool -list -keystore "$store" -storepass changeit)" PrivateKeyEntry
 else
-	echo "note: no keytool here, the keystore was opened by openssl only"
+	echo "note: keytool is not installed, so only openssl has opened the keystore"
 fi

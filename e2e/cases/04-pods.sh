@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A non-root pod with an fsGroup, two containers, two volumes; a container's restart costs no certificate.
+# A non-root pod with an fsGroup, two containers and two volumes. When a container restarts, no new certificate is issued.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 

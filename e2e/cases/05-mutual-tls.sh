@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# A TLS 1.3 server and client prove themselves to each other over ten rotations of both certificates, and no request
-# is lost.
+# A TLS 1.3 server and client authenticate each other during ten rotations of both certificates. No request fails.
 # needs: certlet
 # limit: 400
 . "$(dirname "$0")/../lib.sh"

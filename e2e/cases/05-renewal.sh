@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Renewal as the pod sees it: a new certificate, with a new key or with the same one, and one request at a time. The key that is
-# kept is RSA: its signing request is the same each time, to the byte.
+# kept is RSA, because with RSA every signing request has the same bytes.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 

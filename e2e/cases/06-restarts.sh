@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# certlet killed, rolled over, the kubelet restarted, and both at once: no pod loses a file, no mount piles up, and
-# renewal goes on.
+# certlet is killed, certlet is updated, the kubelet is restarted, and both at once. No pod loses a file, the number of mounts does
+# not grow, and renewals continue.
 # needs: certlet own-cluster
 . "$(dirname "$0")/../lib.sh"
 

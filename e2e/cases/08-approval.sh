@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# An issuer that comes late, a request that nobody approves for five minutes, and one that approver-policy denies:
-# each is one request, and the pod's author can read what is the matter.
+# An issuer that is created late, a request that nobody approves for five minutes, and a request that approver-policy denies. Each
+# makes one request only, and the pod's author can read what is wrong.
 # needs: certlet own-cluster approver-policy
 # limit: 700
 . "$(dirname "$0")/../lib.sh"
 
-# The issuer comes late.
+# The issuer is created late.
 ISSUER=late certificate_pod early common-name=early | sed s/ClusterIssuer/Issuer/ | k apply -f -
 wait_for 30 has_requests 1
 first=$(requests)
@@ -25,19 +25,19 @@ equal "the request that was signed" "$(requests)" "$first"
 k delete pod early --wait
 wait_for 20 has_requests 0
 
-# Nobody approves for five minutes (approver-policy leaves alone what no policy is about).
+# Nobody approves for five minutes: approver-policy ignores requests that no policy selects.
 trap 'ctl stop approver-policy; ctl restart cert-manager; kubectl delete certificaterequestpolicy --all' EXIT
 ctl restart cert-manager+--approve=false
-certificate_pod patient common-name=patient | k apply -f -
+certificate_pod unapproved common-name=unapproved | k apply -f -
 wait_for 30 has_requests 1
 first=$(requests)
 sleep "${APPROVE_AFTER:-300}"
 equal "the request that waits" "$(requests)" "$first"
 k patch "$first" --subresource=status --type=merge -p '{"status":{"conditions":[{"type":"Approved","status":"True",
 	"reason":"ByHand","message":"seen and found good","lastTransitionTime":"'"$(date -u +%FT%TZ)"'"}]}}'
-k wait --for=condition=ready pod/patient --timeout=180s
+k wait --for=condition=ready pod/unapproved --timeout=180s
 equal "the request that was signed" "$(requests)" "$first"
-k delete pod patient --wait
+k delete pod unapproved --wait
 wait_for 20 has_requests 0
 
 # approver-policy denies the name.

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A pod deleted while its publish waits, a namespace deleted, pods force-deleted while certlet is down: nothing of them
+# A pod is deleted while its publish waits, a namespace is deleted, and pods are force-deleted while certlet is down. Nothing of them
 # is left.
 # needs: certlet own-cluster
 # limit: 500
 . "$(dirname "$0")/../lib.sh"
 
-# What is left of the pods whose uids are in `uids`: mounts, their directories at the kubelet, and whatever the store did not
-# have before (a pod that was refused for good leaves what is cleared away ten minutes later).
+# left: prints what is left of the pods whose uids are in `uids`: mounts, directories of the kubelet, and volumes in the store. It
+# ignores volumes that were in the store before: after a final refusal a volume is removed only ten minutes later.
 uids=$(mktemp)
 volumes() { ls -A /var/lib/kubelet/plugins/csi.certlet.io/data/volumes; }
 left() {
@@ -18,16 +18,16 @@ before=$(volumes)
 nothing_left() { [ -z "$(left)" ]; }
 remember() { kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.uid}{"\n"}{end}' >>"$uids"; }
 
-# Deleted while it waits for an issuer that never comes.
+# A pod is deleted while it waits for an issuer that does not exist.
 ISSUER=never certificate_pod waiting common-name=a | k apply -f -
 wait_for 30 has_requests 1
 remember "$NS"
-[ -n "$(left)" ] || fail "the publish that waits cannot be seen"
-k delete pod waiting --wait --timeout=150s # the kubelet first lets the publish come to its end, two minutes at most
+[ -n "$(left)" ] || fail "the waiting publish has left no trace to check for"
+k delete pod waiting --wait --timeout=150s # the kubelet first waits for the publish to end, two minutes at most
 wait_for 30 has_requests 0
 wait_for 30 nothing_left
 
-# A namespace with everything in it.
+# A namespace is deleted with everything in it.
 other=$NS-other
 kubectl create namespace "$other"
 for n in 1 2 3; do certificate_pod app-$n common-name=a | kubectl -n "$other" apply -f -; done
@@ -36,7 +36,7 @@ remember "$other"
 kubectl delete namespace "$other" --timeout=60s
 wait_for 30 nothing_left
 
-# Force-deleted while certlet is down.
+# Pods are force-deleted while certlet is down.
 for n in 1 2 3; do certificate_pod app-$n common-name=a | k apply -f -; done
 running app-1 app-2 app-3
 remember "$NS"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A hundred pods at once, beside a hundred bare requests to the same issuer.
+# Starts a hundred pods at once, and compares with a hundred bare requests to the same issuer.
 # needs: certlet
 # limit: 900
 . "$(dirname "$0")/../lib.sh"

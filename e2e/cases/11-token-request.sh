@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# In token-request mode, the default, the pod's own service account makes the request; where it may not, the error says which rule
-# is missing, and the rule mends it.
+# In token-request mode, the default, the pod's own service account makes the request. If it may not, the error says which rule is
+# missing, and adding the rule fixes it.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 

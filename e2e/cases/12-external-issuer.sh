@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An external issuer, unchanged: aws-privateca-issuer signs for certlet with a CA in a stand-in for AWS.
+# An unchanged external issuer: aws-privateca-issuer signs for certlet, with a CA in moto, which replaces AWS here.
 # needs: certlet own-cluster aws-privateca-issuer moto
 . "$(dirname "$0")/../lib.sh"
 

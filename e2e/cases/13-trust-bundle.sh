@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# trust-manager's bundle beside the certificate volume: the peer is verified against the bundle.
+# trust-manager's trust bundle is mounted beside the certificate volume, and the peer is verified with it.
 # needs: certlet own-cluster trust-manager
 . "$(dirname "$0")/../lib.sh"
 

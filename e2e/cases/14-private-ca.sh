@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# signer: acm-pca on a real node, against a stand-in for AWS: two calls and no controller. The policy is a ConfigMap, edited
-# live: what no rule allows is told in the pod's event with the rule that came nearest, and after the edit the pod gets its
-# certificate by itself; a broken edit changes nothing.
+# signer: acm-pca on a real node, against moto, which replaces AWS here: two calls and no controller. The policy is in a ConfigMap
+# that is edited while the driver runs.
+# - A pod that no rule allows has an Event that names the rule that came nearest.
+# - After the ConfigMap is edited, the pod gets its certificate by itself.
+# - A broken policy changes nothing.
 # needs: certlet own-cluster helm moto
 # limit: 700
 . "$(dirname "$0")/../lib.sh"
@@ -24,7 +26,7 @@ policy() { # NAME-PATTERN: a policy file with that pattern for DNS names.
 apply_policy() { k create configmap rules --from-file=rules.yaml=/dev/stdin --dry-run=client -o yaml | k apply -f -; }
 policy '*.elsewhere.svc' | apply_policy
 
-# On the node's network, where the stand-in is; there the usual port may be somebody else's.
+# The driver uses the node's network, because moto listens there. On that network another program may use the default metrics port.
 values=$(mktemp)
 cat >"$values" <<YAML
 certManager: { enabled: false }
@@ -33,7 +35,7 @@ metrics: { port: 19414 }
 pca:
   enabled: true
   existingPolicy: { configMap: rules, key: rules.yaml }
-  # Any roots: the image of these cases has none, and the stand-in has no TLS.
+  # The SDK needs some roots: the image of these cases has none. moto uses no TLS, so any roots do.
   caBundle: { configMap: kube-root-ca.crt }
 extraEnv:
   - { name: AWS_ENDPOINT_URL, value: "$endpoint" }
@@ -46,18 +48,18 @@ driver=$(k get pod -l app.kubernetes.io/instance=private-ca -o name | head -n 1)
 driver_logged() { k logs "$driver" | grep -q -- "$1"; }
 metric() { curl -fs http://127.0.0.1:19414/metrics | sed -n "s/^$1 //p"; }
 
-# private_pod NAME ATTRIBUTE=VALUE...: as certificate_pod, of this CA and without an issuer.
+# private_pod NAME ATTRIBUTE=VALUE...: as certificate_pod, with this CA and without an issuer.
 private_pod() { certificate_pod "$@" signer=acm-pca "certificate-authority-arn=$arn" | sed '/issuer-/d'; }
-told() { # POD TEXT
+has_event() { # POD TEXT
 	k get events --field-selector "involvedObject.name=$1" -o json |
 		jq -e --arg text "$2" '[.items[].message | select(contains($text))] | length > 0'
 }
 
 private_pod app "dns-names=app.$NS.svc" | k apply -f -
-wait_for 90 told app 'denied by the policy of this cluster; rule "shop" comes nearest: dns-names:'
+wait_for 90 has_event app 'denied by the policy of this cluster; rule "shop" comes nearest: dns-names:'
 equal "whether the pod waits" "$(k get pod app -o 'jsonpath={.status.phase}')" Pending
 
-# The kubelet brings an edited ConfigMap to a volume within a minute or so, and then tries the pod again by itself.
+# The kubelet updates a ConfigMap volume within about a minute. It also tries the pod again by itself.
 edited=$SECONDS
 policy '*.{namespace}.svc' | apply_policy
 wait_for 150 driver_logged "the policy has changed"
@@ -72,7 +74,7 @@ equal "the number of CertificateRequests" "$(request_count)" 0
 equal "IssueCertificate calls" "$(metric 'certlet_pca_calls_total{call="IssueCertificate",result="ok"}')" 1
 contains "what certlet status shows" "$(k exec "$driver" -- certlet status)" app
 
-# Broken: the old rules stay in force, and it is said.
+# With a broken policy the old rules stay in force, and the log says so.
 echo 'version: 1, rules: nonsense' | apply_policy
 wait_for 150 driver_logged "THE OLD RULES STAY IN FORCE"
 [ "$(metric certlet_pca_policy_refusals_total)" -ge 1 ] || fail "the refused policy is not counted"

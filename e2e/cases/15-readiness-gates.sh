@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# With readiness gates a pod starts with an empty volume and no request is made for it; the files follow once the gates are
-# passed, also where the driver was started anew meanwhile.
+# With readiness gates a pod starts with an empty volume, and no request is made for it. The files appear when the pod has passed the
+# gates, also if the driver has restarted in between.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 
@@ -11,7 +11,7 @@ helm_install gates $DRIVER --set "requesters.namespaces={$NS},certManager.contin
 
 for pod in app later; do certificate_pod $pod common-name=$pod | k apply -f -; done
 running app later
-sleep 5 # an address is there by now, the annotation is not
+sleep 5 # by now the pods have an address but no annotation
 equal "the files before the gates are passed" "$(in_pod app ls /tls)" ""
 equal "the requests before" "$(request_count)" 0
 

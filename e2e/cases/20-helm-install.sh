@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# `helm install` with nothing but a driver name gives pods certificates, asked for as their own service account. Uninstalled
-# under a running pod, the pod keeps its files; installed again, it can be deleted. Then the same chart with every optional part on.
+# `helm install` with only a driver name gives pods certificates, which are requested as the pods' own service account. After an
+# uninstall a running pod keeps its files. After another install it can be deleted. Then the same chart is installed with every
+# optional part on.
 # needs: certlet prometheus
 # limit: 500
 . "$(dirname "$0")/../lib.sh"
@@ -10,7 +11,7 @@ trap 'helm_end fresh' EXIT
 helm_install fresh $DRIVER
 equal "pods of the DaemonSet that are ready" "$(k get daemonset fresh -o 'jsonpath={.status.numberReady}')" "$(kubectl get nodes -o name | wc -l)"
 
-# Without leave for its service account a pod is told what is missing; a binding to the chart's role mends it.
+# If the pod's service account has no permission, an Event says what is missing. A binding to the chart's role fixes it.
 certificate_pod app common-name=app | k apply -f -
 says_what_is_missing() { k get events --field-selector involvedObject.name=app -o json | jq -e '[.items[].message | select(contains("certificaterequests"))] | length > 0'; }
 wait_for 60 says_what_is_missing
@@ -37,7 +38,8 @@ gone() { ! k get pod app; }
 wait_for 150 gone
 wait_for 20 has_requests 0
 
-# Every optional part, with the Prometheus operator's resources. On the node's network the usual port may be somebody else's.
+# Every optional part, with the Prometheus operator's resources. This uses the node's network, where another program may use the
+# default metrics port.
 crds=("$E2E_RUN"/share/prometheus/monitoring.coreos.com_{podmonitors,prometheusrules}.yaml)
 kubectl apply --server-side "${crds[@]/#/--filename=}" >/dev/null
 trap 'helm_end fresh; kubectl delete "${crds[@]/#/--filename=}"' EXIT

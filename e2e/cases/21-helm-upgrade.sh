@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Upgrade and rollback under live pods: no file lost, no mount piled up, and renewal goes on. The chart to upgrade from is
-# PREVIOUS_CHART, a folder; until there is a release, it is this chart with other values.
+# Upgrade and rollback while pods run: no file is lost, the number of mounts does not grow, and renewals continue. PREVIOUS_CHART is
+# the folder of the chart to upgrade from. Without it, as long as there is no release, it is this chart with other values.
 # needs: certlet own-cluster
 # limit: 900
 . "$(dirname "$0")/../lib.sh"
@@ -15,13 +15,13 @@ else
 	helm_install upgraded $DRIVER "${flags[@]}" --set log.format=text,store.size=16Mi
 fi
 live_pods duration=5m renew-before=270s
-# A driver that has just started has the pods' tokens again with the kubelet's next call.
+# A driver that has just started gets the pods' tokens again with the kubelet's next call.
 unchanged() { still_live "$1" 150; }
 
 helm_install upgraded $DRIVER "${flags[@]}" --set log.format=json,store.size=32Mi
 unchanged "the upgrade"
 
-# From the pods' own requests to the driver's and back: what is mounted does not depend on it.
+# Changes from the pods' own requests to the driver's, and back. Mounted volumes do not depend on this.
 helm_install upgraded $DRIVER "${flags[@]}" --set certManager.tokenRequest.enabled=false
 unchanged "the change to the driver's own requests"
 

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# The admission policies: a driver's token gets at its own node's CertificateRequests and nobody else's, a pod's token cannot
-# speak for another node, a service account stays in its namespace, and a driver changes nothing of a node but its taint.
-# Stolen credentials are played with real tokens: the API server binds each to a pod, and with it to that pod's node.
+# The admission policies:
+# - a driver's token can use only the CertificateRequests of its own node
+# - a pod's token cannot make requests for another node
+# - a service account can make requests only in its own namespace
+# - a driver can change nothing of a node but its taint
+# Real tokens take the part of stolen credentials. The API server binds each token to a pod, and so to that pod's node.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 
@@ -14,11 +17,11 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# The driver with all that it may ever do: its own account makes requests, and it may patch nodes.
+# The driver has all rights that it can ever have: its own account makes requests, and it may patch nodes.
 HELM_NO_WAIT=${NO_KUBELET:-} helm_install $release isolated.csi.certlet.io --set certManager.tokenRequest.enabled=false \
 	--set startupTaint.enabled=true,tolerations=null
 node=$(kubectl get nodes -o 'jsonpath={.items[0].metadata.name}')
-# A second node that no kubelet runs: pods can be bound to it, which is all that a token needs.
+# A second node without a kubelet. Pods can be bound to it, which is enough for a token.
 kubectl apply -f - <<YAML
 apiVersion: v1
 kind: Node
@@ -47,7 +50,7 @@ pod_on driver-elsewhere elsewhere $release
 pod_on app-here "$node" app
 server=$(kubectl config view --minify --raw -o 'jsonpath={.clusters[0].cluster.server}')
 kubectl config view --minify --raw --flatten -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}' | base64 -d >"$ca"
-# as TOKEN COMMAND...: kubectl with that token and nothing else, in namespace IN.
+# as TOKEN COMMAND...: runs kubectl with that token and nothing else, in namespace IN.
 as() {
 	local token=$1
 	shift
@@ -67,15 +70,15 @@ request() { # NAME [NODE-LABEL]
 		spec: { request: LS0t, issuerRef: { name: nobody } }
 	YAML
 }
-denied() { # WHAT SAYS COMMAND...
+denied() { # WHAT TEXT-IN-THE-MESSAGE COMMAND...
 	local what=$1 says=$2 output
 	shift 2
-	if output=$("$@" 2>&1); then fail "$what: was let through"; fi
+	if output=$("$@" 2>&1); then fail "$what: was allowed"; fi
 	contains "$what" "$output" "$says"
 }
-create() { request "${@:2}" | as "$1" create -f -; } # TOKEN, and what request takes
+create() { request "${@:2}" | as "$1" create -f -; } # TOKEN REQUEST-ARGUMENTS
 
-# The policies of a chart that has just been installed take a moment.
+# After the chart is installed its policies take a moment to come into force.
 policy_holds() { if request probe "$node" | as "$elsewhere" create --dry-run=server -f -; then return 1; fi; }
 wait_for 30 policy_holds
 
@@ -85,22 +88,22 @@ denied "a request for another node" "must be elsewhere" create "$elsewhere" forg
 denied "a request for no node" "must be elsewhere" create "$elsewhere" forged
 denied "a request with a token that is not bound to a node" "bound to a pod on a node" create "$unbound" forged "$node"
 denied "another node's request, deleted" "does not belong to elsewhere" as "$elsewhere" delete certificaterequest mine
-# This takes along what is the caller's own.
+# This deletes the caller's own requests too.
 denied "all requests, deleted" "does not belong to elsewhere" as "$elsewhere" delete certificaterequests --all
 k get certificaterequest mine
-denied "one's own request, given a new content" "cannot patch" as "$here" label certificaterequest mine certlet.io/node=elsewhere --overwrite
+denied "its own request, changed" "cannot patch" as "$here" label certificaterequest mine certlet.io/node=elsewhere --overwrite
 as "$here" delete certificaterequest mine
 
-# The role holds no update, so the policy's words on that are tried with a role that does.
+# The driver's role does not allow updates. So this tries the policy's rules for updates with a role that does.
 k create role edit-requests --verb=patch,update --resource=certificaterequests.cert-manager.io
 k create rolebinding edit-requests --role=edit-requests --serviceaccount="$NS:$release"
 create "$here" mine "$node"
 create "$elsewhere" theirs elsewhere
 denied "another node's request, taken over" "does not belong to elsewhere" \
 	as "$elsewhere" label certificaterequest mine certlet.io/node=elsewhere --overwrite
-denied "one's own request, passed off as another's" "must be elsewhere" \
+denied "its own request, labelled as another node's" "must be elsewhere" \
 	as "$elsewhere" label certificaterequest theirs "certlet.io/node=$node" --overwrite
-as "$here" annotate certificaterequest mine example.org/note=fine
+as "$here" annotate certificaterequest mine example.org/comment=fine
 
 # Pods' own requests, as in token-request mode.
 k create role make-requests --verb=create --resource=certificaterequests.cert-manager.io
@@ -108,25 +111,25 @@ k create rolebinding app-makes-requests --role=make-requests --serviceaccount="$
 create "$app" of-app "$node"
 create "$app" of-app-by-hand
 denied "a pod's request for another node" "must be $node" create "$app" forged elsewhere
-# People are not held to the label.
+# The label of requests that people make is not checked.
 request by-hand elsewhere | k create -f -
 
 # Nodes.
 taints() { kubectl get node elsewhere -o 'jsonpath={.spec.taints[*].key}'; }
 patch() { as "$1" patch node "$2" --type=merge -p "$3"; }
 denied "another node, patched" "no node but the one" patch "$here" elsewhere '{"spec":{"taints":null}}'
-denied "one's own node, another taint removed" "may remove the taint certlet.io/not-ready" patch "$elsewhere" elsewhere '{"spec":{"taints":null}}'
-denied "one's own node, a taint added" "may remove the taint certlet.io/not-ready" \
+denied "its own node, another taint removed" "may remove the taint certlet.io/not-ready" patch "$elsewhere" elsewhere '{"spec":{"taints":null}}'
+denied "its own node, a taint added" "may remove the taint certlet.io/not-ready" \
 	patch "$elsewhere" elsewhere "$(kubectl get node elsewhere -o json | jq '{spec: {taints: (.spec.taints + [{key: "new", effect: "NoExecute"}])}}')"
-denied "one's own node, labelled" "no label, annotation or cordon" patch "$elsewhere" elsewhere '{"metadata":{"labels":{"zone":"x"}}}'
-denied "one's own node, cordoned" "no label, annotation or cordon" patch "$elsewhere" elsewhere '{"spec":{"unschedulable":true}}'
-# Kubernetes adds taints of its own to a node without a kubelet: they stay.
+denied "its own node, labelled" "no label, annotation or cordon" patch "$elsewhere" elsewhere '{"metadata":{"labels":{"zone":"x"}}}'
+denied "its own node, cordoned" "no label, annotation or cordon" patch "$elsewhere" elsewhere '{"spec":{"unschedulable":true}}'
+# Kubernetes adds its own taints to a node without a kubelet. They stay.
 patch "$elsewhere" elsewhere "$(kubectl get node elsewhere -o json | jq '{spec: {taints: [.spec.taints[] | select(.key != "certlet.io/not-ready")]}}')"
 contains "the taints that are left" "$(taints)" other
 if [[ $(taints) == *certlet.io/not-ready* ]]; then fail "the taint is still there"; fi
 
-# Token-request mode: the driver's own account creates nothing, not even where a role lets all accounts, and each of these
-# stays in its namespace.
+# Token-request mode: the driver's own account can create nothing, even if a role allows it to all accounts. Every other account can
+# create requests only in its own namespace.
 HELM_NO_WAIT=${NO_KUBELET:-} helm_install $release isolated.csi.certlet.io --set requesters.allNamespaces=true
 k delete rolebinding app-makes-requests
 makes_none() { if request probe "$node" | as "$here" create --dry-run=server -f -; then return 1; fi; }

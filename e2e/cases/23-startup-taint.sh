@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A node that is tainted until its driver is ready: a pod with a certificate waits for it, and the driver takes the taint off.
+# A node is tainted until its driver is ready. A pod with a certificate waits for the driver, and the driver removes the taint.
 # needs: certlet own-cluster
 . "$(dirname "$0")/../lib.sh"
 
@@ -19,10 +19,10 @@ helm_install taint $DRIVER --set "startupTaint.enabled=true,requesters.namespace
 untainted() { ! kubectl get node "$E2E_NODE" -o 'jsonpath={.spec.taints[*].key}' | grep -q $taint; }
 wait_for 30 untainted
 k wait --for=condition=ready pod/app --timeout=60s
-# Not one mount that had to be tried again.
+# No mount had to be tried again.
 equal "mounts that failed" "$(k get events --field-selector involvedObject.name=app,reason=FailedMount -o name | wc -l)" 0
 
-# Tainted again while the driver runs, as by a node that registers anew: the next start takes it off.
+# The node is tainted again while the driver runs, as when it registers again. The driver's next start removes the taint.
 kubectl taint node "$E2E_NODE" $taint=:NoSchedule
 k rollout restart daemonset/taint
 k rollout status daemonset/taint --timeout=90s

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A second instance under the name of cert-manager's csi-driver beside the first, from the chart and its values-drop-in.yaml:
-# each serves its own pods, and one's end is nothing to the other.
+# A second instance runs beside the first, under the name of cert-manager's csi-driver, from the chart and its values-drop-in.yaml.
+# Each serves its own pods. When one is uninstalled, the other's pods do not notice.
 # needs: certlet
 . "$(dirname "$0")/../lib.sh"
 
@@ -11,7 +11,7 @@ certificate_pod first common-name=first | k apply -f -
 DRIVER=csi.cert-manager.io certificate_pod second csi.cert-manager.io/dns-names=second.test | k apply -f -
 running first second
 contains "the first key" "$(in_pod first openssl pkey -in /tls/tls.key -noout -text)" P-256
-contains "the second key, of the other dialect" "$(in_pod second openssl pkey -in /tls/tls.key -noout -text)" "2048 bit"
+contains "the second key, of the other prefix" "$(in_pod second openssl pkey -in /tls/tls.key -noout -text)" "2048 bit"
 equal "who made the second request" "$(k get certificaterequests -o json | jq -r '[.items[].spec.username] | sort | last')" "system:serviceaccount:$NS:drop-in"
 before=$(in_pod first sha256sum /tls/tls.crt)
 k delete pod second --wait

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real Prometheus scrapes the driver: the alerts load and stay silent, a certificate that is not renewed makes them speak,
-# and every panel of the dashboard has data.
+# A real Prometheus scrapes the driver. The alerts load and stay silent, a certificate that is not renewed makes them fire, and every
+# panel of the dashboard has data.
 # needs: certlet own-cluster prometheus
 . "$(dirname "$0")/../lib.sh"
 
@@ -33,7 +33,7 @@ prometheus=$!
 wait_for 20 curl -fs $url/-/ready
 alerts() { curl -fsS $url/api/v1/alerts | jq -r '.data.alerts[] | .labels.alertname' | sort -u | xargs; }
 value() { curl -fsS --get --data-urlencode "query=$1" $url/api/v1/query | jq -r '.data.result[0].value[1]'; }
-# Prometheus hands its targets on some five seconds after its start: until the first scrape, no driver is what it sees.
+# Prometheus begins to scrape about five seconds after its start. Until then it sees no driver.
 scraped() { [ "$(value 'up{job="certlet"}')" = 1 ]; }
 wait_for 30 scraped
 
@@ -46,16 +46,16 @@ equal "rules that cannot be evaluated" "$(curl -fsS $url/api/v1/rules | jq '[.da
 equal "volumes in use" "$(value 'sum(certlet_volumes{job="certlet"})')" 2
 "$E2E/../scripts/dashboard-check" $url
 
-# Without its issuer a renewal is late, then the certificate almost over: the alerts are at least pending.
+# Without its issuer a renewal is late, and then the certificate has almost expired. The alerts must at least be pending.
 ctl stop cert-manager
-speaks() { [[ " $(alerts) " == *" $1 "* ]]; }
-wait_for 60 speaks CertletRenewalOverdue
-wait_for 60 speaks CertletCertificateNearExpiry
+has_alert() { [[ " $(alerts) " == *" $1 "* ]]; }
+wait_for 60 has_alert CertletRenewalOverdue
+wait_for 60 has_alert CertletCertificateNearExpiry
 ctl start cert-manager
-on_time_again() { ! speaks CertletRenewalOverdue && ! speaks CertletCertificateNearExpiry; }
+on_time_again() { ! has_alert CertletRenewalOverdue && ! has_alert CertletCertificateNearExpiry; }
 wait_for 180 on_time_again
 
-# The driver gone.
+# The driver is removed.
 k delete pod app renewing --wait
 k delete daemonset metrics --wait
-wait_for 60 speaks CertletDown
+wait_for 60 has_alert CertletDown

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The policy that docs/security.md gives, as it stands there: a pod gets the identity of its own service account and names of
-# its own namespace, and no other.
+# Applies the policy of docs/security.md unchanged: a pod gets the identity of its own service account and names of its own
+# namespace, and no others.
 # needs: certlet own-cluster approver-policy
 . "$(dirname "$0")/../lib.sh"
 

@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- /* The list of tokens the kubelet is to send with every publish; empty when none is needed. */}}
+{{- /* The tokens that the kubelet sends with every publish. Empty if none is needed. */}}
 {{- define "certlet.tokenRequests" -}}
 {{- with .Values.certManager }}
 {{- if and .enabled .tokenRequest.enabled }}

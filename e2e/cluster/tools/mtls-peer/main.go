@@ -55,7 +55,7 @@ func main() {
 	}
 }
 
-// volume reads a certificate volume once a generation. All files of one generation are read from the directory
+// volume reads a certificate volume once per generation. All files of one generation are read from the directory
 // that ..data names, so that key and certificate belong together even if the generation changes meanwhile.
 type volume struct {
 	dir, ca string
@@ -80,7 +80,7 @@ func (v *volume) current() (*tls.Certificate, *x509.CertPool, error) {
 				return v.pair, v.roots, nil
 			}
 		}
-		// The generation was replaced between looking and reading: look again.
+		// The generation was replaced between reading the link and reading the files: try again.
 		if !errors.Is(err, os.ErrNotExist) || try == 10 {
 			return nil, nil, fmt.Errorf("reading %s: %w", v.dir, err)
 		}

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Under cert-manager's driver name certlet takes every attribute of cert-manager's csi-driver, with its defaults.
+# Under the name of cert-manager's csi-driver certlet accepts every attribute of that driver, with its defaults.
 # needs: certlet
 # limit: 120
 . "$(dirname "$0")/../lib.sh"
 kubectl get csidriver csi.cert-manager.io >/dev/null 2>&1 && skip "csi.cert-manager.io is installed already"
-trap 'helm_end dialect' EXIT
-helm_install dialect csi.cert-manager.io --values "$E2E/../charts/certlet/values-drop-in.yaml"
+trap 'helm_end attributes' EXIT
+helm_install attributes csi.cert-manager.io --values "$E2E/../charts/certlet/values-drop-in.yaml"
 
 export DRIVER=csi.cert-manager.io
 certificate_pod defaults common-name=defaults | k apply -f -
