@@ -46,7 +46,7 @@ docs: ## Generate docs/attributes.md and docs/cli.md
 	CERTLET_WRITE_DOCS=1 $(CARGO) test --quiet --test layering
 
 docs-check:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --no-deps --document-private-items --quiet
 	scripts/docs-check
 
 chart: ## Generate the Helm chart's schema and README, and deploy/certlet.yaml

@@ -1,6 +1,6 @@
 //! Keeping within somebody's quotas: one lane per account, Region and kind of call.
 //!
-//! [`Bucket`] says when, [`Turns`] says who; both are pure. A [`Lane`] is what callers wait at.
+//! [`Bucket`] says when, [`Waiters`] says who; both are pure. A [`Lane`] is what callers wait at.
 
 mod bucket;
 mod waiters;
