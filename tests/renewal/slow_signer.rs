@@ -74,8 +74,8 @@ node_test! {
             std::fs::read_to_string(&pending).unwrap_or_default().contains("\"refused_at\":\"")
         }).await;
         // Six minutes are left: after half of them another is asked for.
-        driver.clock.advance(SignedDuration::from_mins(4));
         driver.signer.set(Mood::Signs);
+        driver.clock.advance(SignedDuration::from_mins(4));
         eventually("it is renewed", async || {
             driver.clock.advance(SignedDuration::from_secs(1));
             serial(&volume) != before
