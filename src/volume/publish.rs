@@ -121,7 +121,9 @@ impl Publisher {
         let volume = known.unwrap_or_else(|| request.new_volume(&self.queue));
         match self.issuance.issue(guard, &volume, Purpose::Publish, request.timeout).await {
             Ok(()) => {
-                self.registry.insert(volume);
+                self.registry.insert(Arc::clone(&volume));
+                // Once more: a renewal that fell due before the volume was known was dropped.
+                self.issuance.schedule_renewal(&volume);
                 Ok(())
             }
             Err(failure) => {

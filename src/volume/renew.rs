@@ -155,6 +155,10 @@ impl Renewals {
         };
         match volume.presence(&self.issuance.files).await {
             Ok(Presence::Mounted) => match work {
+                // Mounted after all, though its mount could not be examined before: the renewal is still to be scheduled.
+                Work::Reap if volume.schedule.due(Work::Renew).is_none() => {
+                    self.issuance.schedule_renewal(&volume);
+                }
                 Work::Reap => {}
                 Work::RefreshTrust => self.refresh_trust(&volume).await,
                 Work::Renew if self.awaits_token(&volume) => {
@@ -167,7 +171,12 @@ impl Renewals {
                     }
                 }
             },
-            Ok(Presence::Expected) => self.queue.put_in(&volume.schedule, Work::Reap, REAP_AFTER),
+            Ok(Presence::Expected) => {
+                if work == Work::RefreshTrust {
+                    self.refresh_trust(&volume).await;
+                }
+                self.queue.put_in(&volume.schedule, Work::Reap, REAP_AFTER);
+            }
             Ok(Presence::Gone) => {
                 tracing::info!(volume = %id, "the pod is gone; removing its volume");
                 if let Err(error) = self.remover.remove(id).await {
