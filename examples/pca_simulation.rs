@@ -1,15 +1,15 @@
-//! A thousand nodes of fifty pods against the quotas of one AWS account, in virtual time: what certlet's limiter and
-//! schedule make of a cold start of all and of the renewals after it, beside a renewer with fixed intervals, without
-//! jitter and without a limiter. Deterministic. Fails where a certificate is lost.
+//! Simulates a thousand nodes of fifty pods with the quotas of one AWS account, in virtual time: a cold start of all pods and
+//! their renewals. It compares certlet's limiter and schedule with a renewer that has fixed intervals, no jitter and no
+//! limiter. It is deterministic, and fails if a certificate expires.
 //!
-//! What is real: `certlet::limiter` (bucket, turns, fair share) and `certlet::credential::renew_at`. What is a model: AWS
-//! (a token bucket of one second's quota for each call, a certificate ready after 0.3 to 1 s), latency, kubelets.
+//! Real code: the limiter (`Bucket`, `WaitQueue`, `Fleet`) and `certlet::credential::renew_at`. Models: AWS (a token bucket with
+//! one second of quota for each call, a certificate ready after 0.3 to 1 s), latency and kubelets.
 
 #![allow(clippy::cast_precision_loss, clippy::indexing_slicing, reason = "a simulation's report")]
 
 use certlet::credential::{Lifetime, renew_at};
 use certlet::model::VolumeId;
-use certlet::signer::{Bucket, CallKind, Fleet, Urgency, Waiters};
+use certlet::signer::{Bucket, CallKind, Fleet, Purpose, WaitQueue};
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,16 +23,16 @@ const KINDS: [CallKind; 2] = [CallKind::Issue, CallKind::Get];
 const ISSUE: usize = 0;
 const GET: usize = 1;
 
-/// What happens; times are nanoseconds since the beginning.
+/// An event. Times are nanoseconds since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// A pod wants a call made.
+    /// A pod needs a call.
     Want { pod: usize, kind: usize, attempts: u32 },
-    /// A node's lane may have a token.
+    /// The lane of a node may have a token.
     Serve { node: usize, kind: usize },
     /// A renewal is due.
     Due { pod: usize, generation: u32 },
-    /// A certificate ends.
+    /// A certificate expires.
     End { pod: usize, generation: u32 },
 }
 
@@ -45,11 +45,12 @@ struct Pod {
 
 struct Lane {
     bucket: Bucket,
-    waiters: Waiters<(usize, u32)>,
-    waits: bool,
+    queue: WaitQueue<(usize, u32)>,
+    /// Whether a `Serve` event is scheduled.
+    is_scheduled: bool,
 }
 
-/// One account's quota.
+/// The quota of the account for one call.
 struct Quota {
     rate: f64,
     tokens: f64,
@@ -66,7 +67,7 @@ impl Quota {
     }
 }
 
-/// What is counted, for the cold start and for the time after it.
+/// Counters, for the cold start and for the time after it.
 #[derive(Clone, Default)]
 struct Count {
     calls: u64,
@@ -97,8 +98,8 @@ impl World {
         let fleet = Fleet { nodes: 1_000, ..Fleet::DEFAULT };
         let lane = |kind, node: usize| Lane {
             bucket: Bucket::new(fleet.pace(kind), node as f64 / NODES as f64),
-            waiters: Waiters::default(),
-            waits: false,
+            queue: WaitQueue::default(),
+            is_scheduled: false,
         };
         let mut world = Self {
             lifetime: u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX),
@@ -116,14 +117,14 @@ impl World {
             second: (0, 0),
         };
         for pod in 0..NODES * PODS {
-            // Kubelets are not in step: the cold start takes ten seconds.
+            // Kubelets start at different times, within ten seconds.
             let begins = world.between(0.0, 10.0);
             world.after(begins, Event::Want { pod, kind: ISSUE, attempts: 0 });
         }
         world
     }
 
-    /// A number between two, from a xorshift generator.
+    /// A random number, from a xorshift generator.
     fn between(&mut self, least: f64, most: f64) -> f64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -148,19 +149,19 @@ impl World {
                 break;
             }
             self.now = time;
-            self.happens(event);
+            self.handle(event);
         }
     }
 
-    fn happens(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
             Event::Want { pod, kind, attempts } if self.limited => {
-                let urgency =
-                    if self.pods[pod].generation == 0 { Urgency::Publish } else { Urgency::Renewal };
+                let purpose =
+                    if self.pods[pod].generation == 0 { Purpose::Publish } else { Purpose::Renewal };
                 let node = pod / PODS;
                 let lane = &mut self.nodes[node][kind];
-                lane.waiters.push(urgency, (pod, attempts));
-                if !lane.waits {
+                lane.queue.push(purpose, (pod, attempts));
+                if !lane.is_scheduled {
                     self.serve(node, kind);
                 }
             }
@@ -176,20 +177,20 @@ impl World {
         }
     }
 
-    /// Lets calls go as long as there are tokens.
+    /// Starts calls while there are tokens.
     fn serve(&mut self, node: usize, kind: usize) {
-        self.nodes[node][kind].waits = false;
-        while !self.nodes[node][kind].waiters.is_empty() {
+        self.nodes[node][kind].is_scheduled = false;
+        while !self.nodes[node][kind].queue.is_empty() {
             let now = Duration::from_nanos(self.now);
             let lane = &mut self.nodes[node][kind];
             match lane.bucket.take(now) {
                 Ok(()) => {
-                    if let Some((pod, attempts)) = lane.waiters.pop() {
+                    if let Some((pod, attempts)) = lane.queue.pop() {
                         self.call(pod, kind, attempts);
                     }
                 }
                 Err(wait) => {
-                    lane.waits = true;
+                    lane.is_scheduled = true;
                     return self.after(wait.as_secs_f64(), Event::Serve { node, kind });
                 }
             }
@@ -213,26 +214,26 @@ impl World {
             let pause = self.backoff(attempts);
             return self.after(pause, Event::Want { pod, kind, attempts: attempts + 1 });
         }
-        let demand = !lane.waiters.is_empty();
+        let demand = !lane.queue.is_empty();
         lane.bucket.succeeded(demand, now);
         if kind == ISSUE { self.issued(pod) } else { self.collected(pod) }
     }
 
-    /// With certlet spread and at most five seconds, as in its client; beside it doubling to a minute, the same for all.
+    /// certlet: at most five seconds, with jitter. The other one: doubles up to a minute, without jitter.
     fn backoff(&mut self, attempts: u32) -> f64 {
         let doubled = f64::from(1_u32 << attempts.min(10));
         if self.limited {
             (0.2 * doubled).min(5.0) * self.between(0.5, 1.0)
         } else {
-            // Calls that are sent in one instant arrive within two seconds.
+            // Calls that start at the same time arrive within two seconds.
             doubled.min(60.0) + self.between(0.0, 2.0)
         }
     }
 
     fn issued(&mut self, pod: usize) {
-        let making = self.between(0.3, 1.0);
+        let issue_time = self.between(0.3, 1.0);
         self.pods[pod].ready_at =
-            self.now + u64::try_from(Duration::from_secs_f64(making).as_nanos()).unwrap_or(0);
+            self.now + u64::try_from(Duration::from_secs_f64(issue_time).as_nanos()).unwrap_or(0);
         self.pods[pod].not_after = self.now + self.lifetime;
         let wait = self.between(0.85, 1.05);
         self.after(wait, Event::Want { pod, kind: GET, attempts: 0 });
@@ -271,11 +272,11 @@ fn instant(time: u64) -> Timestamp {
     Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(Timestamp::MAX)
 }
 
-fn report(who: &str, what: &str, count: &Count, done: &str) {
+fn report(name: &str, phase: &str, count: &Count, done: &str) {
     let each = count.calls as f64 / count.certificates.max(1) as f64;
     let throttled = 100.0 * count.throttled as f64 / count.calls.max(1) as f64;
     println!(
-        "{who:<24} {what:<22} {:>9} {each:>10.2} {throttled:>9.1}% {:>8} {done:>9} {:>6}",
+        "{name:<24} {phase:<22} {:>9} {each:>10.2} {throttled:>9.1}% {:>8} {done:>9} {:>6}",
         count.certificates, count.largest_burst, count.lost
     );
 }
@@ -297,12 +298,12 @@ fn main() -> ExitCode {
     );
     let mut lost = 0;
     for (hours, until) in [(24, 72), (1, 8)] {
-        for (who, limited) in [("certlet", true), ("fixed, no jitter", false)] {
+        for (name, limited) in [("certlet", true), ("fixed, no jitter", false)] {
             let mut world = World::new(Duration::from_hours(hours), limited);
             world.run(Duration::from_hours(until));
             let done = world.done_at.map_or("never".to_owned(), |at| format!("{} min", at / SECOND / 60));
-            report(&format!("{who}, {hours} h"), "cold start of all", &world.counts[0], &done);
-            report(&format!("{who}, {hours} h"), &format!("then, to {until} h"), &world.counts[1], "-");
+            report(&format!("{name}, {hours} h"), "cold start of all", &world.counts[0], &done);
+            report(&format!("{name}, {hours} h"), &format!("then, to {until} h"), &world.counts[1], "-");
             lost += if limited { world.counts[0].lost + world.counts[1].lost } else { 0 };
         }
     }

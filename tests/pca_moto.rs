@@ -1,7 +1,7 @@
-//! AWS Private CA's wire, spoken with moto: an implementation that is not ours, on loopback.
+//! AWS Private CA as implemented by moto, a server of another project, on loopback.
 //!
-//! moto is simpler than AWS: its certificates begin now and last a year whatever is asked for, are there at once, its CAs
-//! have RSA keys, and it knows no idempotency token, quota or permission. What needs those is in `pca_fake`.
+//! moto is simpler than AWS. Its certificates are valid for a year from now, whatever the request says, and are ready at once.
+//! Its CAs have RSA keys. It has no idempotency tokens, quotas or permissions: `pca_fake` tests those.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -22,7 +22,7 @@ use support::{Node, assert_whole, eventually, openssl, pca, serial};
 
 const REGION: &str = "eu-central-1";
 
-/// A moto server, with a root CA that is made and activated.
+/// A moto server with an active root CA.
 struct Moto {
     server: Child,
     endpoint: String,
@@ -31,10 +31,10 @@ struct Moto {
 }
 
 impl Moto {
-    /// None, where this machine has no python3 to run it with.
+    /// Returns none if this machine has no python3.
     async fn start() -> Option<Self> {
         if Command::new("python3").arg("--version").output().is_err() {
-            eprintln!("SKIPPED: there is no python3, and without it no moto: AWS's wire is not tested here");
+            eprintln!("SKIPPED: moto needs python3, which is missing: the API of AWS is not tested");
             return None;
         }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/moto");
@@ -60,7 +60,7 @@ impl Moto {
         Some(Self { server, endpoint, client, authority })
     }
 
-    /// A node whose driver talks to this server.
+    /// A node whose driver calls this server.
     fn node(&self) -> Node {
         pca::node(POLICY, &self.endpoint)
     }
@@ -88,7 +88,7 @@ rules:
       dnsNames: ["*.{namespace}.svc.cluster.local"]
 "#;
 
-/// Makes a root CA and installs its certificate, as an operator would.
+/// Creates a root CA and installs its certificate.
 async fn root(client: &Client) -> String {
     let subject = Asn1Subject::builder().common_name("certlet test root").organization("Acme").build();
     let configuration = CertificateAuthorityConfiguration::builder()
@@ -97,9 +97,9 @@ async fn root(client: &Client) -> String {
         .subject(subject)
         .build()
         .unwrap();
-    let made = client.create_certificate_authority().certificate_authority_configuration(configuration);
-    let made = made.certificate_authority_type(CertificateAuthorityType::Root).send().await.unwrap();
-    let arn = made.certificate_authority_arn.unwrap();
+    let created = client.create_certificate_authority().certificate_authority_configuration(configuration);
+    let created = created.certificate_authority_type(CertificateAuthorityType::Root).send().await.unwrap();
+    let arn = created.certificate_authority_arn.unwrap();
     let csr = client.get_certificate_authority_csr().certificate_authority_arn(&arn).send().await.unwrap();
     let validity = Validity::builder().value(10).r#type(ValidityPeriodType::Years).build().unwrap();
     let issued = client
@@ -144,12 +144,12 @@ node_test! {
         let root = fs::read_to_string(volume.join("ca.crt")).unwrap();
         assert_eq!(root.matches("BEGIN CERTIFICATE").count(), 1, "{root}");
         let chain = fs::read_to_string(volume.join("tls.crt")).unwrap();
-        assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 1, "the root is no part of tls.crt");
+        assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 1, "tls.crt does not contain the root");
     }
 }
 
 node_test! {
-    async fn what_the_policy_does_not_allow_is_refused_with_the_nearest_rule() {
+    async fn a_request_that_the_policy_does_not_allow_is_refused_with_the_nearest_rule() {
         let Some(moto) = Moto::start().await else { return };
         let mut node = moto.node();
         let kubelet = node.started().await;
@@ -167,36 +167,36 @@ node_test! {
         let mut node = moto.node();
         node.flag("--min-renewal-interval=1s");
         let kubelet = node.started().await;
-        // moto's certificates last a year: this one is renewed a few seconds into it.
+        // A certificate is valid for a year, so this renewal is due after a few seconds.
         let volume = kubelet.publish(&moto.pod("web-0", &[("renew-before", "8759h59m56s")])).await.unwrap();
         let before = serial(&volume);
-        eventually("it is renewed", async || serial(&volume) != before).await;
+        eventually("the renewal", async || serial(&volume) != before).await;
         assert_whole(&volume);
     }
 }
 
 node_test! {
-    async fn a_restart_in_mid_issue_takes_up_the_same_certificate() {
+    async fn a_restart_during_the_issuance_resumes_with_the_same_certificate() {
         let Some(moto) = Moto::start().await else { return };
         let mut node = moto.node();
         let kubelet = node.started().await;
         let pod = moto.pod("web-0", &[]);
-        let noted = node.stored_at(&pod).join("pending.pem");
+        let checkpoint = node.stored_at(&pod).join("pending.pem");
         let publishing = tokio::spawn({ let (kubelet, pod) = (kubelet.clone(), pod.clone()); async move { kubelet.publish(&pod).await } });
-        let mut paid_for = String::new();
-        eventually("the certificate's ARN is noted", async || {
-            paid_for = fs::read_to_string(&noted).unwrap_or_default();
-            paid_for.contains(" certificate=arn:")
+        let mut saved = String::new();
+        eventually("the certificate's ARN in the checkpoint", async || {
+            saved = fs::read_to_string(&checkpoint).unwrap_or_default();
+            saved.contains(" certificate=arn:")
         }).await;
         node.kill();
-        assert!(publishing.await.unwrap().is_err(), "it was cut off");
+        assert!(publishing.await.unwrap().is_err(), "the publish was interrupted");
         let kubelet = node.started().await;
         let volume = kubelet.publish(&pod).await.unwrap();
-        let arn = paid_for.split(' ').find_map(|word| word.strip_prefix("certificate=")).unwrap();
+        let arn = saved.split(' ').find_map(|field| field.strip_prefix("certificate=")).unwrap();
         let first = moto.client.get_certificate().certificate_authority_arn(&moto.authority).certificate_arn(arn);
         let first = first.send().await.unwrap().certificate.unwrap();
-        let delivered = fs::read_to_string(volume.join("tls.crt")).unwrap();
-        assert_eq!(delivered.trim(), first.trim(), "the certificate that was paid for before the restart");
-        assert!(!noted.exists());
+        let written = fs::read_to_string(volume.join("tls.crt")).unwrap();
+        assert_eq!(written.trim(), first.trim(), "the certificate that was issued before the restart");
+        assert!(!checkpoint.exists());
     }
 }

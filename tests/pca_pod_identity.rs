@@ -1,11 +1,11 @@
-//! `use-pod-identity`: AWS Private CA called with what EKS Pod Identity gives the pod, against a fake of the agent on the
-//! node, every call counted.
+//! `use-pod-identity`: AWS Private CA with the credentials of EKS Pod Identity. The tests count the calls of a fake of the agent
+//! on the node.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "support/fake_agent.rs"]
 mod fake_agent;
-#[allow(dead_code, reason = "the hard cases of AWS Private CA itself are in pca_fake.rs")]
+#[allow(dead_code, reason = "pca_fake tests the error cases of AWS Private CA")]
 #[path = "support/fake_pca/mod.rs"]
 mod fake_pca;
 mod support;
@@ -22,8 +22,8 @@ use support::{Node, assert_whole, eventually, serial};
 use tonic::{Code, Status};
 
 const ISSUE: &str = "IssueCertificate";
-/// Credentials are replaced when they have less than five minutes left.
-const SOON: Duration = Duration::from_secs(300 + 2);
+/// Credentials are replaced five minutes before they expire: these after two seconds.
+const SHORT_LIFE: Duration = Duration::from_secs(300 + 2);
 
 const POLICY: &str = r#"
 version: 1
@@ -58,7 +58,7 @@ impl Stage {
         Self { pca, agent, node, kubelet }
     }
 
-    /// A publish with the pod's token, as the kubelet sends it.
+    /// Publishes with the pod's token.
     async fn publish(&self, pod: &Pod) -> Result<PathBuf, Status> {
         self.publish_with(pod, TOKEN, "2099-01-01T00:00:00Z").await
     }
@@ -90,19 +90,19 @@ fn pod(namespace: &str, name: &str, attributes: &[(&str, &str)]) -> Pod {
 }
 
 node_test! {
-    async fn a_pods_own_credentials_sign_and_are_asked_for_once() {
+    async fn the_pods_credentials_are_queried_once_and_used() {
         let stage = Stage::start().await;
-        // Renewed after four seconds, with the same credentials.
+        // It is renewed after four seconds, with the same credentials.
         let volume = stage.publish(&pod("shop", "web-0", &[("duration", "6s")])).await.unwrap();
         assert_whole(&volume);
         let before = serial(&volume);
-        eventually("it is renewed", async || serial(&volume) != before).await;
+        eventually("the renewal", async || serial(&volume) != before).await;
         assert_eq!(stage.agent.calls(), 1);
         let host = stage.agent.endpoint().trim_start_matches("http://").trim_end_matches("/v1/credentials");
         assert_eq!(stage.agent.hosts(), [host]);
         assert!(stage.pca.callers().iter().all(|caller| caller == ACCESS_KEY), "{:?}", stage.pca.callers());
         assert_eq!(stage.pca.calls("AssumeRoleWithWebIdentity"), 0);
-        // Another pod of the same service account is another pod.
+        // Another pod of the same service account has its own credentials.
         stage.publish(&pod("shop", "web-1", &[])).await.unwrap();
         assert_eq!(stage.agent.calls(), 2);
         for secret in [TOKEN, "agent-secret", "agent-session"] {
@@ -112,31 +112,31 @@ node_test! {
 }
 
 node_test! {
-    async fn credentials_are_replaced_ahead_of_their_end() {
+    async fn credentials_are_replaced_before_they_expire() {
         let stage = Stage::start().await;
-        stage.agent.give_for(SOON);
+        stage.agent.set_life(SHORT_LIFE);
         let volume = stage.publish(&pod("shop", "web-0", &[("duration", "6s")])).await.unwrap();
         let before = serial(&volume);
-        eventually("it is renewed", async || serial(&volume) != before).await;
+        eventually("the renewal", async || serial(&volume) != before).await;
         assert_eq!(stage.agent.calls(), 2);
     }
 }
 
 node_test! {
-    async fn credentials_that_cannot_be_replaced_for_the_moment_are_used_while_they_hold() {
+    async fn credentials_that_cannot_be_replaced_are_used_until_they_expire() {
         let stage = Stage::start().await;
-        stage.agent.give_for(SOON);
+        stage.agent.set_life(SHORT_LIFE);
         let volume = stage.publish(&pod("shop", "web-0", &[("duration", "9s")])).await.unwrap();
         let before = serial(&volume);
         stage.agent.refuse(&[(503, "busy"); 3]);
-        eventually("it is renewed", async || serial(&volume) != before).await;
-        assert!(stage.node.log().contains("going on with older credentials"), "it is told");
+        eventually("the renewal", async || serial(&volume) != before).await;
+        assert!(stage.node.log().contains("using older credentials"), "it is logged");
         assert!(stage.agent.calls() >= 4);
     }
 }
 
 node_test! {
-    async fn credentials_that_aws_does_not_take_any_more_are_forgotten() {
+    async fn credentials_that_aws_refuses_are_replaced() {
         let stage = Stage::start().await;
         stage.pca.fail(ISSUE, &[Fault::Refuse("ExpiredTokenException", 400)]);
         let volume = pod("shop", "web-0", &[]);
@@ -148,7 +148,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_token_that_is_missing_or_has_expired_is_told_of_and_the_agent_is_not_asked() {
+    async fn a_missing_or_expired_token_is_reported_without_a_call_of_the_agent() {
         let stage = Stage::start().await;
         let volume = pod("shop", "web-0", &[]);
         let refused = stage.kubelet.publish(&volume).await.unwrap_err();
@@ -165,7 +165,7 @@ node_test! {
 }
 
 node_test! {
-    async fn an_association_that_is_missing_is_told_of_with_what_to_do() {
+    async fn a_missing_association_is_reported_with_advice() {
         let stage = Stage::start().await;
         let volume = pod("shop", "web-0", &[]);
         for (status, text, advice) in [
@@ -180,7 +180,7 @@ node_test! {
                  associated role., fault: client",
                 "sts:TagSession to the service pods.eks.amazonaws.com",
             ),
-            (403, "Access Denied. Called agent through invalid address", "look at --pca-pod-identity-endpoint"),
+            (403, "Access Denied. Called agent through invalid address", "check --pca-pod-identity-endpoint"),
         ] {
             let before = stage.agent.calls();
             stage.agent.refuse(&[(status, text)]);
@@ -188,18 +188,18 @@ node_test! {
             assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
             assert!(refused.message().contains("use-pod-identity: the EKS Pod Identity agent answers"), "{refused}");
             assert!(refused.message().contains(advice), "{refused}");
-            assert_eq!(stage.agent.calls(), before + 1, "it is not repeated");
+            assert_eq!(stage.agent.calls(), before + 1, "it is not retried");
         }
         let refused = stage.publish_with(&volume, "stolen", "2099-01-01T00:00:00Z").await.unwrap_err();
         assert!(refused.message().contains("InvalidTokenException): (token) is no token"), "{refused}");
-        // Once there is one, the pod gets its certificate.
+        // With an association, the pod gets its certificate.
         stage.publish(&volume).await.unwrap();
         assert_eq!(stage.pca.issued(), 1);
     }
 }
 
 node_test! {
-    async fn what_passes_is_repeated_for_a_while_and_then_left_to_the_next_attempt() {
+    async fn transient_failures_are_retried_twice() {
         let stage = Stage::start().await;
         let volume = pod("shop", "web-0", &[]);
         stage.agent.refuse(&[(500, "trouble"), (429, "Too Many Requests.")]);
@@ -216,15 +216,15 @@ node_test! {
     }
 }
 
-/// An address of this machine that nothing listens at.
-fn nowhere() -> String {
+/// An address of this machine without a listener.
+fn unused_endpoint() -> String {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     format!("http://{address}/v1/credentials")
 }
 
 node_test! {
-    async fn an_agent_that_is_not_there_is_told_of() {
-        let stage = Stage::with_endpoints(FakeAgent::start().await, &nowhere()).await;
+    async fn a_missing_agent_is_reported() {
+        let stage = Stage::with_endpoints(FakeAgent::start().await, &unused_endpoint()).await;
         let refused = stage.publish(&pod("shop", "web-0", &[])).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
         assert!(refused.message().contains("use-pod-identity: the EKS Pod Identity agent cannot be reached"), "{refused}");
@@ -233,9 +233,9 @@ node_test! {
 }
 
 node_test! {
-    async fn the_agent_is_found_at_the_address_that_it_has() {
+    async fn the_next_endpoint_is_tried_if_one_cannot_be_reached() {
         let agent = FakeAgent::start().await;
-        let endpoints = format!("{},{}", nowhere(), agent.endpoint());
+        let endpoints = format!("{},{}", unused_endpoint(), agent.endpoint());
         let stage = Stage::with_endpoints(agent, &endpoints).await;
         stage.publish(&pod("shop", "web-0", &[])).await.unwrap();
         assert_eq!(stage.agent.calls(), 1);
@@ -243,7 +243,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_pod_that_the_policy_does_not_let_use_it_is_refused_before_any_call() {
+    async fn a_pod_that_the_policy_does_not_allow_is_refused_before_any_call() {
         let stage = Stage::start().await;
         let refused = stage.publish(&pod("bank", "web-0", &[])).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);

@@ -87,7 +87,7 @@ impl CheckArgs {
         let template = template_of(&spec, &pod).map_err(PolicyCheckError::Attributes)?;
         let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template: &template });
         let text = format!("template {template}\n{decision}");
-        if decision.allowed_by.is_some() { Ok(text) } else { Err(PolicyCheckError::Denied(text)) }
+        if decision.allowed_by().is_some() { Ok(text) } else { Err(PolicyCheckError::Denied(text)) }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It imports no other module, and holds data only: no clock, no file, no network.
 
+mod arn;
 mod digest;
 mod distinguished_name;
 mod facts;
@@ -16,6 +17,7 @@ mod spec;
 mod tokens;
 mod usage;
 
+pub use arn::Arn;
 pub(crate) use digest::{fingerprint, hex, jitter, sha256};
 pub use distinguished_name::{DistinguishedName, NameAttribute, NameValue};
 pub(crate) use distinguished_name::{Escape, write_rfc4514};

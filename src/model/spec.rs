@@ -1,5 +1,6 @@
 //! What a volume asks for, typed: every default filled in, every variable expanded.
 
+use super::arn::Arn;
 use super::distinguished_name::DistinguishedName;
 use super::named::named_enum;
 use super::usage::Usage;
@@ -255,7 +256,7 @@ pub struct Pkcs12 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PcaRequest {
     /// `certificate-authority-arn`
-    pub certificate_authority_arn: String,
+    pub certificate_authority_arn: Arn,
     /// `signing-algorithm`
     pub signing_algorithm: Option<String>,
     /// `template-arn`

@@ -1,7 +1,8 @@
-//! The policy in force: read at the start, and again whenever the file changes.
+//! The policy in force. It follows changes of the file.
 
 use super::decide::{Decision, Question};
 use super::file::{Policy, PolicyError};
+use crate::model::sha256;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -13,44 +14,33 @@ use std::sync::Arc;
 pub struct LivePolicy {
     path: PathBuf,
     rules: RwLock<Arc<Policy>>,
-    /// Why the file as it is now was refused.
-    refused: Mutex<Option<String>>,
-    loads: Loads,
-}
-
-/// How often the file was taken up, and how often it was refused.
-#[derive(Debug, Default)]
-pub struct Loads {
-    /// Taken up.
-    pub accepted: Counter,
-    /// Refused: the older rules stay in force.
-    pub refused: Counter,
-}
-
-impl Loads {
-    /// Has them shown.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register("pca_policy_loads", "Versions of the policy file taken up", self.accepted.clone());
-        registry.register(
-            "pca_policy_refusals",
-            "Versions of the policy file refused: the older rules stay in force",
-            self.refused.clone(),
-        );
-    }
+    /// The digest of the last refused version of the file, or of the error if the file was not readable.
+    refused: Mutex<Option<[u8; 32]>>,
+    loads: Counter,
+    pub(super) refusals: Counter,
 }
 
 impl LivePolicy {
-    /// Reads the file; one that is not valid now is an error.
+    /// Reads the file. It must be valid.
     pub fn open(path: &Path) -> Result<Self, PolicyError> {
-        let policy = Policy::read(path)?;
-        let loads = Loads::default();
-        loads.accepted.inc();
+        let rules = RwLock::new(Arc::new(Policy::read(path)?));
+        let loads = Counter::default();
+        loads.inc();
         Ok(Self {
             path: path.to_owned(),
-            rules: RwLock::new(Arc::new(policy)),
+            rules,
             refused: Mutex::default(),
             loads,
+            refusals: Counter::default(),
         })
+    }
+
+    /// Adds the metrics to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Versions of the policy file that came into force";
+        registry.register("pca_policy_loads", help, self.loads.clone());
+        let help = "Versions of the policy file that were refused: the older rules stay in force";
+        registry.register("pca_policy_refusals", help, self.refusals.clone());
     }
 
     /// The rules in force.
@@ -63,26 +53,26 @@ impl LivePolicy {
         self.rules().decide(question)
     }
 
-    /// How often the file was taken up or refused.
-    pub fn loads(&self) -> &Loads {
-        &self.loads
-    }
-
-    /// Reads the file again. One that is not valid leaves the old rules in force.
+    /// Reads the file again. An invalid file leaves the old rules in force. One change of the file can cause several calls, so
+    /// a version that is already known is ignored.
     pub fn reload(&self) {
-        match Policy::read(&self.path) {
-            Ok(policy) if *self.rules() == policy => *self.refused.lock() = None,
+        let text = std::fs::read_to_string(&self.path).map_err(|error| error.to_string());
+        match text.as_deref().map_err(Clone::clone).and_then(Policy::parse) {
             Ok(policy) => {
-                tracing::info!(path = %self.path.display(), rules = policy.rules(), "the policy has changed");
-                *self.rules.write() = Arc::new(policy);
-                self.loads.accepted.inc();
                 *self.refused.lock() = None;
+                if *self.rules() != policy {
+                    tracing::info!(path = %self.path.display(), rules = policy.rules(), "the policy has changed");
+                    *self.rules.write() = Arc::new(policy);
+                    self.loads.inc();
+                }
             }
-            // One change of the directory comes as several notices: the same refusal counts once.
-            Err(error) if self.refused.lock().replace(error.to_string()) == Some(error.to_string()) => {}
             Err(error) => {
-                tracing::error!(%error, "the new policy is not valid; THE OLD RULES STAY IN FORCE");
-                self.loads.refused.inc();
+                let digest = sha256(&[text.as_deref().unwrap_or(&error).as_bytes()]);
+                if self.refused.lock().replace(digest) != Some(digest) {
+                    let path = self.path.display();
+                    tracing::error!(%path, error, "the new policy is not valid; THE OLD RULES STAY IN FORCE");
+                    self.refusals.inc();
+                }
             }
         }
     }

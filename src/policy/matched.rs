@@ -1,25 +1,25 @@
-//! The attributes that `match.attributes` may name, and what each is held against the patterns as: one table.
+//! The attributes that rules can check: one table.
 
 use super::decide::Question;
 use super::pattern::Kind;
 use crate::model::{KeyEncoding, PcaCaller, Pkcs12, Subject, SubjectFields, short_go_duration};
 
-/// An attribute that a rule may look at.
+/// An attribute that a rule can check.
 pub(super) struct Matched {
-    /// Its name, without a prefix.
+    /// Its name, without the prefix.
     pub(super) name: &'static str,
-    /// What an asterisk in a pattern for it stands for.
+    /// What an asterisk in its patterns matches.
     pub(super) kind: Kind,
-    /// Whether `allow.subject` may name it as well.
+    /// Whether `allow.subject` may name it too.
     pub(super) in_subject: bool,
-    /// Its values, as they stand after defaults and variables; none where it is not set.
+    /// Its values, after defaults and variables; empty if it is not set.
     pub(super) values: fn(&Question<'_>) -> Vec<String>,
 }
 
-/// Every attribute that a volume with `signer: acm-pca` may carry, but for the keystore's password.
+/// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
 pub(super) static MATCHED: [Matched; 33] = [
-    of("certificate-authority-arn", Kind::Path, |q| vec![q.pca.certificate_authority_arn.clone()]),
-    // The one that is used, named or chosen.
+    of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
+    // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
     of("signing-algorithm", Kind::Text, |q| text(q.pca.signing_algorithm.as_deref())),
     of("role-arn", Kind::Path, |q| text(q.pca.caller.role())),
@@ -70,11 +70,6 @@ pub(super) static MATCHED: [Matched; 33] = [
     of("fs-group", Kind::Text, |q| q.spec.fs_group.iter().map(ToString::to_string).collect()),
 ];
 
-/// The row of that name.
-pub(super) fn matched(name: &str) -> Option<&'static Matched> {
-    MATCHED.iter().find(|row| row.name == name)
-}
-
 const fn of(name: &'static str, kind: Kind, values: fn(&Question<'_>) -> Vec<String>) -> Matched {
     Matched { name, kind, in_subject: false, values }
 }
@@ -104,16 +99,16 @@ mod tests {
     const TEMPLATE: &str = "arn:aws:acm-pca:::template/EndEntityCertificate/V1";
 
     #[test]
-    fn every_attribute_of_such_a_volume_can_select_a_rule() {
+    fn every_attribute_of_a_volume_for_private_ca_can_select_a_rule() {
         let table: Vec<&str> = MATCHED.iter().map(|row| row.name).collect();
-        // The signer is always the same, and a password is nobody's to look at.
-        let left_out = ["signer", "pkcs12-password"];
-        let mut carried: Vec<&str> =
-            crate::attributes::names_with_private_ca().filter(|name| !left_out.contains(name)).collect();
+        // The signer is always the same, and no rule may see a password.
+        let excluded = ["signer", "pkcs12-password"];
+        let mut expected: Vec<&str> =
+            crate::attributes::names_with_private_ca().filter(|name| !excluded.contains(name)).collect();
         let mut sorted = table.clone();
-        carried.sort_unstable();
+        expected.sort_unstable();
         sorted.sort_unstable();
-        assert_eq!(sorted, carried);
+        assert_eq!(sorted, expected);
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/aws.md");
         let page = std::fs::read_to_string(page).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
         let listed = table.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -137,7 +132,7 @@ mod tests {
         ("fs-group", "1000"),
     ];
 
-    /// For an attribute, a pattern that fits and one that does not.
+    /// An attribute, a pattern that fits its value, and one that does not.
     const PATTERNS: [(&str, &str, &str); 24] = [
         (
             "certificate-authority-arn",
@@ -170,7 +165,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_rule_reads_an_attribute_as_it_stands_after_defaults_and_variables() {
+    fn a_rule_checks_an_attribute_after_defaults_and_variables() {
         let raw = WRITTEN.iter().map(|(name, value)| (format!("csi.certlet.io/{name}"), (*value).to_owned()));
         let pod = WorkloadIdentity {
             namespace: "shop".into(),
@@ -178,19 +173,19 @@ mod tests {
             uid: "u".into(),
             service_account: "web".into(),
         };
-        let asked = crate::attributes::parse(&raw.collect(), &pod).unwrap();
+        let spec = crate::attributes::parse(&raw.collect(), &pod).unwrap();
         let question =
-            Question { pod: &pod, spec: &asked, pca: asked.signer.acm_pca().unwrap(), template: TEMPLATE };
-        let lookups = |attribute: &str, pattern: &str| {
+            Question { pod: &pod, spec: &spec, pca: spec.signer.acm_pca().unwrap(), template: TEMPLATE };
+        let is_selected = |attribute: &str, pattern: &str| {
             let rule = format!(
                 "{{version: 1, rules: [{{name: r, match: {{attributes: {{{attribute}: ['{pattern}']}}}}, \
                  allow: {{certificateAuthorities: [], maxDuration: 24h}}}}]}}"
             );
-            Policy::parse(&rule).unwrap().decide(&question).looked_at[0].is_for_pod
+            Policy::parse(&rule).unwrap().decide(&question).findings[0].is_for_pod
         };
         for (attribute, fits, not) in PATTERNS {
-            assert!(lookups(attribute, fits), "{attribute}: {fits}");
-            assert!(!lookups(attribute, not), "{attribute}: {not}");
+            assert!(is_selected(attribute, fits), "{attribute}: {fits}");
+            assert!(!is_selected(attribute, not), "{attribute}: {not}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Who may ask AWS Private CA for what: the operator's rules, in a file that may change while the driver runs.
+//! The operator's rules: which pods may have which certificates from AWS Private CA.
 //!
-//! [`Policy`] is the file, [`Policy::decide`] holds a request against it, [`LivePolicy`] keeps up with changes.
+//! [`Policy`] is the file, [`Policy::decide`] checks a request, and [`LivePolicy`] follows changes of the file.
 
 mod decide;
 mod file;

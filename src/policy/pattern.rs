@@ -1,17 +1,16 @@
-//! Patterns of names: `*`, `**`, and variables that stand for the pod.
+//! Patterns for names, with `*`, `**` and variables.
 
 use crate::model::WorkloadIdentity;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error};
 use std::fmt;
 
-/// A pattern, checked.
+/// A valid pattern.
 ///
-/// `*` stands for any text within one part (between dots, or slashes, or commas, as the kind of name has it; between the
-/// parts of a URI; between the attributes of a distinguished name), `**` for any text. Neither stands for an asterisk in what
-/// is asked for: `{wildcard}` does, so that nobody gets a wildcard certificate by accident. `{namespace}`,
-/// `{serviceAccount}` and `{pod}` stand for the pod's, to the letter.
-#[derive(Clone, PartialEq, Eq)]
+/// `*` matches any text within one part of a name, `**` matches any text. The separators of parts depend on the [`Kind`] of the
+/// name. Neither matches an asterisk in the name: only `{wildcard}` does, so that nobody gets a wildcard certificate by
+/// accident. `{namespace}`, `{serviceAccount}` and `{pod}` match exactly those of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) struct Pattern {
     text: String,
     pieces: Vec<Piece>,
@@ -32,20 +31,20 @@ enum Variable {
     Pod,
 }
 
-/// What kind of name a pattern is held against.
+/// The kind of a name. Its parts end at separators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Parts end at dots; case does not count (RFC 5280 section 7.2).
+    /// Separated by dots. Case is ignored (RFC 5280 section 7.2).
     Dns,
-    /// An ARN, or the name of a template. Parts end at slashes.
+    /// An ARN, or the name of a template: separated by slashes.
     Path,
-    /// Parts end at slashes, and wherever a host, or what looks like one, can end (RFC 3986 section 3.2):
-    /// `https://*.example.org/` must not fit `https://evil.example#.example.org/`.
+    /// Separated by slashes and by every character that can end a host (RFC 3986 section 3.2), so that
+    /// `https://*.example.org/` does not match `https://evil.example#.example.org/`.
     Uri,
-    /// Parts end at commas.
+    /// Separated by commas.
     Text,
-    /// Parts end at commas, and at the plus signs that join the attributes of one RDN (RFC 4514 section 2.2). In values both
-    /// are escaped by their hexadecimal codes.
+    /// Separated by commas, and by the plus signs within one RDN (RFC 4514 section 2.2). In values both are escaped as
+    /// hexadecimal codes.
     DistinguishedName,
 }
 
@@ -62,7 +61,7 @@ impl Kind {
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -87,7 +86,7 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), pieces })
     }
 
-    /// As it is written.
+    /// The pattern as written.
     pub(super) fn as_str(&self) -> &str {
         &self.text
     }
@@ -98,32 +97,23 @@ impl Pattern {
     }
 }
 
+/// The piece that begins with an asterisk or a brace, and its length.
 fn special_piece(whole: &str, special: &str) -> Result<(Piece, usize), String> {
-    const NAMES: [(&str, Option<Variable>); 4] = [
-        ("{namespace}", Some(Variable::Namespace)),
-        ("{serviceAccount}", Some(Variable::ServiceAccount)),
-        ("{pod}", Some(Variable::Pod)),
-        ("{wildcard}", None),
+    let known = [
+        ("**", Piece::Anything),
+        ("*", Piece::Part),
+        ("{namespace}", Piece::Variable(Variable::Namespace)),
+        ("{serviceAccount}", Piece::Variable(Variable::ServiceAccount)),
+        ("{pod}", Piece::Variable(Variable::Pod)),
+        ("{wildcard}", Piece::Literal("*".to_owned())),
     ];
-    if special.starts_with("**") {
-        return Ok((Piece::Anything, 2));
-    }
-    if special.starts_with('*') {
-        return Ok((Piece::Part, 1));
-    }
-    let known = NAMES.iter().find(|(name, _)| special.starts_with(name));
-    known.map_or_else(
-        || {
-            Err(format!(
-                "{whole:?}: a brace that begins or ends no known variable; accepted: {{namespace}}, {{serviceAccount}}, \
-                 {{pod}}, {{wildcard}}"
-            ))
-        },
-        |(name, variable)| {
-            let piece = variable.map_or_else(|| Piece::Literal("*".to_owned()), Piece::Variable);
-            Ok((piece, name.len()))
-        },
-    )
+    let found = known.into_iter().find(|(text, _)| special.starts_with(text));
+    found.map(|(text, piece)| (piece, text.len())).ok_or_else(|| {
+        format!(
+            "{whole:?}: a brace without a known variable; accepted: {{namespace}}, {{serviceAccount}}, {{pod}}, \
+             {{wildcard}}"
+        )
+    })
 }
 
 fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
@@ -144,7 +134,7 @@ fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> boo
         Piece::Part | Piece::Anything => {
             let stops = |c: char| c == '*' || (*piece == Piece::Part && kind.separators().contains(&c));
             let reach = name.find(stops).unwrap_or(name.len());
-            // A part is never empty: `*.example.org` is not `.example.org`.
+            // A part is never empty: `*.example.org` does not match `.example.org`.
             let least = usize::from(*piece == Piece::Part);
             let ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
             ends.filter(|at| (least..=reach).contains(at))
@@ -153,21 +143,17 @@ fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> boo
     }
 }
 
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
-    }
-}
-
-impl fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Pattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -206,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_certificate_needs_its_own_leave() {
+    fn a_wildcard_certificate_needs_its_own_permission() {
         assert!(!fit("*.shop.svc", "*.shop.svc", Kind::Dns));
         assert!(!fit("**", "*.shop.svc", Kind::Dns));
         assert!(fit("{wildcard}.shop.svc", "*.shop.svc", Kind::Dns));
@@ -214,17 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn variables_stand_for_the_pod_to_the_letter() {
+    fn variables_match_exactly_those_of_the_pod() {
         let spiffe = "spiffe://example.org/ns/{namespace}/sa/{serviceAccount}";
         assert!(fit(spiffe, "spiffe://example.org/ns/shop/sa/web", Kind::Path));
         assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/web/x", Kind::Path));
         assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/Web", Kind::Path));
-        let odd = WorkloadIdentity { namespace: "*".into(), ..pod() };
-        assert!(!Pattern::parse("{namespace}.svc").unwrap().fits("any.svc", Kind::Dns, &odd));
+        let other = WorkloadIdentity { namespace: "*".into(), ..pod() };
+        assert!(!Pattern::parse("{namespace}.svc").unwrap().fits("any.svc", Kind::Dns, &other));
     }
 
     #[test]
-    fn a_star_in_a_uri_does_not_leave_the_host() {
+    fn a_star_in_a_uri_stays_within_the_host() {
         let pattern = "https://*.example.org/**";
         assert!(fit(pattern, "https://web.example.org/a/b?c=d:e@f#g", Kind::Uri));
         for other in [
@@ -253,8 +239,8 @@ mod tests {
 
     #[test]
     fn a_mistyped_variable_is_refused() {
-        for odd in ["{serviceaccount}", "{", "a}", "{pod", ""] {
-            assert!(Pattern::parse(odd).is_err(), "{odd:?}");
+        for invalid in ["{serviceaccount}", "{", "a}", "{pod", ""] {
+            assert!(Pattern::parse(invalid).is_err(), "{invalid:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{
-    CertificateSpec, PcaCaller, PcaRequest, SignerSpec, Subject, SubjectFields, Usage, WorkloadIdentity,
+    Arn, CertificateSpec, PcaCaller, PcaRequest, SignerSpec, Subject, SubjectFields, Usage, WorkloadIdentity,
 };
 use crate::x509::testing::attributes;
 use std::fs;
@@ -53,42 +53,42 @@ fn pca(spec: &mut CertificateSpec) -> &mut PcaRequest {
     pca
 }
 
-fn asked() -> CertificateSpec {
-    let mut asked = attributes();
-    asked.signer = SignerSpec::AcmPca(PcaRequest {
-        certificate_authority_arn: CA.into(),
+fn request() -> CertificateSpec {
+    let mut spec = attributes();
+    spec.signer = SignerSpec::AcmPca(PcaRequest {
+        certificate_authority_arn: Arn::parse(CA).unwrap(),
         signing_algorithm: None,
         template_arn: None,
         caller: PcaCaller::Driver,
     });
-    asked
+    spec
 }
 
-fn denial(namespace: &str, asked: &CertificateSpec, template: &str) -> Option<String> {
+fn denial(namespace: &str, spec: &CertificateSpec, template: &str) -> Option<String> {
     let pod = pod(namespace);
-    Policy::parse(POLICY).unwrap().decide(&question(&pod, asked, template)).denial()
+    Policy::parse(POLICY).unwrap().decide(&question(&pod, spec, template)).denial()
 }
 
 #[test]
-fn what_a_rule_allows_is_allowed() {
-    assert_eq!(denial("shop", &asked(), TEMPLATE), None);
+fn a_request_that_fits_a_rule_is_allowed() {
+    assert_eq!(denial("shop", &request(), TEMPLATE), None);
 }
 
 #[test]
-fn a_denial_names_the_rule_that_comes_nearest_and_what_does_not_fit() {
-    let mut odd = asked();
-    odd.sans.dns_names = vec!["db.bank.svc".into()];
+fn a_denial_shows_the_nearest_rule_and_what_does_not_fit() {
+    let mut other = request();
+    other.sans.dns_names = vec!["db.bank.svc".into()];
     assert_eq!(
-        denial("shop", &odd, TEMPLATE).unwrap(),
+        denial("shop", &other, TEMPLATE).unwrap(),
         "denied by the policy of this cluster; rule \"shops\" comes nearest: dns-names: \"db.bank.svc\" fits none of \
          [*.{namespace}.svc]"
     );
-    let text = denial("elsewhere", &asked(), TEMPLATE).unwrap();
+    let text = denial("elsewhere", &request(), TEMPLATE).unwrap();
     assert!(text.contains("namespace: \"elsewhere\" fits none of"), "{text}");
 }
 
 #[test]
-fn everything_an_author_can_ask_for_is_held_against_the_rule() {
+fn every_attribute_of_a_request_is_checked() {
     type Change = fn(&mut CertificateSpec);
     let cases: [(Change, &str); 12] = [
         (|a| a.duration = Duration::from_hours(25), "duration: 90000 s is more than 86400 s"),
@@ -97,7 +97,7 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
         (|a| a.sans.uris = vec!["spiffe://example.org/ns/bank/sa/web".into()], "uri-sans: "),
         (
             |a| a.sans.ip_addresses = vec!["192.168.0.1".parse().unwrap()],
-            "ip-sans: 192.168.0.1 lies in none of",
+            "ip-sans: 192.168.0.1 is in none of",
         ),
         (|a| a.sans.dns_names = vec!["*.shop.svc".into()], "dns-names: \"*.shop.svc\" fits none of"),
         (|a| caller(a, PcaCaller::Role("arn:aws:iam::123456789012:role/admin".into())), "role-arn: "),
@@ -107,7 +107,8 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
         ),
         (
             |a| {
-                pca(a).certificate_authority_arn = CA.replace("123456789012", "999999999999");
+                let other = CA.replace("123456789012", "999999999999");
+                pca(a).certificate_authority_arn = Arn::parse(&other).unwrap();
             },
             "certificate-authority-arn: ",
         ),
@@ -122,17 +123,17 @@ fn everything_an_author_can_ask_for_is_held_against_the_rule() {
         ),
     ];
     for (change, fault) in cases {
-        let mut odd = asked();
-        change(&mut odd);
-        let text = denial("shop", &odd, TEMPLATE).unwrap_or_else(|| panic!("{fault}: allowed"));
+        let mut other = request();
+        change(&mut other);
+        let text = denial("shop", &other, TEMPLATE).unwrap_or_else(|| panic!("{fault}: allowed"));
         assert!(text.contains(fault), "{fault}: {text}");
     }
     let template = "arn:aws:acm-pca:::template/BlankEndEntityCertificate_CSRPassthrough/V1";
-    assert!(denial("shop", &asked(), template).unwrap().contains("template-arn: "));
+    assert!(denial("shop", &request(), template).unwrap().contains("template-arn: "));
 }
 
 #[test]
-fn an_asterisk_in_a_distinguished_name_stands_for_one_value() {
+fn an_asterisk_in_a_distinguished_name_matches_one_value() {
     let policy = POLICY.replace("{organizations: [Acme]}", "{literal-subject: [\"CN=*,O=Acme\"]}");
     assert_ne!(policy, POLICY);
     let pod = pod("shop");
@@ -142,9 +143,9 @@ fn an_asterisk_in_a_distinguished_name_stands_for_one_value() {
         ("CN=web+O=system:masters,O=Acme", false),
         ("CN=web,O=system:masters,O=Acme", false),
     ] {
-        let mut odd = asked();
-        odd.subject = Subject::Literal(subject.parse().unwrap());
-        let question = question(&pod, &odd, TEMPLATE);
+        let mut other = request();
+        other.subject = Subject::Literal(subject.parse().unwrap());
+        let question = question(&pod, &other, TEMPLATE);
         assert_eq!(
             Policy::parse(&policy).unwrap().decide(&question).denial().is_none(),
             allowed,
@@ -154,11 +155,11 @@ fn an_asterisk_in_a_distinguished_name_stands_for_one_value() {
 }
 
 #[test]
-fn a_rule_that_allows_cas_allows_none_that_makes_further_cas() {
+fn a_rule_that_allows_cas_allows_none_that_can_issue_cas() {
     let policy = POLICY.replace("maxDuration: 24h", "maxDuration: 24h\n      isCa: true");
     assert_ne!(policy, POLICY);
     let pod = pod("shop");
-    let mut ca = asked();
+    let mut ca = request();
     ca.is_ca = true;
     for (template, allowed) in [("PathLen0", true), ("PathLen1", false), ("PathLen3", false)] {
         let template = format!("arn:aws:acm-pca:::template/SubordinateCACertificate_{template}/V1");
@@ -176,7 +177,7 @@ fn with_durations(durations: &str) -> String {
 }
 
 #[test]
-fn the_shortest_duration_is_an_hour_unless_the_rule_says_otherwise() {
+fn the_shortest_duration_is_an_hour_unless_the_rule_sets_another() {
     let pod = pod("shop");
     for (durations, shortest) in [
         ("maxDuration: 25h", 3600),
@@ -187,9 +188,9 @@ fn the_shortest_duration_is_an_hour_unless_the_rule_says_otherwise() {
     ] {
         let policy = Policy::parse(&with_durations(durations)).unwrap();
         let denial = |seconds: u64| {
-            let mut asked = asked();
-            asked.duration = Duration::from_secs(seconds);
-            policy.decide(&question(&pod, &asked, TEMPLATE)).denial()
+            let mut spec = request();
+            spec.duration = Duration::from_secs(seconds);
+            policy.decide(&question(&pod, &spec, TEMPLATE)).denial()
         };
         assert_eq!(denial(shortest), None, "{durations}");
         let text = denial(shortest - 1).unwrap_or_else(|| panic!("{durations}: a second less is allowed"));
@@ -218,16 +219,16 @@ fn set(attributes: &mut CertificateSpec, change: impl Fn(&mut SubjectFields)) {
 }
 
 #[test]
-fn the_role_of_eks_pod_identity_is_allowed_by_its_name_and_no_pattern() {
-    let mut asked = asked();
-    caller(&mut asked, PcaCaller::PodIdentity);
+fn the_role_of_eks_pod_identity_is_allowed_by_its_exact_name_only() {
+    let mut spec = request();
+    caller(&mut spec, PcaCaller::PodIdentity);
     for (roles, allowed) in [("[pod-identity]", true), ("['**', '*', 'pod-*']", false)] {
         let policy = POLICY.replace("[\"arn:aws:iam::123456789012:role/{namespace}-*\"]", roles);
         assert_ne!(policy, POLICY);
         let pod = pod("shop");
-        let question = question(&pod, &asked, TEMPLATE);
+        let question = question(&pod, &spec, TEMPLATE);
         let decision = Policy::parse(&policy).unwrap().decide(&question);
-        assert_eq!(decision.allowed_by.is_some(), allowed, "{roles}: {decision}");
+        assert_eq!(decision.allowed_by().is_some(), allowed, "{roles}: {decision}");
     }
 }
 
@@ -250,17 +251,17 @@ fn an_unknown_attribute_in_a_rule_is_refused_with_the_nearest_one() {
 fn attributes_may_select_a_rule() {
     let policy = POLICY.replace("{key-algorithm: [ECDSA]}", "{key-usages: [\"server auth\"]}");
     let policy = Policy::parse(&policy).unwrap();
-    let (pod, mut asked) = (pod("shop-a"), asked());
-    asked.sans.dns_names = vec!["x.shop-a.svc".into()];
-    asked.sans.uris.clear();
-    let decide = |asked: &CertificateSpec| policy.decide(&question(&pod, asked, TEMPLATE)).allowed_by;
-    assert_eq!(decide(&asked), None);
-    asked.usages = vec![Usage::ServerAuth];
-    assert_eq!(decide(&asked).as_deref(), Some("shops"));
+    let (pod, mut spec) = (pod("shop-a"), request());
+    spec.sans.dns_names = vec!["x.shop-a.svc".into()];
+    spec.sans.uris.clear();
+    let decide = |spec: &CertificateSpec| policy.decide(&question(&pod, spec, TEMPLATE));
+    assert_eq!(decide(&spec).allowed_by(), None);
+    spec.usages = vec![Usage::ServerAuth];
+    assert_eq!(decide(&spec).allowed_by(), Some("shops"));
 }
 
 #[test]
-fn a_file_that_says_something_unknown_is_refused() {
+fn an_invalid_file_is_refused() {
     let cases = [
         ("version: 1", "version: 2"),
         ("maxDuration: 24h", "maxDuration: 1 day"),
@@ -275,20 +276,20 @@ fn a_file_that_says_something_unknown_is_refused() {
         ("{serviceAccount}\"", "{service}\""),
         ("name: shops", "name: bank"),
     ];
-    for (good, odd) in cases {
-        let text = POLICY.replacen(good, odd, 1);
+    for (good, other) in cases {
+        let text = POLICY.replacen(good, other, 1);
         assert_ne!(text, POLICY);
-        assert!(Policy::parse(&text).is_err(), "{odd}");
+        assert!(Policy::parse(&text).is_err(), "{other}");
     }
     assert!(Policy::parse("").is_err());
 }
 
 #[test]
-fn a_rule_that_does_not_say_for_whom_is_for_everybody() {
+fn a_rule_without_match_is_for_every_pod() {
     let everybody = POLICY.replace("    match: {namespaces: [bank]}\n", "");
     let policy = Policy::parse(&everybody).unwrap();
-    let (pod, asked) = (pod("elsewhere"), asked());
-    let question = question(&pod, &asked, TEMPLATE);
+    let (pod, spec) = (pod("elsewhere"), request());
+    let question = question(&pod, &spec, TEMPLATE);
     let denial = policy.decide(&question).denial().unwrap();
     assert!(denial.contains("rule \"bank\" comes nearest") && !denial.contains("namespace"), "{denial}");
 }
@@ -296,13 +297,13 @@ fn a_rule_that_does_not_say_for_whom_is_for_everybody() {
 #[test]
 fn without_rules_everything_is_denied() {
     let policy = Policy::parse("{version: 1, rules: []}").unwrap();
-    let (pod, asked) = (pod("shop"), asked());
-    let decision = policy.decide(&question(&pod, &asked, TEMPLATE));
+    let (pod, spec) = (pod("shop"), request());
+    let decision = policy.decide(&question(&pod, &spec, TEMPLATE));
     assert!(decision.denial().unwrap().contains("it has no rules"));
 }
 
 #[tokio::test]
-async fn the_swap_of_a_configmap_is_taken_up_and_an_invalid_file_keeps_the_old_rules() {
+async fn a_swapped_configmap_is_loaded_and_an_invalid_file_keeps_the_old_rules() {
     let volume = tempfile::tempdir().unwrap();
     let swap = |name: &str, text: &str| {
         let data = volume.path().join(name);
@@ -334,7 +335,7 @@ async fn the_swap_of_a_configmap_is_taken_up_and_an_invalid_file_keeps_the_old_r
         swap("..2", "{version: 1, rules: []}");
         until("the new rules", &|| live.rules().rules() == 0).await;
         swap("..3", "{version: 1, rulez: []}");
-        until("the refusal", &|| live.loads().refused.get() == 1).await;
+        until("the refusal", &|| live.refusals.get() == 1).await;
         assert_eq!(live.rules().rules(), 0);
         swap("..4", POLICY);
         until("the next rules", &|| live.rules().rules() == 2).await;

@@ -246,7 +246,7 @@ fn pca_signer(
     let counted = PcaMetrics::default();
     metrics.extend(|registry| {
         counted.register(registry);
-        policy.loads().register(registry);
+        policy.register(registry);
     });
     tokio::spawn(follow_policy(Arc::clone(&policy), watch, end.clone()));
     let signer = Arc::new(AcmPca::new(AcmPcaParts {

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use std::fmt;
 use std::sync::Arc;
 
-pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Fleet, PcaMetrics, Urgency, Waiters, template_of};
+pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Fleet, PcaMetrics, WaitQueue, template_of};
 pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff, IpFamily};
 pub use counted::CountedSigner;
 pub use local::{LocalCa, LocalCaError};

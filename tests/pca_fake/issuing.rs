@@ -1,4 +1,4 @@
-//! What is asked for, and what comes of it up to its revocation.
+//! Requests and their certificates, up to the revocation.
 
 use crate::fake_pca::{Fault, now};
 use crate::support::{assert_whole, eventually, openssl, serial};
@@ -12,7 +12,7 @@ fn text(volume: &std::path::Path) -> String {
 }
 
 node_test! {
-    async fn a_certificate_costs_two_calls_and_its_chain_is_in_order() {
+    async fn a_certificate_takes_two_calls_and_its_chain_is_in_order() {
         let (fake, _node, kubelet) = started().await;
         for number in 0..4 {
             let volume = kubelet.publish(&pod(&format!("web-{number}"), &[])).await.unwrap();
@@ -27,7 +27,7 @@ node_test! {
 }
 
 node_test! {
-    async fn each_template_is_chosen_by_what_is_asked_for() {
+    async fn the_template_is_chosen_by_the_request() {
         let (fake, _node, kubelet) = started().await;
         let cases: [(&[(&str, &str)], &str, &str); 7] = [
             (&[], "EndEntityCertificate", "TLS Web Server Authentication, TLS Web Client Authentication"),
@@ -45,12 +45,12 @@ node_test! {
             ),
             (&[("is-ca", "true"), ("common-name", "mesh")], "SubordinateCACertificate_PathLen0", "CA:TRUE, pathlen:0"),
         ];
-        for (number, (attributes, template, shows)) in cases.into_iter().enumerate() {
+        for (number, (attributes, template, expected)) in cases.into_iter().enumerate() {
             let volume = kubelet.publish(&pod(&format!("web-{number}"), attributes)).await.unwrap();
             let last = fake.requests(ISSUE).pop().unwrap();
             assert_eq!(last["TemplateArn"], format!("arn:aws:acm-pca:::template/{template}/V1"));
             let text = text(&volume);
-            assert!(text.contains(shows), "{template}: {text}");
+            assert!(text.contains(expected), "{template}: {text}");
         }
         let dropped = [
             ("key-usages", "server auth"),
@@ -63,7 +63,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_short_lived_ca_cuts_to_seven_days_and_says_so() {
+    async fn a_short_lived_ca_shortens_to_seven_days_with_a_warning() {
         let (fake, node, kubelet) = started().await;
         fake.describe(|ca| ca.mode = "SHORT_LIVED_CERTIFICATE");
         kubelet.publish(&pod("web-0", &[("duration", "2160h")])).await.unwrap();
@@ -71,26 +71,26 @@ node_test! {
         assert!(status.contains("the duration was cut to 7 days"), "{status}");
         kubelet.publish(&pod("web-1", &[("duration", "25h")])).await.unwrap();
         let until = fake.requests(ISSUE).pop().unwrap()["Validity"]["Value"].as_u64().unwrap();
-        assert!(until.abs_diff(now() + 25 * 3600) < 60, "hours are kept");
+        assert!(until.abs_diff(now() + 25 * 3600) < 60, "25 hours are kept");
     }
 }
 
 node_test! {
-    async fn who_may_not_describe_the_ca_still_gets_certificates() {
+    async fn a_caller_that_may_not_describe_the_ca_gets_certificates() {
         let (fake, _node, kubelet) = started().await;
         let denied = Fault::Refuse("AccessDeniedException", 400);
         fake.fail(DESCRIBE, std::slice::from_ref(&denied));
         kubelet.publish(&pod("web-0", &[])).await.unwrap();
         assert_eq!((fake.calls(AUTHORITY), fake.calls(ISSUE)), (1, 1));
-        assert_eq!(fake.requests(ISSUE)[0]["SigningAlgorithm"], "SHA256WITHECDSA", "read off the CA's certificate");
+        assert_eq!(fake.requests(ISSUE)[0]["SigningAlgorithm"], "SHA256WITHECDSA", "from the CA's certificate");
 
         kubelet.publish(&pod("web-1", &[])).await.unwrap();
-        assert_eq!((fake.calls(DESCRIBE), fake.calls(AUTHORITY)), (1, 1), "kept");
+        assert_eq!((fake.calls(DESCRIBE), fake.calls(AUTHORITY)), (1, 1), "cached");
     }
 }
 
 node_test! {
-    async fn who_may_not_even_read_the_ca_certificate_has_to_name_the_algorithm() {
+    async fn a_caller_that_may_not_read_the_ca_certificate_must_set_the_algorithm() {
         let (fake, _node, kubelet) = started().await;
         let denied = Fault::Refuse("AccessDeniedException", 400);
         fake.fail(DESCRIBE, &[denied.clone(), denied.clone()]);
@@ -101,7 +101,7 @@ node_test! {
         let named = [("signing-algorithm", "SHA256WITHECDSA")];
         kubelet.publish(&pod("web-1", &named)).await.unwrap();
         kubelet.publish(&pod("web-2", &named)).await.unwrap();
-        assert_eq!((fake.calls(DESCRIBE), fake.calls(AUTHORITY)), (2, 2), "not asked again at once");
+        assert_eq!((fake.calls(DESCRIBE), fake.calls(AUTHORITY)), (2, 2), "not called again at once");
     }
 }
 
@@ -116,12 +116,12 @@ node_test! {
 }
 
 node_test! {
-    async fn a_ca_near_its_end_cuts_short_and_one_at_its_end_is_refused() {
+    async fn a_ca_near_its_end_shortens_certificates_and_causes_a_warning() {
         let (fake, node, kubelet) = started().await;
         fake.describe(|ca| ca.not_after = now() + 7200);
         kubelet.publish(&pod("web-0", &[])).await.unwrap();
         assert!(node.status(&[]).contains("the private CA itself expires soon after"), "{}", node.status(&[]));
-        assert!(node.log().contains("a private CA nears its end"), "it is warned of");
+        assert!(node.log().contains("a private CA expires soon"), "a warning is logged");
     }
 }
 
@@ -136,7 +136,7 @@ node_test! {
 }
 
 node_test! {
-    async fn certificates_that_nobody_has_any_more_are_revoked_also_after_a_restart() {
+    async fn certificates_out_of_use_are_revoked_also_after_a_restart() {
         const REVOKE: &str = "RevokeCertificate";
         let (fake, mut node, _kubelet) = started().await;
         node.stop();
@@ -145,22 +145,22 @@ node_test! {
         let pod = pod("web-0", &[("duration", "6s")]);
         let volume = kubelet.publish(&pod).await.unwrap();
         let before = serial(&volume);
-        eventually("it is renewed", async || serial(&volume) != before).await;
-        eventually("and the old one revoked", async || fake.calls(REVOKE) == 1).await;
+        eventually("the renewal", async || serial(&volume) != before).await;
+        eventually("the revocation of the old certificate", async || fake.calls(REVOKE) == 1).await;
         assert_eq!(fake.requests(REVOKE)[0]["RevocationReason"], "SUPERSEDED");
         let revoked = fake.requests(REVOKE)[0]["CertificateSerial"].as_str().unwrap().replace(':', "");
         assert_eq!(revoked, before);
-        // The answer is lost, and the process with it.
+        // The call is throttled, and the process is killed before it tries again.
         fake.fail(REVOKE, &[Fault::Refuse("ThrottlingException", 400)]);
         let list = node.data_root().join("revocations");
         kubelet.unpublish(&pod).await.unwrap();
-        eventually("it is listed", async || {
+        eventually("the entry in the list", async || {
             fs::read_to_string(&list).unwrap_or_default().contains("CESSATION_OF_OPERATION")
         })
         .await;
         node.kill();
         let _kubelet = node.started().await;
-        eventually("it is revoked", async || fs::read_to_string(&list).unwrap_or_default().is_empty()).await;
+        eventually("the revocation after the restart", async || fs::read_to_string(&list).unwrap_or_default().is_empty()).await;
         assert_eq!(fake.requests(REVOKE).pop().unwrap()["RevocationReason"], "CESSATION_OF_OPERATION");
     }
 }

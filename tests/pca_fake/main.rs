@@ -1,16 +1,15 @@
-//! AWS Private CA's hard cases, against our own fake of its wire and of STS's: through the driver's socket, every call
-//! counted.
+//! Error cases of AWS Private CA and STS, with a fake of both: the tests call the driver's socket and count the calls of AWS.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::type_complexity, reason = "a table of cases")]
 
 #[path = "../support/fake_pca/mod.rs"]
 mod fake_pca;
+mod faults;
 mod issuing;
 mod roles;
 #[path = "../support/mod.rs"]
 mod support;
-mod trouble;
 
 use certlet_kubelet::{Kubelet, Pod};
 use fake_pca::{CA, FakePca};

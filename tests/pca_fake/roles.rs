@@ -1,4 +1,4 @@
-//! Who asks: the pods' roles, and the policy.
+//! The pods' roles, and the policy.
 
 use crate::fake_pca::{Fault, ROLE};
 use crate::support::pca::DRIVER_KEY;
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use tonic::{Code, Status};
 
-/// A publish with the pod's token, as the kubelet sends it.
+/// Publishes with the pod's token.
 async fn publish_with_token(kubelet: &Kubelet, pod: &Pod) -> Result<PathBuf, Status> {
     let mut request = kubelet.publish_request(pod);
     request.secrets.insert(
@@ -25,10 +25,10 @@ async fn publish_with_token(kubelet: &Kubelet, pod: &Pod) -> Result<PathBuf, Sta
 node_test! {
     async fn a_pods_role_is_assumed_once_and_signs() {
         let (fake, node, kubelet) = started().await;
-        // Renewed after four seconds, with the same credentials.
+        // It is renewed after four seconds, with the same credentials.
         let volume = publish_with_token(&kubelet, &pod("web-0", &[("role-arn", ROLE), ("duration", "6s")])).await.unwrap();
         let before = serial(&volume);
-        eventually("it is renewed", async || serial(&volume) != before).await;
+        eventually("the renewal", async || serial(&volume) != before).await;
         assert_eq!(fake.calls(ASSUME), 1);
         assert_eq!(fake.sessions(), ["shop@web@web-0"]);
         assert!(fake.callers().iter().all(|caller| caller == "ASIAROLE"), "{:?}", fake.callers());
@@ -39,7 +39,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_token_that_sts_refuses_is_told_of() {
+    async fn a_token_that_sts_refuses_is_reported() {
         let (fake, _node, kubelet) = started().await;
         let pod = pod("web-0", &[("role-arn", ROLE)]);
         let refused = kubelet.publish(&pod).await.unwrap_err();
@@ -61,7 +61,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_role_that_the_policy_does_not_name_is_refused_before_any_call() {
+    async fn a_role_that_the_policy_does_not_allow_is_refused_before_any_call() {
         let (fake, _node, kubelet) = started().await;
         let pod = pod("web-0", &[("role-arn", "arn:aws:iam::123456789012:role/admin")]);
         let refused = publish_with_token(&kubelet, &pod).await.unwrap_err();
@@ -71,19 +71,19 @@ node_test! {
 }
 
 node_test! {
-    async fn a_changed_policy_is_taken_up_while_the_driver_runs() {
+    async fn a_changed_policy_is_loaded_while_the_driver_runs() {
         let (_fake, node, kubelet) = started().await;
         let policy = node.root.join("policy.yaml");
         fs::write(node.root.join("new.yaml"), POLICY.replace("[shop]", "[bank]")).unwrap();
         fs::rename(node.root.join("new.yaml"), &policy).unwrap();
-        eventually("the change is taken up", async || node.log().contains("the policy has changed")).await;
+        eventually("the new policy", async || node.log().contains("the policy has changed")).await;
         let refused = kubelet.publish(&pod("web-0", &[])).await.unwrap_err();
         assert!(refused.message().contains("denied by the policy"), "{refused}");
         fs::write(node.root.join("new.yaml"), "nonsense").unwrap();
         fs::rename(node.root.join("new.yaml"), &policy).unwrap();
-        eventually("the fault is told", async || node.log().contains("THE OLD RULES STAY IN FORCE")).await;
+        eventually("the error in the log", async || node.log().contains("THE OLD RULES STAY IN FORCE")).await;
         fs::write(node.root.join("new.yaml"), POLICY).unwrap();
         fs::rename(node.root.join("new.yaml"), &policy).unwrap();
-        eventually("and repaired", async || kubelet.publish(&pod("web-0", &[])).await.is_ok()).await;
+        eventually("the fixed policy", async || kubelet.publish(&pod("web-0", &[])).await.is_ok()).await;
     }
 }

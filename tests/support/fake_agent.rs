@@ -1,9 +1,9 @@
-//! The EKS Pod Identity agent, as far as certlet talks to it, with refusals on demand and every call counted.
+//! A fake of the EKS Pod Identity agent. It refuses on demand and counts every call.
 
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, reason = "support for tests")]
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -11,13 +11,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-/// The access key of what it gives.
+/// The access key of its credentials.
 pub const ACCESS_KEY: &str = "ASIAPOD";
-/// The token that it takes.
+/// The token that it accepts.
 pub const TOKEN: &str = "pod-identity-token";
 
 #[derive(Default)]
-struct Book {
+struct State {
     calls: usize,
     hosts: Vec<String>,
     answers: VecDeque<(u16, String)>,
@@ -27,58 +27,58 @@ struct Book {
 /// The fake.
 #[derive(Clone)]
 pub struct FakeAgent {
-    book: Arc<Mutex<Book>>,
+    state: Arc<Mutex<State>>,
     endpoint: String,
 }
 
 impl FakeAgent {
-    /// Serves on loopback; its credentials live six hours.
+    /// Serves on loopback. Its credentials are valid for six hours.
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}/v1/credentials", listener.local_addr().unwrap());
-        let book = Book { life: Duration::from_hours(6), ..Book::default() };
-        let fake = Self { book: Arc::new(Mutex::new(book)), endpoint };
+        let state = State { life: Duration::from_hours(6), ..State::default() };
+        let fake = Self { state: Arc::new(Mutex::new(state)), endpoint };
         let app = Router::new().route("/v1/credentials", get(answer)).with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         fake
     }
 
-    /// Where it is.
+    /// Its URL.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// How often it was asked.
+    /// The number of calls.
     pub fn calls(&self) -> usize {
-        self.book().calls
+        self.state().calls
     }
 
-    /// The hosts that it was asked as.
+    /// The `Host` headers of the calls.
     pub fn hosts(&self) -> Vec<String> {
-        self.book().hosts.clone()
+        self.state().hosts.clone()
     }
 
-    /// How long the credentials live that it gives from now on.
-    pub fn give_for(&self, life: Duration) {
-        self.book().life = life;
+    /// Sets the validity of the credentials from now on.
+    pub fn set_life(&self, life: Duration) {
+        self.state().life = life;
     }
 
-    /// What it answers next in the place of credentials, one after the other.
+    /// Sets the next answers, which replace credentials.
     pub fn refuse(&self, answers: &[(u16, &str)]) {
         let answers = answers.iter().map(|(status, text)| (*status, (*text).to_owned()));
-        self.book().answers.extend(answers);
+        self.state().answers.extend(answers);
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
     }
 }
 
-async fn answer(State(fake): State<FakeAgent>, headers: HeaderMap) -> Response {
-    let mut book = fake.book();
-    book.calls += 1;
-    book.hosts.push(headers["host"].to_str().unwrap().to_owned());
-    if let Some((status, text)) = book.answers.pop_front() {
+async fn answer(extract::State(fake): extract::State<FakeAgent>, headers: HeaderMap) -> Response {
+    let mut state = fake.state();
+    state.calls += 1;
+    state.hosts.push(headers["host"].to_str().unwrap().to_owned());
+    if let Some((status, text)) = state.answers.pop_front() {
         return (StatusCode::from_u16(status).unwrap(), text).into_response();
     }
     let token = headers.get("authorization").map(|value| value.to_str().unwrap());
@@ -92,7 +92,7 @@ async fn answer(State(fake): State<FakeAgent>, headers: HeaderMap) -> Response {
             return (StatusCode::BAD_REQUEST, text).into_response();
         }
     }
-    let expiration = jiff::Timestamp::try_from(SystemTime::now() + book.life).unwrap();
+    let expiration = jiff::Timestamp::try_from(SystemTime::now() + state.life).unwrap();
     let body = serde_json::json!({
         "AccessKeyId": ACCESS_KEY, "SecretAccessKey": "agent-secret", "Token": "agent-session",
         "AccountId": "123456789012", "Expiration": expiration.to_string(),

@@ -1,4 +1,4 @@
-//! Nodes and pods that get their certificates from AWS Private CA.
+//! Nodes and pods with certificates from AWS Private CA.
 
 use super::{DNS_NAME, Node, pod_of};
 use certlet_kubelet::Pod;
@@ -7,9 +7,9 @@ use std::fs;
 /// The access key of the driver itself.
 pub const DRIVER_KEY: &str = "AKIADRIVER";
 
-/// A node whose driver has this policy and calls AWS at this address; it is not started yet.
+/// A node with this policy and this address of AWS. It is not started yet.
 pub fn node(policy: &str, endpoint: &str) -> Node {
-    // Everything is logged, so that what must not be is seen.
+    // Logs everything, so that the tests can find secrets in the log.
     let mut node = Node::with_flags(&["--log-level=trace"]);
     let file = node.root.join("policy.yaml");
     fs::write(&file, policy).unwrap();
@@ -22,7 +22,7 @@ pub fn node(policy: &str, endpoint: &str) -> Node {
     node
 }
 
-/// A pod of the service account `web` with a volume from a CA and other attributes, given without their prefix.
+/// A pod of the service account `web` with a volume from this CA. The other attributes have no prefix.
 pub fn pod(name: &str, authority: &str, attributes: &[(&str, &str)]) -> Pod {
     let usual = [("signer", "acm-pca"), ("certificate-authority-arn", authority), ("dns-names", DNS_NAME)];
     let mut pod = pod_of(&usual, name, attributes);

@@ -189,7 +189,7 @@ fn the_local_signer_needs_no_issuer_and_private_ca_needs_its_arn() {
     ])
     .unwrap();
     let pca = attributes.signer.acm_pca().unwrap();
-    assert_eq!(pca.certificate_authority_arn, authority);
+    assert_eq!(pca.certificate_authority_arn.as_str(), authority);
     assert_eq!(pca.signing_algorithm.as_deref(), Some("SHA384WITHECDSA"));
     assert!(pca.template_arn.is_some() && pca.caller.role().is_some());
 }

@@ -1,12 +1,17 @@
-//! Amazon resource names of the three kinds that direct AWS Private CA needs.
+//! Checks of the ARNs that the signer `acm-pca` needs.
+
+use crate::model::Arn;
 
 /// `arn:PARTITION:acm-pca:REGION:ACCOUNT:certificate-authority/UUID`
-pub(in crate::attributes) fn certificate_authority(text: &str) -> Result<String, String> {
-    let arn = Arn::parse(text, "acm-pca")?;
-    arn.has_region()?;
-    arn.has_account()?;
-    match arn.resource.strip_prefix("certificate-authority/") {
-        Some(id) if is_uuid(id) => Ok(text.to_owned()),
+pub(in crate::attributes) fn certificate_authority(text: &str) -> Result<Arn, String> {
+    let arn = parse(text, "acm-pca")?;
+    let region_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if arn.region().is_empty() || !arn.region().bytes().all(region_byte) {
+        return Err("has no Region".into());
+    }
+    check_account(&arn)?;
+    match arn.resource().strip_prefix("certificate-authority/") {
+        Some(id) if is_uuid(id) => Ok(arn),
         Some(_) => Err("does not end in the UUID of a certificate authority".into()),
         None => Err("does not name a certificate authority".into()),
     }
@@ -14,79 +19,44 @@ pub(in crate::attributes) fn certificate_authority(text: &str) -> Result<String,
 
 /// `arn:PARTITION:acm-pca:::template/NAME/V1`
 pub(in crate::attributes) fn template(text: &str) -> Result<String, String> {
-    let arn = Arn::parse(text, "acm-pca")?;
-    if !arn.region.is_empty() || !arn.account.is_empty() {
+    let arn = parse(text, "acm-pca")?;
+    if !arn.region().is_empty() || !arn.account().is_empty() {
         return Err("has a Region or an account, which templates do not".into());
     }
-    let (name, version) = arn
-        .resource
-        .strip_prefix("template/")
-        .and_then(|r| r.split_once('/'))
-        .ok_or("does not name a template")?;
-    let numbered =
-        version.strip_prefix('V').is_some_and(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || !numbered {
-        return Err("does not name a template and its version".into());
-    }
-    Ok(text.to_owned())
+    let template = arn.resource().strip_prefix("template/").and_then(|rest| rest.split_once("/V"));
+    let (name, version) = template.ok_or("does not name a template")?;
+    let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_version = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit());
+    if is_name && is_version { Ok(text.to_owned()) } else { Err("does not name a template".into()) }
 }
 
 /// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`
 pub(in crate::attributes) fn role(text: &str) -> Result<String, String> {
-    let arn = Arn::parse(text, "iam")?;
-    if !arn.region.is_empty() {
+    let arn = parse(text, "iam")?;
+    if !arn.region().is_empty() {
         return Err("has a Region, which roles do not".into());
     }
-    arn.has_account()?;
-    let name = arn.resource.strip_prefix("role/").ok_or("does not name a role")?;
+    check_account(&arn)?;
     let name_byte = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@-_".contains(&b);
-    if !name.split('/').all(|part| !part.is_empty() && part.bytes().all(name_byte)) {
-        return Err("does not name a role".into());
+    let is_name = |name: &str| name.split('/').all(|part| !part.is_empty() && part.bytes().all(name_byte));
+    match arn.resource().strip_prefix("role/") {
+        Some(name) if is_name(name) => Ok(text.to_owned()),
+        _ => Err("does not name a role".into()),
     }
-    Ok(text.to_owned())
 }
 
-/// `arn:partition:service:region:account:resource`, the service already checked.
-struct Arn<'a> {
-    region: &'a str,
-    account: &'a str,
-    resource: &'a str,
+fn parse(text: &str, service: &str) -> Result<Arn, String> {
+    // `aws`, `aws-cn`, `aws-us-gov`, and any later partition.
+    let suffix = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let is_partition = |name: &str| name == "aws" || name.strip_prefix("aws-").is_some_and(suffix);
+    let arn = Arn::parse(text).filter(|arn| is_partition(arn.partition()));
+    let arn = arn.ok_or("is not an ARN of an AWS partition")?;
+    if arn.service() == service { Ok(arn) } else { Err(format!("is not an ARN of the service {service}")) }
 }
 
-impl<'a> Arn<'a> {
-    fn parse(text: &'a str, service: &str) -> Result<Self, String> {
-        let mut parts = text.splitn(6, ':');
-        let mut next = || parts.next().unwrap_or_default();
-        let (scheme, partition, named, region, account, resource) =
-            (next(), next(), next(), next(), next(), next());
-        // `aws`, `aws-cn`, `aws-us-gov`, and whatever partition is opened next.
-        let known = partition == "aws"
-            || partition
-                .strip_prefix("aws-")
-                .is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'));
-        if scheme != "arn" || !known {
-            return Err("is not an ARN of an AWS partition".into());
-        }
-        if named != service {
-            return Err(format!("is not an ARN of the service {service}"));
-        }
-        Ok(Self { region, account, resource })
-    }
-
-    fn has_region(&self) -> Result<(), String> {
-        let region_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if self.region.is_empty() || !self.region.bytes().all(region_byte) {
-            return Err("has no Region".into());
-        }
-        Ok(())
-    }
-
-    fn has_account(&self) -> Result<(), String> {
-        if self.account.len() != 12 || !self.account.bytes().all(|b| b.is_ascii_digit()) {
-            return Err("has no account of 12 digits".into());
-        }
-        Ok(())
-    }
+fn check_account(arn: &Arn) -> Result<(), String> {
+    let is_account = arn.account().len() == 12 && arn.account().bytes().all(|b| b.is_ascii_digit());
+    if is_account { Ok(()) } else { Err("has no account of 12 digits".into()) }
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -101,10 +71,10 @@ mod tests {
     const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
 
     #[test]
-    fn arns_of_every_partition_pass() {
+    fn arns_of_every_partition_are_accepted() {
         for partition in ["aws", "aws-cn", "aws-us-gov"] {
             let arn = CA.replacen("aws", partition, 1);
-            assert_eq!(certificate_authority(&arn), Ok(arn.clone()));
+            assert_eq!(certificate_authority(&arn).unwrap().as_str(), arn);
             assert!(template(&format!("arn:{partition}:acm-pca:::template/EndEntityCertificate/V1")).is_ok());
             assert!(role(&format!("arn:{partition}:iam::123456789012:role/pca/issuer")).is_ok());
         }

@@ -1,12 +1,12 @@
-//! The calls to AWS Private CA: each within its quota, repeated where that helps, counted, its errors sorted.
+//! The calls to AWS Private CA: rate limited, retried and counted.
 
-use super::arn::AuthorityArn;
-use super::errors::{CallError, Class};
+use super::checkpoint::IssueCheckpoint;
+use super::errors::{CallError, ErrorKind};
 use super::metrics::PcaMetrics;
-use super::note::SavedRequest;
-use super::quota::{CallKind, Limiter, Urgency};
-use crate::model::jitter;
+use super::quota::{CallKind, Limiter};
+use crate::model::{Arn, jitter};
 use crate::platform::Backoff;
+use crate::signer::Purpose;
 use aws_sdk_acmpca::Client;
 use aws_sdk_acmpca::config::http::HttpResponse;
 use aws_sdk_acmpca::error::{ProvideErrorMetadata, SdkError};
@@ -19,52 +19,51 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long one call is repeated while it is throttled or fails for a passing reason. The volume's own retries go on from there.
-const RETRY_FOR: Duration = Duration::from_secs(45);
+/// How long one call is retried after its first failure. After that the caller of the signer retries.
+const MAX_RETRY_TIME: Duration = Duration::from_secs(45);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
-/// One CA, as one caller may use it.
-#[derive(Clone)]
+/// The API for one CA and one caller.
 pub(crate) struct Api {
     pub(crate) client: Client,
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) metrics: PcaMetrics,
-    pub(crate) authority: AuthorityArn,
-    pub(crate) urgency: Urgency,
-    /// What spreads this caller's retries apart from others'.
+    pub(crate) authority: Arn,
+    pub(crate) purpose: Purpose,
+    /// Spreads the retries of different callers.
     pub(crate) seed: String,
 }
 
 impl Api {
-    /// IssueCertificate: the certificate's ARN.
+    /// IssueCertificate: returns the certificate's ARN.
     pub(crate) async fn issue(
         &self,
         csr_pem: &[u8],
         template: &str,
-        note: &SavedRequest,
+        checkpoint: &IssueCheckpoint,
     ) -> Result<String, CallError> {
         let validity = Validity::builder()
-            .value(note.not_after.as_second())
+            .value(checkpoint.not_after.as_second())
             .r#type(ValidityPeriodType::Absolute)
             .build()
-            .map_err(|error| refused(CallKind::Issue, &error))?;
+            .map_err(|error| CallError::response(CallKind::Issue.as_str(), &error.to_string()))?;
         let output = self
             .call(CallKind::Issue, || {
                 self.client
                     .issue_certificate()
                     .certificate_authority_arn(self.authority.as_str())
                     .csr(Blob::new(csr_pem))
-                    .signing_algorithm(SigningAlgorithm::from(note.algorithm.as_str()))
+                    .signing_algorithm(SigningAlgorithm::from(checkpoint.algorithm.as_str()))
                     .template_arn(template)
                     .validity(validity.clone())
-                    .idempotency_token(note.idempotency_token())
+                    .idempotency_token(checkpoint.idempotency_token())
                     .send()
             })
             .await?;
-        output.certificate_arn.ok_or_else(|| refused(CallKind::Issue, &"the answer names no certificate"))
+        required(output.certificate_arn, CallKind::Issue)
     }
 
-    /// GetCertificate: the leaf and its chain up to the root, PEM.
+    /// GetCertificate: returns the leaf and its chain up to the root, PEM.
     pub(crate) async fn certificate(&self, arn: &str) -> Result<Vec<u8>, CallError> {
         let output = self
             .call(CallKind::Get, || {
@@ -72,7 +71,7 @@ impl Api {
                 call.certificate_authority_arn(self.authority.as_str()).certificate_arn(arn).send()
             })
             .await?;
-        // AWS leaves out the line break at the end of each part.
+        // AWS omits the line break at the end of each part.
         let parts = [output.certificate, output.certificate_chain];
         Ok(parts.into_iter().flatten().collect::<Vec<_>>().join("\n").into_bytes())
     }
@@ -85,23 +84,22 @@ impl Api {
                 call.certificate_authority_arn(self.authority.as_str()).send()
             })
             .await?;
-        output.certificate_authority.ok_or_else(|| refused(CallKind::Describe, &"the answer is empty"))
+        required(output.certificate_authority, CallKind::Describe)
     }
 
-    /// GetCertificateAuthorityCertificate: the CA's own certificate, PEM.
+    /// GetCertificateAuthorityCertificate: returns the CA's own certificate, PEM.
     pub(crate) async fn authority_certificate(&self) -> Result<Vec<u8>, CallError> {
-        let kind = CallKind::AuthorityCertificate;
         let output = self
-            .call(kind, || {
+            .call(CallKind::AuthorityCertificate, || {
                 let call = self.client.get_certificate_authority_certificate();
                 call.certificate_authority_arn(self.authority.as_str()).send()
             })
             .await?;
-        output.certificate.map(String::into_bytes).ok_or_else(|| refused(kind, &"the answer is empty"))
+        required(output.certificate, CallKind::AuthorityCertificate).map(String::into_bytes)
     }
 
     /// RevokeCertificate
-    pub(crate) async fn revoke(&self, serial: &str, reason: RevocationReason) -> Result<(), CallError> {
+    pub(crate) async fn revoke(&self, serial: &str, reason: &RevocationReason) -> Result<(), CallError> {
         let call = || {
             let call = self.client.revoke_certificate().certificate_authority_arn(self.authority.as_str());
             call.certificate_serial(serial).revocation_reason(reason.clone()).send()
@@ -109,42 +107,43 @@ impl Api {
         self.call(CallKind::Revoke, call).await.map(drop)
     }
 
-    /// Makes one call, within its quota, as often as it takes within [`RETRY_FOR`].
+    /// Makes one call within its quota. Retries it for [`MAX_RETRY_TIME`] if it is throttled or fails transiently.
     async fn call<T, E, F>(&self, kind: CallKind, send: impl Fn() -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let lane = self.limiter.lane(&self.authority.account, &self.authority.region, kind);
-        let mut since_passing: Option<Instant> = None;
-        for attempt in 1_u32.. {
-            self.metrics.waited(kind, lane.pass(self.urgency).await);
-            let error = match send().await {
-                Ok(output) => {
-                    lane.succeeded();
-                    self.metrics.call(kind.as_str(), "ok");
-                    return Ok(output);
+        let lane = self.limiter.lane(self.authority.account(), self.authority.region(), kind);
+        let mut first_failure = None;
+        let mut attempt = 0_u32;
+        loop {
+            self.metrics.waited(kind, lane.acquire(self.purpose).await);
+            let answer = send().await.map_err(|error| CallError::from_sdk(kind.as_str(), error));
+            self.metrics.call(kind.as_str(), answer.as_ref().err().map_or("ok", |error| &error.code));
+            let error = match answer {
+                Err(error) if error.kind == ErrorKind::Throttled => {
+                    lane.throttled();
+                    error
                 }
-                Err(error) => CallError::of(kind.as_str(), error),
+                answer => {
+                    lane.succeeded();
+                    match answer {
+                        Err(error) if error.kind == ErrorKind::Transient => error,
+                        answer => return answer,
+                    }
+                }
             };
-            self.metrics.call(kind.as_str(), &error.code);
-            match error.class {
-                Class::Throttled => lane.throttled(),
-                _ => lane.succeeded(),
-            }
-            let began = *since_passing.get_or_insert_with(Instant::now);
-            let passing = matches!(error.class, Class::Throttled | Class::Transient);
-            if !passing || began.elapsed() > RETRY_FOR {
+            if first_failure.get_or_insert_with(Instant::now).elapsed() > MAX_RETRY_TIME {
                 return Err(error);
             }
-            tracing::debug!(call = kind.as_str(), %error, attempt, "repeating a call to AWS");
+            attempt += 1;
+            tracing::debug!(call = kind.as_str(), %error, attempt, "retrying a call to AWS");
             let jitter = jitter(&self.seed, &attempt.to_be_bytes());
             tokio::time::sleep(BACKOFF.pause(attempt - 1, jitter)).await;
         }
-        Err(refused(kind, &"too many attempts"))
     }
 }
 
-fn refused(kind: CallKind, why: &impl ToString) -> CallError {
-    CallError::local(kind.as_str(), why.to_string())
+fn required<T>(value: Option<T>, kind: CallKind) -> Result<T, CallError> {
+    value.ok_or_else(|| CallError::response(kind.as_str(), "the answer is empty"))
 }

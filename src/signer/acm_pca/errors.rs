@@ -1,158 +1,146 @@
-//! What AWS answers when it does not do what was asked, sorted by what to do about it.
+//! Failed calls to AWS.
 
-use crate::model::Failure;
+use crate::model::{Failure, FailureKind};
+use ErrorKind::{Credentials, Denied, InProgress, Lost, Permanent, State, Throttled, Transient};
 use aws_sdk_acmpca::config::http::HttpResponse;
 use aws_sdk_acmpca::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use std::error::Error;
 
-/// What to do about an error.
+/// The kind of a failed call. It decides what the signer does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// Wait: the certificate is being made.
+pub(crate) enum ErrorKind {
+    /// AWS is still issuing the certificate.
     InProgress,
-    /// Slow down.
+    /// AWS asks for fewer calls.
     Throttled,
-    /// Ask again: the network, or AWS itself.
+    /// The network or AWS itself failed; another attempt may succeed.
     Transient,
-    /// The credentials are no good (any more): get new ones and ask again.
+    /// AWS does not accept the credentials; the next attempt needs new ones.
     Credentials,
-    /// The caller may not do this.
+    /// The caller lacks a permission.
     Denied,
-    /// The CA is not in a state to do this.
+    /// The CA is not active.
     State,
-    /// The certificate will not come: ask for another.
+    /// AWS could not issue this certificate; the next attempt requests another one.
     Lost,
-    /// Asking again will not help.
+    /// Every attempt fails until somebody changes the configuration.
     Permanent,
 }
 
-/// A call that failed.
+/// A failed call.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{call}: {message}")]
+#[error("{message}")]
 pub(crate) struct CallError {
-    pub(crate) call: &'static str,
-    pub(crate) class: Class,
-    /// AWS's own word, or `connection` and the like: for metrics, and so one of few.
+    pub(crate) kind: ErrorKind,
+    /// The error code of AWS, or a name such as `connection`. It is a metric label, so it has few values.
     pub(crate) code: String,
     message: String,
 }
 
-/// Errors by AWS's name for them. LimitExceeded is permanent though the SDK would retry it; RequestInProgress is none
-/// at all though the SDK would give up on it.
-const CODES: [(&str, Class, &str); 30] = [
-    ("RequestInProgressException", Class::InProgress, ""),
-    ("ThrottlingException", Class::Throttled, ""),
-    ("Throttling", Class::Throttled, ""),
-    ("ThrottledException", Class::Throttled, ""),
-    ("TooManyRequestsException", Class::Throttled, ""),
-    ("RequestLimitExceeded", Class::Throttled, ""),
-    ("SlowDown", Class::Throttled, ""),
-    ("ExpiredTokenException", Class::Credentials, ""),
-    ("ExpiredToken", Class::Credentials, ""),
-    ("UnrecognizedClientException", Class::Credentials, ""),
-    ("InvalidClientTokenId", Class::Credentials, ""),
-    ("InvalidSignatureException", Class::Credentials, "compare the clocks of node and AWS"),
-    ("SignatureDoesNotMatch", Class::Credentials, "compare the clocks of node and AWS"),
-    ("RequestExpired", Class::Credentials, "compare the clocks of node and AWS"),
+const CHECK_CLOCKS: &str = "compare the clocks of the node and of AWS";
+
+/// Error codes of AWS. Unlike the SDK, this table does not retry LimitExceeded, and waits after RequestInProgress.
+const CODES: &[(&[&str], ErrorKind, &str)] = &[
+    (&["RequestInProgressException"], InProgress, ""),
+    (&["ThrottlingException", "Throttling", "ThrottledException"], Throttled, ""),
+    (&["TooManyRequestsException", "RequestLimitExceeded", "SlowDown"], Throttled, ""),
+    (&["ExpiredTokenException", "ExpiredToken"], Credentials, ""),
+    (&["UnrecognizedClientException", "InvalidClientTokenId"], Credentials, ""),
+    (&["InvalidSignatureException", "SignatureDoesNotMatch", "RequestExpired"], Credentials, CHECK_CLOCKS),
     (
-        "AccessDeniedException",
-        Class::Denied,
+        &["AccessDeniedException", "AccessDenied"],
+        Denied,
         "let the IAM policy of the caller allow it on this CA and template",
     ),
-    ("AccessDenied", Class::Denied, "let the IAM policy of the caller allow it on this CA and template"),
-    ("InvalidStateException", Class::State, "the private CA must be ACTIVE: look at its status"),
-    ("RequestFailedException", Class::Lost, ""),
-    ("ConcurrentModificationException", Class::Transient, ""),
-    ("IDPCommunicationError", Class::Transient, ""),
+    (&["InvalidStateException"], State, "the private CA must be ACTIVE: check its status"),
+    (&["RequestFailedException"], Lost, ""),
+    (&["ConcurrentModificationException", "IDPCommunicationError"], Transient, ""),
     (
-        "InvalidIdentityToken",
-        Class::Permanent,
+        &["InvalidIdentityToken"],
+        Permanent,
         "make the cluster's OIDC issuer an identity provider of the account",
     ),
-    ("IDPRejectedClaim", Class::Permanent, "look at the audience of the role's trust policy"),
+    (&["IDPRejectedClaim"], Permanent, "check the audience in the role's trust policy"),
     (
-        "ResourceNotFoundException",
-        Class::Permanent,
+        &["ResourceNotFoundException"],
+        Permanent,
         "check certificate-authority-arn, and that the CA is shared with this account",
     ),
     (
-        "LimitExceededException",
-        Class::Permanent,
+        &["LimitExceededException"],
+        Permanent,
         "the private CA's quota of certificates is used up: use another CA, or have the quota raised",
     ),
     (
-        "InvalidArgsException",
-        Class::Permanent,
-        "the CA does not take this combination of template, signing algorithm and duration",
+        &["InvalidArgsException"],
+        Permanent,
+        "the CA does not accept this combination of template, signing algorithm and duration",
     ),
-    ("InvalidArnException", Class::Permanent, "check certificate-authority-arn and template-arn"),
-    ("InvalidRequestException", Class::Permanent, "the CA does not take this request"),
-    ("MalformedCSRException", Class::Permanent, "AWS Private CA does not take this subject or these names"),
+    (&["MalformedCSRException"], Permanent, "AWS Private CA does not accept this subject or these names"),
     (
-        "ValidationException",
-        Class::Permanent,
+        &["ValidationException", "InvalidArnException"],
+        Permanent,
         "check the certificate-authority-arn, template-arn and signing-algorithm attributes",
     ),
-    ("RequestAlreadyProcessedException", Class::Permanent, ""),
 ];
 
 impl CallError {
-    /// Sorts an error of the SDK.
-    pub(crate) fn of<E>(call: &'static str, error: SdkError<E, HttpResponse>) -> Self
+    pub(crate) fn new(kind: ErrorKind, code: impl Into<String>, message: String) -> Self {
+        Self { kind, code: code.into(), message }
+    }
+
+    /// An answer of AWS that cannot be used.
+    pub(crate) fn response(call: &str, message: &str) -> Self {
+        Self::new(Transient, "response", format!("AWS: {call}: {message}"))
+    }
+
+    /// Reads the kind off an error of the SDK.
+    pub(crate) fn from_sdk<E>(call: &str, error: SdkError<E, HttpResponse>) -> Self
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         let status = error.raw_response().map(|response| response.status().as_u16());
         if let Some(code) = error.code() {
-            let (class, advice) = Self::known(code, status);
-            let said = error.message().unwrap_or("no message");
-            let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
-            return Self { call, class, code: code.to_owned(), message: format!("{code}: {said}{advice}") };
+            let (kind, advice) = known(code, status);
+            let text = error.message().unwrap_or("no message");
+            return Self::new(kind, code, format!("AWS: {call}: {code}: {text}{}", suffix(advice)));
         }
-        let (class, code) = match (&error, status) {
-            (SdkError::TimeoutError(_), _) => (Class::Transient, "timeout"),
-            (SdkError::DispatchFailure(_), _) => (Class::Transient, "connection"),
-            (SdkError::ConstructionFailure(_), _) => (Class::Credentials, "credentials"),
-            (_, Some(429)) => (Class::Throttled, "throttled"),
-            (_, Some(500..)) => (Class::Transient, "server"),
-            (_, Some(401 | 403)) => (Class::Denied, "denied"),
-            _ => (Class::Transient, "response"),
+        let (kind, code) = match (&error, status) {
+            (SdkError::TimeoutError(_), _) => (Transient, "timeout"),
+            (SdkError::DispatchFailure(_), _) => (Transient, "connection"),
+            (SdkError::ConstructionFailure(_), _) => (Credentials, "credentials"),
+            (_, Some(429)) => (Throttled, "throttled"),
+            (_, Some(500..)) => (Transient, "server"),
+            (_, Some(401 | 403)) => (Denied, "denied"),
+            _ => (Transient, "response"),
         };
-        Self { call, class, code: code.to_owned(), message: DisplayErrorContext(error).to_string() }
+        Self::new(kind, code, format!("AWS: {call}: {}", DisplayErrorContext(error)))
     }
+}
 
-    /// An answer that makes no sense.
-    pub(crate) fn local(call: &'static str, message: String) -> Self {
-        Self { call, class: Class::Transient, code: "response".to_owned(), message }
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let kind = match error.kind {
+            Throttled => FailureKind::Throttled,
+            Denied | State | Permanent => FailureKind::Permanent,
+            InProgress | Transient | Credentials | Lost => FailureKind::Transient,
+        };
+        Self::new(kind, error.message)
     }
+}
 
-    fn known(code: &str, status: Option<u16>) -> (Class, &'static str) {
-        let entry = CODES.iter().find(|(known, ..)| *known == code);
-        entry.map_or_else(
-            || {
-                (
-                    if status.is_some_and(|status| status < 500) {
-                        Class::Permanent
-                    } else {
-                        Class::Transient
-                    },
-                    "",
-                )
-            },
-            |(_, class, advice)| (*class, *advice),
-        )
-    }
+/// Advice at the end of a message.
+pub(super) fn suffix(advice: &str) -> String {
+    if advice.is_empty() { String::new() } else { format!("; {advice}") }
+}
 
-    /// What the signer says of it.
-    pub(crate) fn into_sign_error(self) -> Failure {
-        let reason = format!("AWS: {self}");
-        match self.class {
-            Class::Throttled => Failure::throttled(reason, None),
-            Class::InProgress | Class::Transient | Class::Credentials | Class::Lost => {
-                Failure::transient(reason)
-            }
-            Class::Denied | Class::State | Class::Permanent => Failure::permanent(reason),
-        }
+/// Kind and advice of an error code. An unknown code is permanent if the status says that the request is at fault.
+fn known(code: &str, status: Option<u16>) -> (ErrorKind, &'static str) {
+    let entry = CODES.iter().find(|(codes, ..)| codes.contains(&code));
+    match entry {
+        Some((_, kind, advice)) => (*kind, advice),
+        None if status.is_some_and(|status| status < 500) => (Permanent, ""),
+        None => (Transient, ""),
     }
 }
 
@@ -161,11 +149,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limit_exceeded_is_permanent_and_request_in_progress_is_none() {
-        assert_eq!(CallError::known("LimitExceededException", Some(400)).0, Class::Permanent);
-        assert_eq!(CallError::known("RequestInProgressException", Some(400)).0, Class::InProgress);
-        assert_eq!(CallError::known("ThrottlingException", Some(400)).0, Class::Throttled);
-        assert_eq!(CallError::known("InternalFailure", Some(500)).0, Class::Transient);
-        assert_eq!(CallError::known("NewlyInventedException", Some(400)).0, Class::Permanent);
+    fn limit_exceeded_is_permanent_and_request_in_progress_is_not() {
+        assert_eq!(known("LimitExceededException", Some(400)).0, ErrorKind::Permanent);
+        assert_eq!(known("RequestInProgressException", Some(400)).0, ErrorKind::InProgress);
+        assert_eq!(known("ThrottlingException", Some(400)).0, ErrorKind::Throttled);
+        assert_eq!(known("InternalFailure", Some(500)).0, ErrorKind::Transient);
+        assert_eq!(known("NewlyInventedException", Some(400)).0, ErrorKind::Permanent);
     }
 }

@@ -1,72 +1,66 @@
-//! AWS Private CA, called directly: IssueCertificate, then GetCertificate. Two calls a certificate.
+//! AWS Private CA, called directly: IssueCertificate, then GetCertificate.
 //!
-//! What is asked for goes through [`templates`] (what would be dropped?), the operator's [`crate::policy`] (may this pod
-//! have it?), [`authority`] (what can the CA give?) and [`validity`]. A [`note`] beside the pending key makes every step
-//! safe to repeat; [`client`] keeps within the quotas by way of [`quota`].
+//! [`signing`] is one issuance. [`templates`] chooses the template, [`crate::policy`] decides whether the pod may have the
+//! certificate, [`authority`] knows what the CA can issue, and [`validity`] shortens the validity to that. A [`checkpoint`] in
+//! the store lets an interrupted issuance resume. [`client`] makes the calls, at the rate that [`quota`] permits.
 
-mod agent;
-mod arn;
 mod authority;
-mod ca_request;
+mod checkpoint;
 mod client;
 mod credentials;
 mod errors;
-mod first_wait;
+mod issue_delay;
 mod metrics;
-mod note;
+mod parameters;
 mod pod_identity;
 mod quota;
 mod revoke;
+mod signing;
+mod sts;
 mod templates;
 mod validity;
 
-pub use ca_request::template_of;
 pub use metrics::PcaMetrics;
-pub use quota::{Bucket, CallKind, Fleet, Urgency, Waiters};
+pub use parameters::template_of;
+pub use quota::{Bucket, CallKind, Fleet, WaitQueue};
 
 use super::{
     IssuedCertificate, Journal, Purpose, RequestId, SignedChain, Signer, SignerNotification, SigningRequest,
 };
-use crate::model::{CertificateSpec, Failure, PcaCaller, SignerKind, fingerprint, jitter};
+use crate::model::{Arn, CertificateSpec, Failure, PcaCaller, SignerKind, jitter};
 use crate::platform::Clock;
-use crate::policy::{LivePolicy, Question};
-use crate::x509::pem;
-use arn::AuthorityArn;
+use crate::policy::LivePolicy;
 use authority::Authorities;
-use ca_request::CaRequest;
+use aws_sdk_acmpca::Client;
+use aws_sdk_acmpca::types::RevocationReason;
 use client::Api;
-use credentials::Callers;
-use errors::{CallError, Class};
-use first_wait::FirstWait;
+use credentials::Clients;
+use errors::CallError;
 use futures_util::future::BoxFuture;
 use http::Uri;
-use note::SavedRequest;
+use issue_delay::IssueDelay;
 use pod_identity::Agent;
 use quota::Limiter;
-use revoke::{Reason, Revocation, Revocations, Revoker};
+use revoke::{Revocation, Revocations};
+use signing::Signing;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long one call waits for a certificate that AWS is still making.
-const LONGEST_MAKING: Duration = Duration::from_mins(2);
-
-/// What the signer is made of.
+/// The dependencies and options of the signer.
 pub struct AcmPcaParts {
-    /// Who may ask for what.
+    /// Which pods may have which certificates.
     pub policy: Arc<LivePolicy>,
-    /// What the fleet may do to the account's quotas.
+    /// The fleet that shares the account's quotas.
     pub fleet: Fleet,
-    /// The node's name: it sets nodes apart that start together.
+    /// The node's name. It spreads the calls of nodes that start together.
     pub node: String,
-    /// Wall time.
+    /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: PcaMetrics,
-    /// Where certificates that nobody has any more are listed until they are revoked; none: they are not.
+    /// Lists the certificates that are to be revoked; none: no certificate is revoked.
     pub revocations: Option<Arc<dyn Journal>>,
-    /// Where the EKS Pod Identity agent of this node may be, tried in this order.
+    /// Endpoints of the EKS Pod Identity agent of this node, in the order in which they are tried.
     pub pod_identity: Vec<Uri>,
 }
 
@@ -76,14 +70,14 @@ pub struct AcmPca {
     limiter: Arc<Limiter>,
     clock: Arc<dyn Clock>,
     metrics: PcaMetrics,
-    callers: Callers,
+    clients: Clients,
     authorities: Authorities,
-    first_wait: FirstWait,
+    issue_delay: IssueDelay,
     revocations: Option<Revocations>,
 }
 
 impl AcmPca {
-    /// A signer that has not called AWS yet.
+    /// Creates the signer. It does not call AWS yet.
     pub fn new(parts: AcmPcaParts) -> Self {
         let AcmPcaParts { policy, fleet, node, clock, metrics, revocations, pod_identity } = parts;
         Self {
@@ -91,188 +85,52 @@ impl AcmPca {
             limiter: Arc::new(Limiter::new(fleet, jitter(&node, b""))),
             clock,
             metrics,
-            callers: Callers::new(Agent::new(pod_identity)),
+            clients: Clients::new(Agent::new(pod_identity)),
             authorities: Authorities::default(),
-            first_wait: FirstWait::default(),
+            issue_delay: IssueDelay::default(),
             revocations: revocations.map(Revocations::open),
         }
     }
 
-    /// Revokes what is listed, with the driver's own credentials, until `shutdown`.
+    /// Revokes the listed certificates with the driver's own credentials, until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
         let Some(revocations) = &self.revocations else { return };
-        revocations.work(&shutdown, self).await;
-    }
-
-    fn to_be_revoked(&self, volume: &IssuedCertificate<'_>, serial: Option<&str>, reason: Reason) {
-        if let (Some(revocations), Some(serial), Some(pca)) =
-            (&self.revocations, serial, volume.spec.signer.acm_pca())
-        {
-            revocations.put(Revocation::new(&pca.certificate_authority_arn, serial, reason));
+        tokio::select! {
+            // The answer of a finished call is still recorded at shutdown.
+            biased;
+            () = revocations.run(|revocation| self.revoke(revocation)) => {}
+            () = shutdown.cancelled() => {}
         }
     }
 
-    async fn sign_with(&self, request: &SigningRequest<'_>) -> Result<SignedChain, Failure> {
-        let ca_request = CaRequest::of(request.spec, request.identity).map_err(permanent)?;
-        self.allowed(request, &ca_request)?;
-        let api = self.api(request, &ca_request).await?;
-        let answer = self.take_up(request, &ca_request, &api).await;
-        answer.map_err(|failure| match failure {
-            SignFailure::Sign(error) => error,
-            SignFailure::Call(error) => {
-                match error.class {
-                    Class::Credentials => self.callers.forget(request, &ca_request.authority),
-                    Class::State => self.authorities.forget(ca_request.authority.as_str()),
-                    Class::Denied | Class::Permanent => {
-                        self.authorities.doubt(ca_request.authority.as_str(), &ca_request.caller);
-                    }
-                    _ => {}
-                }
-                error.into_sign_error()
-            }
-        })
+    async fn revoke(&self, revocation: Revocation) -> Result<(), CallError> {
+        let Revocation { authority, serial, reason } = revocation;
+        let client = self.clients.driver(authority.region()).await;
+        self.api(client, authority, Purpose::Renewal, &serial).revoke(&serial, &reason).await
     }
 
-    fn allowed(&self, request: &SigningRequest<'_>, ca_request: &CaRequest<'_>) -> Result<(), Failure> {
-        let question = Question {
-            pod: request.identity,
-            spec: request.spec,
-            pca: ca_request.pca,
-            template: &ca_request.template,
-        };
-        let decision = self.policy.decide(&question);
-        decision.denial().map_or(Ok(()), |denial| Err(permanent(denial)))
+    fn list_revocation(
+        &self,
+        issued: &IssuedCertificate<'_>,
+        serial: Option<&str>,
+        reason: RevocationReason,
+    ) {
+        if let (Some(revocations), Some(serial), Some(pca)) =
+            (&self.revocations, serial, issued.spec.signer.acm_pca())
+        {
+            revocations.add(Revocation::new(pca.certificate_authority_arn.clone(), serial, reason));
+        }
     }
 
-    async fn api(&self, request: &SigningRequest<'_>, ca_request: &CaRequest<'_>) -> Result<Api, Failure> {
-        let client = self.callers.client(request, &ca_request.authority, &self.metrics, &*self.clock).await?;
-        Ok(Api {
+    fn api(&self, client: Client, authority: Arn, purpose: Purpose, seed: &str) -> Api {
+        Api {
             client,
             limiter: Arc::clone(&self.limiter),
             metrics: self.metrics.clone(),
-            authority: ca_request.authority.clone(),
-            urgency: match request.purpose {
-                Purpose::Publish => Urgency::Publish,
-                Purpose::Renewal => Urgency::Renewal,
-            },
-            seed: request.id.to_string(),
-        })
-    }
-
-    /// Goes on from the note where there is one that fits, or begins with a new one.
-    async fn take_up(
-        &self,
-        request: &SigningRequest<'_>,
-        ca_request: &CaRequest<'_>,
-        api: &Api,
-    ) -> Result<SignedChain, SignFailure> {
-        let parts =
-            [ca_request.authority.as_str(), &ca_request.template, &ca_request.caller].map(str::as_bytes);
-        let itself = fingerprint(&[parts[0], parts[1], parts[2], request.csr_der]);
-        let found = request.checkpoint.load().and_then(|text| SavedRequest::parse(&text));
-        let found = found.filter(|note| note.is_good_for(&itself, self.clock.now()));
-        let mut note = if let Some(note) = found {
-            note
-        } else {
-            let note = self.plan(request.spec, ca_request, api, itself).await?;
-            request.checkpoint.save(&note.encode())?;
-            note
-        };
-        let mut resumed = true;
-        if note.certificate.is_none() {
-            resumed = false;
-            let csr = pem::certificate_request(request.csr_der);
-            let issued = api.issue(&csr, &ca_request.template, &note).await;
-            if let Err(error) = &issued
-                && matches!(error.class, Class::State | Class::Denied | Class::Permanent)
-            {
-                // Refused, and so not paid for: the next attempt plans anew.
-                request.checkpoint.save("")?;
-            }
-            note.certificate = Some(issued?);
-            // At once: from here on the certificate is paid for.
-            request.checkpoint.save(&note.encode())?;
+            authority,
+            purpose,
+            seed: seed.to_owned(),
         }
-        let arn = note.certificate.as_deref().unwrap_or_default();
-        match self.collect(api, arn, resumed).await {
-            Ok(chain) => Ok(SignedChain {
-                chain,
-                ca: None,
-                warning: note.limit.map(|limit| limit.warning().to_owned()),
-            }),
-            Err(error) => {
-                if matches!(error.class, Class::Lost | Class::Permanent) {
-                    // This certificate will never come; the next attempt asks for another.
-                    request.checkpoint.save("")?;
-                }
-                Err(error.into())
-            }
-        }
-    }
-
-    /// What is asked for, decided once: a retry asks for exactly the same.
-    async fn plan(
-        &self,
-        attributes: &CertificateSpec,
-        ca_request: &CaRequest<'_>,
-        api: &Api,
-        request: String,
-    ) -> Result<SavedRequest, Failure> {
-        let facts =
-            self.authorities.facts(api, &ca_request.caller, ca_request.algorithm, &*self.clock).await?;
-        let algorithm = authority::signing_algorithm(ca_request.algorithm, &facts)?;
-        let now = self.clock.now();
-        let (not_after, limit) =
-            validity::clamp(attributes.duration, facts.short_lived, facts.not_after, now)
-                .map_err(permanent)?;
-        if let Some(limit) = limit {
-            self.metrics.clamped(limit);
-            tracing::info!(
-                authority = ca_request.authority.as_str(), %limit, asked_seconds = attributes.duration.as_secs(),
-                expires_at = %not_after, "a certificate's life is cut short"
-            );
-        }
-        Ok(SavedRequest { request, asked_at: now, not_after, algorithm, limit, certificate: None })
-    }
-
-    /// GetCertificate until it is there. A certificate that was asked for just now is given the time that AWS needed
-    /// lately.
-    async fn collect(&self, api: &Api, arn: &str, resumed: bool) -> Result<Vec<u8>, CallError> {
-        let began = Instant::now();
-        let mut wait = if resumed { Duration::ZERO } else { self.first_wait.first() };
-        for attempt in 0_u32.. {
-            tokio::time::sleep(wait.mul_f64(0.9 + 0.2 * jitter(&api.seed, &attempt.to_be_bytes()))).await;
-            match api.certificate(arn).await {
-                Err(error) if error.class == Class::InProgress && began.elapsed() < LONGEST_MAKING => {
-                    self.first_wait.was_early();
-                    wait = (wait * 3 / 2).clamp(Duration::from_millis(200), Duration::from_secs(5));
-                }
-                answer => {
-                    if answer.is_ok() && attempt == 0 && !resumed {
-                        self.first_wait.was_late();
-                    }
-                    return answer;
-                }
-            }
-        }
-        Err(CallError::local("GetCertificate", "too many attempts".to_owned()))
-    }
-}
-
-impl Revoker for AcmPca {
-    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), CallError>> {
-        Box::pin(async move {
-            let Some(authority) = AuthorityArn::parse(&revocation.authority) else { return Ok(()) };
-            let api = Api {
-                client: self.callers.driver(&authority.region).await,
-                limiter: Arc::clone(&self.limiter),
-                metrics: self.metrics.clone(),
-                authority,
-                urgency: Urgency::Renewal,
-                seed: revocation.serial.clone(),
-            };
-            api.revoke(&revocation.serial, revocation.reason.to_aws()).await
-        })
     }
 }
 
@@ -286,7 +144,7 @@ impl Signer for AcmPca {
     }
 
     fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
-        Box::pin(self.sign_with(request))
+        Box::pin(async move { Signing::start(self, request).await?.run().await })
     }
 
     fn needs_token(&self, spec: &CertificateSpec) -> bool {
@@ -299,42 +157,21 @@ impl Signer for AcmPca {
 }
 
 impl SignerNotification for AcmPca {
-    /// Every call waits for its own certificate, and nothing tells when one is ready.
+    /// Never resolves, because AWS does not notify of certificates.
     fn next_completed(&self) -> BoxFuture<'_, RequestId> {
         Box::pin(std::future::pending())
     }
 
     fn in_use(&self, issued: &IssuedCertificate<'_>) {
-        // With the same key nothing is gained: whoever has it has the new certificate too.
+        // A revocation would gain nothing if the new certificate has the same key.
         if !issued.spec.key.reuse {
-            self.to_be_revoked(issued, issued.superseded, Reason::Superseded);
+            self.list_revocation(issued, issued.superseded, RevocationReason::Superseded);
         }
     }
 
     fn removed(&self, issued: &IssuedCertificate<'_>) {
-        self.to_be_revoked(issued, issued.serial, Reason::Cessation);
+        self.list_revocation(issued, issued.serial, RevocationReason::CessationOfOperation);
     }
-}
-
-enum SignFailure {
-    Call(CallError),
-    Sign(Failure),
-}
-
-impl From<CallError> for SignFailure {
-    fn from(error: CallError) -> Self {
-        Self::Call(error)
-    }
-}
-
-impl From<Failure> for SignFailure {
-    fn from(error: Failure) -> Self {
-        Self::Sign(error)
-    }
-}
-
-fn permanent(reason: String) -> Failure {
-    Failure::permanent(reason)
 }
 
 #[cfg(test)]

@@ -1,147 +1,171 @@
-//! EKS Pod Identity: the credentials of the role that is associated with the pod's service account, from the agent on
-//! this node.
+//! EKS Pod Identity: the credentials of the role that is associated with the pod's service account. The agent on this node
+//! returns them.
 //!
-//! The agent speaks the SDKs' container credentials protocol: a GET with the pod's token in the Authorization header,
-//! answered in JSON; an error is a status of the EKS Auth API and a line of text. The SDK's own provider for it takes its
-//! token from the environment only, which is one for the whole process.
+//! The protocol is the SDKs' container credentials protocol: a GET with the pod's token in the Authorization header,
+//! answered in JSON. An error is a status of the EKS Auth API and a line of text. The SDK's own provider is not used because
+//! it takes one token for the whole process, from the environment.
 
-use super::agent;
+use super::credentials::token;
+use super::errors::{CallError, ErrorKind, suffix};
 use super::metrics::PcaMetrics;
 use crate::model::{Failure, jitter};
-use crate::model::{PodTokens, WorkloadIdentity};
+use crate::platform::Backoff;
 use crate::signer::SigningRequest;
 use aws_sdk_acmpca::config::Credentials;
-use http::{StatusCode, Uri};
+use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use std::error::Error;
 use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
 
-/// The audience of the tokens that EKS Pod Identity takes.
+/// The attribute that selects EKS Pod Identity.
+const ATTRIBUTE: &str = "use-pod-identity";
+/// The audience of tokens for EKS Pod Identity.
 const AUDIENCE: &str = "pods.eks.amazonaws.com";
-/// What it is in metrics: the call of the EKS Auth API that the agent makes.
+/// The metric label: the call of the EKS Auth API that the agent makes.
 const CALL: &str = "AssumeRoleForPodIdentity";
-/// Pauses before a passing failure is met again; the volume's own retries go on from there.
-const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1500)];
-/// How much of the agent's own words a message repeats.
-const SHOWN_CHARACTERS: usize = 300;
+/// Retries of a transient failure. After that the caller of the signer retries.
+const MAX_RETRIES: u32 = 2;
+const BACKOFF: Backoff = Backoff::with_factor(Duration::from_millis(400), 5.0, Duration::from_secs(2));
+/// The agent is on this node, so it accepts a connection at once.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The agent calls the EKS Auth API if it has no credentials in its cache.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// More bytes than any answer of the agent has.
+const MAX_ANSWER: usize = 64 << 10;
+/// An error shows so many characters of the agent's text.
+const MAX_SHOWN: usize = 300;
+
+/// Error codes of the EKS Auth API in the agent's text. The status is not enough: older agents returned some of them with
+/// status 500.
+const CODES: [(&str, ErrorKind, &str); 8] = [
+    (
+        "ResourceNotFoundException",
+        ErrorKind::Permanent,
+        "associate a role with service account {account} (aws eks create-pod-identity-association)",
+    ),
+    (
+        "AccessDeniedException",
+        ErrorKind::Permanent,
+        "let the trust policy of the role that is associated with service account {account} allow sts:AssumeRole and \
+         sts:TagSession to the service pods.eks.amazonaws.com, and the node's role eks-auth:AssumeRoleForPodIdentity",
+    ),
+    ("ExpiredTokenException", ErrorKind::Transient, "the kubelet's next call brings a new token"),
+    ("InvalidTokenException", ErrorKind::Permanent, "the token must be of this cluster's own API server"),
+    ("InvalidParameterException", ErrorKind::Permanent, ""),
+    ("ThrottlingException", ErrorKind::Throttled, ""),
+    ("ServiceUnavailableException", ErrorKind::Transient, ""),
+    ("InternalServerException", ErrorKind::Transient, ""),
+];
 
 /// The EKS Pod Identity agent of this node.
 #[derive(Debug)]
 pub(crate) struct Agent {
     endpoints: Vec<Uri>,
+    client: Client<HttpConnector, Empty<Bytes>>,
 }
-
-/// What to do about an answer that is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Throttled,
-    Transient,
-    Permanent,
-}
-
-/// Why there are no credentials.
-#[derive(Debug)]
-struct AgentFailure {
-    class: Class,
-    /// For metrics, and so one of few.
-    code: String,
-    message: String,
-}
-
-/// Errors of the EKS Auth API, by its word for them in the agent's text. Older agents passed
-/// some of them on with status 500.
-const CODES: [(&str, Class, &str); 8] = [
-    (
-        "ResourceNotFoundException",
-        Class::Permanent,
-        "associate a role with service account {account} (aws eks create-pod-identity-association)",
-    ),
-    (
-        "AccessDeniedException",
-        Class::Permanent,
-        "let the trust policy of the role that is associated with service account {account} allow sts:AssumeRole and \
-         sts:TagSession to the service pods.eks.amazonaws.com, and the node's role eks-auth:AssumeRoleForPodIdentity",
-    ),
-    ("ExpiredTokenException", Class::Transient, "the kubelet's next call brings a new token"),
-    ("InvalidTokenException", Class::Permanent, "the token must be of this cluster's own API server"),
-    ("InvalidParameterException", Class::Permanent, ""),
-    ("ThrottlingException", Class::Throttled, ""),
-    ("ServiceUnavailableException", Class::Transient, ""),
-    ("InternalServerException", Class::Transient, ""),
-];
 
 impl Agent {
-    /// The agent at the first of these addresses that takes a connection.
+    /// Uses the first of these endpoints that accepts a connection.
     pub(crate) fn new(endpoints: Vec<Uri>) -> Self {
-        Self { endpoints }
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        // No idle connections, because hours pass between two requests.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self { endpoints, client }
     }
 
-    /// The credentials that the agent gives for the pod's token.
+    /// The credentials for the pod's token.
     pub(crate) async fn credentials(
         &self,
         request: &SigningRequest<'_>,
         now: Timestamp,
         metrics: &PcaMetrics,
     ) -> Result<Credentials, Failure> {
-        let token = token(request.tokens, now)?;
-        let mut pauses = PAUSES.iter().zip(0_u32..);
+        let token = token(request.tokens, AUDIENCE, ATTRIBUTE, now)?;
+        let account =
+            format!("{} in namespace {}", request.identity.service_account, request.identity.namespace);
+        let mut failures = 0_u32;
         loop {
-            let answer = self.ask(token).await.and_then(|text| read(&text, now));
-            metrics.call(CALL, answer.as_ref().err().map_or("ok", |failure| &failure.code));
-            let failure = match answer {
-                Ok(credentials) => return Ok(credentials),
-                Err(failure) => failure,
-            };
-            match pauses.next() {
-                Some((pause, attempt)) if failure.class != Class::Permanent => {
-                    let seed = request.id.as_str();
-                    tokio::time::sleep(pause.mul_f64(0.5 + jitter(seed, &attempt.to_be_bytes()))).await;
+            let answer = self.query(token, &account).await.and_then(|text| read(&text, now));
+            metrics.call(CALL, answer.as_ref().err().map_or("ok", |error| &error.code));
+            match answer {
+                Err(error) if error.kind != ErrorKind::Permanent && failures < MAX_RETRIES => {
+                    let jitter = jitter(request.id.as_str(), &failures.to_be_bytes());
+                    tokio::time::sleep(BACKOFF.pause(failures, jitter)).await;
+                    failures += 1;
                 }
-                _ => return Err(failure.into_sign_error(request.identity)),
+                answer => return Ok(answer?),
             }
         }
     }
 
-    async fn ask(&self, token: &SecretString) -> Result<SecretString, AgentFailure> {
+    /// The text of a successful answer.
+    async fn query(&self, token: &SecretString, account: &str) -> Result<SecretString, CallError> {
+        let mut authorization = HeaderValue::from_str(token.expose_secret())
+            .map_err(|_| transient("connection", "the pod's token is not valid in an HTTP header"))?;
+        authorization.set_sensitive(true);
         let mut unreachable = Vec::new();
         for endpoint in &self.endpoints {
-            let stream = match agent::connect(endpoint).await {
-                Ok(stream) => stream,
-                Err(why) => {
-                    unreachable.push(format!("{endpoint}: {why}"));
-                    continue;
+            let request = Request::get(endpoint)
+                .header(ACCEPT, "application/json")
+                .header(AUTHORIZATION, &authorization)
+                .body(Empty::new())
+                .map_err(|error| transient("connection", &error.to_string()))?;
+            match timeout(ANSWER_TIMEOUT, self.exchange(request)).await {
+                Ok(Ok((status, text))) if status.is_success() => return Ok(text),
+                Ok(Ok((status, text))) => return Err(refusal(status, &text, token, account)),
+                Ok(Err(error)) => {
+                    let cause = root_cause(&*error);
+                    if !error.downcast_ref().is_some_and(ClientError::is_connect) {
+                        let text = format!("the EKS Pod Identity agent has closed the connection: {cause}");
+                        return Err(transient("connection", &text));
+                    }
+                    unreachable.push(format!("{endpoint}: {cause}"));
                 }
-            };
-            let answer = agent::ask(stream, endpoint, token).await;
-            let (status, text) = answer.map_err(|why| AgentFailure::transient("connection", why))?;
-            return if status.is_success() { Ok(text) } else { Err(AgentFailure::of(status, &text, token)) };
+                Err(_elapsed) => {
+                    let seconds = ANSWER_TIMEOUT.as_secs();
+                    let text = format!("the EKS Pod Identity agent has not answered within {seconds} s");
+                    return Err(transient("connection", &text));
+                }
+            }
         }
-        Err(AgentFailure::transient(
-            "connection",
-            format!(
-                "the EKS Pod Identity agent cannot be reached ({}): install the add-on eks-pod-identity-agent, or set \
-                 --pca-pod-identity-endpoint",
-                unreachable.join("; ")
-            ),
-        ))
+        let text = format!(
+            "the EKS Pod Identity agent cannot be reached ({}): install the add-on eks-pod-identity-agent, or set \
+             --pca-pod-identity-endpoint",
+            unreachable.join("; ")
+        );
+        Err(transient("connection", &text))
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<(StatusCode, SecretString), Box<dyn Error + Send + Sync>> {
+        let response = self.client.request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
+        Ok((status, SecretString::from(String::from_utf8_lossy(&body).into_owned())))
     }
 }
 
-fn token(tokens: &PodTokens, now: Timestamp) -> Result<&SecretString, Failure> {
-    let waits = |what: String| Err(Failure::transient(format!("use-pod-identity: {what}")));
-    match tokens.audience(AUDIENCE) {
-        Some(token) if token.expires_at > now => Ok(&token.token),
-        Some(_) => waits("the pod's token has expired; the kubelet's next call brings a new one".to_owned()),
-        // After a restart there are no tokens until the kubelet calls again.
-        None => waits(format!(
-            "the kubelet has sent no token for {AUDIENCE}; the CSIDriver object must have it among its tokenRequests, and \
-             requiresRepublish: true"
-        )),
+/// The innermost error: the outer ones of an HTTP client say little.
+fn root_cause(mut error: &(dyn Error + 'static)) -> String {
+    while let Some(source) = error.source() {
+        error = source;
     }
+    error.to_string()
 }
 
-/// The agent's answer, as in the container credentials protocol; `AccountId` is not needed here.
+/// The agent's answer in the container credentials protocol.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
@@ -151,124 +175,107 @@ struct Answer {
     expiration: Timestamp,
 }
 
-/// Reads credentials. The JSON parser's own message might repeat some of them.
-fn read(text: &SecretString, now: Timestamp) -> Result<Credentials, AgentFailure> {
-    let nothing = || {
-        AgentFailure::transient(
-            "response",
-            "the EKS Pod Identity agent has answered without credentials".to_owned(),
-        )
-    };
-    let answer: Answer = serde_json::from_str(text.expose_secret()).map_err(|_| nothing())?;
-    if answer.access_key_id.is_empty() || answer.expiration <= now {
-        return Err(nothing());
-    }
+/// Reads credentials. It drops the JSON parser's message, which might contain a part of them.
+fn read(text: &SecretString, now: Timestamp) -> Result<Credentials, CallError> {
+    let answer: Option<Answer> = serde_json::from_str(text.expose_secret()).ok();
+    let answer =
+        answer.filter(|answer| !answer.access_key_id.is_empty() && answer.expiration > now).ok_or_else(
+            || transient("response", "the EKS Pod Identity agent has answered without credentials"),
+        )?;
     let (secret, token) = (answer.secret_access_key.expose_secret(), answer.token.expose_secret().to_owned());
     let expires_at = Some(SystemTime::from(answer.expiration));
     Ok(Credentials::new(answer.access_key_id, secret, Some(token), expires_at, "certlet-pod-identity"))
 }
 
-impl AgentFailure {
-    fn transient(code: &str, message: String) -> Self {
-        Self { class: Class::Transient, code: code.to_owned(), message }
-    }
+fn transient(code: &str, message: &str) -> CallError {
+    CallError::new(ErrorKind::Transient, code, format!("{ATTRIBUTE}: {message}"))
+}
 
-    /// Sorts a refusal, by the word in it where it is a known one, and by its status otherwise.
-    fn of(status: StatusCode, text: &SecretString, token: &SecretString) -> Self {
-        let said: String = text.expose_secret().replace(token.expose_secret(), "(token)");
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        let said: String = said.chars().take(SHOWN_CHARACTERS).collect();
-        let known = CODES.iter().find(|(word, ..)| said.contains(word));
-        let (class, code, advice) = match (known, status.as_u16()) {
-            (Some((word, class, advice)), _) => (*class, (*word).to_owned(), *advice),
-            (None, number @ 404) => (Class::Permanent, number.to_string(), CODES[0].2),
-            (None, number @ 403) => {
-                (Class::Permanent, number.to_string(), "look at --pca-pod-identity-endpoint")
-            }
-            (None, number @ 429) => (Class::Throttled, number.to_string(), ""),
-            (None, number @ 400..=499) => (Class::Permanent, number.to_string(), ""),
-            (None, number) => (Class::Transient, number.to_string(), ""),
-        };
-        let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
-        Self { class, code, message: format!("the EKS Pod Identity agent answers {status}: {said}{advice}") }
-    }
-
-    fn into_sign_error(self, pod: &WorkloadIdentity) -> Failure {
-        let account = format!("{} in namespace {}", pod.service_account, pod.namespace);
-        let reason = format!("use-pod-identity: {}", self.message.replace("{account}", &account));
-        match self.class {
-            Class::Throttled => Failure::throttled(reason, None),
-            Class::Transient => Failure::transient(reason),
-            Class::Permanent => Failure::permanent(reason),
-        }
-    }
+/// The error for a refusal. The kind follows from a known error code in the text, or else from the status.
+fn refusal(status: StatusCode, text: &SecretString, token: &SecretString, account: &str) -> CallError {
+    let text = text.expose_secret().replace(token.expose_secret(), "(token)");
+    let text: String =
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_SHOWN).collect();
+    let number = status.as_u16().to_string();
+    let known = CODES.iter().find(|(code, ..)| text.contains(code));
+    let (code, kind, advice) = match (known, status.as_u16()) {
+        (Some(known), _) => *known,
+        (None, 404) => (number.as_str(), ErrorKind::Permanent, CODES[0].2),
+        (None, 403) => (number.as_str(), ErrorKind::Permanent, "check --pca-pod-identity-endpoint"),
+        (None, 429) => (number.as_str(), ErrorKind::Throttled, ""),
+        (None, 400..=499) => (number.as_str(), ErrorKind::Permanent, ""),
+        (None, _) => (number.as_str(), ErrorKind::Transient, ""),
+    };
+    let advice = suffix(advice).replace("{account}", account);
+    let text = format!("{ATTRIBUTE}: the EKS Pod Identity agent answers {status}: {text}{advice}");
+    CallError::new(kind, code, text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn failure(status: u16, text: &str) -> AgentFailure {
-        AgentFailure::of(StatusCode::from_u16(status).unwrap(), &text.into(), &"secret".into())
+    fn failure(status: u16, text: &str) -> CallError {
+        refusal(StatusCode::from_u16(status).unwrap(), &text.into(), &"secret".into(), "web")
     }
 
     #[test]
-    fn refusals_are_sorted_by_the_word_in_them_and_else_by_their_status() {
-        for (status, text, class, code) in [
+    fn the_kind_of_a_refusal_follows_from_its_error_code_or_its_status() {
+        for (status, text, kind, code) in [
             (
                 404,
                 "[id]: (ResourceNotFoundException): no association, fault: client",
-                Class::Permanent,
+                ErrorKind::Permanent,
                 "ResourceNotFoundException",
             ),
             (
                 500,
                 "operation error EKS Auth: AccessDeniedException: no",
-                Class::Permanent,
+                ErrorKind::Permanent,
                 "AccessDeniedException",
             ),
             (
                 400,
                 "[id]: (ExpiredTokenException): late, fault: client",
-                Class::Transient,
+                ErrorKind::Transient,
                 "ExpiredTokenException",
             ),
-            (404, "404 page not found", Class::Permanent, "404"),
-            (403, "Access Denied. Called agent through invalid address", Class::Permanent, "403"),
-            (429, "Too Many Requests.", Class::Throttled, "429"),
-            (400, "Service account token cannot be empty", Class::Permanent, "400"),
-            (503, "", Class::Transient, "503"),
+            (404, "404 page not found", ErrorKind::Permanent, "404"),
+            (403, "Access Denied. Called agent through invalid address", ErrorKind::Permanent, "403"),
+            (429, "Too Many Requests.", ErrorKind::Throttled, "429"),
+            (400, "Service account token cannot be empty", ErrorKind::Permanent, "400"),
+            (503, "", ErrorKind::Transient, "503"),
         ] {
             let failure = failure(status, text);
-            assert_eq!((failure.class, failure.code.as_str()), (class, code), "{status} {text}");
+            assert_eq!((failure.kind, failure.code.as_str()), (kind, code), "{status} {text}");
         }
     }
 
     #[test]
     fn a_refusal_is_one_short_line_without_the_token() {
-        let long = failure(500, &format!("a\n secret {}", "x".repeat(1000))).message;
-        assert!(
-            long.starts_with("the EKS Pod Identity agent answers 500 Internal Server Error: a (token) xxx")
-        );
+        let long = failure(500, &format!("a\n secret {}", "x".repeat(1000))).to_string();
+        assert!(long.starts_with(
+            "use-pod-identity: the EKS Pod Identity agent answers 500 Internal Server Error: a (token) xxx"
+        ));
         assert!(long.len() < 400 && !long.contains("secret") && !long.contains('\n'), "{long}");
     }
 
     #[test]
-    fn credentials_are_read_as_the_agent_writes_them() {
+    fn the_credentials_of_the_agent_are_read() {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let written = r#"{"AccessKeyId":"ASIA","SecretAccessKey":"s","Token":"t","AccountId":"1",
             "Expiration":"2026-01-01T06:00:00.123456789Z"}"#;
         let credentials = read(&written.into(), now).unwrap();
         assert_eq!((credentials.access_key_id(), credentials.session_token()), ("ASIA", Some("t")));
         assert!(credentials.expiry().is_some());
-        for odd in [
+        for invalid in [
             "",
             "<html>",
             "{}",
             &written.replace("ASIA", ""),
             &written.replace("2026-01-01T06", "2025-01-01T06"),
         ] {
-            assert_eq!(read(&odd.into(), now).unwrap_err().class, Class::Transient, "{odd}");
+            assert_eq!(read(&invalid.into(), now).unwrap_err().kind, ErrorKind::Transient, "{invalid}");
         }
     }
 }

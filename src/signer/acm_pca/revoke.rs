@@ -1,154 +1,101 @@
-//! Revocation of certificates that nobody has any more: one after the other, bounded, best effort, and on paper, so that
-//! a restart goes on with it.
+//! Revocation of certificates that are no longer in use: one after the other, best effort. The journal lists them, so that a
+//! restart continues.
 
-use super::arn::AuthorityArn;
-use super::errors::{CallError, Class};
+use super::errors::{CallError, ErrorKind};
+use crate::model::Arn;
 use crate::signer::Journal;
 use aws_sdk_acmpca::types::RevocationReason;
-use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
-/// What waits at most; beyond, the oldest is given up.
-const LONGEST: usize = 2_000;
-/// The pause after a call that failed for a passing reason.
+/// The longest list. Beyond it the oldest entry is dropped.
+const MAX_WAITING: usize = 2_000;
+/// The pause after a transient failure.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Attempts at one certificate.
-const ATTEMPTS: u32 = 20;
+/// Attempts for one certificate.
+const MAX_ATTEMPTS: u32 = 20;
 
-/// One certificate to be revoked.
+/// A certificate that is to be revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Revocation {
-    pub(crate) authority: String,
-    /// Hexadecimal, a colon after each byte.
+    pub(crate) authority: Arn,
+    /// Hexadecimal, with colons between the bytes.
     pub(crate) serial: String,
-    pub(crate) reason: Reason,
-}
-
-/// Why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// The volume is gone.
-    Cessation,
-    /// A certificate with a new key has taken its place.
-    Superseded,
-}
-
-impl Reason {
-    const ALL: [Self; 2] = [Self::Cessation, Self::Superseded];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Cessation => "CESSATION_OF_OPERATION",
-            Self::Superseded => "SUPERSEDED",
-        }
-    }
-
-    pub(crate) fn to_aws(self) -> RevocationReason {
-        RevocationReason::from(self.as_str())
-    }
+    pub(crate) reason: RevocationReason,
 }
 
 impl Revocation {
-    /// For a serial number as a record has it: hexadecimal digits only.
-    pub(crate) fn new(authority: &str, serial: &str, reason: Reason) -> Self {
+    /// `serial` is the form of a record: hexadecimal digits without separators.
+    pub(crate) fn new(authority: Arn, serial: &str, reason: RevocationReason) -> Self {
         let padded = if serial.len() % 2 == 1 { format!("0{serial}") } else { serial.to_owned() };
         let digits: Vec<char> = padded.chars().collect();
         let bytes: Vec<String> = digits.chunks(2).map(|pair| pair.iter().collect()).collect();
-        Self { authority: authority.to_owned(), serial: bytes.join(":"), reason }
+        Self { authority, serial: bytes.join(":"), reason }
     }
 
     fn encode(&self) -> String {
-        format!("{} {} {}\n", self.authority, self.serial, self.reason.as_str())
+        format!("{} {} {}\n", self.authority.as_str(), self.serial, self.reason.as_str())
     }
 
     fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split(' ');
-        let (authority, serial, reason) = (words.next()?, words.next()?, words.next()?);
-        AuthorityArn::parse(authority)?;
-        let reason = Reason::ALL.into_iter().find(|known| known.as_str() == reason)?;
-        Some(Self { authority: authority.to_owned(), serial: serial.to_owned(), reason })
+        let mut fields = line.split(' ');
+        let (authority, serial, reason) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(Self { authority: Arn::parse(authority)?, serial: serial.to_owned(), reason: reason.into() })
     }
 }
 
-/// Who makes the call.
-pub(crate) trait Revoker: Send + Sync {
-    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), CallError>>;
-}
-
-/// What is still to be revoked.
+/// The list of certificates that are to be revoked.
 pub(crate) struct Revocations {
     journal: Arc<dyn Journal>,
     waiting: Mutex<VecDeque<Revocation>>,
-    more: Notify,
+    added: Notify,
 }
 
 impl Revocations {
-    /// Goes on with what the last process left.
+    /// Starts with the list of the last process.
     pub(crate) fn open(journal: Arc<dyn Journal>) -> Self {
         let waiting = journal.load().lines().filter_map(Revocation::parse).collect();
-        Self { journal, waiting: Mutex::new(waiting), more: Notify::new() }
+        Self { journal, waiting: Mutex::new(waiting), added: Notify::new() }
     }
 
-    pub(crate) fn put(&self, revocation: Revocation) {
-        let mut waiting = self.lock();
+    pub(crate) fn add(&self, revocation: Revocation) {
+        let mut waiting = self.waiting.lock();
         if waiting.contains(&revocation) {
             return;
         }
-        if waiting.len() >= LONGEST
-            && let Some(given_up) = waiting.pop_front()
+        if waiting.len() >= MAX_WAITING
+            && let Some(dropped) = waiting.pop_front()
         {
-            tracing::warn!(serial = given_up.serial, "too many revocations wait; one is given up");
+            tracing::warn!(
+                serial = dropped.serial,
+                "the list of revocations is full; the oldest one is dropped"
+            );
         }
         waiting.push_back(revocation);
         self.save(&waiting);
-        self.more.notify_one();
+        self.added.notify_one();
     }
 
-    /// Revokes what waits, one after the other, until `shutdown`.
-    pub(crate) async fn work(&self, shutdown: &CancellationToken, revoker: &dyn Revoker) {
-        let mut attempts = 0;
+    /// Revokes what the list has and will have, one after the other. Never returns.
+    pub(crate) async fn run<F>(&self, revoke: impl Fn(Revocation) -> F)
+    where
+        F: Future<Output = Result<(), CallError>>,
+    {
         loop {
-            let next = self.lock().front().cloned();
+            let next = self.waiting.lock().front().cloned();
             let Some(next) = next else {
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = self.more.notified() => {}
-                }
+                self.added.notified().await;
                 continue;
             };
-            let answer = tokio::select! {
-                // An answer that is there is not thrown away because the process ends as well.
-                biased;
-                answer = revoker.revoke(&next) => answer,
-                () = shutdown.cancelled() => return,
-            };
-            attempts += 1;
-            match answer {
-                Err(error) if is_passing(&error) && attempts < ATTEMPTS => {
-                    tracing::warn!(serial = next.serial, %error, "a certificate could not be revoked; trying again");
-                    tokio::select! {
-                        () = shutdown.cancelled() => return,
-                        () = tokio::time::sleep(PAUSE) => {}
-                    }
-                    continue;
-                }
-                Err(error) => {
-                    tracing::warn!(serial = next.serial, %error, "a certificate is not revoked");
-                }
-                Ok(()) => {
-                    tracing::info!(
-                        serial = next.serial,
-                        reason = next.reason.as_str(),
-                        "certificate revoked"
-                    );
-                }
+            let Revocation { serial, reason, .. } = &next;
+            match revoke_with_retries(&next, &revoke).await {
+                Ok(()) => tracing::info!(serial, reason = reason.as_str(), "certificate revoked"),
+                Err(error) => tracing::warn!(serial, %error, "a certificate is not revoked"),
             }
-            attempts = 0;
-            let mut waiting = self.lock();
+            let mut waiting = self.waiting.lock();
             waiting.retain(|one| *one != next);
             self.save(&waiting);
         }
@@ -157,14 +104,26 @@ impl Revocations {
     fn save(&self, waiting: &VecDeque<Revocation>) {
         self.journal.save(&waiting.iter().map(Revocation::encode).collect::<String>());
     }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Revocation>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-fn is_passing(error: &CallError) -> bool {
-    matches!(error.class, Class::Throttled | Class::Transient | Class::Credentials | Class::InProgress)
+async fn revoke_with_retries<F>(
+    revocation: &Revocation,
+    revoke: &impl Fn(Revocation) -> F,
+) -> Result<(), CallError>
+where
+    F: Future<Output = Result<(), CallError>>,
+{
+    use ErrorKind::{Credentials, InProgress, Throttled, Transient};
+    for _ in 1..MAX_ATTEMPTS {
+        match revoke(revocation.clone()).await {
+            Err(error) if matches!(error.kind, Throttled | Transient | Credentials | InProgress) => {
+                tracing::warn!(serial = revocation.serial, %error, "a certificate could not be revoked; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+    revoke(revocation.clone()).await
 }
 
 #[cfg(test)]
@@ -173,61 +132,61 @@ mod tests {
 
     const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/1";
 
-    #[derive(Default)]
-    struct Paper(Mutex<String>);
+    fn revocation(serial: &str, reason: RevocationReason) -> Revocation {
+        Revocation::new(Arn::parse(CA).unwrap(), serial, reason)
+    }
 
-    impl Journal for Paper {
+    #[derive(Default)]
+    struct TestJournal(Mutex<String>);
+
+    impl Journal for TestJournal {
         fn load(&self) -> String {
-            self.0.lock().unwrap().clone()
+            self.0.lock().clone()
         }
 
         fn save(&self, text: &str) {
-            text.clone_into(&mut self.0.lock().unwrap());
-        }
-    }
-
-    /// Fails once, and shuts down after three calls.
-    #[derive(Default)]
-    struct Aws {
-        calls: Mutex<Vec<String>>,
-        shutdown: CancellationToken,
-    }
-
-    impl Revoker for Aws {
-        fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), CallError>> {
-            let mut calls = self.calls.lock().unwrap();
-            calls.push(revocation.serial.clone());
-            if calls.len() == 3 {
-                self.shutdown.cancel();
-            }
-            let busy = calls.len() == 1;
-            Box::pin(async move {
-                if busy { Err(CallError::local("RevokeCertificate", "busy".into())) } else { Ok(()) }
-            })
+            text.clone_into(&mut self.0.lock());
         }
     }
 
     #[test]
-    fn a_restart_goes_on_with_what_was_left() {
-        let paper = Arc::new(Paper::default());
-        let one = Revocation::new(CA, "a1b2c", Reason::Superseded);
+    fn a_restart_continues_with_the_list() {
+        let journal = Arc::new(TestJournal::default());
+        let one = revocation("a1b2c", RevocationReason::Superseded);
         assert_eq!(one.serial, "0a:1b:2c");
-        Revocations::open(paper.clone()).put(one.clone());
-        paper.0.lock().unwrap().push_str("nonsense\n");
-        let again = Revocations::open(paper);
-        assert_eq!(*again.lock(), [one]);
+        Revocations::open(journal.clone()).add(one.clone());
+        journal.0.lock().push_str("nonsense\n");
+        let again = Revocations::open(journal);
+        assert_eq!(*again.waiting.lock(), [one]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_revoked_or_cannot_be_is_crossed_out_and_a_passing_fault_is_tried_again() {
-        let paper = Arc::new(Paper::default());
-        let revocations = Revocations::open(paper.clone());
-        revocations.put(Revocation::new(CA, "01", Reason::Cessation));
-        revocations.put(Revocation::new(CA, "01", Reason::Cessation));
-        revocations.put(Revocation::new(CA, "02", Reason::Cessation));
-        let aws = Aws::default();
-        revocations.work(&aws.shutdown, &aws).await;
-        assert_eq!(*aws.calls.lock().unwrap(), ["01", "01", "02"]);
-        assert_eq!(paper.load(), "");
+    async fn a_transient_failure_is_retried_and_a_revoked_certificate_leaves_the_list() {
+        let journal = Arc::new(TestJournal::default());
+        let revocations = Revocations::open(journal.clone());
+        for serial in ["01", "01", "02"] {
+            revocations.add(revocation(serial, RevocationReason::CessationOfOperation));
+        }
+        let calls = Mutex::new(Vec::new());
+        let done = Notify::new();
+        // The first call fails, the third is the last.
+        let revoke = |revocation: Revocation| {
+            calls.lock().push(revocation.serial);
+            let number = calls.lock().len();
+            let done = &done;
+            async move {
+                if number == 3 {
+                    done.notify_one();
+                }
+                if number == 1 { Err(CallError::response("RevokeCertificate", "busy")) } else { Ok(()) }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = revocations.run(revoke) => {}
+            () = done.notified() => {}
+        }
+        assert_eq!(*calls.lock(), ["01", "01", "02"]);
+        assert_eq!(journal.load(), "");
     }
 }

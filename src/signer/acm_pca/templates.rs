@@ -1,141 +1,98 @@
-//! The certificate templates of AWS Private CA: what each makes of a request, and which one a request needs.
+//! The certificate templates of AWS Private CA, and which one a request needs.
 //!
-//! The table is that of the user guide, "AWS Private CA template definitions"; docs/aws.md shows it.
+//! The table follows the user guide, "AWS Private CA template definitions".
 
-use super::arn::AuthorityArn;
-use crate::model::{CertificateSpec, Subject, SubjectFields, Usage};
+use crate::model::{CertificateSpec, PcaRequest, Subject, SubjectFields, Usage};
 
-/// What a template lets through of the usages in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Usages {
-    /// It sets its own.
-    Own(&'static [Usage]),
-    /// It takes those of the request.
-    FromRequest,
-}
-
-/// One template of AWS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Template {
+/// A template of AWS. All of them take the subject and the alternative names from the request.
+#[derive(Debug)]
+struct Template {
     /// The part of the ARN after `template/`.
-    pub(crate) name: &'static str,
-    pub(crate) usages: Usages,
-    /// Whether it makes a CA certificate.
-    pub(crate) is_ca: bool,
-    /// Whether a CA shared with the default permissions of AWS RAM issues with it for another account.
-    pub(crate) across_accounts: bool,
+    name: &'static str,
+    /// The usages that it sets; none: it takes those of the request.
+    usages: Option<&'static [Usage]>,
+    is_ca: bool,
 }
 
-const fn end_entity(name: &'static str, usages: &'static [Usage], across_accounts: bool) -> Template {
-    Template { name, usages: Usages::Own(usages), is_ca: false, across_accounts }
+const fn end_entity(name: &'static str, usages: Option<&'static [Usage]>) -> Template {
+    Template { name, usages, is_ca: false }
 }
 
-/// Those that certlet chooses from. Subject and alternative names pass through all of them.
-pub(crate) const TEMPLATES: [Template; 7] = [
+const TEMPLATES: [Template; 7] = [
     end_entity(
         "EndEntityCertificate/V1",
-        &[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth, Usage::ClientAuth],
-        true,
+        Some(&[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth, Usage::ClientAuth]),
     ),
     end_entity(
         "EndEntityClientAuthCertificate/V1",
-        &[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ClientAuth],
-        true,
+        Some(&[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ClientAuth]),
     ),
     end_entity(
         "EndEntityServerAuthCertificate/V1",
-        &[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth],
-        true,
+        Some(&[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth]),
     ),
-    end_entity("CodeSigningCertificate/V1", &[Usage::DigitalSignature, Usage::CodeSigning], false),
-    Template {
-        name: "BlankEndEntityCertificate_CSRPassthrough/V1",
-        usages: Usages::FromRequest,
-        is_ca: false,
-        across_accounts: false,
-    },
-    Template {
-        name: "BlankEndEntityCertificate_APICSRPassthrough/V1",
-        usages: Usages::FromRequest,
-        is_ca: false,
-        across_accounts: false,
-    },
+    end_entity("CodeSigningCertificate/V1", Some(&[Usage::DigitalSignature, Usage::CodeSigning])),
+    end_entity("BlankEndEntityCertificate_CSRPassthrough/V1", None),
+    end_entity("BlankEndEntityCertificate_APICSRPassthrough/V1", None),
     Template {
         name: "SubordinateCACertificate_PathLen0/V1",
-        usages: Usages::Own(&[Usage::DigitalSignature, Usage::CertSign, Usage::CrlSign]),
+        usages: Some(&[Usage::DigitalSignature, Usage::CertSign, Usage::CrlSign]),
         is_ca: true,
-        across_accounts: false,
     },
 ];
 
-/// What a volume asks for when its author says nothing about usages.
-const UNSAID: [Usage; 2] = [Usage::DigitalSignature, Usage::KeyEncipherment];
+/// The usages of a volume without the attribute `key-usages`.
+const DEFAULT_USAGES: [Usage; 2] = [Usage::DigitalSignature, Usage::KeyEncipherment];
 
-/// The ARN of the template that a volume's certificate is issued with: the one it names, or the narrowest that gives
-/// every usage it asks for. What a template would silently drop is an error.
-pub(crate) fn choose(attributes: &CertificateSpec, authority: &AuthorityArn) -> Result<String, String> {
-    if attributes.sans.is_empty() && attributes.subject == Subject::Fields(SubjectFields::default()) {
+/// Returns the ARN of the template for a certificate: the requested one, or the narrowest one with all requested usages. It
+/// is an error if AWS would silently drop a usage.
+pub(crate) fn choose(spec: &CertificateSpec, pca: &PcaRequest) -> Result<String, String> {
+    if spec.sans.is_empty() && spec.subject == Subject::Fields(SubjectFields::default()) {
         return Err("common-name, dns-names, uri-sans, ip-sans: none is set; AWS Private CA refuses a request without \
                     a subject and without alternative names: set one of them"
             .to_owned());
     }
-    let named = attributes.signer.acm_pca().and_then(|pca| pca.template_arn.as_deref());
-    let Some(arn) = named else {
-        return by_usages(attributes).map(|template| authority.template(template.name));
+    let Some(arn) = &pca.template_arn else {
+        let partition = pca.certificate_authority_arn.partition();
+        return Ok(format!("arn:{partition}:acm-pca:::template/{}", narrowest(spec)?.name));
     };
-    // A template that the table does not have is AWS's to judge; the certificate is compared with the request afterwards.
-    if let Some(template) = known(arn) {
-        accepts(template, attributes)?;
+    // A template that is not in the table is not checked here. After the issuance the certificate is compared with the spec.
+    let name = arn.split_once(":template/").map(|(_, name)| name);
+    if let Some(template) = TEMPLATES.iter().find(|template| Some(template.name) == name) {
+        check(template, spec)?;
     }
-    Ok(arn.to_owned())
+    Ok(arn.clone())
 }
 
-fn known(arn: &str) -> Option<&'static Template> {
-    let (_, name) = arn.split_once(":template/")?;
-    TEMPLATES.iter().find(|template| template.name == name)
-}
-
-fn by_usages(attributes: &CertificateSpec) -> Result<&'static Template, String> {
-    let candidates = TEMPLATES.iter().filter(|template| template.is_ca == attributes.is_ca);
-    let mut fault = String::new();
-    let mut best: Option<&'static Template> = None;
-    for template in candidates {
-        match accepts(template, attributes) {
-            Ok(()) if best.is_none_or(|best| is_narrower(template, best, attributes)) => {
-                best = Some(template);
-            }
-            Ok(()) => {}
-            Err(why) => fault = why,
-        }
-    }
-    best.ok_or(fault)
-}
-
-/// Fewer usages than were asked for is never accepted, so fewer is closer. Where no purpose is asked for, client and
-/// server authentication are both wanted: a mesh sidecar is both.
-fn is_narrower(one: &Template, other: &Template, attributes: &CertificateSpec) -> bool {
+/// The template with the fewest usages besides the requested ones. If no purpose is requested, it is the one for servers and
+/// clients, because a sidecar of a service mesh is both.
+fn narrowest(spec: &CertificateSpec) -> Result<&'static Template, String> {
     let purposes = [Usage::ServerAuth, Usage::ClientAuth, Usage::CodeSigning];
-    let undecided = !attributes.usages.iter().any(|usage| purposes.contains(usage));
-    match (one.usages, other.usages) {
-        (Usages::Own(one), Usages::Own(other)) => !undecided && one.len() < other.len(),
-        (Usages::Own(_), Usages::FromRequest) => true,
-        (Usages::FromRequest, _) => false,
-    }
+    let has_purpose = spec.usages.iter().any(|usage| purposes.contains(usage));
+    let mut fault = String::new();
+    let candidates = TEMPLATES.iter().filter(|template| template.is_ca == spec.is_ca);
+    let accepted = candidates.filter(|template| check(template, spec).map_err(|why| fault = why).is_ok());
+    let narrowest = accepted.min_by_key(|template| match template.usages {
+        Some(usages) if has_purpose => usages.len(),
+        Some(_) => 0,
+        None => usize::MAX,
+    });
+    narrowest.ok_or(fault)
 }
 
-/// Whether the template gives all that is asked for.
-fn accepts(template: &Template, attributes: &CertificateSpec) -> Result<(), String> {
+/// Checks that the certificate gets all that the spec requests.
+fn check(template: &Template, spec: &CertificateSpec) -> Result<(), String> {
     let name = template.name;
-    if template.is_ca != attributes.is_ca {
-        let (makes, asked) = if template.is_ca { ("a CA", "is-ca: true") } else { ("no CA", "is-ca: false") };
+    if template.is_ca != spec.is_ca {
+        let (makes, requested) = if template.is_ca { ("a CA", "true") } else { ("no CA", "false") };
         return Err(format!(
-            "template-arn: {name} makes {makes} certificate; accepted: one that fits {asked}"
+            "template-arn: {name} makes {makes} certificate; accepted: one that fits is-ca: {requested}"
         ));
     }
-    let Usages::Own(given) = template.usages else { return Ok(()) };
-    // A CA's key is for signing: the usages that stand in for "nothing said" ask for nothing of a CA.
-    let unsaid = attributes.is_ca && attributes.usages == UNSAID;
-    let dropped = attributes.usages.iter().filter(|usage| !given.contains(usage) && !unsaid);
+    let Some(given) = template.usages else { return Ok(()) };
+    // The default usages are for end entities. A CA without `key-usages` does not request them.
+    let is_default = spec.is_ca && spec.usages == DEFAULT_USAGES;
+    let dropped = spec.usages.iter().filter(|usage| !given.contains(usage) && !is_default);
     let dropped: Vec<_> = dropped.map(|usage| usage.as_str()).collect();
     if dropped.is_empty() {
         return Ok(());
@@ -151,22 +108,25 @@ fn accepts(template: &Template, attributes: &CertificateSpec) -> Result<(), Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{PcaCaller, PcaRequest, SignerSpec, SubjectAltNames};
+    use crate::model::{Arn, PcaCaller, SubjectAltNames};
     use crate::x509::testing::attributes;
 
     const CA: &str = "arn:aws-us-gov:acm-pca:us-gov-west-1:123456789012:certificate-authority/1";
 
-    fn chosen(usages: &[Usage], is_ca: bool, named: Option<&str>) -> Result<String, String> {
-        let mut attributes = attributes();
-        attributes.usages = usages.to_vec();
-        attributes.is_ca = is_ca;
-        attributes.signer = SignerSpec::AcmPca(PcaRequest {
-            certificate_authority_arn: CA.into(),
+    fn pca(template: Option<&str>) -> PcaRequest {
+        PcaRequest {
+            certificate_authority_arn: Arn::parse(CA).unwrap(),
             signing_algorithm: None,
-            template_arn: named.map(|name| format!("arn:aws-us-gov:acm-pca:::template/{name}")),
+            template_arn: template.map(|name| format!("arn:aws-us-gov:acm-pca:::template/{name}")),
             caller: PcaCaller::Driver,
-        });
-        let arn = choose(&attributes, &AuthorityArn::parse(CA).unwrap())?;
+        }
+    }
+
+    fn chosen(usages: &[Usage], is_ca: bool, template: Option<&str>) -> Result<String, String> {
+        let mut spec = attributes();
+        spec.usages = usages.to_vec();
+        spec.is_ca = is_ca;
+        let arn = choose(&spec, &pca(template))?;
         Ok(arn.strip_prefix("arn:aws-us-gov:acm-pca:::template/").unwrap().to_owned())
     }
 
@@ -192,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_ca_gets_the_subordinate_template() {
-        assert_eq!(chosen(&UNSAID, true, None).unwrap(), "SubordinateCACertificate_PathLen0/V1");
+        assert_eq!(chosen(&DEFAULT_USAGES, true, None).unwrap(), "SubordinateCACertificate_PathLen0/V1");
         assert_eq!(chosen(&[Usage::CertSign], true, None).unwrap(), "SubordinateCACertificate_PathLen0/V1");
         let refused = chosen(&[Usage::ServerAuth], true, None).unwrap_err();
         assert!(
@@ -216,16 +176,11 @@ mod tests {
 
     #[test]
     fn a_request_without_any_name_is_refused_before_the_call() {
+        let pca = pca(None);
         let mut nameless = attributes();
         nameless.subject = Subject::Fields(SubjectFields::default());
         nameless.sans = SubjectAltNames::default();
-        let refused = choose(&nameless, &AuthorityArn::parse(CA).unwrap()).unwrap_err();
+        let refused = choose(&nameless, &pca).unwrap_err();
         assert!(refused.starts_with("common-name, dns-names"), "{refused}");
-    }
-
-    #[test]
-    fn three_templates_work_across_accounts_by_default() {
-        let shared = TEMPLATES.iter().filter(|template| template.across_accounts).count();
-        assert_eq!(shared, 3);
     }
 }

@@ -1,11 +1,11 @@
-//! What depends on the time of day: the whole signer in this process, with a clock that is set by hand, against the fake.
+//! The signer against the fake of AWS, with a clock that the test sets.
 
-#[allow(dead_code, reason = "most of the fake is for the integration tests")]
+#[allow(dead_code, reason = "the integration tests use the rest of the fake")]
 #[path = "../../../tests/support/fake_pca/mod.rs"]
 mod fake_pca;
 
 use super::*;
-use crate::model::{FailureKind, PcaCaller, PcaRequest, PodTokens, SignerSpec, WorkloadIdentity};
+use crate::model::{FailureKind, PcaRequest, PodTokens, SignerSpec, WorkloadIdentity};
 use crate::signer::testing::NoCheckpoint;
 use crate::x509::testing::attributes;
 use fake_pca::{CA, FakePca, Fault};
@@ -30,12 +30,12 @@ rules:
       ipRanges: ["0.0.0.0/0", "::/0"]
 "#;
 
-/// A little more than facts are believed that were not learnt, or that are doubted.
+/// A little more than the minimum time that facts are kept.
 const OVER_A_MINUTE: SignedDuration = SignedDuration::from_secs(61);
 
-struct HandClock(Mutex<Timestamp>);
+struct TestClock(Mutex<Timestamp>);
 
-impl Clock for HandClock {
+impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap()
     }
@@ -45,10 +45,10 @@ impl Clock for HandClock {
     }
 }
 
-/// The signer beside the fake, with one volume.
+/// The signer, the fake and one certificate request.
 struct Stage {
     fake: FakePca,
-    clock: Arc<HandClock>,
+    clock: Arc<TestClock>,
     signer: AcmPca,
     attributes: CertificateSpec,
     csr_der: Vec<u8>,
@@ -57,7 +57,7 @@ struct Stage {
 impl Stage {
     async fn start() -> Self {
         let fake = FakePca::start().await;
-        let clock = Arc::new(HandClock(Mutex::new(Timestamp::now())));
+        let clock = Arc::new(TestClock(Mutex::new(Timestamp::now())));
         let directory = tempfile::tempdir().unwrap();
         let policy = directory.path().join("policy.yaml");
         std::fs::write(&policy, POLICY).unwrap();
@@ -70,11 +70,11 @@ impl Stage {
             revocations: None,
             pod_identity: Vec::new(),
         });
-        signer.callers = Callers::at(fake.endpoint()).await;
+        signer.clients = Clients::at(fake.endpoint()).await;
         let mut attributes = attributes();
         attributes.signer = SignerSpec::AcmPca(PcaRequest {
-            certificate_authority_arn: CA.to_owned(),
-            // So that it is asked for whatever is known of the CA.
+            certificate_authority_arn: Arn::parse(CA).unwrap(),
+            // The requests do not depend on the facts of the CA.
             signing_algorithm: Some("SHA256WITHECDSA".to_owned()),
             template_arn: None,
             caller: PcaCaller::Driver,
@@ -84,8 +84,8 @@ impl Stage {
         Self { fake, clock, signer, attributes, csr_der: csr.der().to_vec() }
     }
 
-    /// Turns the clock forward.
-    fn pass(&self, time: SignedDuration) {
+    /// Sets the clock forward.
+    fn advance(&self, time: SignedDuration) {
         *self.clock.0.lock().unwrap() += time;
     }
 
@@ -109,55 +109,55 @@ impl Stage {
         self.signer.sign(&request).await
     }
 
-    /// Has AWS refuse the next issuance.
+    /// AWS refuses the next issuance.
     async fn refused(&self, code: &'static str) {
         self.fake.fail(ISSUE, &[Fault::Refuse(code, 400)]);
         let refused = self.sign().await.unwrap_err();
         assert!(refused.kind == FailureKind::Permanent && refused.message.contains(code), "{refused}");
     }
 
-    /// How often the CA was looked at.
-    fn lookups(&self) -> usize {
+    /// The number of queries of the CA's description.
+    fn queries(&self) -> usize {
         self.fake.calls(DESCRIBE)
     }
 }
 
 #[tokio::test]
-async fn a_permission_to_describe_the_ca_is_noticed_within_a_minute() {
+async fn a_new_permission_to_describe_the_ca_is_used_within_a_minute() {
     let stage = Stage::start().await;
     for call in [DESCRIBE, AUTHORITY] {
         stage.fake.fail(call, &[Fault::Refuse("AccessDeniedException", 400)]);
     }
     stage.refused("AccessDeniedException").await;
-    // From here on everything is allowed.
+    // From here on AWS allows everything.
     stage.sign().await.unwrap();
-    assert_eq!((stage.lookups(), stage.fake.calls(AUTHORITY)), (1, 1), "not at each attempt");
-    stage.pass(OVER_A_MINUTE);
+    assert_eq!((stage.queries(), stage.fake.calls(AUTHORITY)), (1, 1), "not at each attempt");
+    stage.advance(OVER_A_MINUTE);
     stage.sign().await.unwrap();
-    assert_eq!(stage.lookups(), 2);
-    stage.pass(SignedDuration::from_hours(5));
+    assert_eq!(stage.queries(), 2);
+    stage.advance(SignedDuration::from_hours(5));
     stage.sign().await.unwrap();
-    assert_eq!(stage.lookups(), 2, "what was learnt is kept");
+    assert_eq!(stage.queries(), 2, "known facts are kept");
 }
 
 #[tokio::test]
-async fn a_refusal_has_the_ca_looked_at_again_and_many_refusals_once_a_minute() {
+async fn after_refusals_the_ca_is_described_at_most_once_a_minute() {
     let stage = Stage::start().await;
     stage.refused("AccessDeniedException").await;
     stage.refused("ValidationException").await;
-    assert_eq!(stage.lookups(), 1);
-    stage.pass(OVER_A_MINUTE);
+    assert_eq!(stage.queries(), 1);
+    stage.advance(OVER_A_MINUTE);
     for _ in 0..4 {
         stage.refused("ValidationException").await;
     }
-    assert_eq!(stage.lookups(), 2);
-    stage.pass(OVER_A_MINUTE);
+    assert_eq!(stage.queries(), 2);
+    stage.advance(OVER_A_MINUTE);
     stage.sign().await.unwrap();
-    assert_eq!(stage.lookups(), 3, "the last refusals were heard");
-    // Hours after it was looked at, a refusal has it looked at by the very next attempt.
-    stage.pass(SignedDuration::from_hours(2));
+    assert_eq!(stage.queries(), 3, "the last refusals shortened the cache time");
+    // Hours after the last query, the attempt after a refusal queries again.
+    stage.advance(SignedDuration::from_hours(2));
     stage.refused("AccessDeniedException").await;
-    assert_eq!(stage.lookups(), 3);
+    assert_eq!(stage.queries(), 3);
     stage.sign().await.unwrap();
-    assert_eq!(stage.lookups(), 4);
+    assert_eq!(stage.queries(), 4);
 }

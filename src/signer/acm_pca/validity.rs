@@ -1,35 +1,27 @@
-//! How long a certificate may last: what is asked for, cut to what the CA can give.
+//! The end of validity: the requested one, shortened to what the CA can issue.
 
+use crate::model::named::named_enum;
 use jiff::{SignedDuration, Timestamp};
-use std::fmt;
 use std::time::Duration;
 
-/// The longest life of a certificate from a CA in short-lived mode.
-const SHORT_LIVED: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// What is kept off a limit, so that a node whose clock is a little ahead does not ask for more than there is.
+/// The longest validity of a certificate from a CA in short-lived mode.
+const MAX_SHORT_LIVED: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// The distance from a limit. A node whose clock is a little ahead must not request more than AWS accepts.
 const MARGIN: SignedDuration = SignedDuration::from_mins(5);
-/// A CA with less left than this is as good as expired.
-const USELESS: SignedDuration = SignedDuration::from_mins(10);
+/// A CA that expires within this time issues no certificate any more.
+const MIN_AUTHORITY_LIFE: SignedDuration = SignedDuration::from_mins(10);
 
-/// What cut a certificate's life short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Limit {
-    /// Short-lived mode.
-    ShortLived,
-    /// The CA's own end.
-    AuthorityEnd,
+named_enum! {
+    /// Why a validity was shortened.
+    pub(crate) enum Limit {
+        /// Short-lived mode of the CA.
+        ShortLived = "short-lived-mode",
+        /// The end of the CA's own certificate.
+        AuthorityEnd = "authority-end",
+    }
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 2] = [Self::ShortLived, Self::AuthorityEnd];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::ShortLived => "short-lived-mode",
-            Self::AuthorityEnd => "authority-end",
-        }
-    }
-
     /// For the pod's author.
     pub(crate) fn warning(self) -> &'static str {
         match self {
@@ -39,40 +31,31 @@ impl Limit {
     }
 }
 
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The end of a certificate's life, in whole seconds, and what cut it short.
+/// Returns the end of validity, in whole seconds, and the limit that shortened it.
 pub(crate) fn clamp(
-    asked: Duration,
+    duration: Duration,
     short_lived: bool,
     authority_end: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<(Timestamp, Option<Limit>), String> {
-    let asked = SignedDuration::try_from(asked).unwrap_or(SignedDuration::MAX);
-    let mut end = now.saturating_add(asked).unwrap_or(Timestamp::MAX);
-    let mut limit = None;
-    let longest = now.saturating_add(SHORT_LIVED - MARGIN).unwrap_or(Timestamp::MAX);
-    if short_lived && end > longest {
-        (end, limit) = (longest, Some(Limit::ShortLived));
+    if let Some(end) = authority_end.filter(|end| end.duration_since(now) <= MIN_AUTHORITY_LIFE) {
+        return Err(format!(
+            "certificate-authority-arn: the private CA expires at {end}: renew its certificate, or name another CA"
+        ));
     }
-    if let Some(authority_end) = authority_end {
-        if authority_end.duration_since(now) <= USELESS {
-            return Err(format!(
-                "certificate-authority-arn: the private CA expires at {authority_end}: renew its certificate, or name \
-                 another CA"
-            ));
-        }
-        let last = authority_end.saturating_sub(MARGIN).unwrap_or(authority_end);
-        if end > last {
-            (end, limit) = (last, Some(Limit::AuthorityEnd));
-        }
-    }
-    let whole = Timestamp::from_second(end.as_second()).unwrap_or(end);
-    Ok((whole, limit))
+    let after = |time: SignedDuration| now.saturating_add(time).unwrap_or(Timestamp::MAX);
+    let requested = after(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX));
+    let limits = [
+        short_lived.then(|| (after(MAX_SHORT_LIVED - MARGIN), Limit::ShortLived)),
+        authority_end.map(|end| (end.saturating_sub(MARGIN).unwrap_or(end), Limit::AuthorityEnd)),
+    ];
+    let earliest = limits
+        .into_iter()
+        .flatten()
+        .filter(|(latest, _)| *latest < requested)
+        .min_by_key(|(latest, _)| *latest);
+    let (end, limit) = earliest.map_or((requested, None), |(latest, limit)| (latest, Some(limit)));
+    Ok((Timestamp::from_second(end.as_second()).unwrap_or(end), limit))
 }
 
 #[cfg(test)]
@@ -88,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_are_kept_and_nothing_is_cut_that_fits() {
+    fn a_duration_within_the_limits_is_kept() {
         let (end, limit) = clamp(Duration::from_hours(25), true, Some(hours(1000)), now()).unwrap();
         assert_eq!((end.as_second(), limit), (hours(25).as_second(), None));
     }
@@ -113,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_duration_there_is_does_not_overflow() {
+    fn the_longest_possible_duration_does_not_overflow() {
         assert!(clamp(Duration::MAX, false, None, now()).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! The CA: a hierarchy of three levels, and what it makes of requests.
+//! The CA: a hierarchy of three levels, and the certificates that it issues.
 
 use super::{CA, Description, FakePca, now};
 use axum::http::HeaderMap;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub(super) fn authority(
     name: &str,
-    above: Option<&Issuer<'static, KeyPair>>,
+    parent: Option<&Issuer<'static, KeyPair>>,
 ) -> (Issuer<'static, KeyPair>, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -21,8 +21,8 @@ pub(super) fn authority(
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = at(now() - 3600);
     params.not_after = at(now() + 10 * 365 * 24 * 3600);
-    let certificate = match above {
-        Some(above) => params.signed_by(&key, above).unwrap(),
+    let certificate = match parent {
+        Some(parent) => params.signed_by(&key, parent).unwrap(),
         None => params.self_signed(&key).unwrap(),
     };
     (Issuer::new(params, key), certificate.pem())
@@ -59,21 +59,21 @@ pub(super) fn issue(fake: &FakePca, request: &Value, headers: &HeaderMap) -> Res
     let caller = caller.split('/').next().unwrap().to_owned();
     let token = request["IdempotencyToken"].as_str().unwrap().to_owned();
     assert!(token.len() <= 36);
-    if let Some(arn) = fake.book().tokens.get(&token) {
+    if let Some(arn) = fake.state().tokens.get(&token) {
         return Ok(json!({ "CertificateArn": arn }));
     }
     let template = request["TemplateArn"].as_str().unwrap().rsplit_once("template/").unwrap().1.to_owned();
     let certificate = certify(fake, &decoded(request["Csr"].as_str().unwrap()), &template, until);
-    let mut book = fake.book();
-    let arn = format!("{CA}/certificate/{:032x}", book.issued.len() + 1);
-    let not_ready = book.not_ready;
-    book.callers.push(caller);
-    book.tokens.insert(token, arn.clone());
-    book.issued.insert(arn.clone(), (certificate, not_ready));
+    let mut state = fake.state();
+    let arn = format!("{CA}/certificate/{:032x}", state.issued.len() + 1);
+    let not_ready = state.not_ready;
+    state.callers.push(caller);
+    state.tokens.insert(token, arn.clone());
+    state.issued.insert(arn.clone(), (certificate, not_ready));
     Ok(json!({ "CertificateArn": arn }))
 }
 
-/// What each template makes of a request, after AWS's user guide.
+/// Issues a certificate like each template, according to the user guide of AWS.
 fn certify(fake: &FakePca, csr_pem: &str, template: &str, until: u64) -> String {
     use ExtendedKeyUsagePurpose::{ClientAuth, CodeSigning, ServerAuth};
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign, KeyEncipherment};
@@ -102,7 +102,7 @@ fn certify(fake: &FakePca, csr_pem: &str, template: &str, until: u64) -> String 
     } else {
         IsCa::ExplicitNoCa
     };
-    // AWS puts the beginning an hour back.
+    // AWS starts the validity an hour in the past.
     csr.params.not_before = at(now() - 3600);
     csr.params.not_after = at(until);
     csr.params.serial_number = None;
@@ -110,9 +110,9 @@ fn certify(fake: &FakePca, csr_pem: &str, template: &str, until: u64) -> String 
 }
 
 pub(super) fn collect(fake: &FakePca, request: &Value) -> Result<Value, &'static str> {
-    let mut book = fake.book();
+    let mut state = fake.state();
     let arn = request["CertificateArn"].as_str().unwrap();
-    let (certificate, not_ready) = book.issued.get_mut(arn).ok_or("ResourceNotFoundException")?;
+    let (certificate, not_ready) = state.issued.get_mut(arn).ok_or("ResourceNotFoundException")?;
     if *not_ready > 0 {
         *not_ready -= 1;
         return Err("RequestInProgressException");
@@ -120,7 +120,7 @@ pub(super) fn collect(fake: &FakePca, request: &Value) -> Result<Value, &'static
     Ok(json!({ "Certificate": certificate, "CertificateChain": fake.0.chain }))
 }
 
-/// A blob, as the SDK sends it.
+/// Decodes a blob of the SDK.
 fn decoded(blob: &str) -> String {
     String::from_utf8(Base64::decode_vec(blob).unwrap()).unwrap()
 }

@@ -1,5 +1,5 @@
-//! AWS Private CA and STS, as far as certlet talks to them: JSON 1.1 for the one, query and XML for the other, signed by
-//! a real hierarchy, with faults on demand and every call counted.
+//! A fake of AWS Private CA (JSON 1.1) and STS (query and XML). It signs with a real hierarchy of CAs, fails on demand and
+//! counts every call.
 
 #![allow(
     unreachable_pub,
@@ -14,7 +14,7 @@ mod sts;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use rcgen::{Issuer, KeyPair};
@@ -27,18 +27,18 @@ pub const CA: &str =
     "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
 pub const ROLE: &str = "arn:aws:iam::123456789012:role/shop-web";
 
-/// What goes wrong with a call.
+/// A fault of a call.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// AWS's name for the error, and the HTTP status.
+    /// The error code of AWS, and the HTTP status.
     Refuse(&'static str, u16),
-    /// The call is carried out, and its answer is lost.
+    /// The call takes effect, but its answer is lost.
     LoseAnswer,
-    /// The answer is not what it should be.
-    Babble,
+    /// The answer is not a certificate.
+    InvalidAnswer,
 }
 
-/// A CA of the fake.
+/// The description of the CA.
 #[derive(Clone, Debug)]
 pub struct Description {
     pub status: &'static str,
@@ -48,7 +48,7 @@ pub struct Description {
 }
 
 #[derive(Default)]
-struct Book {
+struct State {
     calls: HashMap<String, usize>,
     faults: HashMap<String, VecDeque<Fault>>,
     requests: Vec<(String, Value)>,
@@ -64,7 +64,7 @@ struct Book {
 pub struct FakePca(Arc<Inner>);
 
 struct Inner {
-    book: Mutex<Book>,
+    state: Mutex<State>,
     description: Mutex<Description>,
     issuer: Issuer<'static, KeyPair>,
     chain: String,
@@ -76,7 +76,7 @@ pub fn now() -> u64 {
 }
 
 impl FakePca {
-    /// Serves on loopback; its CA is the third level of a hierarchy.
+    /// Serves on loopback. Its CA is the third level of a hierarchy.
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -90,7 +90,7 @@ impl FakePca {
             not_after: now() + 365 * 24 * 3600,
         };
         let fake = Self(Arc::new(Inner {
-            book: Mutex::default(),
+            state: Mutex::default(),
             description: Mutex::new(description),
             issuer,
             chain: format!("{issuer_pem}{middle_pem}{root_pem}").trim_end().to_owned(),
@@ -105,65 +105,65 @@ impl FakePca {
         &self.0.endpoint
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.book.lock().unwrap()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap()
     }
 
-    /// How often a call came.
+    /// The number of calls of a kind.
     pub fn calls(&self, call: &str) -> usize {
-        self.book().calls.get(call).copied().unwrap_or_default()
+        self.state().calls.get(call).copied().unwrap_or_default()
     }
 
-    /// How many certificates were made.
+    /// The number of issued certificates.
     pub fn issued(&self) -> usize {
-        self.book().issued.len()
+        self.state().issued.len()
     }
 
-    /// What goes wrong with the next calls of a kind, one after the other.
+    /// Sets the faults of the next calls of a kind.
     pub fn fail(&self, call: &str, faults: &[Fault]) {
-        self.book().faults.entry(call.to_owned()).or_default().extend(faults.iter().cloned());
+        self.state().faults.entry(call.to_owned()).or_default().extend(faults.iter().cloned());
     }
 
-    /// How often GetCertificate says that a certificate made from now on is not there yet.
+    /// For certificates issued from now on, so many GetCertificate calls answer that it is in progress.
     pub fn slow(&self, times: usize) {
-        self.book().not_ready = times;
+        self.state().not_ready = times;
     }
 
-    /// Changes the CA.
+    /// Changes the description of the CA.
     pub fn describe(&self, change: impl FnOnce(&mut Description)) {
         change(&mut self.0.description.lock().unwrap());
     }
 
-    /// The bodies of the calls of a kind.
+    /// The bodies of all calls of a kind.
     pub fn requests(&self, call: &str) -> Vec<Value> {
-        self.book().requests.iter().filter(|(kind, _)| kind == call).map(|(_, body)| body.clone()).collect()
+        self.state().requests.iter().filter(|(kind, _)| kind == call).map(|(_, body)| body.clone()).collect()
     }
 
     /// The access keys that IssueCertificate was signed with.
     pub fn callers(&self) -> Vec<String> {
-        self.book().callers.clone()
+        self.state().callers.clone()
     }
 
-    /// The session names that STS was asked for.
+    /// The session names in calls of STS.
     pub fn sessions(&self) -> Vec<String> {
-        self.book().sessions.clone()
+        self.state().sessions.clone()
     }
 
     fn fault(&self, call: &str) -> Option<Fault> {
-        self.book().faults.get_mut(call).and_then(VecDeque::pop_front)
+        self.state().faults.get_mut(call).and_then(VecDeque::pop_front)
     }
 }
 
-async fn answer(State(fake): State<FakePca>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(extract::State(fake): extract::State<FakePca>, headers: HeaderMap, body: Bytes) -> Response {
     let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
     let Some(call) = target.and_then(|target| target.strip_prefix("ACMPrivateCA.")) else {
         return sts::answer(&fake, &String::from_utf8_lossy(&body));
     };
     let request: Value = serde_json::from_slice(&body).unwrap();
     {
-        let mut book = fake.book();
-        *book.calls.entry(call.to_owned()).or_default() += 1;
-        book.requests.push((call.to_owned(), request.clone()));
+        let mut state = fake.state();
+        *state.calls.entry(call.to_owned()).or_default() += 1;
+        state.requests.push((call.to_owned(), request.clone()));
     }
     let fault = fake.fault(call);
     if let Some(Fault::Refuse(code, status)) = fault {
@@ -182,7 +182,7 @@ async fn answer(State(fake): State<FakePca>, headers: HeaderMap, body: Bytes) ->
     };
     match (done, fault) {
         (_, Some(Fault::LoseAnswer)) => refuse("InternalFailure", 500),
-        (_, Some(Fault::Babble)) => in_json(200, &json!({ "Certificate": "<html>busy</html>" })),
+        (_, Some(Fault::InvalidAnswer)) => in_json(200, &json!({ "Certificate": "<html>busy</html>" })),
         (Ok(body), _) => in_json(200, &body),
         (Err(code), _) => refuse(code, 400),
     }

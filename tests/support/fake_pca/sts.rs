@@ -1,4 +1,4 @@
-//! STS: a token for the credentials of a role.
+//! STS: exchanges a token for the credentials of a role.
 
 use super::{FakePca, Fault, ROLE};
 use axum::http::StatusCode;
@@ -12,9 +12,9 @@ pub(super) fn answer(fake: &FakePca, form: &str) -> Response {
     let call = field("Action");
     let session = field("RoleSessionName");
     {
-        let mut book = fake.book();
-        *book.calls.entry(call.clone()).or_default() += 1;
-        book.sessions.push(session);
+        let mut state = fake.state();
+        *state.calls.entry(call.clone()).or_default() += 1;
+        state.sessions.push(session);
     }
     if let Some(Fault::Refuse(code, status)) = fake.fault(&call) {
         let body = format!(

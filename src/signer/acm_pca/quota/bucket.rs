@@ -1,20 +1,20 @@
-//! One kind of call at one quota: a token bucket whose rate falls when the other side throttles and climbs back when it
-//! does not. Pure: time comes in as a duration since some beginning, so that tests and simulations drive it.
+//! A token bucket for one quota. Its rate falls when AWS throttles and rises again when it does not. Time is a parameter, so
+//! that tests and simulations control it.
 
 use crate::platform::TokenBucket;
 use std::time::Duration;
 
-/// No lane is slower than this, whatever the other side says: one call in two minutes.
-const SLOWEST: f64 = 1.0 / 120.0;
+/// The lowest rate: one call in two minutes.
+const MIN_RATE: f64 = 1.0 / 120.0;
 
-/// What a fleet may do with one quota, and what this node's part of it is.
+/// The rates for one quota.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
-    /// Calls a second that are this node's fair share.
+    /// This node's fair share, in calls per second.
     pub share: f64,
-    /// Calls a second of the whole fleet: more than this is never tried, even by a node that is alone in being busy.
+    /// The rate of the whole fleet, in calls per second. A node never exceeds it, even if all others are idle.
     pub ceiling: f64,
-    /// Calls that may go at once after a rest.
+    /// Calls that may start at once after an idle time.
     pub burst: f64,
 }
 
@@ -23,27 +23,28 @@ pub struct Pace {
 pub struct Bucket {
     pace: Pace,
     tokens: TokenBucket,
-    /// Nothing has been throttled yet: the rate doubles instead of growing slowly.
-    probing: bool,
-    cut_at: Option<Duration>,
+    /// No call has been throttled yet, so the rate doubles instead of rising slowly.
+    is_probing: bool,
+    /// When the rate was reduced last.
+    reduced_at: Option<Duration>,
 }
 
 impl Bucket {
-    /// A bucket that begins at the fair share, with one call ready at `phase` of the time its share gives each call: nodes
-    /// that start together do not call together. The wait is at most ten seconds.
+    /// A bucket at the fair share. Its first token is there after `phase`, in [0, 1], of the time between two calls, and after
+    /// ten seconds at most, so that nodes that start together do not call together.
     pub fn new(pace: Pace, phase: f64) -> Self {
         const MAX_WAIT: f64 = 10.0;
         let wait = phase.clamp(0.0, 1.0) * MAX_WAIT.min(1.0 / pace.share - 1.0).max(0.0);
         let tokens = TokenBucket::new(pace.share, pace.burst).with_tokens(1.0 - wait * pace.share);
-        Self { pace, tokens, probing: true, cut_at: None }
+        Self { pace, tokens, is_probing: true, reduced_at: None }
     }
 
-    /// Takes a token for one call, or says how long to wait for it.
+    /// Takes a token for one call, or returns the time until there is one.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
         self.tokens.take(now)
     }
 
-    /// A call went through. Below the fair share the rate climbs; above it only with `demand`, when others wait.
+    /// A call was not throttled: the rate rises up to the fair share, and above it only if other calls wait (`demand`).
     pub fn succeeded(&mut self, demand: bool, now: Duration) {
         let (Pace { share, ceiling, .. }, rate) = (self.pace, self.rate());
         if !demand && rate >= share {
@@ -51,7 +52,7 @@ impl Bucket {
         }
         let rate = if rate < share {
             share.min(rate + share * 0.25)
-        } else if self.probing {
+        } else if self.is_probing {
             ceiling.min(rate * 2.0)
         } else {
             ceiling.min(rate + share * 0.1)
@@ -59,22 +60,22 @@ impl Bucket {
         self.tokens.set_rate(rate, now);
     }
 
-    /// A call was throttled: the rate falls to its half, but not below the fair share at first, and what was saved up is
-    /// forfeited. Several answers within a second are one event: they tell of one and the same rate.
+    /// A call was throttled: the saved tokens are lost and the rate falls. Above the fair share it is halved, down to the share
+    /// at most. Further throttled calls within a second are ignored, because they were made at the old rate.
     pub fn throttled(&mut self, now: Duration) {
         self.tokens.drain(now);
-        self.probing = false;
-        if self.cut_at.is_some_and(|cut| now.saturating_sub(cut) < Duration::from_secs(1)) {
+        self.is_probing = false;
+        if self.reduced_at.is_some_and(|at| now.saturating_sub(at) < Duration::from_secs(1)) {
             return;
         }
-        self.cut_at = Some(now);
+        self.reduced_at = Some(now);
         let (share, rate) = (self.pace.share, self.rate());
         let rate =
-            if rate > share * 1.01 { share.max(rate * 0.5) } else { (rate * 0.7).max(SLOWEST.min(share)) };
+            if rate > share * 1.01 { share.max(rate * 0.5) } else { (rate * 0.7).max(MIN_RATE.min(share)) };
         self.tokens.set_rate(rate, now);
     }
 
-    /// Calls a second, now.
+    /// The present rate, in calls per second.
     pub fn rate(&self) -> f64 {
         self.tokens.rate()
     }
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_go_at_the_fair_share_and_a_rest_saves_up_a_burst() {
+    fn calls_pass_at_the_fair_share_and_idle_time_saves_a_burst() {
         let mut bucket = Bucket::new(PACE, 0.0);
         assert_eq!(bucket.take(at(0.0)), Ok(()));
         let wait = bucket.take(at(0.0)).unwrap_err();
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_alone_in_being_busy_reaches_the_whole_fleets_rate_and_no_more() {
+    fn a_single_busy_node_reaches_the_rate_of_the_fleet_and_no_more() {
         let mut bucket = Bucket::new(PACE, 0.0);
         for _ in 0..10 {
             bucket.succeeded(true, NOW);
@@ -113,29 +114,29 @@ mod tests {
     }
 
     #[test]
-    fn throttling_halves_the_rate_once_a_second_and_success_brings_it_back() {
+    fn throttling_halves_the_rate_once_a_second_and_success_restores_it() {
         let mut bucket = Bucket::new(PACE, 0.0);
         (0..10).for_each(|_| bucket.succeeded(true, NOW));
         bucket.throttled(at(1.0));
         bucket.throttled(at(1.2));
         assert!((bucket.rate() - 10.0).abs() < 1e-9, "{}", bucket.rate());
-        assert!(bucket.take(at(1.2)).is_err(), "what was saved up is forfeited");
+        assert!(bucket.take(at(1.2)).is_err(), "the saved tokens are lost");
         for second in 2..40 {
             bucket.throttled(at(f64::from(second)));
         }
-        assert!(bucket.rate() < 0.1 && bucket.rate() >= SLOWEST, "{}", bucket.rate());
+        assert!(bucket.rate() < 0.1 && bucket.rate() >= MIN_RATE, "{}", bucket.rate());
         (0..10).for_each(|_| bucket.succeeded(true, NOW));
         assert!(bucket.rate() > 2.0, "{}", bucket.rate());
     }
 
     #[test]
-    fn without_demand_the_rate_stays() {
+    fn without_demand_the_rate_does_not_rise_above_the_share() {
         let mut bucket = Bucket::new(PACE, 0.0);
         (0..10).for_each(|_| bucket.succeeded(false, NOW));
         assert!((bucket.rate() - 2.0).abs() < 1e-9);
         (0..20).for_each(|second| bucket.throttled(at(f64::from(second))));
         (0..10).for_each(|_| bucket.succeeded(false, NOW));
-        assert!((bucket.rate() - 2.0).abs() < 1e-9, "what throttling took comes back: {}", bucket.rate());
+        assert!((bucket.rate() - 2.0).abs() < 1e-9, "the rate returns to the fair share: {}", bucket.rate());
     }
 
     #[test]

@@ -1,37 +1,41 @@
-//! Keeping within somebody's quotas: one lane per account, Region and kind of call.
+//! The rate limiter for the quotas of AWS: one lane per account, Region and kind of call.
 //!
-//! [`Bucket`] says when, [`Waiters`] says who; both are pure. A [`Lane`] is what callers wait at.
+//! [`Bucket`] decides when the next call may start, and [`WaitQueue`] decides which one it is.
 
 mod bucket;
-mod waiters;
+mod wait_queue;
 
 pub use bucket::Bucket;
 pub(crate) use bucket::Pace;
-pub use waiters::{Urgency, Waiters};
+pub use wait_queue::WaitQueue;
 
+use crate::model::named::named_enum;
+use crate::signer::Purpose;
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-/// Kinds of calls to AWS Private CA that have a quota of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CallKind {
-    /// IssueCertificate
-    Issue,
-    /// GetCertificate
-    Get,
-    /// DescribeCertificateAuthority
-    Describe,
-    /// GetCertificateAuthorityCertificate
-    AuthorityCertificate,
-    /// RevokeCertificate
-    Revoke,
+named_enum! {
+    /// The calls of AWS Private CA. Each has its own quota.
+    pub enum CallKind {
+        /// Issues a certificate.
+        Issue = "IssueCertificate",
+        /// Returns an issued certificate.
+        Get = "GetCertificate",
+        /// Describes a CA.
+        Describe = "DescribeCertificateAuthority",
+        /// Returns the certificate of a CA.
+        AuthorityCertificate = "GetCertificateAuthorityCertificate",
+        /// Revokes a certificate.
+        Revoke = "RevokeCertificate",
+    }
 }
 
 impl CallKind {
-    /// The quota that AWS publishes, in calls a second per account and Region.
+    /// The quota that AWS documents, in calls per second for an account and Region.
     pub fn quota(self) -> f64 {
         match self {
             Self::Issue => 25.0,
@@ -39,35 +43,24 @@ impl CallKind {
             Self::Describe | Self::AuthorityCertificate | Self::Revoke => 20.0,
         }
     }
-
-    /// The API's name of the call.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Issue => "IssueCertificate",
-            Self::Get => "GetCertificate",
-            Self::Describe => "DescribeCertificateAuthority",
-            Self::AuthorityCertificate => "GetCertificateAuthorityCertificate",
-            Self::Revoke => "RevokeCertificate",
-        }
-    }
 }
 
-/// What the whole fleet may do, and how many share it.
+/// The rate that all nodes together may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fleet {
-    /// IssueCertificate calls a second of all nodes together; other kinds keep the proportion of their quotas.
+    /// IssueCertificate calls per second of all nodes together. Other calls get a rate in proportion to their quotas.
     pub issue_rate: f64,
-    /// How many nodes there are.
+    /// The number of nodes.
     pub nodes: u32,
 }
 
 impl Fleet {
-    /// Four fifths of the published quota, and one node.
+    /// Four fifths of the documented quota, and one node.
     pub const DEFAULT: Self = Self { issue_rate: 20.0, nodes: 1 };
 
-    /// What this makes of a kind of call for one node.
+    /// The rates of one node for a kind of call.
     pub fn pace(self, kind: CallKind) -> Pace {
-        /// Pods of one node that get their certificates without waiting for each other.
+        /// So many pods of one node get their certificates without waiting for each other.
         const BURST: f64 = 5.0;
         let ceiling = self.issue_rate * kind.quota() / CallKind::Issue.quota();
         Pace { share: ceiling / f64::from(self.nodes.max(1)), ceiling, burst: BURST.min(ceiling.max(1.0)) }
@@ -83,20 +76,20 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// A limiter for one node of a fleet. `phase` in [0, 1) should differ from node to node.
+    /// A limiter for one node of a fleet. `phase` in [0, 1) should be different on each node.
     pub(crate) fn new(fleet: Fleet, phase: f64) -> Self {
         Self { fleet, phase, lanes: Mutex::default() }
     }
 
     /// The lane for a kind of call in an account and Region.
     pub(crate) fn lane(&self, account: &str, region: &str, kind: CallKind) -> Arc<Lane> {
-        let mut lanes = lock(&self.lanes);
+        let mut lanes = self.lanes.lock();
         let lane = lanes.entry((account.to_owned(), region.to_owned(), kind));
         Arc::clone(lane.or_insert_with(|| Arc::new(Lane::new(self.fleet.pace(kind), self.phase))))
     }
 }
 
-/// Where callers wait for their turn and for the rate.
+/// Where calls of one kind wait until the rate permits them.
 #[derive(Debug)]
 pub(crate) struct Lane {
     started: Instant,
@@ -106,101 +99,78 @@ pub(crate) struct Lane {
 #[derive(Debug)]
 struct State {
     bucket: Bucket,
-    waiters: Waiters<Waiter>,
-    last_id: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Waiter {
-    id: u64,
-    wake: Arc<Notify>,
+    queue: WaitQueue<Arc<Notify>>,
 }
 
 impl Lane {
     fn new(pace: Pace, phase: f64) -> Self {
-        let state = State { bucket: Bucket::new(pace, phase), waiters: Waiters::default(), last_id: 0 };
+        let state = State { bucket: Bucket::new(pace, phase), queue: WaitQueue::default() };
         Self { started: Instant::now(), state: Mutex::new(state) }
     }
 
-    /// Waits for leave to make one call; gives the time waited. Dropping the future gives the place up.
-    pub(crate) async fn pass(&self, urgency: Urgency) -> Duration {
+    /// Waits until one call may start. Returns the time waited. Dropping the future gives up the slot in the queue.
+    pub(crate) async fn acquire(&self, purpose: Purpose) -> Duration {
         let arrived = Instant::now();
-        let position = Position::take(self, urgency);
-        loop {
-            let wait = {
-                let mut state = lock(&self.state);
-                if state.waiters.head().is_some_and(|head| head.id == position.waiter.id) {
-                    match state.bucket.take(self.started.elapsed()) {
-                        Ok(()) => {
-                            state.waiters.pop();
-                            break;
-                        }
-                        Err(wait) => Some(wait),
-                    }
-                } else {
-                    None
-                }
-            };
-            match wait {
-                // Woken early where a publish has come before this renewal.
-                Some(wait) => {
-                    let _either = tokio::time::timeout(wait, position.waiter.wake.notified()).await;
-                }
-                None => position.waiter.wake.notified().await,
-            }
+        let slot = QueueSlot::new(self, purpose);
+        while let Err(wait) = slot.try_acquire() {
+            // The slot is also woken when the head of the queue changes.
+            let _either = timeout(wait, slot.wake.notified()).await;
         }
-        drop(position);
         arrived.elapsed()
     }
 
-    /// A call went through.
+    /// A call was not throttled.
     pub(crate) fn succeeded(&self) {
-        let mut state = lock(&self.state);
-        let demand = !state.waiters.is_empty();
+        let mut state = self.state.lock();
+        let demand = !state.queue.is_empty();
         state.bucket.succeeded(demand, self.started.elapsed());
     }
 
     /// A call was throttled.
     pub(crate) fn throttled(&self) {
-        lock(&self.state).bucket.throttled(self.started.elapsed());
+        self.state.lock().bucket.throttled(self.started.elapsed());
     }
 }
 
-/// A place in the queue, given up when dropped.
-struct Position<'a> {
+/// A slot in the queue of a lane. Dropping it gives it up.
+struct QueueSlot<'a> {
     lane: &'a Lane,
-    waiter: Waiter,
+    wake: Arc<Notify>,
 }
 
-impl<'a> Position<'a> {
-    fn take(lane: &'a Lane, urgency: Urgency) -> Self {
-        let mut state = lock(&lane.state);
-        state.last_id += 1;
-        let waiter = Waiter { id: state.last_id, wake: Arc::default() };
-        let before = state.waiters.head().cloned();
-        state.waiters.push(urgency, waiter.clone());
-        // Who was first may not be so any more, and then has to stop counting on the next token.
-        if let Some(before) = before {
-            before.wake.notify_one();
+impl<'a> QueueSlot<'a> {
+    fn new(lane: &'a Lane, purpose: Purpose) -> Self {
+        let wake = Arc::new(Notify::new());
+        let mut state = lane.state.lock();
+        let head = state.queue.head().cloned();
+        state.queue.push(purpose, Arc::clone(&wake));
+        // The earlier head may not be the head any more, and then must not take the next token.
+        if let Some(head) = head {
+            head.notify_one();
         }
-        Self { lane, waiter }
+        Self { lane, wake }
+    }
+
+    /// Takes a token if this slot is the head of the queue and there is one. The error is the time until the next attempt.
+    fn try_acquire(&self) -> Result<(), Duration> {
+        let mut state = self.lane.state.lock();
+        if !state.queue.head().is_some_and(|head| Arc::ptr_eq(head, &self.wake)) {
+            return Err(Duration::MAX);
+        }
+        state.bucket.take(self.lane.started.elapsed())?;
+        state.queue.pop();
+        Ok(())
     }
 }
 
-impl Drop for Position<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
-        let mut state = lock(&self.lane.state);
-        let id = self.waiter.id;
-        state.waiters.retain(|waiter| waiter.id != id);
-        if let Some(head) = state.waiters.head() {
-            head.wake.notify_one();
+        let mut state = self.lane.state.lock();
+        state.queue.retain(|wake| !Arc::ptr_eq(wake, &self.wake));
+        if let Some(head) = state.queue.head() {
+            head.notify_one();
         }
     }
-}
-
-/// Nothing behind these locks is left half changed by a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -212,37 +182,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn callers_get_through_at_the_rate_and_publishes_first() {
+    async fn calls_pass_at_the_rate_and_publishes_first() {
         let lane = slow_lane();
-        lane.pass(Urgency::Publish).await;
+        lane.acquire(Purpose::Publish).await;
         let order = Arc::new(Mutex::new(Vec::new()));
-        let enter = |urgency, name: &'static str| {
+        let call = |purpose, name: &'static str| {
             let (lane, order) = (Arc::clone(&lane), Arc::clone(&order));
             tokio::spawn(async move {
-                let waited = lane.pass(urgency).await;
-                lock(&order).push((name, waited.as_secs()));
+                let waited = lane.acquire(purpose).await;
+                order.lock().push((name, waited.as_secs()));
             })
         };
-        let renewal = enter(Urgency::Renewal, "renewal");
+        let renewal = call(Purpose::Renewal, "renewal");
         tokio::task::yield_now().await;
-        let publish = enter(Urgency::Publish, "publish");
+        let publish = call(Purpose::Publish, "publish");
         renewal.await.unwrap();
         publish.await.unwrap();
-        assert_eq!(*lock(&order), [("publish", 1), ("renewal", 2)]);
+        assert_eq!(*order.lock(), [("publish", 1), ("renewal", 2)]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_gives_up_gives_its_slot_up() {
+    async fn a_cancelled_call_gives_up_its_slot() {
         let lane = slow_lane();
-        lane.pass(Urgency::Publish).await;
-        let gone = tokio::time::timeout(Duration::from_millis(10), lane.pass(Urgency::Publish)).await;
+        lane.acquire(Purpose::Publish).await;
+        let gone = tokio::time::timeout(Duration::from_millis(10), lane.acquire(Purpose::Publish)).await;
         assert!(gone.is_err());
-        assert!(lane.pass(Urgency::Publish).await <= Duration::from_millis(1100));
-        assert!(lock(&lane.state).waiters.is_empty());
+        assert!(lane.acquire(Purpose::Publish).await <= Duration::from_millis(1100));
+        assert!(lane.state.lock().queue.is_empty());
     }
 
     #[test]
-    fn a_fleet_shares_what_is_below_the_quotas() {
+    fn a_fleet_shares_its_rate_in_proportion_to_the_quotas() {
         let fleet = Fleet { issue_rate: 20.0, nodes: 100 };
         assert!((fleet.pace(CallKind::Issue).share - 0.2).abs() < 1e-9);
         assert!((fleet.pace(CallKind::Get).ceiling - 60.0).abs() < 1e-9);

@@ -1,4 +1,4 @@
-//! What goes wrong at AWS, and what each trouble costs.
+//! Faults of AWS, and the number of calls and certificates in each case.
 
 use crate::fake_pca::Fault;
 use crate::support::assert_whole;
@@ -6,7 +6,7 @@ use crate::{DESCRIBE, GET, ISSUE, node_test, pod, started};
 use tonic::Code;
 
 node_test! {
-    async fn a_certificate_that_takes_long_is_waited_for_and_paid_for_once() {
+    async fn a_slow_certificate_is_issued_once() {
         let (fake, _node, kubelet) = started().await;
         fake.slow(3);
         kubelet.publish(&pod("web-0", &[])).await.unwrap();
@@ -15,7 +15,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_throttling_storm_passes() {
+    async fn throttled_calls_are_retried() {
         let (fake, _node, kubelet) = started().await;
         fake.fail(DESCRIBE, &[Fault::Refuse("ThrottlingException", 400)]);
         fake.fail(ISSUE, &[Fault::Refuse("ThrottlingException", 400), Fault::Refuse("TooManyRequestsException", 429)]);
@@ -26,7 +26,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_lost_answer_is_asked_for_again_and_paid_for_once() {
+    async fn a_call_with_a_lost_answer_is_retried_and_issues_once() {
         let (fake, _node, kubelet) = started().await;
         fake.fail(ISSUE, &[Fault::LoseAnswer, Fault::LoseAnswer]);
         fake.fail(GET, &[Fault::LoseAnswer]);
@@ -36,7 +36,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_ca_that_is_disabled_in_mid_life_is_told_of_and_live_volumes_stay() {
+    async fn a_disabled_ca_is_reported_and_existing_volumes_stay() {
         let (fake, _node, kubelet) = started().await;
         let volume = kubelet.publish(&pod("web-0", &[])).await.unwrap();
         fake.describe(|ca| ca.status = "DISABLED");
@@ -52,9 +52,9 @@ node_test! {
 }
 
 node_test! {
-    async fn an_answer_that_is_no_certificate_is_refused_and_asked_for_again_without_paying_again() {
+    async fn an_invalid_answer_is_refused_and_fetched_again_without_a_new_certificate() {
         let (fake, _node, kubelet) = started().await;
-        fake.fail(GET, &[Fault::Babble]);
+        fake.fail(GET, &[Fault::InvalidAnswer]);
         let refused = kubelet.publish(&pod("web-0", &[])).await.unwrap_err();
         assert!(refused.message().contains("not PEM"), "{refused}");
         kubelet.publish(&pod("web-0", &[])).await.unwrap();
@@ -63,13 +63,13 @@ node_test! {
 }
 
 node_test! {
-    async fn permanent_errors_say_what_to_do() {
+    async fn permanent_errors_give_advice() {
         let (fake, _node, kubelet) = started().await;
         for (number, (code, advice)) in [
             ("AccessDeniedException", "let the IAM policy"),
             ("LimitExceededException", "quota of certificates is used up"),
             ("ResourceNotFoundException", "check certificate-authority-arn"),
-            ("MalformedCSRException", "does not take this subject"),
+            ("MalformedCSRException", "does not accept this subject"),
             ("InvalidArgsException", "template, signing algorithm and duration"),
         ]
         .into_iter()
@@ -79,8 +79,8 @@ node_test! {
             let refused = kubelet.publish(&pod(&format!("web-{number}"), &[])).await.unwrap_err();
             assert_eq!(refused.code(), Code::FailedPrecondition, "{code}");
             assert!(refused.message().contains(code) && refused.message().contains(advice), "{refused}");
-            assert_eq!(fake.calls(ISSUE), number + 1, "{code} is not repeated");
+            assert_eq!(fake.calls(ISSUE), number + 1, "{code} is not retried");
         }
-        assert_eq!(fake.calls(DESCRIBE), 1, "the CA is not looked at again after each");
+        assert_eq!(fake.calls(DESCRIBE), 1, "the CA is not described again after each error");
     }
 }

@@ -1,0 +1,142 @@
+//! One issuance: it starts with the policy, resumes from a checkpoint or plans a request, and ends with the chain.
+
+use super::checkpoint::IssueCheckpoint;
+use super::client::Api;
+use super::errors::{CallError, ErrorKind};
+use super::parameters::SigningParameters;
+use super::{AcmPca, authority, validity};
+use crate::model::{Failure, jitter};
+use crate::policy::Question;
+use crate::signer::{SignedChain, SigningRequest};
+use crate::x509::pem;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long one signing waits for a certificate that AWS is still issuing.
+const MAX_ISSUE_TIME: Duration = Duration::from_mins(2);
+
+/// One issuance.
+pub(super) struct Signing<'a> {
+    signer: &'a AcmPca,
+    request: &'a SigningRequest<'a>,
+    parameters: SigningParameters<'a>,
+    api: Api,
+}
+
+impl<'a> Signing<'a> {
+    /// Checks the policy and obtains credentials.
+    pub(super) async fn start(signer: &'a AcmPca, request: &'a SigningRequest<'a>) -> Result<Self, Failure> {
+        let parameters =
+            SigningParameters::new(request.spec, request.identity).map_err(Failure::permanent)?;
+        let SigningParameters { pca, template, .. } = &parameters;
+        let question = Question { pod: request.identity, spec: request.spec, pca, template };
+        if let Some(denial) = signer.policy.decide(&question).denial() {
+            return Err(Failure::permanent(denial));
+        }
+        let client = signer.clients.client(request, pca, &signer.metrics, &*signer.clock).await?;
+        let authority = parameters.authority().clone();
+        let api = signer.api(client, authority, request.purpose, request.id.as_str());
+        Ok(Self { signer, request, parameters, api })
+    }
+
+    /// Obtains the chain.
+    pub(super) async fn run(&self) -> Result<SignedChain, Failure> {
+        let mut checkpoint = self.resume_or_plan().await?;
+        let (arn, is_resumed) = match checkpoint.certificate {
+            Some(arn) => (arn, true),
+            None => (self.issue(&mut checkpoint).await?, false),
+        };
+        // After these errors this certificate cannot be had: the next attempt requests another one.
+        let is_final = [ErrorKind::Lost, ErrorKind::Permanent];
+        let chain = self.collect(&arn, is_resumed).await.map_err(|error| self.failed(error, &is_final))?;
+        let warning = checkpoint.limit.map(|limit| limit.warning().to_owned());
+        Ok(SignedChain { chain, ca: None, warning })
+    }
+
+    /// The saved checkpoint, if it is of this request, or a new one.
+    async fn resume_or_plan(&self) -> Result<IssueCheckpoint, Failure> {
+        let Self { signer, request, parameters, api } = self;
+        let fingerprint = parameters.fingerprint(request.csr_der);
+        let saved = request.checkpoint.load().and_then(|text| IssueCheckpoint::parse(&text));
+        if let Some(saved) = saved.filter(|saved| saved.is_valid_for(&fingerprint, signer.clock.now())) {
+            return Ok(saved);
+        }
+        let requested = parameters.pca.signing_algorithm.as_deref();
+        let facts = signer.authorities.facts(api, &parameters.caller, requested, &*signer.clock).await?;
+        let algorithm = authority::signing_algorithm(requested, &facts)?;
+        let (now, duration) = (signer.clock.now(), request.spec.duration);
+        let (not_after, limit) =
+            validity::clamp(duration, facts.short_lived, facts.not_after, now).map_err(Failure::permanent)?;
+        if let Some(limit) = limit {
+            signer.metrics.clamped(limit);
+            tracing::info!(
+                authority = api.authority.as_str(), %limit, requested_seconds = duration.as_secs(),
+                expires_at = %not_after, "the validity of a certificate is shortened"
+            );
+        }
+        let planned = IssueCheckpoint {
+            request: fingerprint,
+            requested_at: now,
+            not_after,
+            algorithm,
+            limit,
+            certificate: None,
+        };
+        request.checkpoint.save(&planned.encode())?;
+        Ok(planned)
+    }
+
+    /// IssueCertificate: returns the certificate's ARN.
+    async fn issue(&self, checkpoint: &mut IssueCheckpoint) -> Result<String, Failure> {
+        let csr = pem::certificate_request(self.request.csr_der);
+        // After these errors no certificate exists and none is charged: the next attempt plans again.
+        let is_final = [ErrorKind::State, ErrorKind::Denied, ErrorKind::Permanent];
+        let arn = self.api.issue(&csr, &self.parameters.template, checkpoint).await;
+        let arn = arn.map_err(|error| self.failed(error, &is_final))?;
+        checkpoint.certificate = Some(arn.clone());
+        // Saved at once, because from here on the certificate is charged.
+        self.request.checkpoint.save(&checkpoint.encode())?;
+        Ok(arn)
+    }
+
+    /// GetCertificate until the certificate is there. After IssueCertificate the first call waits as long as AWS has needed
+    /// recently.
+    async fn collect(&self, arn: &str, is_resumed: bool) -> Result<Vec<u8>, CallError> {
+        let (started, delay) = (Instant::now(), &self.signer.issue_delay);
+        let mut wait = if is_resumed { Duration::ZERO } else { delay.get() };
+        let mut attempt = 0_u32;
+        loop {
+            let jitter = jitter(&self.api.seed, &attempt.to_be_bytes());
+            sleep(wait.mul_f64(0.9 + 0.2 * jitter)).await;
+            match self.api.certificate(arn).await {
+                Err(error) if error.kind == ErrorKind::InProgress && started.elapsed() < MAX_ISSUE_TIME => {
+                    delay.increase();
+                    wait = (wait * 3 / 2).clamp(Duration::from_millis(200), Duration::from_secs(5));
+                    attempt += 1;
+                }
+                answer => {
+                    if answer.is_ok() && attempt == 0 && !is_resumed {
+                        delay.decrease();
+                    }
+                    return answer;
+                }
+            }
+        }
+    }
+
+    /// Forgets what the error shows to be outdated. Clears the checkpoint if the error is of a final kind.
+    fn failed(&self, error: CallError, is_final: &[ErrorKind]) -> Failure {
+        let Self { signer, request, parameters, .. } = self;
+        let authority = parameters.authority().as_str();
+        match error.kind {
+            ErrorKind::Credentials => signer.clients.forget(request, parameters.pca),
+            ErrorKind::State => signer.authorities.forget(authority),
+            ErrorKind::Denied | ErrorKind::Permanent => {
+                signer.authorities.shorten_cache_time(authority, &parameters.caller);
+            }
+            _ => {}
+        }
+        let cleared = if is_final.contains(&error.kind) { request.checkpoint.save("") } else { Ok(()) };
+        cleared.err().unwrap_or_else(|| error.into())
+    }
+}
