@@ -73,17 +73,18 @@ node_test! {
 node_test! {
     async fn a_changed_policy_is_loaded_while_the_driver_runs() {
         let (_fake, node, kubelet) = started().await;
-        let policy = node.root.join("policy.yaml");
-        fs::write(node.root.join("new.yaml"), POLICY.replace("[shop]", "[bank]")).unwrap();
-        fs::rename(node.root.join("new.yaml"), &policy).unwrap();
+        let directory = node.root.join("policy");
+        let policy = directory.join("policy.yaml");
+        fs::write(directory.join("new.yaml"), POLICY.replace("[shop]", "[bank]")).unwrap();
+        fs::rename(directory.join("new.yaml"), &policy).unwrap();
         eventually("the new policy", async || node.log().contains("the policy has changed")).await;
         let refused = kubelet.publish(&pod("web-0", &[])).await.unwrap_err();
         assert!(refused.message().contains("denied by the policy"), "{refused}");
-        fs::write(node.root.join("new.yaml"), "nonsense").unwrap();
-        fs::rename(node.root.join("new.yaml"), &policy).unwrap();
+        fs::write(directory.join("new.yaml"), "nonsense").unwrap();
+        fs::rename(directory.join("new.yaml"), &policy).unwrap();
         eventually("the error in the log", async || node.log().contains("THE OLD RULES STAY IN FORCE")).await;
-        fs::write(node.root.join("new.yaml"), POLICY).unwrap();
-        fs::rename(node.root.join("new.yaml"), &policy).unwrap();
+        fs::write(directory.join("new.yaml"), POLICY).unwrap();
+        fs::rename(directory.join("new.yaml"), &policy).unwrap();
         eventually("the fixed policy", async || kubelet.publish(&pod("web-0", &[])).await.is_ok()).await;
     }
 }

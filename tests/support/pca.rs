@@ -11,7 +11,10 @@ pub const DRIVER_KEY: &str = "AKIADRIVER";
 pub fn node(policy: &str, endpoint: &str) -> Node {
     // Logs everything, so that the tests can find secrets in the log.
     let mut node = Node::with_flags(&["--log-level=trace"]);
-    let file = node.root.join("policy.yaml");
+    // In a directory of its own: the driver watches it, and at level trace each write of the log would cause the next.
+    let directory = node.root.join("policy");
+    fs::create_dir(&directory).unwrap();
+    let file = directory.join("policy.yaml");
     fs::write(&file, policy).unwrap();
     node.flag(&format!("--pca-policy={}", file.display()));
     for (name, value) in
