@@ -18,13 +18,13 @@ pub struct Credential {
 
 impl Credential {
     /// Puts a key and the chain that was verified for it together.
-    pub fn new(key: PrivateKey, chain: VerifiedChain) -> Self {
+    pub(crate) fn new(key: PrivateKey, chain: VerifiedChain) -> Self {
         let VerifiedChain { leaf, intermediates, facts, .. } = chain;
         Self { key, leaf, intermediates, facts }
     }
 
     /// Leaf, then intermediates, DER.
-    pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn chain(&self) -> impl Iterator<Item = &[u8]> {
         std::iter::once(&self.leaf).chain(&self.intermediates).map(Vec::as_slice)
     }
 }

@@ -6,6 +6,7 @@
 mod clock_jump;
 #[expect(clippy::module_inception, reason = "the type that the module is named after")]
 mod credential;
+mod keys;
 mod live;
 mod obtain;
 mod queue;
@@ -15,8 +16,8 @@ mod slots;
 pub use credential::Credential;
 pub(crate) use live::LiveCredential;
 pub use live::{Current, Follower, Published};
-pub(crate) use obtain::{InUse, IssueOptions, Obtained, Obtainer, Workload};
+pub(crate) use obtain::{IssueOptions, Obtained, Obtainer, Workload};
 pub(crate) use queue::{Next, Schedule, Work, WorkQueue};
-pub(crate) use schedule::{CATCH_UP, is_ahead, position_within, retry_after, spread};
+pub(crate) use schedule::{CATCH_UP, is_ahead, offset_within, retry_after, spread};
 pub use schedule::{Lifetime, renew_at};
 pub(crate) use slots::{RenewalSlot, RenewalSlots};

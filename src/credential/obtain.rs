@@ -4,33 +4,31 @@
 //! answer. The pair stays in the store until the credential is written, so that an interrupted signing loses nothing.
 
 use super::credential::Credential;
+use super::keys::KeyMaker;
 use super::schedule::is_ahead;
 use crate::model::{
-    CertificateSpec, Failure, FailureKind, KeyAlgorithm, KeyEncoding, PodTokens, SignerKind, VolumeId,
-    WorkloadIdentity,
+    CertificateSpec, Failure, FailureKind, KeyEncoding, PodTokens, SignerKind, VolumeId, WorkloadIdentity,
 };
 use crate::platform::{Clock, until};
 use crate::signer::{Checkpoint, ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
-use crate::store::{CheckpointFile, Refusal, Store};
+use crate::store::{CheckpointFile, IssuedRecord, Refusal, Store};
 use crate::trust::TrustBundle;
-use crate::x509::{self, KeyError, PrivateKey, pem};
+use crate::x509::{self, PrivateKey, pem};
 use futures_util::future::{BoxFuture, select_all};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// How long a refused request, or a refused certificate, is the last word, at most.
-const REFUSAL_STANDS: Duration = Duration::from_mins(10);
+/// How long a refused request, or a refused certificate, is final.
+const MAX_REFUSAL: Duration = Duration::from_mins(10);
 
 /// Runs issuances. One serves the whole node.
 pub(crate) struct Obtainer {
     signers: Vec<ConfiguredSigner>,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
-    /// Slots for keys that take long to make.
-    slow_keys: Arc<Semaphore>,
+    keys: KeyMaker,
 }
 
 /// For whom a credential is obtained.
@@ -45,18 +43,9 @@ pub(crate) struct Workload<'a> {
     /// What is asked for.
     pub(crate) spec: &'a CertificateSpec,
     /// The certificate in use.
-    pub(crate) in_use: Option<InUse>,
+    pub(crate) in_use: Option<&'a IssuedRecord>,
     /// How many times in a row the pod was not ready.
     pub(crate) not_ready_count: u32,
-}
-
-/// The certificate in use.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct InUse {
-    /// The generation it was written as.
-    pub(crate) generation: u64,
-    /// Its end of validity.
-    pub(crate) not_after: Timestamp,
 }
 
 /// How one issuance runs.
@@ -91,9 +80,7 @@ struct Prepared {
 impl Obtainer {
     /// An obtainer with the signers that this node is configured with.
     pub(crate) fn new(signers: Vec<ConfiguredSigner>, store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let slow_keys = Arc::new(Semaphore::new(cores.saturating_sub(1).max(1)));
-        Self { signers, store, clock, slow_keys }
+        Self { signers, store, clock, keys: KeyMaker::new() }
     }
 
     /// The signer of that kind.
@@ -132,14 +119,15 @@ impl Obtainer {
         options: &IssueOptions,
     ) -> Result<Obtained, Failure> {
         let signer = &*self.signer(workload.spec.signer.kind())?.signer;
-        tokio::select! {
-            biased;
-            () = options.cancel.cancelled() => {
+        let timeout = options.timeout.unwrap_or(Duration::MAX);
+        let signing = tokio::time::timeout(timeout, self.sign(workload, signer, options.purpose));
+        match options.cancel.run_until_cancelled(signing).await {
+            Some(Ok(obtained)) => obtained,
+            Some(Err(_)) => Err(self.still_waiting(workload.id, signer, timeout)),
+            None => {
                 let message = format!("volume {}: the operation was cancelled", workload.id);
                 Err(Failure::new(FailureKind::Cancelled, message))
             }
-            obtained = self.sign(workload, signer, options.purpose) => obtained,
-            waited = elapsed(options.timeout) => Err(self.still_waiting(workload.id, signer, waited)),
         }
     }
 
@@ -206,16 +194,18 @@ impl Obtainer {
             let csr_der = stored_csr(&checkpoint)?;
             return Ok(Prepared { key, csr_der, checkpoint });
         }
-        let kept = if spec.key.reuse { self.store.read_file(id, &spec.files.private_key)? } else { None };
+        let [kept] =
+            if spec.key.reuse { self.store.read_files(id, [&spec.files.private_key])? } else { [None] };
         let key = match kept.as_ref().and_then(|pem| fits(pem)) {
             Some(key) => key,
-            None => self.make_key(spec.key.algorithm).await?,
+            None => self.keys.make(spec.key.algorithm).await?,
         };
         let csr_der = x509::csr(spec, &key).map_err(|error| Failure::permanent(error.to_string()))?;
-        let key_pem = key.to_pem(KeyEncoding::Pkcs8).map_err(|error| of_key(&error))?;
+        let key_pem =
+            key.to_pem(KeyEncoding::Pkcs8).map_err(|error| Failure::transient(error.to_string()))?;
         let checkpoint = self.store.new_checkpoint(id, key_pem, pem::certificate_request(&csr_der), follows);
         if signer.is_resumable() && spec.key.algorithm.is_slow_to_make() {
-            // Kept from the start: attempts that end before the signer's first checkpoint shall not each make a key.
+            // Kept from the start, so that attempts that end before the signer's first checkpoint do not each make a key.
             checkpoint.save("")?;
         }
         Ok(Prepared { key, csr_der, checkpoint })
@@ -223,17 +213,21 @@ impl Obtainer {
 
     /// Whether an interrupted issuance is resumed; an error while its refusal by the signer stands.
     ///
-    /// A certificate that the verification refused is looked at again while the refusal stands: that costs nobody anything
-    /// and succeeds where our clock was wrong. Afterwards another one is requested, in case the issuer was corrected. A
-    /// request that the signer refused is not repeated while the refusal stands; afterwards one more is made with the same
-    /// key, in case its policy was corrected.
-    fn is_resumed(&self, checkpoint: &CheckpointFile, in_use: Option<InUse>) -> Result<bool, Failure> {
+    /// While a refusal by the verification stands, the same certificate is verified again: that asks nobody, and succeeds
+    /// where our clock was wrong. Afterwards another one is requested, in case the issuer was corrected. While a refusal by
+    /// the signer stands, it is not asked again. Afterwards one more request is made with the same key, in case the signer's
+    /// policy was corrected.
+    fn is_resumed(
+        &self,
+        checkpoint: &CheckpointFile,
+        in_use: Option<&IssuedRecord>,
+    ) -> Result<bool, Failure> {
         let Some(Refusal { at, by_signer }) = checkpoint.refusal() else { return Ok(true) };
         let now = self.clock.now();
-        // In time for the certificate that is in use.
+        // Shorter where the certificate in use would otherwise expire meanwhile.
         let stands =
-            in_use.map_or(REFUSAL_STANDS, |in_use| REFUSAL_STANDS.min(until(at, in_use.not_after) / 2));
-        // A time in the future was noted while the clock was wrong.
+            in_use.map_or(MAX_REFUSAL, |in_use| MAX_REFUSAL.min(until(at, in_use.facts.not_after) / 2));
+        // A time in the future was recorded while the clock was wrong.
         let is_over = is_ahead(at, now) || until(at, now) >= stands;
         match by_signer {
             None => Ok(!is_over),
@@ -243,22 +237,6 @@ impl Obtainer {
                 Err(Failure::permanent(format!("{reason}; certlet asks again after {end}")))
             }
         }
-    }
-
-    /// Makes a key, off the async threads where that takes long. However many are asked for at once, RSA and P-521 keys
-    /// leave one core to everything else.
-    async fn make_key(&self, algorithm: KeyAlgorithm) -> Result<PrivateKey, Failure> {
-        if !algorithm.is_slow_to_make() {
-            return PrivateKey::generate(algorithm).map_err(|error| of_key(&error));
-        }
-        let stopping = || Failure::transient("the driver is shutting down");
-        let permit = Arc::clone(&self.slow_keys).acquire_owned().await.map_err(|_| stopping())?;
-        let work = tokio::task::spawn_blocking(move || {
-            // The permit moves with the work: a caller that gives up does not stop the thread.
-            let _permit = permit;
-            PrivateKey::generate(algorithm)
-        });
-        work.await.map_err(|_| stopping())?.map_err(|error| of_key(&error))
     }
 
     fn still_waiting(&self, id: &VolumeId, signer: &dyn Signer, waited: Duration) -> Failure {
@@ -291,18 +269,6 @@ fn stored_csr(checkpoint: &CheckpointFile) -> Result<Vec<u8>, Failure> {
     first
         .map(|block| block.der.to_vec())
         .ok_or_else(|| Failure::transient("the stored signing request is not PEM"))
-}
-
-fn of_key(error: &KeyError) -> Failure {
-    Failure::transient(error.to_string())
-}
-
-async fn elapsed(timeout: Option<Duration>) -> Duration {
-    match timeout {
-        Some(timeout) => tokio::time::sleep(timeout).await,
-        None => std::future::pending().await,
-    }
-    timeout.unwrap_or_default()
 }
 
 fn how_to_configure(kind: SignerKind) -> &'static str {

@@ -5,8 +5,9 @@ use crate::model::VolumeId;
 use crate::platform::{Clock, until};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -17,83 +18,58 @@ pub(crate) enum Work {
     Renew,
     /// Hand over the current credential with a new trust bundle.
     RefreshTrust,
-    /// See whether the pod of a volume that is not mounted is gone.
+    /// Remove the volume if it is not mounted and its pod is gone.
     Reap,
+}
+
+impl Work {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 3] = [Self::Renew, Self::RefreshTrust, Self::Reap];
 }
 
 /// What is due when.
 pub(crate) struct WorkQueue {
     clock: Arc<dyn Clock>,
-    due: Arc<Mutex<Due>>,
+    due: Mutex<BTreeMap<Key, VolumeId>>,
+    /// Notified of work that is due before all other.
     earlier: Notify,
     jumps: ClockJumpDetector,
+    last_entry: AtomicU64,
 }
+
+/// Ordered by time. The number is of the volume's entry, so that two entries of one volume stay apart.
+type Key = (Timestamp, u64, Work);
 
 /// What [`WorkQueue::next`] returns.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Work of a volume is due.
     Due(VolumeId, Work),
-    /// The wall clock was set back: what is due by times that were noted before may be due by other times now.
+    /// The wall clock was set back: a point in time that was set before can be wrong now.
     ClockSetBack,
-}
-
-type Entry = u64;
-
-#[derive(Default)]
-struct Due {
-    by_time: BTreeSet<(Timestamp, Entry, Work)>,
-    entries: BTreeMap<Entry, (VolumeId, BTreeMap<Work, Timestamp>)>,
-    last_entry: Entry,
 }
 
 /// A volume's entry in the queue. Dropping it removes all work of that volume.
 pub(crate) struct Schedule {
-    due: Arc<Mutex<Due>>,
-    entry: Entry,
+    queue: Arc<WorkQueue>,
+    volume: VolumeId,
+    entry: u64,
+    /// The last point that was set for each kind of work; the queue has those that are not over.
+    set: Mutex<BTreeMap<Work, Timestamp>>,
 }
 
 impl WorkQueue {
     /// An empty queue by that clock.
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let jumps = ClockJumpDetector::new(clock.now());
-        Self { clock, due: Arc::default(), earlier: Notify::new(), jumps }
+        let (due, earlier, last_entry) = Default::default();
+        Arc::new(Self { clock, due, earlier, jumps, last_entry })
     }
 
     /// Makes an entry for a volume, with nothing due.
-    pub(crate) fn register(&self, volume: &VolumeId) -> Schedule {
-        let mut due = self.due.lock();
-        due.last_entry += 1;
-        let entry = due.last_entry;
-        due.entries.insert(entry, (volume.clone(), BTreeMap::new()));
-        Schedule { due: Arc::clone(&self.due), entry }
-    }
-
-    /// Sets the one point at which work of that kind is due; an earlier setting is forgotten.
-    pub(crate) fn put(&self, schedule: &Schedule, work: Work, at: Timestamp) {
-        let mut due = self.due.lock();
-        let entry = schedule.entry;
-        due.clear(entry, work);
-        let Some((_, works)) = due.entries.get_mut(&entry) else { return };
-        works.insert(work, at);
-        let is_first = due.by_time.first().is_none_or(|(first, ..)| at < *first);
-        due.by_time.insert((at, entry, work));
-        drop(due);
-        // A later entry wakes nobody: the waiter's own deadline still comes first.
-        if is_first {
-            self.earlier.notify_one();
-        }
-    }
-
-    /// As [`Self::put`], after a pause.
-    pub(crate) fn put_in(&self, schedule: &Schedule, work: Work, pause: Duration) {
-        let now = self.clock.now();
-        self.put(schedule, work, now.saturating_add(pause).unwrap_or(now));
-    }
-
-    /// As [`Self::put`], now.
-    pub(crate) fn put_now(&self, schedule: &Schedule, work: Work) {
-        self.put(schedule, work, self.clock.now());
+    pub(crate) fn register(self: &Arc<Self>, volume: &VolumeId) -> Schedule {
+        let entry = self.last_entry.fetch_add(1, Ordering::Relaxed);
+        Schedule { queue: Arc::clone(self), volume: volume.clone(), entry, set: Mutex::default() }
     }
 
     /// Waits for the next work that is due, and takes it out of the queue. One caller at a time.
@@ -103,10 +79,16 @@ impl WorkQueue {
             if self.jumps.poll(now) {
                 return Next::ClockSetBack;
             }
-            let (taken, next) = self.due.lock().take(now);
-            if let Some((volume, work)) = taken {
-                return Next::Due(volume, work);
-            }
+            let next = {
+                let mut due = self.due.lock();
+                match due.first_entry() {
+                    Some(first) if first.key().0 <= now => {
+                        let ((_, _, work), volume) = first.remove_entry();
+                        return Next::Due(volume, work);
+                    }
+                    first => first.map(|first| first.key().0),
+                }
+            };
             tokio::select! {
                 () = self.earlier.notified() => {}
                 () = self.clock.wait_until(next) => {}
@@ -116,7 +98,7 @@ impl WorkQueue {
 
     /// How late the most overdue work is.
     pub(crate) fn lateness(&self) -> Duration {
-        let first = self.due.lock().by_time.first().map(|(at, ..)| *at);
+        let first = self.due.lock().keys().next().map(|(at, ..)| *at);
         first.map_or(Duration::ZERO, |at| until(at, self.clock.now()))
     }
 
@@ -127,44 +109,52 @@ impl WorkQueue {
 }
 
 impl Schedule {
+    /// Sets the one point at which work of that kind is due; an earlier setting is forgotten.
+    pub(crate) fn put(&self, work: Work, at: Timestamp) {
+        let mut set = self.set.lock();
+        let mut due = self.queue.due.lock();
+        if let Some(before) = set.insert(work, at) {
+            due.remove(&(before, self.entry, work));
+        }
+        let is_first = due.keys().next().is_none_or(|(first, ..)| at < *first);
+        due.insert((at, self.entry, work), self.volume.clone());
+        drop(due);
+        // A later entry wakes nobody: the waiter's own deadline still comes first.
+        if is_first {
+            self.queue.earlier.notify_one();
+        }
+    }
+
+    /// As [`Self::put`], after a pause.
+    pub(crate) fn put_in(&self, work: Work, pause: Duration) {
+        let now = self.queue.clock.now();
+        self.put(work, now.saturating_add(pause).unwrap_or(now));
+    }
+
+    /// As [`Self::put`], now.
+    pub(crate) fn put_now(&self, work: Work) {
+        self.put_in(work, Duration::ZERO);
+    }
+
     /// When work of that kind is due.
     pub(crate) fn due(&self, work: Work) -> Option<Timestamp> {
-        self.due.lock().entries.get(&self.entry)?.1.get(&work).copied()
+        let at = self.set.lock().get(&work).copied()?;
+        self.queue.due.lock().contains_key(&(at, self.entry, work)).then_some(at)
     }
 
     /// Forgets work of that kind.
     pub(crate) fn clear(&self, work: Work) {
-        self.due.lock().clear(self.entry, work);
+        if let Some(at) = self.set.lock().remove(&work) {
+            self.queue.due.lock().remove(&(at, self.entry, work));
+        }
     }
 }
 
 impl Drop for Schedule {
     fn drop(&mut self) {
-        let mut due = self.due.lock();
-        if let Some((_, works)) = due.entries.remove(&self.entry) {
-            for (work, at) in works {
-                due.by_time.remove(&(at, self.entry, work));
-            }
+        for work in Work::ALL {
+            self.clear(work);
         }
-    }
-}
-
-impl Due {
-    fn clear(&mut self, entry: Entry, work: Work) {
-        let known = self.entries.get_mut(&entry).and_then(|(_, works)| works.remove(&work));
-        if let Some(at) = known {
-            self.by_time.remove(&(at, entry, work));
-        }
-    }
-
-    /// Takes out what has been due longest, if something is due at `now`; else returns when the next work is.
-    fn take(&mut self, now: Timestamp) -> (Option<(VolumeId, Work)>, Option<Timestamp>) {
-        let Some((at, entry, work)) = self.by_time.first().copied() else { return (None, None) };
-        if at > now {
-            return (None, Some(at));
-        }
-        self.clear(entry, work);
-        (self.entries.get(&entry).map(|(volume, _)| (volume.clone(), work)), Some(at))
     }
 }
 
@@ -177,7 +167,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn queue(now: i64) -> WorkQueue {
+    fn queue(now: i64) -> Arc<WorkQueue> {
         WorkQueue::new(Arc::new(Stopped(at(now))))
     }
 
@@ -189,10 +179,10 @@ mod tests {
     async fn work_comes_out_in_the_order_it_falls_due_and_each_kind_by_itself() {
         let queue = queue(25);
         let [a, b, c] = ["a", "b", "c"].map(|id| queue.register(&VolumeId::new(id)));
-        queue.put(&b, Work::Renew, at(20));
-        queue.put(&a, Work::Renew, at(30));
-        queue.put(&a, Work::RefreshTrust, at(10));
-        queue.put(&c, Work::Reap, at(15));
+        b.put(Work::Renew, at(20));
+        a.put(Work::Renew, at(30));
+        a.put(Work::RefreshTrust, at(10));
+        c.put(Work::Reap, at(15));
         for (volume, work) in [("a", Work::RefreshTrust), ("c", Work::Reap), ("b", Work::Renew)] {
             assert_eq!(queue.next().await, due(volume, work));
         }
@@ -206,38 +196,38 @@ mod tests {
         let queue = queue(20);
         let a = queue.register(&VolumeId::new("a"));
         for second in [10, 5, 20] {
-            queue.put(&a, Work::Renew, at(second));
+            a.put(Work::Renew, at(second));
         }
         assert_eq!(a.due(Work::Renew), Some(at(20)));
         assert_eq!(queue.next().await, due("a", Work::Renew));
-        queue.put(&a, Work::Renew, at(1));
+        a.put(Work::Renew, at(1));
         a.clear(Work::Renew);
         assert_eq!(a.due(Work::Renew), None);
-        assert!(queue.due.lock().by_time.is_empty());
+        assert!(queue.due.lock().is_empty());
     }
 
     #[tokio::test]
     async fn dropping_a_volumes_schedule_removes_its_work_and_no_other() {
         let queue = queue(20);
         let first = queue.register(&VolumeId::new("a"));
-        queue.put(&first, Work::Renew, at(10));
+        first.put(Work::Renew, at(10));
         let second = queue.register(&VolumeId::new("a"));
-        queue.put(&second, Work::Reap, at(12));
+        second.put(Work::Reap, at(12));
         drop(first);
         assert_eq!(queue.next().await, due("a", Work::Reap));
-        assert!(queue.due.lock().by_time.is_empty());
+        assert!(queue.due.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_work_before_all_other_wakes_the_waiter() {
         let queue = queue(0);
         let [a, b, c] = ["a", "b", "c"].map(|id| queue.register(&VolumeId::new(id)));
-        queue.put(&a, Work::Renew, at(10));
+        a.put(Work::Renew, at(10));
         queue.earlier.notified().await;
-        queue.put(&b, Work::Renew, at(11));
+        b.put(Work::Renew, at(11));
         let woken = tokio::time::timeout(Duration::from_secs(1), queue.earlier.notified()).await;
         assert!(woken.is_err(), "later work woke the waiter");
-        queue.put(&c, Work::Renew, at(9));
+        c.put(Work::Renew, at(9));
         queue.earlier.notified().await;
     }
 }

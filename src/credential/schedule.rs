@@ -2,6 +2,7 @@
 
 use crate::model::{Failure, FailureKind, VolumeId, jitter};
 use crate::platform::{Backoff, until};
+use crate::store::IssuedRecord;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
@@ -18,6 +19,11 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
+    /// That of the certificate in a record.
+    pub(crate) fn of(issued: &IssuedRecord) -> Self {
+        Self { issued_at: issued.issued_at, not_after: issued.facts.not_after }
+    }
+
     /// The whole of it, at least a nanosecond.
     fn total(self) -> SignedDuration {
         self.not_after.duration_since(self.issued_at).max(SignedDuration::from_nanos(1))
@@ -32,8 +38,8 @@ impl Lifetime {
 /// The point at which a certificate is renewed: two thirds into its life, or `renew_before` ahead of its end, moved
 /// earlier by a jitter fixed by (issued at, lifetime, volume id).
 ///
-/// A `renew_before` as long as the life or longer is ignored: it would renew at once, for ever. One that leaves less than
-/// `at_least`, jitter included, is cut short, though not to later than two thirds: it would have the signer work without end.
+/// A `renew_before` as long as the life or longer is ignored: it would renew at once, for ever. Where it leaves less than
+/// `at_least`, jitter included, the renewal comes later, at two thirds of the life at the latest.
 pub fn renew_at(
     volume: &VolumeId,
     lifetime: Lifetime,
@@ -58,19 +64,19 @@ pub(crate) fn spread(volume: &VolumeId, attempt: u32) -> f64 {
     jitter(volume.as_str(), &attempt.to_be_bytes())
 }
 
-/// Renewals that are due all at once, after a restart or a change of the clock, are spread over this time.
+/// Renewals that fall due together, after a restart or a change of the clock, are spread over this time.
 pub(crate) const CATCH_UP: Duration = Duration::from_secs(30);
 
-/// A clock that goes back by less is corrected, and not set.
-const STEP_BACK: Duration = Duration::from_mins(1);
+/// A clock that goes back by no more than this is being corrected, not set.
+const MAX_CORRECTION: Duration = Duration::from_mins(1);
 
-/// Whether a time that was noted down lies in the future: the clock was wrong then, and has been set back since.
-pub(crate) fn is_ahead(noted: Timestamp, now: Timestamp) -> bool {
-    until(now, noted) > STEP_BACK
+/// Whether a time that was recorded lies in the future: the clock was wrong then, and has been set back since.
+pub(crate) fn is_ahead(recorded: Timestamp, now: Timestamp) -> bool {
+    until(now, recorded) > MAX_CORRECTION
 }
 
-/// The volume's place within a time that renewals are spread over.
-pub(crate) fn position_within(window: Duration, volume: &VolumeId) -> Duration {
+/// The volume's offset within a time over which renewals are spread.
+pub(crate) fn offset_within(window: Duration, volume: &VolumeId) -> Duration {
     window.mul_f64(spread(volume, 0))
 }
 
@@ -99,7 +105,7 @@ pub(crate) fn retry_after(
     if left.is_zero() { pause } else { pause.min(left / 2).max(MIN_RETRY) }
 }
 
-/// No signer is asked more often than this by one volume.
+/// The shortest pause between two attempts of one volume.
 const MIN_RETRY: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
@@ -167,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn no_renew_before_has_a_certificate_renewed_all_the_time() {
+    fn a_renew_before_of_nearly_the_whole_life_does_not_renew_all_the_time() {
         let (volume, life) = (VolumeId::new("csi-1"), lifetime(24));
         let used = |life: Lifetime, before| {
             renew_at(&volume, life, Some(before), Duration::from_mins(1)).duration_since(life.issued_at)
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_spread_all_the_same() {
+    fn a_renewal_that_comes_later_than_asked_is_spread_too() {
         let cases = [(Duration::from_mins(59), Duration::from_mins(1)), (NONE, Duration::from_hours(1))];
         for (before, at_least) in cases {
             let due = |n| renew_at(&VolumeId::new(format!("csi-{n}")), lifetime(1), Some(before), at_least);
@@ -192,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_was_born_expired_does_not_panic() {
+    fn a_certificate_that_is_expired_when_issued_does_not_panic() {
         let issued_at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let life = Lifetime { issued_at, not_after: issued_at - SignedDuration::from_hours(1) };
         assert!(
@@ -214,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_throttled_retry_waits_as_long_as_it_was_told() {
+    fn a_throttled_retry_waits_as_long_as_the_signer_asks() {
         let life = lifetime(24);
         let failure = Failure::throttled("", Some(Duration::from_mins(20)));
         assert_eq!(retry_after(&failure, 1, life, life.issued_at, 0.0), Duration::from_mins(20));

@@ -44,13 +44,13 @@ impl RenewalSlot {
     /// free.
     pub(crate) async fn run<T>(mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
-        let evict_oldest = async {
+        let moved = async {
             tokio::time::sleep(SLOW_AFTER).await;
             Arc::clone(&self.waiting).acquire_owned().await
         };
         tokio::select! {
             done = &mut work => return done,
-            moved = evict_oldest => if let Ok(moved) = moved { self.permit = moved },
+            moved = moved => if let Ok(moved) = moved { self.permit = moved },
         }
         let done = work.await;
         drop(self.permit);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn slow_renewals_leave_capacity_for_others_while_there_are_waiting_slots() {
+    async fn slow_renewals_free_their_active_slots_while_there_are_waiting_slots() {
         let slots =
             RenewalSlots { active: Arc::new(Semaphore::new(2)), waiting: Arc::new(Semaphore::new(1)) };
         let free = || (slots.active.available_permits(), slots.waiting.available_permits());

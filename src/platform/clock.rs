@@ -14,7 +14,7 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
     /// Returns at `deadline` on the wall clock, or as soon as the wall clock is set or jumps, whichever comes first:
-    /// the caller looks at [`Clock::now`] again. Without a deadline it returns only on a jump.
+    /// the caller reads [`Clock::now`] again. Without a deadline it returns only on a jump.
     fn wait_until(&self, deadline: Option<Timestamp>) -> BoxFuture<'_, ()>;
 }
 
@@ -23,7 +23,7 @@ pub trait Clock: Send + Sync + 'static {
 /// Waiting is a `timerfd` on `CLOCK_REALTIME` with `TFD_TIMER_CANCEL_ON_SET` (`timerfd_create(2)`): the kernel ends the
 /// wait when the clock is set and when the machine comes back from suspend, and nothing wakes up before.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
+pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
@@ -33,21 +33,22 @@ impl Clock for SystemClock {
     fn wait_until(&self, deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Err(error) = wait_on_timerfd(deadline).await {
-                // Out of descriptors, say: a wait that cannot notice a jump is better than none or a busy loop.
-                tracing::warn!(%error, "no timerfd for waiting on the wall clock; looking again within a minute");
-                let left = deadline
-                    .map_or(LONGEST_BLIND_WAIT, |at| until(Timestamp::now(), at).min(LONGEST_BLIND_WAIT));
+                // Out of descriptors, for example. A wait that cannot notice a jump is better than a busy loop.
+                tracing::warn!(%error, "no timerfd for waiting on the wall clock; the clock is read again within a minute");
+                let left = deadline.map_or(MAX_WAIT_WITHOUT_TIMERFD, |at| {
+                    until(Timestamp::now(), at).min(MAX_WAIT_WITHOUT_TIMERFD)
+                });
                 tokio::time::sleep(left).await;
             }
         })
     }
 }
 
-/// How long a wait without a timerfd goes on before the caller looks at the clock again.
-const LONGEST_BLIND_WAIT: Duration = Duration::from_mins(1);
+/// How long a wait without a timerfd lasts before the caller reads the clock again.
+const MAX_WAIT_WITHOUT_TIMERFD: Duration = Duration::from_mins(1);
 
 /// Time from `now` to `then`; zero where `then` has passed.
-pub fn until(now: Timestamp, then: Timestamp) -> Duration {
+pub(crate) fn until(now: Timestamp, then: Timestamp) -> Duration {
     then.duration_since(now).try_into().unwrap_or(Duration::ZERO)
 }
 
@@ -60,7 +61,7 @@ async fn wait_on_timerfd(deadline: Option<Timestamp>) -> io::Result<()> {
         Expiration::OneShot(spec),
         TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET,
     )?;
-    // Readable both when it expired and when it was cancelled by a jump: the caller looks at the clock in either case.
+    // Readable both when it expired and when it was cancelled by a jump: the caller reads the clock in either case.
     let readiness = readable(&timer)?;
     let _ready = readiness.readable().await?;
     Ok(())
@@ -89,7 +90,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wait_without_a_deadline_goes_on() {
-        let first_wait = Duration::from_millis(30);
-        assert!(tokio::time::timeout(first_wait, SystemClock.wait_until(None)).await.is_err());
+        let limit = Duration::from_millis(30);
+        assert!(tokio::time::timeout(limit, SystemClock.wait_until(None)).await.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Keys stay in this process's memory: no core dump, no other process's eyes.
+//! Keeps keys in this process's memory: no core dump, no debugger.
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};

@@ -20,7 +20,7 @@ impl DirectoryWatch {
         let changed = Arc::new(Notify::new());
         let notify = Arc::clone(&changed);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // An error, such as a queue that overflowed, hides changes: the caller has to look.
+            // An error, such as a queue that overflowed, hides changes: it counts as one.
             if event.map_or(true, |event| is_change(event.kind)) {
                 notify.notify_one();
             }

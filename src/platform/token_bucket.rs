@@ -1,4 +1,4 @@
-//! The one token bucket. Pure: time comes in as a duration since some beginning, so that tests and simulations drive it.
+//! The one token bucket. Pure: the caller gives the time since a fixed start, so that tests and simulations drive it.
 
 use std::time::Duration;
 

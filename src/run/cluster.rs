@@ -17,19 +17,19 @@ use tokio_util::sync::CancellationToken;
 pub struct ClusterConfig {
     /// How to reach it.
     pub kube: KubeOptions,
-    /// A client-side rate of calls; none: only what the server asks for.
+    /// A client-side limit on calls; none: only the server limits them.
     pub rate_limit: Option<RateLimit>,
-    /// CertificateRequests that a volume may have.
+    /// How many CertificateRequests a volume keeps.
     pub keep_requests: usize,
     /// The audience of the pods' tokens that requests are made with; none: they are made as the driver.
     pub token_audience: Option<String>,
-    /// What must hold of a pod before a request is made for it.
+    /// What a pod must have before a request is made for it.
     pub gates: Vec<Gate>,
-    /// When a pod that was not ready is looked at again.
+    /// When a pod that was not ready is checked again.
     pub gate_backoff: GateBackoff,
     /// Whether a pod that is not ready gets its volume empty.
     pub continue_on_not_ready: bool,
-    /// The taint to take off the node once the driver is ready.
+    /// The taint to remove from the node once the driver is ready.
     pub startup_taint: Option<String>,
 }
 
@@ -48,7 +48,7 @@ impl Default for ClusterConfig {
     }
 }
 
-/// What the driver needs of a cluster, if there is one.
+/// The clients of the cluster, if there is one.
 pub(super) struct ClusterClients {
     cluster: Option<Cluster>,
     observer: Arc<CallObserver>,
@@ -87,7 +87,7 @@ impl ClusterClients {
         Some(ConfiguredSigner::new(Arc::new(signer)))
     }
 
-    /// Tells the authors of pods.
+    /// Records Events on pods.
     pub(super) fn events(&self) -> Option<EventRecorder> {
         let Driver { name, node_id } = &self.driver;
         self.cluster.as_ref().map(|cluster| EventRecorder::start(cluster, name, node_id))

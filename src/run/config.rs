@@ -1,4 +1,4 @@
-//! What the driver runs with.
+//! The configuration of the driver.
 
 use super::ClusterConfig;
 use crate::csi::Driver;
@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What `certlet node` runs with.
+/// The configuration of `certlet node`.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Who the driver is.
+    /// Name and node of the driver.
     pub driver: Driver,
     /// The CSI socket.
     pub endpoint: PathBuf,
@@ -29,24 +29,24 @@ pub struct Config {
     pub local_signer: Option<LocalSigner>,
     /// AWS Private CA; none: `signer: acm-pca` is refused.
     pub pca: Option<PcaConfig>,
-    /// How much may go on at once.
+    /// How much can go on at once.
     pub limits: Limits,
-    /// How long what is in flight may go on after a SIGTERM.
+    /// How long work in flight can continue after a SIGTERM.
     pub shutdown_grace: Duration,
-    /// The cluster around it.
+    /// How it works with the cluster.
     pub cluster: ClusterConfig,
 }
 
 /// How AWS Private CA is used.
 #[derive(Clone, Debug)]
 pub struct PcaConfig {
-    /// The file with the rules for who may ask for what.
+    /// The file with the rules for who gets which certificate.
     pub policy: PathBuf,
-    /// What all nodes together may do to the account's quotas.
+    /// How much of the account's quotas all nodes together can use.
     pub fleet: Fleet,
-    /// Whether certificates that nobody has any more are revoked.
+    /// Whether certificates that are no longer in use are revoked.
     pub revoke: bool,
-    /// Where the EKS Pod Identity agent of this node may be, tried in this order.
+    /// Possible addresses of this node's EKS Pod Identity agent, tried in this order.
     pub pod_identity: Vec<http::Uri>,
 }
 
@@ -55,7 +55,7 @@ pub struct PcaConfig {
 pub enum LocalSigner {
     /// Made when the process starts, gone when it ends.
     Ephemeral,
-    /// Loaded.
+    /// Read from files.
     Files {
         /// PEM certificate.
         certificate: PathBuf,

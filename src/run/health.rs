@@ -1,4 +1,4 @@
-//! What the probes are answered with.
+//! The answers to the probes.
 
 use crate::csi::RegistrationState;
 use crate::proto::csi::ProbeRequest;

@@ -102,13 +102,13 @@ impl Node {
         let files = open_store(&config, &shutdown).await?;
         let cluster = ClusterClients::connect(&config.cluster, &config.driver, &metrics).await?;
         let registry = Arc::new(Registry::default());
-        // Signers go on while what is in flight at the shutdown waits for their answers. They end after it, and also
-        // where this function ends early.
+        // Signers run until everything that is in flight at the shutdown has ended. They also end where this function
+        // fails.
         let signers_end = CancellationToken::new();
         let signing = signers_end.clone().drop_guard();
         signers.extend(local_signer(&config, &clock)?);
         signers.extend(cluster.signer(&config.cluster, &clock, &registry, &signers_end));
-        signers.extend(pca_signer(&config, &clock, &metrics, files.store(), &signers_end)?);
+        signers.extend(pca_signer(&config, &clock, &metrics, &files.store, &signers_end)?);
         let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.signer.kind()).collect();
         for configured in &mut signers {
             configured.signer = CountedSigner::wrap(Arc::clone(&configured.signer), Arc::clone(&metrics));
@@ -179,7 +179,7 @@ impl Node {
             "shutting down; mounts stay as they are"
         );
         volumes.shut_down(config.shutdown_grace).await;
-        // Nobody waits for a signer any more.
+        // No work waits for a signer any more.
         drop(signing);
         if let Some(registering) = registering {
             let _ended = registering.await;
@@ -210,12 +210,6 @@ async fn open_store(config: &Config, shutdown: &CancellationToken) -> Result<Vol
             opened => break opened?,
         }
     };
-    if !opened.noswap {
-        tracing::warn!(
-            path = %config.store.root.display(),
-            "the store's tmpfs may be swapped out: this kernel or user namespace does not take noswap; switch swap off on this node"
-        );
-    }
     for warning in &opened.warnings {
         tracing::warn!(path = %config.store.root.display(), "{warning}");
     }

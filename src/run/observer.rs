@@ -1,4 +1,4 @@
-//! What sits around every call of the Kubernetes API: metrics, and the client-side rate where the operator wants one.
+//! Counts every call of the Kubernetes API, and delays it to a client-side rate where the operator sets one.
 
 use crate::kube::ApiObserver;
 use crate::platform::TokenBucket;

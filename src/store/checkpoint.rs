@@ -9,7 +9,8 @@
 //! ```
 
 use super::error::StoreError;
-use super::files;
+use super::{Store, files};
+use crate::model::VolumeId;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -50,22 +51,25 @@ pub(crate) struct Refusal {
     pub(crate) by_signer: Option<String>,
 }
 
-impl CheckpointFile {
-    pub(super) fn new(
-        volume: &Path,
+impl Store {
+    /// A checkpoint for an issuance that begins; not on the tmpfs before its first save. Before that the volume needs a
+    /// record: without one a restart takes the volume for unfinished and removes it.
+    pub(crate) fn new_checkpoint(
+        &self,
+        volume: &VolumeId,
         key_pem: Zeroizing<Vec<u8>>,
         csr_pem: Vec<u8>,
         follows: Option<u64>,
-    ) -> Self {
+    ) -> CheckpointFile {
         let state = Mutex::new(State { follows, ..State::default() });
-        Self { path: path(volume), key_pem, csr_pem, state }
+        CheckpointFile { path: path(&self.dir_of(volume)), key_pem, csr_pem, state }
     }
 
-    /// What an earlier call, or process, left.
-    pub(super) fn load(volume: &Path) -> Result<Option<Self>, StoreError> {
-        let path = path(volume);
+    /// The checkpoint that an earlier call, or process, left.
+    pub(crate) fn checkpoint(&self, volume: &VolumeId) -> Result<Option<CheckpointFile>, StoreError> {
+        let path = path(&self.dir_of(volume));
         let Some(contents) = files::read(&path)? else { return Ok(None) };
-        let loaded = Self::parse(&path, &contents);
+        let loaded = CheckpointFile::parse(&path, &contents);
         if loaded.is_none() {
             // Without it the issuance begins anew, which costs one more signing and nothing else.
             tracing::warn!(path = %path.display(), "the checkpoint of an issuance cannot be read; the issuance begins anew");
@@ -73,6 +77,18 @@ impl CheckpointFile {
         Ok(loaded)
     }
 
+    /// Whether there is a checkpoint.
+    pub(crate) fn has_checkpoint(&self, volume: &VolumeId) -> bool {
+        path(&self.dir_of(volume)).exists()
+    }
+
+    /// Removes the checkpoint: the issuance has succeeded.
+    pub(crate) fn clear_checkpoint(&self, volume: &VolumeId) -> Result<(), StoreError> {
+        files::remove_file(&path(&self.dir_of(volume)))
+    }
+}
+
+impl CheckpointFile {
     fn parse(path: &Path, contents: &[u8]) -> Option<Self> {
         let (pair, rest) = std::str::from_utf8(contents).ok()?.split_once(END)?;
         let (key_pem, csr_pem) = contents.get(..pair.len() + END.len())?.split_at(pair.find(BEGIN)?);
@@ -84,21 +100,6 @@ impl CheckpointFile {
             csr_pem: csr_pem.to_vec(),
             state: Mutex::new(State { checkpoint: non_empty(checkpoint), ..state }),
         })
-    }
-
-    /// Whether there is one.
-    pub(super) fn exists(volume: &Path) -> bool {
-        path(volume).exists()
-    }
-
-    /// Removes it.
-    pub(super) fn clear(volume: &Path) -> Result<(), StoreError> {
-        files::remove_file(&path(volume))
-    }
-
-    /// Removes what a crash in the middle of a save can have left.
-    pub(super) fn sweep(volume: &Path) -> Result<(), StoreError> {
-        files::remove_file(&files::temporary(&path(volume)))
     }
 
     /// The private key, PKCS#8 in PEM.
@@ -167,6 +168,7 @@ fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-fn path(volume: &Path) -> PathBuf {
+/// Where the checkpoint of the volume in that directory is.
+pub(super) fn path(volume: &Path) -> PathBuf {
     volume.join(FILE)
 }

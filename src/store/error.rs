@@ -11,15 +11,15 @@ use thiserror::Error;
 /// Why the store could not do something. Nothing is half done when one of these comes back.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The tmpfs has no room left.
-    #[error("the store has no {resource} left to {operation} {}: raise {}", path.display(), resource.flag())]
-    Full {
+    /// The operating system refused an operation.
+    #[error("cannot {operation} {}: {cause}", path.display())]
+    System {
         /// What was tried.
         operation: &'static str,
         /// On what.
         path: PathBuf,
-        /// What ran out.
-        resource: Resource,
+        /// Why it was refused.
+        cause: Cause,
     },
     /// New volumes leave a part of the store alone.
     #[error(
@@ -28,46 +28,6 @@ pub enum StoreError {
     Reserved {
         /// What runs out.
         resource: Resource,
-    },
-    /// The file system is read-only.
-    #[error("cannot {operation} {}: the file system is read-only; it must be writable for the driver", path.display())]
-    ReadOnly {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-    },
-    /// A directory the store relies on is not there.
-    #[error(
-        "cannot {operation} {}: it has vanished; something outside the driver removed or unmounted it, \
-         and a restart of the driver sets the store up again", path.display()
-    )]
-    Vanished {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-    },
-    /// The kernel refused for want of privileges.
-    #[error(
-        "not permitted to {operation} {}: the driver must be root with CAP_SYS_ADMIN (a privileged container)",
-        path.display()
-    )]
-    NotPermitted {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-    },
-    /// Any other error of the operating system.
-    #[error("cannot {operation} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
     },
     /// The directory is on a disk.
     #[error("{} is not on a tmpfs: keys must not reach a disk; give a directory of a tmpfs", root.display())]
@@ -100,7 +60,7 @@ pub enum StoreError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// A record that cannot be read or written.
+    /// A record that cannot be written.
     #[error("the record {}: {source}", path.display())]
     Record {
         /// The record's file.
@@ -110,16 +70,44 @@ pub enum StoreError {
     },
 }
 
+/// Why the operating system refused an operation.
+#[derive(Debug, Error)]
+pub enum Cause {
+    /// The tmpfs is full.
+    #[error("the store has no {0} left: raise {flag}", flag = .0.flag())]
+    Full(Resource),
+    /// The file system is read-only.
+    #[error("the file system is read-only; it must be writable for the driver")]
+    ReadOnly,
+    /// A directory the store relies on is not there.
+    #[error(
+        "it has vanished; something outside the driver removed or unmounted it, and a restart of the driver sets the \
+         store up again"
+    )]
+    Vanished,
+    /// The kernel refused for want of privileges.
+    #[error("not permitted; the driver must be root with CAP_SYS_ADMIN (a privileged container)")]
+    NotPermitted,
+    /// Any other error of the operating system.
+    #[error(transparent)]
+    Other(io::Error),
+}
+
 impl StoreError {
-    /// Whether there is no room: more of it, or fewer volumes, would help.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Reserved { .. })
+    /// Whether a path is not there.
+    pub(crate) fn is_vanished(&self) -> bool {
+        matches!(self, Self::System { cause: Cause::Vanished, .. })
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let kind = if error.is_full() { FailureKind::Full } else { FailureKind::Internal };
+        let kind = match error {
+            StoreError::Reserved { .. } | StoreError::System { cause: Cause::Full(_), .. } => {
+                FailureKind::Full
+            }
+            _ => FailureKind::Internal,
+        };
         Self::new(kind, error.to_string())
     }
 }
@@ -151,30 +139,24 @@ impl fmt::Display for Resource {
     }
 }
 
-/// Turns the operating system's answer into a [`StoreError`] that says what was tried, and on what.
+/// Turns an error of the operating system into a [`StoreError`] that says what was tried, and on what.
 pub(crate) trait Attempt<T> {
     fn attempt(self, operation: &'static str, path: &Path) -> Result<T, StoreError>;
 }
 
-impl<T> Attempt<T> for io::Result<T> {
+impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
     fn attempt(self, operation: &'static str, path: &Path) -> Result<T, StoreError> {
-        self.map_err(|source| classify(operation, path.to_owned(), source))
-    }
-}
-
-impl<T> Attempt<T> for nix::Result<T> {
-    fn attempt(self, operation: &'static str, path: &Path) -> Result<T, StoreError> {
-        self.map_err(io::Error::from).attempt(operation, path)
-    }
-}
-
-fn classify(operation: &'static str, path: PathBuf, source: io::Error) -> StoreError {
-    match source.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOSPC) => StoreError::Full { operation, resource: exhausted(&path), path },
-        Some(Errno::EROFS) => StoreError::ReadOnly { operation, path },
-        Some(Errno::ENOENT) => StoreError::Vanished { operation, path },
-        Some(Errno::EPERM | Errno::EACCES) => StoreError::NotPermitted { operation, path },
-        _ => StoreError::Io { operation, path, source },
+        self.map_err(|error| {
+            let source = error.into();
+            let cause = match source.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOSPC) => Cause::Full(exhausted(path)),
+                Some(Errno::EROFS) => Cause::ReadOnly,
+                Some(Errno::ENOENT) => Cause::Vanished,
+                Some(Errno::EPERM | Errno::EACCES) => Cause::NotPermitted,
+                _ => Cause::Other(source),
+            };
+            StoreError::System { operation, path: path.to_owned(), cause }
+        })
     }
 }
 

@@ -1,23 +1,23 @@
 //! The few file operations the store is made of. Modes are exact, as long as the process's umask takes nothing from the owner.
 
-use super::error::{Attempt, StoreError};
+use super::error::{Attempt, Cause, StoreError};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Makes a directory, and sees to its mode; false where it is there. A umask, or a crash, may have come between. A mode that
-/// is right is left alone, since setting it again wakes whoever watches the directory.
+/// Makes a directory with that mode; false where it is there. A directory that is there, or that a umask has reduced, gets
+/// the mode too. A mode that is right is not set again, since that would wake watchers of the directory.
 pub(crate) fn ensure_dir(path: &Path, mode: u32) -> Result<bool, StoreError> {
     let is_new = match DirBuilder::new().mode(mode).create(path) {
-        // Which leaves nothing for a umask to take.
+        // A umask takes nothing from the owner.
         Ok(()) if mode == 0o700 => return Ok(true),
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error).attempt("make the directory", path),
     };
-    let found = fs::symlink_metadata(path).attempt("look at", path)?.permissions().mode();
+    let found = fs::symlink_metadata(path).attempt("examine", path)?.permissions().mode();
     if found & 0o7777 != mode {
         set_mode(path, mode)?;
     }
@@ -47,7 +47,9 @@ pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     let temporary = temporary(path);
     let created = match create(&temporary, 0o600, contents) {
         // A crash has left one.
-        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+        Err(StoreError::System { cause: Cause::Other(error), .. })
+            if error.kind() == io::ErrorKind::AlreadyExists =>
+        {
             remove_file(&temporary)?;
             create(&temporary, 0o600, contents)
         }
@@ -71,8 +73,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.attempt("open", path)?,
     };
-    // Room for all of it at once: a buffer that grows leaves copies of a key behind.
-    let length = file.metadata().attempt("look at", path)?.len();
+    // Allocated at once: a buffer that grows leaves copies of a key behind.
+    let length = file.metadata().attempt("examine", path)?.len();
     let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0)));
     file.read_to_end(&mut contents).attempt("read", path)?;
     Ok(Some(contents))

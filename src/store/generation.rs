@@ -15,6 +15,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// The symlink whose rename is the swap. Envoy, Istio and other inotify watchers know it by this name.
 pub(super) const DATA: &str = "..data";
@@ -49,6 +50,25 @@ pub(super) fn live(mount: &Path) -> Result<Option<u64>, StoreError> {
     match fs::read_link(&data) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         linked => Ok(linked.attempt("read the link", &data)?.to_str().and_then(number)),
+    }
+}
+
+/// Reads files of the live generation. The swap removes the old generation, and with it what is being read: then all files
+/// are read again, so that no key comes with the certificate of another generation.
+pub(super) fn read<const N: usize>(
+    mount: &Path,
+    names: [&str; N],
+) -> Result<[Option<Zeroizing<Vec<u8>>>; N], StoreError> {
+    names.into_iter().try_for_each(check_name)?;
+    loop {
+        let mut read = [const { None }; N];
+        let Some(live) = self::live(mount)? else { return Ok(read) };
+        for (file, name) in read.iter_mut().zip(names) {
+            *file = files::read(&directory(mount, live).join(name))?;
+        }
+        if self::live(mount)? == Some(live) {
+            return Ok(read);
+        }
     }
 }
 
@@ -116,7 +136,8 @@ fn undo(mount: &Path, generation: u64, fresh: &[&String]) {
 
 /// The file is its owner's alone from the first instant, and is opened to its group only once the group owns it.
 fn write_file(path: &Path, file: &NewFile) -> Result<(), StoreError> {
-    let written = files::create(path, file.mode & 0o700, &file.contents)?;
+    let owners = file.mode & 0o700;
+    let written = files::create(path, owners, &file.contents)?;
     if let Some(group) = file.group {
         fchown(&written, None, Some(group)).map_err(|source| StoreError::Group {
             path: path.to_owned(),
@@ -124,8 +145,7 @@ fn write_file(path: &Path, file: &NewFile) -> Result<(), StoreError> {
             source,
         })?;
     }
-    let for_others = file.mode & 0o077;
-    if for_others == 0 {
+    if file.mode == owners {
         return Ok(());
     }
     written.set_permissions(Permissions::from_mode(file.mode)).attempt("set the mode of", path)

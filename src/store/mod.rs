@@ -1,7 +1,7 @@
 //! A directory and a record for each volume, on a tmpfs: generations and their atomic swap, records, checkpoints.
 //!
-//! The store works in any writable tmpfs directory; who mounts it, and what is bound from it, is none of its business.
-//! It takes names, modes and bytes. It is the only module that writes files.
+//! The store works in any writable tmpfs directory, whoever mounted it. It takes names, modes and bytes, and is the only
+//! module that writes files.
 //!
 //! ```text
 //! <root>/
@@ -25,7 +25,7 @@
 //! | volume renamed to `.trash-*`, being deleted | some of it | the next open |
 //!
 //! A sweep comes before every write of a generation in a directory that was there and, for all volumes, with every open.
-//! The record is written before the bind, so a volume without one is mounted nowhere unless its record was set aside. Calls
+//! The record is written before the bind, so a volume without one is mounted nowhere unless its record was moved away. Calls
 //! for one volume come one at a time (the caller has a lock per volume); calls for different volumes do not touch each
 //! other's paths.
 
@@ -36,19 +36,18 @@ mod generation;
 mod journal;
 mod record;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod usage;
 mod volumes;
 
 pub(crate) use checkpoint::{CheckpointFile, Refusal};
 pub(crate) use error::Attempt;
-pub use error::{Resource, StoreError};
+pub use error::{Cause, Resource, StoreError};
 pub(crate) use files::ensure_dir;
 pub(crate) use journal::JournalFile;
 pub use record::{IssuedRecord, LastError, Record, RecordError};
 pub(crate) use usage::Usage;
-pub(crate) use volumes::VolumeDir;
-pub use volumes::{StoredVolume, read_volumes};
+pub(crate) use volumes::{StoredVolume, VolumeDir, read_volumes};
 
 use crate::model::VolumeId;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
@@ -59,42 +58,45 @@ use zeroize::Zeroizing;
 const VOLUMES: &str = "volumes";
 const MOUNT: &str = "mount";
 const RECORD: &str = "record.json";
-const QUARANTINED: &str = "record.json.unreadable";
+const UNREADABLE_RECORD: &str = "record.json.unreadable";
 const TRASH: &str = ".trash-";
 
 /// A file to be written: its name, bytes, mode and, where it is not the process's own, its group.
 #[derive(Clone)]
-pub struct NewFile {
+pub(crate) struct NewFile {
     /// A plain file name.
-    pub name: String,
+    pub(crate) name: String,
     /// What it holds; zeroized, as it can be a key.
-    pub contents: Zeroizing<Vec<u8>>,
+    pub(crate) contents: Zeroizing<Vec<u8>>,
     /// The permission bits, such as `0o400`.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// The group that owns it; without one, the process's own.
-    pub group: Option<u32>,
+    pub(crate) group: Option<u32>,
 }
 
 /// The open store.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     root: PathBuf,
     /// Held, not read: the lock on the root ends with it.
     _lock: File,
 }
 
 impl Store {
-    /// Opens the store in a directory of a tmpfs, and clears away what an earlier process was in the middle of. Also
-    /// returns what could not be cleared away, in words.
+    /// Opens the store in a directory of a tmpfs, and removes what an earlier process left half done. Also returns a warning
+    /// for everything that could not be removed.
     pub(crate) fn open(root: &Path) -> Result<(Self, Vec<String>), StoreError> {
-        if statfs(root).attempt("look at", root)?.filesystem_type() != TMPFS_MAGIC {
+        if statfs(root).attempt("examine", root)?.filesystem_type() != TMPFS_MAGIC {
             return Err(StoreError::NotTmpfs { root: root.to_owned() });
         }
         let store = Self { root: root.to_owned(), _lock: lock(root)? };
         files::ensure_dir(&root.join(VOLUMES), 0o700)?;
         let swept =
             files::names(&root.join(VOLUMES))?.into_iter().map(|name| store.sweep(&name.to_string_lossy()));
-        let left = swept.filter_map(Result::err).map(|error| format!("a leftover stays: {error}")).collect();
+        let left = swept
+            .filter_map(Result::err)
+            .map(|error| format!("a leftover could not be removed: {error}"))
+            .collect();
         Ok((store, left))
     }
 
@@ -124,14 +126,13 @@ impl Store {
         generation::live(&self.mount_of(volume))
     }
 
-    /// Reads a file of the live generation; `None` where there is none of that name.
-    pub(crate) fn read_file(
+    /// Reads files of the live generation, all of the same one; `None` for a name that it does not have.
+    pub(crate) fn read_files<const N: usize>(
         &self,
         volume: &VolumeId,
-        name: &str,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        generation::check_name(name)?;
-        files::read(&self.mount_of(volume).join(generation::DATA).join(name))
+        names: [&str; N],
+    ) -> Result<[Option<Zeroizing<Vec<u8>>>; N], StoreError> {
+        generation::read(&self.mount_of(volume), names)
     }
 
     /// Replaces the volume's record as a whole, or leaves the old one.
@@ -141,38 +142,11 @@ impl Store {
         self.in_dir_of(&record.volume_id, || files::replace(&path, &json))
     }
 
-    /// Moves a record that cannot be read out of the way, for a person to look at. The volume's files and its mount stay;
+    /// Moves a record that cannot be read away, and keeps it for a person to examine. The volume's files and its mount stay;
     /// its next publish writes a new record.
-    pub(crate) fn quarantine(&self, dir: &VolumeDir) -> Result<(), StoreError> {
+    pub(crate) fn move_record_away(&self, dir: &VolumeDir) -> Result<(), StoreError> {
         let record = self.path_of(dir).join(RECORD);
-        fs::rename(&record, self.path_of(dir).join(QUARANTINED)).attempt("set aside", &record)
-    }
-
-    /// A checkpoint for an issuance that begins; not on the tmpfs before its first save. Before that the volume needs a
-    /// record: without one a restart takes the volume for unfinished and removes it.
-    pub(crate) fn new_checkpoint(
-        &self,
-        volume: &VolumeId,
-        key_pem: Zeroizing<Vec<u8>>,
-        csr_pem: Vec<u8>,
-        follows: Option<u64>,
-    ) -> CheckpointFile {
-        CheckpointFile::new(&self.dir_of(volume), key_pem, csr_pem, follows)
-    }
-
-    /// The checkpoint that an earlier call, or process, left.
-    pub(crate) fn checkpoint(&self, volume: &VolumeId) -> Result<Option<CheckpointFile>, StoreError> {
-        CheckpointFile::load(&self.dir_of(volume))
-    }
-
-    /// Whether there is a checkpoint.
-    pub(crate) fn has_checkpoint(&self, volume: &VolumeId) -> bool {
-        CheckpointFile::exists(&self.dir_of(volume))
-    }
-
-    /// Removes the checkpoint: the issuance has succeeded.
-    pub(crate) fn clear_checkpoint(&self, volume: &VolumeId) -> Result<(), StoreError> {
-        CheckpointFile::clear(&self.dir_of(volume))
+        fs::rename(&record, self.path_of(dir).join(UNREADABLE_RECORD)).attempt("move away", &record)
     }
 
     /// A signer's own file beside the volumes.
@@ -207,7 +181,7 @@ impl Store {
             return files::remove_tree(&path);
         }
         files::remove_file(&files::temporary(&path.join(RECORD)))?;
-        CheckpointFile::sweep(&path)?;
+        files::remove_file(&files::temporary(&checkpoint::path(&path)))?;
         generation::sweep(&path.join(MOUNT)).map(drop)
     }
 
@@ -218,7 +192,7 @@ impl Store {
         write: impl Fn() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         match write() {
-            Err(StoreError::Vanished { .. }) => {
+            Err(error) if error.is_vanished() => {
                 files::ensure_dir(&self.dir_of(volume), 0o700)?;
                 write()
             }
@@ -239,7 +213,7 @@ impl Store {
     }
 }
 
-/// Two processes would sweep each other's half-written generations away.
+/// Two processes would remove each other's half-written generations.
 fn lock(root: &Path) -> Result<File, StoreError> {
     let file = File::open(root).attempt("open", root)?;
     match file.try_lock() {

@@ -1,18 +1,16 @@
 //! The record: all that a restart needs to know about a volume.
 
-use crate::model::CertificateFacts;
-use crate::model::{FailureKind, RawAttributes, VolumeId, WorkloadIdentity};
+use crate::model::{CertificateFacts, FailureKind, RawAttributes, VolumeId, WorkloadIdentity};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// What the store keeps about one volume. It holds what the pod's author wrote, a keystore password among it, and so it
-/// is a 0600 file on the tmpfs and its `Debug` leaves the attributes' values out. It never holds a key.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// is a 0600 file on the tmpfs; the `Debug` of [`RawAttributes`] leaves the values out. It never holds a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Which volume.
     pub volume_id: VolumeId,
@@ -57,7 +55,7 @@ pub struct IssuedRecord {
 pub struct LastError {
     /// When.
     pub at: Timestamp,
-    /// In words.
+    /// What failed, for people.
     pub message: String,
     /// How many failures there were in a row.
     pub consecutive: u32,
@@ -70,7 +68,7 @@ impl Record {
     /// The version of the format that this build writes, and the newest that it reads.
     pub const VERSION: u32 = 1;
 
-    /// Reads a record. Fields it does not know are passed over, so that a newer build may add some.
+    /// Reads a record. Unknown fields are ignored, so that a newer build can add some.
     pub fn parse(json: &[u8]) -> Result<Self, RecordError> {
         let Versioned { version } = serde_json::from_slice(json).map_err(|error| unreadable(&error))?;
         if version > Self::VERSION {
@@ -84,7 +82,7 @@ impl Record {
     }
 
     /// The record as it is written.
-    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+    pub(crate) fn encode(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
         // Measured first: a buffer that grows leaves copies of a keystore password behind.
         let mut json = Zeroizing::new(Vec::with_capacity(self.encoded_len()));
         self.encode_to(&mut *json).map_err(|error| unreadable(&error))?;
@@ -92,30 +90,15 @@ impl Record {
     }
 
     /// How many bytes [`Self::encode`] gives.
-    pub fn encoded_len(&self) -> usize {
+    pub(crate) fn encoded_len(&self) -> usize {
         let mut length = Length(0);
-        // What cannot be encoded is nowhere written either.
+        // A record that cannot be encoded is not written.
         let _counted = self.encode_to(&mut length);
         length.0
     }
 
     fn encode_to(&self, out: impl Write) -> serde_json::Result<()> {
         serde_json::to_writer(out, &Envelope { version: Self::VERSION, record: self })
-    }
-}
-
-impl fmt::Debug for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Record")
-            .field("volume_id", &self.volume_id)
-            .field("target", &self.target)
-            .field("pod", &self.pod)
-            .field("attributes", &self.attributes)
-            .field("fs_group", &self.fs_group)
-            .field("signer", &self.signer)
-            .field("issued", &self.issued)
-            .field("last_error", &self.last_error)
-            .finish()
     }
 }
 
@@ -139,10 +122,10 @@ pub enum RecordError {
     /// It is not there. No bind mount is made before the record is written, so nothing depends on this volume.
     #[error("there is none: the volume was never finished")]
     Missing,
-    /// It was set aside before; the volume may well be mounted.
-    #[error("there is none: it was set aside as {}", super::QUARANTINED)]
-    Quarantined,
-    /// It cannot be made sense of.
+    /// It was moved away before, since it could not be read; the volume may be mounted.
+    #[error("there is none: it was moved away to {}", super::UNREADABLE_RECORD)]
+    MovedAway,
+    /// It cannot be read.
     #[error("it cannot be read: {problem}")]
     Unreadable {
         /// What is wrong, without any of its contents.
@@ -173,7 +156,7 @@ struct Envelope<R> {
     record: R,
 }
 
-/// Where the JSON went wrong, but not serde's own words: they quote what they found, which may be a password.
+/// Says where the JSON is wrong, without serde's own message: it quotes what it found, which can be a password.
 fn unreadable(error: &serde_json::Error) -> RecordError {
     let kind = match error.classify() {
         serde_json::error::Category::Io => "cannot be encoded",

@@ -10,55 +10,51 @@ use std::path::Path;
 
 /// What a volume uses, and what the store, which all volumes share, has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Bytes in the volume's directory.
-    pub volume_bytes: u64,
+    pub(crate) volume_bytes: u64,
     /// Inodes in the volume's directory.
-    pub volume_inodes: u64,
+    pub(crate) volume_inodes: u64,
     /// Bytes the store can hold.
-    pub total_bytes: u64,
+    pub(crate) total_bytes: u64,
     /// Bytes the store has left.
-    pub available_bytes: u64,
+    pub(crate) available_bytes: u64,
     /// Inodes the store can hold.
-    pub total_inodes: u64,
+    pub(crate) total_inodes: u64,
     /// Inodes the store has left.
-    pub available_inodes: u64,
+    pub(crate) available_inodes: u64,
 }
 
 /// Inodes of a volume.
 const VOLUME_INODES: u64 = 14;
-/// What is kept in any case: a renewal has two generations for a moment, each of some files of a page and their names.
+
+/// Bytes and inodes that are kept in any case: a renewal has two generations for a moment, each of some files of a page and
+/// their names.
 const LEAST_RESERVE: (u64, u64) = (64 << 10, 24);
 
 impl Store {
-    /// Whether there is room for so many new volumes, of so many bytes together. A tenth of the store is kept for the renewals
-    /// of those that are there.
-    pub fn admit(&self, volumes: u64, bytes: u64) -> Result<(), StoreError> {
-        let store = statvfs(&self.root).attempt("look at", &self.root)?;
+    /// Whether there is space for so many new volumes, of so many bytes together. A tenth of the store is kept for the
+    /// renewals of those that are there.
+    pub(crate) fn admit(&self, volumes: u64, bytes: u64) -> Result<(), StoreError> {
+        let store = statvfs(&self.root).attempt("examine", &self.root)?;
         let page = store.fragment_size().max(1);
         let (least_bytes, least_inodes) = LEAST_RESERVE;
-        let is_short =
-            |left: u64, total: u64, least: u64, new: u64| left < (total / 10).max(least).saturating_add(new);
-        let resource = if is_short(store.blocks_available(), store.blocks(), least_bytes / page, bytes / page)
-        {
-            Resource::Space
-        } else if is_short(
-            store.files_available(),
-            store.files(),
-            least_inodes,
-            volumes.saturating_mul(VOLUME_INODES),
-        ) {
-            Resource::Inodes
-        } else {
-            return Ok(());
-        };
-        Err(StoreError::Reserved { resource })
+        let inodes = volumes.saturating_mul(VOLUME_INODES);
+        for (resource, left, total, least, new) in [
+            (Resource::Space, store.blocks_available(), store.blocks(), least_bytes / page, bytes / page),
+            (Resource::Inodes, store.files_available(), store.files(), least_inodes, inodes),
+        ] {
+            if left < (total / 10).max(least).saturating_add(new) {
+                return Err(StoreError::Reserved { resource });
+            }
+        }
+        Ok(())
     }
 
     /// What the volume uses and what the store has.
-    pub fn usage(&self, volume: &VolumeId) -> Result<Usage, StoreError> {
+    pub(crate) fn usage(&self, volume: &VolumeId) -> Result<Usage, StoreError> {
         let (volume_bytes, volume_inodes) = measure(&self.dir_of(volume))?;
-        let store = statvfs(&self.root).attempt("look at", &self.root)?;
+        let store = statvfs(&self.root).attempt("examine", &self.root)?;
         let page = store.fragment_size();
         Ok(Usage {
             volume_bytes,
@@ -71,22 +67,19 @@ impl Store {
     }
 }
 
-/// Bytes and inodes of a directory, itself included.
-fn measure(directory: &Path) -> Result<(u64, u64), StoreError> {
+/// Bytes and inodes of a file or directory, with all that is in it.
+fn measure(path: &Path) -> Result<(u64, u64), StoreError> {
+    let metadata = fs::symlink_metadata(path).attempt("examine", path)?;
     // st_blocks counts in units of 512 bytes, whatever the file system's own are.
-    let mut sum = (fs::symlink_metadata(directory).attempt("look at", directory)?.blocks() * 512, 1);
-    for name in files::names(directory)? {
-        match measure_one(&directory.join(name)) {
+    let mut sum = (metadata.blocks() * 512, 1);
+    let names = if metadata.is_dir() { files::names(path)? } else { Vec::new() };
+    for name in names {
+        match measure(&path.join(name)) {
             Ok(part) => sum = (sum.0 + part.0, sum.1 + part.1),
             // A record is being replaced, or an old generation removed: no lock is held here.
-            Err(StoreError::Vanished { .. }) => {}
+            Err(error) if error.is_vanished() => {}
             Err(error) => return Err(error),
         }
     }
     Ok(sum)
-}
-
-fn measure_one(path: &Path) -> Result<(u64, u64), StoreError> {
-    let metadata = fs::symlink_metadata(path).attempt("look at", path)?;
-    if metadata.is_dir() { measure(path) } else { Ok((metadata.blocks() * 512, 1)) }
 }

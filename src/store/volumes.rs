@@ -1,7 +1,7 @@
-//! Which volume lies in which directory, and what its record says.
+//! The directories of the volumes, and the records in them.
 
 use super::error::StoreError;
-use super::{QUARANTINED, RECORD, Record, RecordError, VOLUMES, files};
+use super::{RECORD, Record, RecordError, UNREADABLE_RECORD, VOLUMES, files};
 use crate::model::{VolumeId, hex, sha256};
 use std::fmt;
 use std::path::Path;
@@ -10,20 +10,20 @@ const HASHED: &str = "sha256-";
 
 /// A volume's directory in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct VolumeDir(String);
+pub(crate) struct VolumeDir(String);
 
 /// A volume found in the store.
 #[derive(Clone, Debug)]
-pub struct StoredVolume {
+pub(crate) struct StoredVolume {
     /// Its directory.
-    pub dir: VolumeDir,
+    pub(crate) dir: VolumeDir,
     /// Its record, or why there is none to go by.
-    pub record: Result<Record, RecordError>,
+    pub(crate) record: Result<Record, RecordError>,
 }
 
 /// Every volume below a data root, ordered by directory, without opening the store: for `certlet status`, beside a
 /// driver that is running.
-pub fn read_volumes(root: &Path) -> Result<Vec<StoredVolume>, StoreError> {
+pub(crate) fn read_volumes(root: &Path) -> Result<Vec<StoredVolume>, StoreError> {
     let volumes = root.join(VOLUMES);
     let mut dirs: Vec<VolumeDir> = files::names(&volumes)?
         .into_iter()
@@ -39,7 +39,7 @@ pub fn read_volumes(root: &Path) -> Result<Vec<StoredVolume>, StoreError> {
 impl VolumeDir {
     /// The directory of a volume: named after it where the name is safe, after its hash otherwise. Identifiers that look
     /// like a hash are hashed too, so that no two volumes share a directory.
-    pub fn of(volume: &VolumeId) -> Self {
+    pub(crate) fn of(volume: &VolumeId) -> Self {
         let id = volume.as_str();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let safe = !id.is_empty() && id.len() <= 200 && id.bytes().all(plain);
@@ -50,7 +50,7 @@ impl VolumeDir {
     }
 
     /// Its name.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -64,7 +64,7 @@ impl fmt::Display for VolumeDir {
 pub(super) fn read_record(path: &Path, dir: &VolumeDir) -> Result<Record, RecordError> {
     let json = match files::read(&path.join(RECORD)) {
         Ok(Some(json)) => json,
-        Ok(None) if path.join(QUARANTINED).exists() => return Err(RecordError::Quarantined),
+        Ok(None) if path.join(UNREADABLE_RECORD).exists() => return Err(RecordError::MovedAway),
         Ok(None) => return Err(RecordError::Missing),
         Err(error) => return Err(RecordError::Unreadable { problem: error.to_string() }),
     };

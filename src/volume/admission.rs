@@ -1,10 +1,10 @@
-//! Lets new volumes in: so many publishes at a time, and only while the store has room for them.
+//! Admits new volumes: a number of publishes at a time, and only while the store has space for them.
 
 use crate::model::{Failure, FailureKind};
 use crate::store::{Store, StoreError};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Bytes of a usual volume: files, a small record, and what each takes more to fill its page.
 const USUAL_VOLUME: usize = 40 * 1024;
@@ -12,9 +12,9 @@ const USUAL_VOLUME: usize = 40 * 1024;
 /// Admission of publishes.
 pub(super) struct Admission {
     limit: usize,
-    slots: Arc<Semaphore>,
+    slots: Semaphore,
     store: Arc<Store>,
-    arrivals: Arc<Mutex<Arrivals>>,
+    arrivals: Mutex<Arrivals>,
 }
 
 /// New volumes that are admitted and not written yet.
@@ -25,20 +25,20 @@ struct Arrivals {
 }
 
 /// A new volume, until it is written or has failed.
-pub(super) struct Arrival {
-    arrivals: Arc<Mutex<Arrivals>>,
+pub(super) struct Arrival<'a> {
+    arrivals: &'a Mutex<Arrivals>,
     bytes: u64,
 }
 
 impl Admission {
     /// At most `limit` publishes at a time (`--max-volumes-in-flight`).
     pub(super) fn new(limit: usize, store: Arc<Store>) -> Self {
-        Self { limit, slots: Arc::new(Semaphore::new(limit)), store, arrivals: Arc::default() }
+        Self { limit, slots: Semaphore::new(limit), store, arrivals: Mutex::default() }
     }
 
     /// A slot for one publish.
-    pub(super) fn slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+    pub(super) fn slot(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.slots.try_acquire().map_err(|_| {
             let message = format!(
                 "{} publishes are under way on this node, as many as --max-volumes-in-flight allows; try again",
                 self.limit
@@ -47,9 +47,9 @@ impl Admission {
         })
     }
 
-    /// Admits a new volume where the store has room for it and for all that were admitted before it. `record_bytes` is the
+    /// Admits a new volume where the store has space for it and for all that were admitted before it. `record_bytes` is the
     /// size of its record, which holds what the pod's author wrote; the request holds it once more.
-    pub(super) fn admit(&self, record_bytes: usize) -> Result<Arrival, StoreError> {
+    pub(super) fn admit(&self, record_bytes: usize) -> Result<Arrival<'_>, StoreError> {
         let bytes = u64::try_from(USUAL_VOLUME + 2 * record_bytes).unwrap_or(u64::MAX / 2);
         let arrival = Arrival::new(&self.arrivals, bytes);
         let Arrivals { count, bytes } = *self.arrivals.lock();
@@ -58,15 +58,15 @@ impl Admission {
     }
 }
 
-impl Arrival {
-    fn new(arrivals: &Arc<Mutex<Arrivals>>, bytes: u64) -> Self {
+impl<'a> Arrival<'a> {
+    fn new(arrivals: &'a Mutex<Arrivals>, bytes: u64) -> Self {
         let mut all = arrivals.lock();
         (all.count, all.bytes) = (all.count + 1, all.bytes.saturating_add(bytes));
-        Self { arrivals: Arc::clone(arrivals), bytes }
+        Self { arrivals, bytes }
     }
 }
 
-impl Drop for Arrival {
+impl Drop for Arrival<'_> {
     fn drop(&mut self) {
         let mut all = self.arrivals.lock();
         (all.count, all.bytes) = (all.count.saturating_sub(1), all.bytes.saturating_sub(self.bytes));
@@ -78,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_on_its_way_counts_until_it_is_written_or_has_failed() {
-        let arrivals = Arc::default();
+    fn an_arrival_counts_until_it_is_written_or_has_failed() {
+        let arrivals = Mutex::default();
         let first = Arrival::new(&arrivals, 10);
         let second = Arrival::new(&arrivals, 20);
         assert_eq!(*arrivals.lock(), Arrivals { count: 2, bytes: 30 });

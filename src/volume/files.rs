@@ -2,23 +2,22 @@
 
 use super::mounts::Mounts;
 use super::volume::Volume;
-use super::{Opened, StoreOptions, tmpfs};
+use super::{MountError, Opened, StoreOptions, tmpfs};
 use crate::credential::Current;
 use crate::model::{Failure, FailureKind, VolumeId};
 use crate::sink::files;
-use crate::store::{IssuedRecord, Record, Store};
-use crate::trust::TrustBundle;
+use crate::store::{Record, Store};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Store and mounts. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct VolumeFiles {
-    pub(super) store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     pub(super) mounts: Arc<Mounts>,
 }
 
-/// Where a volume's mount stands.
+/// Whether a volume is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     /// Mounted at its target.
@@ -31,26 +30,20 @@ pub(super) enum Presence {
 
 impl VolumeFiles {
     /// Opens the node's store, or adopts the one of an earlier process.
-    pub(crate) fn open(options: &StoreOptions) -> Result<(Self, Opened), super::MountError> {
+    pub(crate) fn open(options: &StoreOptions) -> Result<(Self, Opened), MountError> {
         let (store, view, opened) = tmpfs::open(options)?;
         let mounts = Arc::new(Mounts::new(store.root().to_owned(), view));
         Ok((Self { store: Arc::new(store), mounts }, opened))
     }
 
-    /// The store.
-    pub(crate) fn store(&self) -> &Arc<Store> {
-        &self.store
-    }
-
     /// Runs file system work off the async threads.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        id: &VolumeId,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let files = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&files)).await;
-        done.map_err(|error| ended_early(id, &error))?
+        done.map_err(|error| ended_early(&error))?
     }
 
     /// Writes a credential with a trust bundle as the volume's next generation, and swaps it in atomically. No signer is
@@ -61,21 +54,20 @@ impl VolumeFiles {
         Ok(self.store.write_generation(&volume.id, &new)?)
     }
 
-    /// Hands over the credential in use with another trust bundle: a generation and a record, and no issuance. Returns what
-    /// was written.
-    pub(super) fn replace_trust(
-        &self,
-        volume: &Volume,
-        trust: &Arc<TrustBundle>,
-    ) -> Result<Option<Current>, Failure> {
-        let Some(current) = self.current(volume)? else { return Ok(None) };
-        let current = Current { trust: Arc::clone(trust), ..current };
+    /// Hands over the credential in use with the volume's own trust bundle: a generation and a record, and no issuance.
+    /// Without a certificate yet, the trust bundle is handed over with the first one.
+    pub(super) fn refresh_trust(&self, volume: &Volume) -> Result<(), Failure> {
+        let Some((trust, current)) = volume.trust().zip(self.current(volume)?) else { return Ok(()) };
+        let current = Current { trust, ..current };
         let generation = self.write_generation(volume, &current)?;
         let mut record = volume.record();
-        record.issued = record.issued.map(|issued| IssuedRecord { generation, ..issued });
+        if let Some(issued) = &mut record.issued {
+            issued.generation = generation;
+        }
         self.store.write_record(&record)?;
         volume.set_record(record);
-        Ok(Some(current))
+        volume.live.publish(current);
+        Ok(())
     }
 
     /// The credential in use with its trust bundle: from memory, or read back from the live generation.
@@ -83,29 +75,29 @@ impl VolumeFiles {
         if let Some(current) = volume.live.current() {
             return Ok(Some(current));
         }
-        let read = |name: &str| self.store.read_file(&volume.id, name);
         let names = &volume.spec.files;
-        let (Some(key), Some(chain)) = (read(&names.private_key)?, read(&names.certificate)?) else {
+        let names = [&names.private_key, &names.certificate, &names.ca].map(String::as_str);
+        let [Some(key), Some(chain), anchors] = self.store.read_files(&volume.id, names)? else {
             return Ok(None);
         };
-        let anchors = read(&names.ca)?.unwrap_or_default();
-        let (credential, trust) = files::decode(&key, &chain, &anchors)?;
+        let (credential, trust) = files::decode(&key, &chain, &anchors.unwrap_or_default())?;
         Ok(Some(Current { credential: Arc::new(credential), trust: Arc::new(trust) }))
     }
 
     /// Binds the volume at its target.
     pub(super) fn bind(&self, record: &Record) -> Result<(), Failure> {
-        Ok(self.mounts.bind(&record.volume_id, &record.target).map(drop)?)
+        Ok(self.mounts.bind(&record.volume_id, &record.target)?)
     }
 
     /// Whether the volume is what a reader finds at `target`.
-    pub(super) fn is_bound(&self, id: &VolumeId, target: &Path) -> Result<bool, Failure> {
-        Ok(self.mounts.is_bound(id, target)?)
+    pub(super) async fn is_bound(&self, id: &VolumeId, target: &Path) -> Result<bool, Failure> {
+        let (id, target) = (id.clone(), target.to_owned());
+        self.run(move |files| Ok(files.mounts.is_bound(&id, &target)?)).await
     }
 
-    /// Whether the volume is mounted, or can still be.
-    pub(super) fn presence(&self, id: &VolumeId, target: &Path) -> Result<Presence, Failure> {
-        Ok(if self.is_bound(id, target)? {
+    /// Whether the volume is mounted, or can still be. On this thread.
+    pub(super) fn presence_now(&self, id: &VolumeId, target: &Path) -> Result<Presence, Failure> {
+        Ok(if self.mounts.is_bound(id, target)? {
             Presence::Mounted
         } else if target.parent().is_some_and(Path::exists) {
             Presence::Expected
@@ -113,18 +105,18 @@ impl VolumeFiles {
             Presence::Gone
         })
     }
-}
 
-impl Volume {
-    /// Where the volume's mount stands.
-    pub(super) async fn presence(&self, files: &VolumeFiles) -> Result<Presence, Failure> {
-        let (id, target) = (self.id.clone(), self.with_record(|record| record.target.clone()));
-        files.run(&self.id, move |files| files.presence(&id, &target)).await
+    /// Whether the volume is mounted, or can still be.
+    pub(super) async fn presence(&self, volume: &Volume) -> Result<Presence, Failure> {
+        let (id, target) = (volume.id.clone(), volume.with_record(|record| record.target.clone()));
+        self.run(move |files| files.presence_now(&id, &target)).await
     }
 }
 
 /// A bug: the task that did the work panicked.
-pub(super) fn ended_early(volume: &VolumeId, error: &tokio::task::JoinError) -> Failure {
-    let message = format!("internal error: the task for volume {volume} ended early: {error}");
-    Failure::new(FailureKind::Internal, message)
+pub(super) fn ended_early(error: &tokio::task::JoinError) -> Failure {
+    Failure::new(
+        FailureKind::Internal,
+        format!("internal error: the task for the volume ended early: {error}"),
+    )
 }

@@ -1,15 +1,16 @@
 //! A CSI volume's life on this node: publish, renew, unpublish, recover; locks and bind mounts.
 //!
 //! Each part has one duty:
-//! [`registry`] is the one owner of what is known of a volume, its lock included; [`admission`] lets new volumes in;
-//! [`publish`], [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is what publish and renewal share;
-//! [`files`] is a volume on the file systems, [`mounts`] its bind mount, [`tmpfs`] the node's store; [`report`] tells
-//! operators and authors.
+//! [`registry`] is the one owner of what is known of a volume, its lock included; [`admission`] admits new volumes;
+//! [`publish`], [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is what publish and renewal share, and
+//! [`context`] what all of them use; [`files`] is a volume on the file systems, [`mounts`] its bind mount, [`tmpfs`] the
+//! node's store; [`report`] tells operators and authors.
 //!
 //! Every operation runs in a task of its own: a caller that goes away cancels the wait for the signer and nothing else, so
 //! that files and mounts are never left half done.
 
 mod admission;
+mod context;
 mod files;
 mod issue;
 mod mount_error;
@@ -30,13 +31,13 @@ mod volume;
 
 pub(crate) use files::VolumeFiles;
 pub use mount_error::MountError;
-pub use publish::PublishRequest;
-pub use recover::Recovered;
+pub(crate) use publish::PublishRequest;
+pub(crate) use recover::Recovered;
 pub(crate) use registry::Registry;
-pub use stats::{Condition, VolumeStats};
-pub use tmpfs::{Opened, StoreOptions};
+pub(crate) use tmpfs::Opened;
+pub use tmpfs::StoreOptions;
 
-use crate::credential::{Follower, Obtainer, RenewalSlots, Work, WorkQueue};
+use crate::credential::{Follower, Obtainer, Work, WorkQueue};
 use crate::kube::EventRecorder;
 use crate::model::{Failure, FailureKind, VolumeId};
 use crate::platform::Clock;
@@ -44,9 +45,9 @@ use crate::signer::ConfiguredSigner;
 use crate::telemetry::Metrics;
 use crate::trust::TrustBundle;
 use admission::Admission;
+use context::Context;
 use issue::Issuance;
 use publish::Publisher;
-use remove::Remover;
 use renew::Renewals;
 use report::Reporter;
 use std::sync::Arc;
@@ -64,13 +65,13 @@ pub struct Limits {
     pub renewal_interval: Duration,
 }
 
-/// Everything that a [`VolumeService`] is made of.
+/// What a [`VolumeService`] is made of.
 pub(crate) struct Parts {
-    /// Where volumes are.
+    /// Store and mounts.
     pub(crate) files: VolumeFiles,
-    /// What is known of them.
+    /// Volumes in memory.
     pub(crate) registry: Arc<Registry>,
-    /// Who signs.
+    /// The signers of this node.
     pub(crate) signers: Vec<ConfiguredSigner>,
     /// Wall time.
     pub(crate) clock: Arc<dyn Clock>,
@@ -87,64 +88,42 @@ pub(crate) struct Parts {
 /// The volumes of this node. Cheap to clone: every clone is the same node.
 #[derive(Clone)]
 pub struct VolumeService {
-    registry: Arc<Registry>,
-    files: VolumeFiles,
-    queue: Arc<WorkQueue>,
-    clock: Arc<dyn Clock>,
+    context: Arc<Context>,
     publisher: Arc<Publisher>,
-    remover: Arc<Remover>,
     renewals: Arc<Renewals>,
-    shutdown: CancellationToken,
 }
 
 impl VolumeService {
     /// Puts the parts together. Nothing happens before [`Self::recover`] and [`Self::run`].
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { files, registry, signers, clock, metrics, events, limits, continue_on_not_ready } = parts;
-        let queue = Arc::new(WorkQueue::new(Arc::clone(&clock)));
-        let shutdown = CancellationToken::new();
-        let issuance = Arc::new(Issuance {
-            obtainer: Obtainer::new(signers, Arc::clone(files.store()), Arc::clone(&clock)),
-            queue: Arc::clone(&queue),
-            admission: Admission::new(limits.publishes, Arc::clone(files.store())),
-            reporter: Reporter::new(metrics, events, Arc::clone(&registry)),
-            clock: Arc::clone(&clock),
-            renewal_interval: limits.renewal_interval,
-            files: files.clone(),
+        let store = Arc::clone(&files.store);
+        let admission = Admission::new(limits.publishes, Arc::clone(&store));
+        let context = Arc::new(Context {
+            registry,
+            files,
+            queue: WorkQueue::new(Arc::clone(&clock)),
+            obtainer: Obtainer::new(signers, store, Arc::clone(&clock)),
+            reporter: Reporter { metrics, events },
+            clock,
+            shutdown: CancellationToken::new(),
         });
-        let remover = Arc::new(Remover {
-            registry: Arc::clone(&registry),
-            files: files.clone(),
-            issuance: Arc::clone(&issuance),
-        });
-        let publisher = Arc::new(Publisher {
-            registry: Arc::clone(&registry),
-            files: files.clone(),
-            queue: Arc::clone(&queue),
-            clock: Arc::clone(&clock),
-            issuance: Arc::clone(&issuance),
-            remover: Arc::clone(&remover),
-            continue_on_not_ready,
-            shutdown: shutdown.clone(),
-        });
-        let renewals = Arc::new(Renewals::new(
-            Arc::clone(&remover),
-            Arc::clone(&queue),
-            Arc::clone(&clock),
-            RenewalSlots::new(limits.renewals),
-            shutdown.clone(),
-        ));
-        Self { registry, files, queue, clock, publisher, remover, renewals, shutdown }
+        let renewal_interval = limits.renewal_interval;
+        let issuance = Arc::new(Issuance { context: Arc::clone(&context), admission, renewal_interval });
+        let renewals = Arc::new(Renewals::new(Arc::clone(&context), Arc::clone(&issuance), limits.renewals));
+        let publisher =
+            Arc::new(Publisher { context: Arc::clone(&context), issuance, continue_on_not_ready });
+        Self { context, publisher, renewals }
     }
 
     /// Runs what falls due until shutdown.
-    pub async fn run(&self) {
+    pub(crate) async fn run(&self) {
         self.renewals.run().await;
     }
 
     /// Whether work that falls due is started. A queue that is behind because all slots are taken by renewals that wait for
     /// their signer counts as running, as long as a slot becomes free now and then.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.renewals.is_running()
     }
 
@@ -152,28 +131,28 @@ impl VolumeService {
     /// the first issuance. Where the credential is not in memory it is read back from the store.
     pub async fn follow(&self, id: &VolumeId) -> Result<Follower, Failure> {
         let volume = self.volume(id)?;
-        let id = volume.id.clone();
-        self.files.run(&id, move |files| volume.live.follow(|| files.current(&volume))).await
+        self.context.files.run(move |files| volume.live.follow(|| files.current(&volume))).await
     }
 
     /// Hands over a new trust bundle with the credential in use, soon and without an issuance.
     pub fn set_trust(&self, id: &VolumeId, trust: TrustBundle) -> Result<(), Failure> {
         let volume = self.volume(id)?;
         volume.set_trust(Arc::new(trust));
-        self.queue.put_now(&volume.schedule, Work::RefreshTrust);
+        volume.schedule.put_now(Work::RefreshTrust);
         Ok(())
     }
 
     /// Stops starting new work. What is in flight gets `grace` to end by itself, then is cancelled and waited for. Mounts
     /// stay as they are.
-    pub async fn shut_down(&self, grace: Duration) {
-        self.shutdown.cancel();
+    pub(crate) async fn shut_down(&self, grace: Duration) {
+        let Context { registry, shutdown, .. } = &*self.context;
+        shutdown.cancel();
         if tokio::time::timeout(grace, self.idle()).await.is_err() {
             tracing::warn!(
-                in_flight = self.registry.in_flight(),
+                in_flight = registry.in_flight(),
                 "the grace period is over; cancelling what is in flight"
             );
-            self.registry.cancel_all();
+            registry.cancel_all();
             // Cancelled work ends at once; a stuck disk must not keep the process for ever.
             let _ended = tokio::time::timeout(Duration::from_secs(2), self.idle()).await;
         }
@@ -182,13 +161,13 @@ impl VolumeService {
     /// Returns when no volume is being worked on.
     async fn idle(&self) {
         // Polling, because it happens only while the process ends.
-        while self.registry.in_flight() > 0 {
+        while self.context.registry.in_flight() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     fn volume(&self, id: &VolumeId) -> Result<Arc<volume::Volume>, Failure> {
-        self.registry.get(id).ok_or_else(|| not_found(id))
+        self.context.registry.get(id).ok_or_else(|| not_found(id))
     }
 }
 

@@ -11,26 +11,13 @@ pub enum MountError {
     /// The store, or a system call.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A limit of the store that cannot be.
-    #[error("{flag} is 0, which tmpfs takes for no limit at all: give a positive number")]
-    Limit {
-        /// The flag.
+    /// An option of the store cannot be used.
+    #[error("{flag} {value}: {problem}")]
+    Option {
+        /// The flag that sets it.
         flag: &'static str,
-    },
-    /// The kernel takes no tmpfs with this context.
-    #[error(
-        "--store-selinux-context {context}: the kernel mounts no tmpfs with it: SELinux is off on this node, or its policy \
-         does not know the context; leave the flag out, or give one that it knows"
-    )]
-    SelinuxContext {
-        /// As the operator wrote it.
-        context: String,
-    },
-    /// The data root cannot be used.
-    #[error("--data-root {}: {problem}", root.display())]
-    Root {
-        /// The data root.
-        root: PathBuf,
+        /// Its value.
+        value: String,
         /// What is wrong, and what to do.
         problem: String,
     },
@@ -56,10 +43,7 @@ impl From<MountError> for Failure {
         let kind = match error {
             MountError::Store(error) => return error.into(),
             MountError::MountLimit { .. } => FailureKind::Full,
-            MountError::Limit { .. }
-            | MountError::SelinuxContext { .. }
-            | MountError::Root { .. }
-            | MountError::Target { .. } => FailureKind::Internal,
+            MountError::Option { .. } | MountError::Target { .. } => FailureKind::Internal,
         };
         Self::new(kind, error.to_string())
     }

@@ -1,6 +1,6 @@
-//! Targets: a volume's directory bound where its pod looks for it.
+//! Targets: the directories at which volumes are bound for their pods.
 //!
-//! What is mounted at a target is told by comparing inodes, which takes as long with ten thousand mounts as with one.
+//! What is mounted at a target is found by comparing inodes. That takes as long with ten thousand mounts as with one.
 
 use super::mount_error::MountError;
 use super::tmpfs;
@@ -13,23 +13,6 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
-
-/// What a [`Mounts::bind`] has made, so that its caller can undo just that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bound {
-    /// The target directory was made.
-    pub(super) created_target: bool,
-    /// The bind mount was made; if not, it was there.
-    pub(super) mounted: bool,
-}
-
-/// What a bind finds at its target.
-enum Found {
-    /// This volume, bound by an earlier call.
-    Ours,
-    /// A directory with nothing in it and nothing on it.
-    Empty,
-}
 
 /// The bind mounts of the node's volumes.
 #[derive(Debug)]
@@ -45,28 +28,18 @@ impl Mounts {
     }
 
     /// Binds the volume at its target, read-only, nosuid, nodev, noexec, making the target's last component (CSI wants the
-    /// parent to be there). A target that has it already is left alone. On failure nothing is left of this call.
-    pub(super) fn bind(&self, volume: &VolumeId, target: &Path) -> Result<Bound, MountError> {
+    /// parent to be there). A target that has it already only gets these flags back. On failure nothing is left of this call.
+    pub(super) fn bind(&self, volume: &VolumeId, target: &Path) -> Result<(), MountError> {
         self.check_target(target)?;
-        let created_target = make_target(target)?;
-        let bound = if created_target {
-            self.mount_view(volume, target)
-        } else {
-            match self.examine(volume, target)? {
-                Found::Empty => self.mount_view(volume, target),
-                Found::Ours => {
-                    tmpfs::protect(target)?;
-                    return Ok(Bound::default());
-                }
-            }
-        };
-        if let Err(error) = bound {
-            if created_target {
-                let _ = fs::remove_dir(target);
-            }
-            return Err(error);
+        let is_new = make_target(target)?;
+        if !is_new && self.examine(volume, target)? {
+            return Ok(tmpfs::protect(target)?);
         }
-        Ok(Bound { created_target, mounted: true })
+        let bound = self.mount_view(volume, target);
+        if bound.is_err() && is_new {
+            let _ = fs::remove_dir(target);
+        }
+        bound
     }
 
     /// Whether this volume is what a reader finds at `target`.
@@ -88,7 +61,7 @@ impl Mounts {
     pub(super) fn unbind(&self, target: &Path) -> Result<(), MountError> {
         self.check_target(target)?;
         loop {
-            // Detached, since a pod's process that is still winding down must not keep the pod from going.
+            // Detached: a process of the pod that has not ended yet must not block the pod's removal.
             match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
                 Ok(()) => {}
                 Err(Errno::EINVAL) => return remove_target(target),
@@ -102,29 +75,30 @@ impl Mounts {
         let source = self.view.join(Store::mount_dir(volume));
         match mount(Some(&source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
             Err(Errno::ENOSPC) => Err(MountError::MountLimit { target: target.to_owned() }),
-            Err(Errno::ENOENT) => Err(StoreError::Vanished { operation: "bind", path: source }.into()),
+            Err(Errno::ENOENT) => Ok(Err(Errno::ENOENT).attempt("bind", &source)?),
             outcome => Ok(outcome.attempt("bind a volume at", target)?),
         }
     }
 
-    fn examine(&self, volume: &VolumeId, target: &Path) -> Result<Found, MountError> {
-        if !fs::symlink_metadata(target).attempt("look at", target)?.is_dir() {
+    /// Whether the volume is bound at a target that exists; an error where it can neither be nor become so.
+    fn examine(&self, volume: &VolumeId, target: &Path) -> Result<bool, MountError> {
+        if !fs::symlink_metadata(target).attempt("examine", target)?.is_dir() {
             return Err(target_error(target, NOT_A_DIRECTORY));
         }
         if self.is_bound(volume, target)? {
-            return Ok(Found::Ours);
+            return Ok(true);
         }
         if is_mount_point(target)? {
             return Err(target_error(target, OCCUPIED));
         }
-        // Mounting over contents would hide them until unpublish, which would then stumble over them.
+        // A mount over contents would hide them until the unpublish, which could not remove the directory then.
         match fs::read_dir(target).attempt("list", target)?.next() {
             Some(_) => Err(target_error(target, NOT_EMPTY)),
-            None => Ok(Found::Empty),
+            None => Ok(false),
         }
     }
 
-    /// The caller names any path; this is what keeps a mistake from unmounting the store, or all of the node.
+    /// The caller can name any path: a wrong one must not unmount the store, or a file system of the node.
     fn check_target(&self, target: &Path) -> Result<(), MountError> {
         let plain = |component| matches!(component, Component::RootDir | Component::Normal(_));
         let problem = if !target.is_absolute() {
@@ -175,7 +149,7 @@ fn remove_target(target: &Path) -> Result<(), MountError> {
 }
 
 fn remove_empty_file(target: &Path) -> Result<(), MountError> {
-    let metadata = fs::symlink_metadata(target).attempt("look at", target)?;
+    let metadata = fs::symlink_metadata(target).attempt("examine", target)?;
     if metadata.is_file() && metadata.len() == 0 {
         return Ok(fs::remove_file(target).attempt("remove the target", target)?);
     }
@@ -185,7 +159,7 @@ fn remove_empty_file(target: &Path) -> Result<(), MountError> {
 /// Device and inode; `None` where there is nothing.
 fn identity(path: &Path) -> Result<Option<(u64, u64)>, StoreError> {
     match tmpfs::inode(path) {
-        Err(StoreError::Vanished { .. }) => Ok(None),
+        Err(error) if error.is_vanished() => Ok(None),
         found => found.map(Some),
     }
 }
@@ -199,13 +173,13 @@ fn is_mount_point(path: &Path) -> Result<bool, StoreError> {
     match openat2(AT_FDCWD, parent, parent_how).and_then(|parent| openat2(parent, name, how)) {
         Ok(_) | Err(Errno::ENOENT) => Ok(false),
         Err(Errno::EXDEV) => Ok(true),
-        // Linux before 5.6, or a seccomp profile older than that: another device gives away all but same-device binds.
+        // Linux before 5.6, or a seccomp profile older than that: only binds of the same device go unnoticed here.
         Err(Errno::ENOSYS | Errno::EPERM) => on_another_device(path, parent),
-        Err(error) => Err(error).attempt("look at", path),
+        Err(error) => Err(error).attempt("examine", path),
     }
 }
 
 fn on_another_device(path: &Path, parent: &Path) -> Result<bool, StoreError> {
-    let parent = fs::metadata(parent).attempt("look at", parent)?.dev();
+    let parent = fs::metadata(parent).attempt("examine", parent)?.dev();
     Ok(identity(path)?.is_some_and(|(device, _)| device != parent))
 }

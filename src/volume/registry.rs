@@ -1,4 +1,4 @@
-//! All that this process knows of the node's volumes, in one place: removing a volume is dropping one value.
+//! The one owner of all that this process knows of the node's volumes: removing a volume is dropping one value.
 
 use super::volume::Volume;
 use crate::kube::EventHistory;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a slot outlives its volume. A request that was on its way when its volume was removed can take so long to turn
-/// up, and a publish that fails again and again tells its pod's author so only once in that time.
+/// How long a slot outlives its volume. A request that was in flight when its volume was removed can show up this late. A
+/// publish that fails again and again tells its pod's author only once in this time.
 const KEPT_AFTER_REMOVAL: Duration = Duration::from_mins(15);
 
 /// What is being done to a volume.
@@ -22,7 +22,7 @@ const KEPT_AFTER_REMOVAL: Duration = Duration::from_mins(15);
 pub(super) enum Operation {
     /// A publish.
     Publish,
-    /// Work that fell due: a renewal, say.
+    /// Work that fell due: a renewal, for example.
     Renewal,
     /// An unpublish.
     Unpublish,
@@ -42,7 +42,7 @@ impl fmt::Display for Operation {
 #[derive(Default)]
 pub(crate) struct Registry {
     slots: Mutex<HashMap<VolumeId, Slot>>,
-    /// What an earlier process left with a record that cannot be used. It can be mounted, and is not renewed.
+    /// Volumes of an earlier process whose records cannot be used. They can be mounted, and are not renewed.
     unreadable: Mutex<HashSet<VolumeDir>>,
 }
 
@@ -51,22 +51,34 @@ pub(crate) struct Registry {
 struct Slot {
     held: Option<Held>,
     volume: Option<Arc<Volume>>,
-    told: Arc<EventHistory>,
-    removed_at: Option<Instant>,
+    was_removed: bool,
+    events: Arc<EventHistory>,
+    /// When the last operation ended.
+    idle_since: Option<Instant>,
 }
 
-struct Held {
-    operation: Operation,
+/// The operation that holds the lock on a volume.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) operation: Operation,
+    /// Cancels it.
     cancel: CancellationToken,
+    /// Cancelled when it has ended.
     released: CancellationToken,
+}
+
+impl Held {
+    /// Returns when the operation has ended.
+    pub(super) async fn released(&self) {
+        self.released.cancelled().await;
+    }
 }
 
 impl Slot {
     /// Whether nothing of it is worth keeping.
     fn is_over(&self, now: Instant) -> bool {
-        self.held.is_none()
-            && self.volume.is_none()
-            && self.removed_at.is_none_or(|at| now.duration_since(at) >= KEPT_AFTER_REMOVAL)
+        let is_recent = self.idle_since.is_some_and(|at| now.duration_since(at) < KEPT_AFTER_REMOVAL);
+        self.held.is_none() && self.volume.is_none() && !is_recent
     }
 }
 
@@ -74,59 +86,57 @@ impl Slot {
 pub(super) struct Guard {
     registry: Arc<Registry>,
     volume: VolumeId,
-    cancel: CancellationToken,
+    held: Held,
 }
 
 impl Guard {
-    /// Cancelled when an unpublish wants the volume, or the call behind the operation has gone away.
+    /// Cancelled when an unpublish wants the volume, or when the caller of the operation has gone away.
     pub(super) fn cancel(&self) -> &CancellationToken {
-        &self.cancel
+        &self.held.cancel
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let held = self.registry.slots.lock().get_mut(&self.volume).and_then(|slot| slot.held.take());
-        if let Some(held) = held {
-            held.released.cancel();
+        if let Some(slot) = self.registry.slots.lock().get_mut(&self.volume) {
+            slot.held = None;
+            slot.idle_since = Some(Instant::now());
         }
+        self.held.released.cancel();
     }
 }
 
 impl Registry {
-    /// Locks a volume for an operation, or says which operation has it.
+    /// Locks a volume for an operation, or returns the operation that holds it.
     pub(super) fn try_acquire(
         self: &Arc<Self>,
         volume: &VolumeId,
         operation: Operation,
-    ) -> Result<Guard, Operation> {
+    ) -> Result<Guard, Held> {
         let mut slots = self.slots.lock();
+        if !slots.contains_key(volume) {
+            // With each new volume, so that slots do not pile up.
+            let now = Instant::now();
+            slots.retain(|_, slot| !slot.is_over(now));
+        }
         let slot = slots.entry(volume.clone()).or_default();
         if let Some(held) = &slot.held {
-            return Err(held.operation);
+            return Err(held.clone());
         }
-        let cancel = CancellationToken::new();
-        slot.held = Some(Held { operation, cancel: cancel.clone(), released: CancellationToken::new() });
-        Ok(Guard { registry: Arc::clone(self), volume: volume.clone(), cancel })
+        let held = Held { operation, cancel: CancellationToken::new(), released: CancellationToken::new() };
+        slot.held = Some(held.clone());
+        Ok(Guard { registry: Arc::clone(self), volume: volume.clone(), held })
     }
 
     /// Locks a volume for an unpublish: cancels any other operation and waits for its end.
-    pub(super) async fn acquire_for_unpublish(
-        self: &Arc<Self>,
-        volume: &VolumeId,
-    ) -> Result<Guard, Operation> {
+    pub(super) async fn acquire_for_unpublish(self: &Arc<Self>, volume: &VolumeId) -> Result<Guard, Held> {
         loop {
             match self.try_acquire(volume, Operation::Unpublish) {
-                Err(Operation::Unpublish) => return Err(Operation::Unpublish),
-                Err(_) => {}
-                Ok(guard) => return Ok(guard),
-            }
-            let released = self.slots.lock().get(volume).and_then(|slot| slot.held.as_ref()).map(|held| {
-                held.cancel.cancel();
-                held.released.clone()
-            });
-            if let Some(released) = released {
-                released.cancelled().await;
+                Err(held) if held.operation != Operation::Unpublish => {
+                    held.cancel.cancel();
+                    held.released().await;
+                }
+                acquired => return acquired,
             }
         }
     }
@@ -153,30 +163,30 @@ impl Registry {
         self.forget_unreadable(&volume.id);
         let mut slots = self.slots.lock();
         let slot = slots.entry(volume.id.clone()).or_default();
-        slot.removed_at = None;
+        slot.was_removed = false;
         slot.volume = Some(volume);
     }
 
-    /// Removes a volume, and returns what was known of it. What its pod was told is kept for a while.
+    /// Removes a volume, and returns it. Which Events its pod had is kept for a while.
     pub(super) fn remove(&self, id: &VolumeId) -> Option<Arc<Volume>> {
         self.forget_unreadable(id);
-        let now = Instant::now();
         let mut slots = self.slots.lock();
-        slots.retain(|other, slot| other == id || !slot.is_over(now));
-        let slot = slots.entry(id.clone()).or_default();
-        slot.removed_at = Some(now);
-        slot.volume.take()
+        let slot = slots.get_mut(id)?;
+        let volume = slot.volume.take()?;
+        slot.was_removed = true;
+        slot.idle_since = Some(Instant::now());
+        Some(volume)
     }
 
-    /// What the volume's pod was told.
-    pub(super) fn told(&self, id: &VolumeId) -> Arc<EventHistory> {
-        Arc::clone(&self.slots.lock().entry(id.clone()).or_default().told)
+    /// The Events that the volume's pod had lately.
+    pub(super) fn events(&self, id: &VolumeId) -> Arc<EventHistory> {
+        Arc::clone(&self.slots.lock().entry(id.clone()).or_default().events)
     }
 
-    /// Forgets what the volume's pod was told: the pod is gone.
-    pub(super) fn forget_told(&self, id: &VolumeId) {
+    /// Forgets which Events the volume's pod had: the pod is gone.
+    pub(super) fn forget_events(&self, id: &VolumeId) {
         if let Some(slot) = self.slots.lock().get_mut(id) {
-            slot.told = Arc::default();
+            slot.events = Arc::default();
         }
     }
 
@@ -206,61 +216,13 @@ impl Registry {
 impl LiveRequests for Registry {
     fn was_removed(&self, id: &RequestId) -> bool {
         let slots = self.slots.lock();
-        let slot = slots.get(&VolumeId::new(id.as_str()));
-        slot.is_some_and(|slot| {
-            let recently = slot.removed_at.is_some_and(|at| at.elapsed() < KEPT_AFTER_REMOVAL);
-            recently && slot.volume.is_none() && slot.held.is_none()
+        slots.get(&VolumeId::new(id.as_str())).is_some_and(|slot| {
+            // The operation that removes it still holds it; a publish brings it back.
+            let is_published = slot.held.as_ref().is_some_and(|held| held.operation == Operation::Publish);
+            slot.was_removed && slot.volume.is_none() && !is_published && !slot.is_over(Instant::now())
         })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(id: &str) -> VolumeId {
-        VolumeId::new(id)
-    }
-
-    #[test]
-    fn a_second_operation_is_told_which_one_has_the_volume() {
-        let registry = Arc::new(Registry::default());
-        let guard = registry.try_acquire(&id("a"), Operation::Publish).unwrap();
-        assert_eq!(registry.try_acquire(&id("a"), Operation::Renewal).err(), Some(Operation::Publish));
-        assert!(registry.try_acquire(&id("b"), Operation::Renewal).is_ok());
-        drop(guard);
-        assert!(registry.try_acquire(&id("a"), Operation::Renewal).is_ok());
-    }
-
-    #[tokio::test]
-    async fn an_unpublish_cancels_what_is_in_flight_and_waits_for_it() {
-        let registry = Arc::new(Registry::default());
-        let publish = registry.try_acquire(&id("a"), Operation::Publish).unwrap();
-        let worker = tokio::spawn(async move {
-            publish.cancel().cancelled().await;
-            drop(publish);
-        });
-        let guard = registry.acquire_for_unpublish(&id("a")).await.unwrap();
-        worker.await.unwrap();
-        assert_eq!(registry.acquire_for_unpublish(&id("a")).await.err(), Some(Operation::Unpublish));
-        drop(guard);
-        assert_eq!(registry.in_flight(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_removed_volume_is_remembered_for_a_while_and_not_while_it_is_published_again() {
-        let registry = Arc::new(Registry::default());
-        let request = RequestId::new("a");
-        assert!(!registry.was_removed(&request), "an id of another driver is not ours");
-        registry.remove(&id("a"));
-        assert!(registry.was_removed(&request));
-        let publish = registry.try_acquire(&id("a"), Operation::Publish).unwrap();
-        assert!(!registry.was_removed(&request));
-        drop(publish);
-        assert!(registry.was_removed(&request));
-        tokio::time::advance(KEPT_AFTER_REMOVAL).await;
-        assert!(!registry.was_removed(&request));
-        registry.remove(&id("b"));
-        assert_eq!(registry.slots.lock().len(), 1, "the slot of `a` is over");
-    }
-}
+mod tests;

@@ -1,31 +1,25 @@
 //! The renewal loop: starts volumes as they fall due, at most `limits.renewals` at once.
 
+use super::context::{Context, REAP_AFTER};
 use super::files::Presence;
 use super::issue::Issuance;
-use super::registry::{Operation, Registry};
-use super::remove::Remover;
+use super::registry::Operation;
 use super::volume::Volume;
 use crate::credential::{
-    CATCH_UP, Lifetime, Next, RenewalSlot, RenewalSlots, Work, WorkQueue, is_ahead, position_within,
-    retry_after, spread,
+    CATCH_UP, Lifetime, Next, RenewalSlot, RenewalSlots, Work, is_ahead, offset_within, retry_after, spread,
 };
 use crate::model::{Failure, FailureKind, VolumeId};
-use crate::platform::Clock;
 use crate::signer::Purpose;
 use crate::store::LastError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
 
-/// When a volume that is not mounted is checked again, to see whether its pod is gone.
-pub(super) const REAP_AFTER: Duration = Duration::from_mins(10);
-
-/// When work of a volume that another operation has is tried again.
-const BUSY_RETRY: Duration = Duration::from_secs(5);
+/// The pause after work that was cancelled or that the node itself could not do, and between checks for a pod's token.
+const SHORT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Within this time the kubelet has called for every volume whose driver has `requiresRepublish`.
-const TOKENS_COME: Duration = Duration::from_mins(3);
+const MAX_WAIT_FOR_TOKENS: Duration = Duration::from_mins(3);
 
 /// Time for a timed-out renewal to record its failure and requeue.
 const TIMEOUT_BOOKKEEPING: Duration = Duration::from_secs(1);
@@ -38,42 +32,24 @@ const STUCK_AFTER: Duration = Duration::from_mins(5);
 
 /// Runs work that falls due.
 pub(super) struct Renewals {
-    remover: Arc<Remover>,
-    registry: Arc<Registry>,
+    context: Arc<Context>,
     issuance: Arc<Issuance>,
-    queue: Arc<WorkQueue>,
-    clock: Arc<dyn Clock>,
     slots: RenewalSlots,
     running: AtomicBool,
     started: Instant,
-    shutdown: CancellationToken,
 }
 
 impl Renewals {
-    pub(super) fn new(
-        remover: Arc<Remover>,
-        queue: Arc<WorkQueue>,
-        clock: Arc<dyn Clock>,
-        slots: RenewalSlots,
-        shutdown: CancellationToken,
-    ) -> Self {
-        Self {
-            registry: Arc::clone(&remover.registry),
-            issuance: Arc::clone(&remover.issuance),
-            remover,
-            queue,
-            clock,
-            slots,
-            running: AtomicBool::new(false),
-            started: Instant::now(),
-            shutdown,
-        }
+    /// At most `limit` renewals at a time (`--max-renewals-in-flight`).
+    pub(super) fn new(context: Arc<Context>, issuance: Arc<Issuance>, limit: usize) -> Self {
+        let (slots, running) = (RenewalSlots::new(limit), AtomicBool::new(false));
+        Self { context, issuance, slots, running, started: Instant::now() }
     }
 
     pub(super) async fn run(self: &Arc<Self>) {
         self.running.store(true, Ordering::Relaxed);
         tokio::select! {
-            () = self.shutdown.cancelled() => {}
+            () = self.context.shutdown.cancelled() => {}
             () = self.start_due_work() => {}
             () = self.follow_completed() => {}
         }
@@ -81,7 +57,8 @@ impl Renewals {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        let is_stuck = self.queue.lateness() >= STUCK_AFTER && self.queue.idle() >= STUCK_AFTER;
+        let queue = &self.context.queue;
+        let is_stuck = queue.lateness() >= STUCK_AFTER && queue.idle() >= STUCK_AFTER;
         self.running.load(Ordering::Relaxed) && !is_stuck
     }
 
@@ -90,7 +67,7 @@ impl Renewals {
         loop {
             let slot = self.slots.acquire().await;
             let (id, work) = loop {
-                match self.queue.next().await {
+                match self.context.queue.next().await {
                     Next::Due(id, work) => break (id, work),
                     Next::ClockSetBack => self.reschedule_all(),
                 }
@@ -104,17 +81,17 @@ impl Renewals {
     /// would the lives of certificates that were issued meanwhile.
     fn reschedule_all(&self) {
         tracing::warn!("the clock was set back; renewals are scheduled anew");
-        let now = self.clock.now();
-        for volume in self.registry.all() {
+        let now = self.context.clock.now();
+        for volume in self.context.registry.all() {
             let renew_at = volume.with_record(|record| {
                 let issued = record.issued.as_ref().filter(|issued| !is_ahead(issued.issued_at, now));
                 issued.map(|issued| issued.renew_at)
             });
-            let soon = now.saturating_add(position_within(CATCH_UP, &volume.id)).unwrap_or(now);
-            for work in [Work::Renew, Work::RefreshTrust, Work::Reap] {
+            let soon = now.saturating_add(offset_within(CATCH_UP, &volume.id)).unwrap_or(now);
+            for work in Work::ALL {
                 let Some(due) = volume.schedule.due(work) else { continue };
                 let at = renew_at.filter(|_| work == Work::Renew).map_or(soon, |at| at.max(now));
-                self.queue.put(&volume.schedule, work, due.min(at));
+                volume.schedule.put(work, due.min(at));
             }
         }
     }
@@ -122,7 +99,7 @@ impl Renewals {
     /// Brings renewals forward whose requests were completed while they pause. Never returns.
     async fn follow_completed(self: &Arc<Self>) {
         loop {
-            let id = VolumeId::new(self.issuance.obtainer.next_completed().await.as_str());
+            let id = VolumeId::new(self.context.obtainer.next_completed().await.as_str());
             let renewals = Arc::clone(self);
             tokio::spawn(async move { renewals.bring_forward(&id).await });
         }
@@ -131,63 +108,72 @@ impl Renewals {
     /// A renewal that timed out is tried again now, and not after its pause. For a publish that failed the kubelet calls
     /// again, whatever is done here.
     async fn bring_forward(&self, id: &VolumeId) {
-        let Some(volume) = self.registry.get(id) else { return };
+        let Context { registry, files, .. } = &*self.context;
+        let Some(volume) = registry.get(id) else { return };
         if volume.schedule.due(Work::Renew).is_none() {
             // It has just timed out, and is not in the queue yet.
             tokio::time::sleep(TIMEOUT_BOOKKEEPING).await;
         }
-        if volume.presence(&self.issuance.files).await != Ok(Presence::Mounted) {
+        if files.presence(&volume).await != Ok(Presence::Mounted) {
             return;
         }
         // Checked last, without waiting for anything after it: an operation takes the volume out of the queue first, and
         // puts it back after it has cleared the checkpoint.
-        if volume.schedule.due(Work::Renew).is_some() && self.issuance.files.store.has_checkpoint(id) {
-            self.queue.put_now(&volume.schedule, Work::Renew);
+        if volume.schedule.due(Work::Renew).is_some() && files.store.has_checkpoint(id) {
+            volume.schedule.put_now(Work::Renew);
         }
     }
 
     /// Runs work of a volume: nothing but removal, where its pod is gone.
     async fn run_due(self: &Arc<Self>, id: &VolumeId, work: Work, slot: RenewalSlot) {
-        let Some(volume) = self.registry.get(id) else { return };
-        let Ok(guard) = self.registry.try_acquire(id, Operation::Renewal) else {
-            // A publish schedules the renewal itself if it issues, an unpublish removes the volume; else it is tried again.
-            return self.queue.put_in(&volume.schedule, work, BUSY_RETRY);
+        let Context { registry, files, .. } = &*self.context;
+        let guard = match registry.try_acquire(id, Operation::Renewal) {
+            Ok(guard) => guard,
+            Err(held) => {
+                drop(slot);
+                held.released().await;
+                // A publish schedules the renewal itself if it issues, an unpublish removes the volume.
+                if let Some(volume) = registry.get(id)
+                    && volume.schedule.due(work).is_none()
+                {
+                    volume.schedule.put_now(work);
+                }
+                return;
+            }
         };
-        match volume.presence(&self.issuance.files).await {
-            Ok(Presence::Mounted) => match work {
-                // Mounted after all, though its mount could not be examined before: the renewal is still to be scheduled.
-                Work::Reap if volume.schedule.due(Work::Renew).is_none() => {
+        // Under the lock: before it the volume can have been removed and published again.
+        let Some(volume) = registry.get(id) else { return };
+        match (work, files.presence(&volume).await) {
+            (_, Ok(Presence::Gone)) => {
+                tracing::info!(volume = %id, "the pod is gone; removing its volume");
+                self.context.remove_orphan(id).await;
+            }
+            // Also where it is not mounted: the next publish binds the files that are there.
+            (Work::RefreshTrust, Ok(Presence::Mounted | Presence::Expected)) => {
+                self.refresh_trust(&volume).await;
+            }
+            (Work::Renew | Work::Reap, Ok(Presence::Expected)) => {
+                volume.schedule.put_in(Work::Reap, REAP_AFTER);
+            }
+            (Work::Reap, Ok(Presence::Mounted)) => {
+                // Its mount could not be examined when the process started.
+                if volume.schedule.due(Work::Renew).is_none() {
                     self.issuance.schedule_renewal(&volume);
                 }
-                Work::Reap => {}
-                Work::RefreshTrust => self.refresh_trust(&volume).await,
-                Work::Renew if self.awaits_token(&volume) => {
-                    self.queue.put_in(&volume.schedule, Work::Renew, BUSY_RETRY);
-                }
-                Work::Renew => {
-                    let issue = self.issuance.issue(&guard, &volume, Purpose::Renewal, Some(RENEWAL_TIMEOUT));
-                    if let Err(failure) = slot.run(issue).await {
-                        self.renewal_failed(&volume, &failure);
-                    }
-                }
-            },
-            Ok(Presence::Expected) => {
-                if work == Work::RefreshTrust {
-                    self.refresh_trust(&volume).await;
-                }
-                self.queue.put_in(&volume.schedule, Work::Reap, REAP_AFTER);
             }
-            Ok(Presence::Gone) => {
-                tracing::info!(volume = %id, "the pod is gone; removing its volume");
-                if let Err(error) = self.remover.remove(id).await {
-                    tracing::error!(volume = %id, %error, "the volume of a pod that is gone could not be removed");
-                    self.queue.put_in(&volume.schedule, Work::Reap, REAP_AFTER);
+            (Work::Renew, Ok(Presence::Mounted)) if self.awaits_token(&volume) => {
+                volume.schedule.put_in(Work::Renew, SHORT_PAUSE);
+            }
+            (Work::Renew, Ok(Presence::Mounted)) => {
+                let issue = self.issuance.issue(&guard, &volume, Purpose::Renewal, Some(RENEWAL_TIMEOUT));
+                if let Err(failure) = slot.run(issue).await {
+                    self.renewal_failed(&volume, &failure);
                 }
             }
-            Err(failure) if work == Work::Renew => self.renewal_failed(&volume, &failure),
-            Err(error) => {
+            (Work::Renew, Err(failure)) => self.renewal_failed(&volume, &failure),
+            (Work::RefreshTrust | Work::Reap, Err(error)) => {
                 tracing::warn!(volume = %id, %error, "a volume's mount could not be examined; trying again");
-                self.queue.put_in(&volume.schedule, work, BUSY_RETRY);
+                volume.schedule.put_in(work, SHORT_PAUSE);
             }
         }
     }
@@ -195,27 +181,19 @@ impl Renewals {
     /// Hands over a new trust bundle with the credential in use. On failure the old generation stays, and the refresh is
     /// tried again.
     async fn refresh_trust(&self, volume: &Arc<Volume>) {
-        let Some(trust) = volume.trust() else { return };
-        let replaced = Arc::clone(volume);
-        let written =
-            self.issuance.files.run(&volume.id, move |files| files.replace_trust(&replaced, &trust)).await;
-        match written {
-            Ok(Some(current)) => volume.live.publish(current),
-            // Without a certificate yet: the bundle is handed over with the first one.
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(volume = %volume.id, %error, "a new trust bundle could not be written; the old files stay");
-                self.queue.put_in(&volume.schedule, Work::RefreshTrust, BUSY_RETRY);
-            }
+        let refreshed = Arc::clone(volume);
+        if let Err(error) = self.context.files.run(move |files| files.refresh_trust(&refreshed)).await {
+            tracing::warn!(volume = %volume.id, %error, "a new trust bundle could not be written; the old files stay");
+            volume.schedule.put_in(Work::RefreshTrust, SHORT_PAUSE);
         }
     }
 
     /// Tokens are never stored: after a start they come with the kubelet's next call, and until then a renewal can only
     /// fail.
     fn awaits_token(&self, volume: &Volume) -> bool {
-        self.issuance.obtainer.needs_token(&volume.spec)
+        self.context.obtainer.needs_token(&volume.spec)
             && volume.tokens().is_empty()
-            && self.started.elapsed() < TOKENS_COME
+            && self.started.elapsed() < MAX_WAIT_FOR_TOKENS
     }
 
     /// The old certificate stays: records the failure, logs it, and schedules the next attempt.
@@ -224,19 +202,16 @@ impl Renewals {
         if failure.kind == FailureKind::Cancelled {
             // An unpublish wants the volume, or the process ends: neither is a failure. An unpublish of another target
             // leaves the volume as it is, with its renewal still to come.
-            return self.queue.put_in(&volume.schedule, Work::Renew, BUSY_RETRY);
+            return volume.schedule.put_in(Work::Renew, SHORT_PAUSE);
         }
         if kind == FailureKind::NotReady {
             tracing::debug!(volume = %id, error = %failure, "the pod is not ready yet");
-            volume.count_not_ready(false);
-            let pause = failure.retry_after.unwrap_or_default();
-            return self.queue.put_in(&volume.schedule, Work::Renew, pause);
+            return volume.schedule.put_in(Work::Renew, failure.retry_after.unwrap_or_default());
         }
-        let now = self.clock.now();
+        let now = self.context.clock.now();
         let mut record = volume.record();
-        let lifetime = record.issued.as_ref().map_or(Lifetime { issued_at: now, not_after: now }, |issued| {
-            Lifetime { issued_at: issued.issued_at, not_after: issued.facts.not_after }
-        });
+        let lifetime =
+            record.issued.as_ref().map_or(Lifetime { issued_at: now, not_after: now }, Lifetime::of);
         // Counted by kind: one refusal after a long outage does not begin with the longest pause.
         let last = record.last_error.as_ref().filter(|last| last.kind == kind);
         let consecutive = last.map_or(1, |last| last.consecutive.saturating_add(1));
@@ -248,10 +223,10 @@ impl Renewals {
             "renewal failed; the old certificate stays in place"
         );
         record.last_error = Some(LastError { at: now, message: failure.to_string(), consecutive, kind });
-        if let Err(error) = self.issuance.files.store.write_record(&record) {
+        if let Err(error) = self.context.files.store.write_record(&record) {
             tracing::warn!(volume = %id, %error, "the failure could not be written to the volume's record");
         }
         volume.set_record(record);
-        self.queue.put_in(&volume.schedule, Work::Renew, pause);
+        volume.schedule.put_in(Work::Renew, pause);
     }
 }

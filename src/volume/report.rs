@@ -1,6 +1,5 @@
 //! What operators and pods' authors are told of issuances: metrics and Events.
 
-use super::registry::Registry;
 use super::volume::Volume;
 use crate::kube::{EventKind, EventRecorder, PodEvent};
 use crate::model::{Failure, FailureKind};
@@ -9,60 +8,54 @@ use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Tells of issuances.
+/// Reports issuances.
 pub(super) struct Reporter {
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     /// None without a cluster.
-    events: Option<EventRecorder>,
-    registry: Arc<Registry>,
+    pub(super) events: Option<EventRecorder>,
 }
 
-/// How a volume stood before an issuance.
-#[derive(Clone, Copy, Debug)]
+/// The state of a volume before an issuance.
 pub(super) struct Before {
-    was_issued: bool,
+    /// The serial number of the certificate in use.
+    pub(super) serial: Option<String>,
     had_failed: bool,
 }
 
 impl Before {
     pub(super) fn of(volume: &Volume) -> Self {
         volume.with_record(|record| Self {
-            was_issued: record.issued.is_some(),
+            serial: record.issued.as_ref().map(|issued| issued.facts.serial.clone()),
             had_failed: record.last_error.is_some(),
         })
     }
 }
 
 impl Reporter {
-    pub(super) fn new(metrics: Arc<Metrics>, events: Option<EventRecorder>, registry: Arc<Registry>) -> Self {
-        Self { metrics, events, registry }
-    }
-
     /// Counts an issuance, and tells the pod's author of a first certificate, a failure, and the end of one.
     pub(super) fn issuance(
         &self,
         volume: &Volume,
         purpose: Purpose,
-        before: Before,
+        before: &Before,
         result: Result<(), &Failure>,
         took: Duration,
     ) {
         let failed = result.err().map(|failure| failure.kind);
         self.metrics.issuance(volume.spec.signer.kind(), purpose.as_str(), failed, took);
-        let Some(events) = &self.events else { return };
-        let Some(event) = event(volume, before, result) else { return };
-        let told = self.registry.told(&volume.id);
+        let Some((events, event)) = self.events.as_ref().zip(event(volume, before, result)) else { return };
         if result.is_ok() {
-            told.settle();
+            volume.events.settle();
         }
-        events.record(&told, &volume.with_record(|record| record.pod.clone()), event);
+        events.record(&volume.events, &volume.with_record(|record| record.pod.clone()), event);
     }
 }
 
-fn event(volume: &Volume, before: Before, result: Result<(), &Failure>) -> Option<PodEvent> {
+fn event(volume: &Volume, before: &Before, result: Result<(), &Failure>) -> Option<PodEvent> {
     let until = volume.fact(|facts| format!(" until {:.0}", facts.not_after)).unwrap_or_default();
+    let was_issued = before.serial.is_some();
     let (kind, reason, message) = match result {
-        Ok(()) if !before.was_issued => {
+        Ok(()) if !was_issued => {
             (EventKind::Normal, "CertificateIssued", format!("certificate issued, valid{until}"))
         }
         Ok(()) if before.had_failed => (
@@ -72,20 +65,52 @@ fn event(volume: &Volume, before: Before, result: Result<(), &Failure>) -> Optio
         ),
         Ok(()) => return None,
         Err(failure) if failure.kind == FailureKind::Cancelled => return None,
-        Err(failure) if before.was_issued => (
+        Err(failure) if was_issued => (
             EventKind::Warning,
             "CertificateRenewalFailing",
             format!("the certificate in place is valid{until}, but its renewal fails: {failure}"),
         ),
-        Err(failure) => match failure.kind {
-            FailureKind::StillWaiting | FailureKind::NotReady => {
-                (EventKind::Normal, "CertificatePending", failure.to_string())
-            }
-            kind if kind.retry_kind() == FailureKind::Permanent => {
-                (EventKind::Warning, "CertificateRefused", failure.to_string())
-            }
-            _ => (EventKind::Warning, "CertificateFailed", failure.to_string()),
-        },
+        Err(failure) => {
+            let (kind, reason) = match failure.kind {
+                FailureKind::StillWaiting | FailureKind::NotReady => {
+                    (EventKind::Normal, "CertificatePending")
+                }
+                kind if kind.retry_kind() == FailureKind::Permanent => {
+                    (EventKind::Warning, "CertificateRefused")
+                }
+                _ => (EventKind::Warning, "CertificateFailed"),
+            };
+            (kind, reason, failure.to_string())
+        }
     };
     Some(PodEvent { kind, reason, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::tests::volume_in_memory;
+
+    #[test]
+    fn the_author_is_told_of_a_first_certificate_of_failures_and_of_their_end() {
+        let volume = volume_in_memory("v");
+        let told = |serial: Option<&str>, had_failed, failed: Option<FailureKind>| {
+            let failure = failed.map(|kind| Failure::new(kind, "no"));
+            let before = Before { serial: serial.map(str::to_owned), had_failed };
+            event(&volume, &before, failure.as_ref().map_or(Ok(()), Err))
+                .map(|event| (event.kind, event.reason))
+        };
+        let (first, renewal) = (None, Some("01"));
+        let normal = |reason| Some((EventKind::Normal, reason));
+        let warning = |reason| Some((EventKind::Warning, reason));
+        assert_eq!(told(first, false, None), normal("CertificateIssued"));
+        assert_eq!(told(first, false, Some(FailureKind::StillWaiting)), normal("CertificatePending"));
+        assert_eq!(told(first, false, Some(FailureKind::NotReady)), normal("CertificatePending"));
+        assert_eq!(told(first, false, Some(FailureKind::Permanent)), warning("CertificateRefused"));
+        assert_eq!(told(first, false, Some(FailureKind::Full)), warning("CertificateFailed"));
+        assert_eq!(told(first, false, Some(FailureKind::Cancelled)), None);
+        assert_eq!(told(renewal, false, None), None);
+        assert_eq!(told(renewal, false, Some(FailureKind::Permanent)), warning("CertificateRenewalFailing"));
+        assert_eq!(told(renewal, true, None), normal("CertificateRenewalRecovered"));
+    }
 }

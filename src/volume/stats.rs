@@ -10,62 +10,59 @@ use crate::store::{Record, Usage};
 use crate::telemetry::{VolumeSample, VolumeSamples, VolumeSource, VolumeState};
 use jiff::Timestamp;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 /// Share of the lifetime by which a renewal may be late before the volume is called abnormal.
 const MARGIN: f64 = 0.1;
 
 /// CSI's `VolumeCondition`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// Whether somebody should look.
-    pub abnormal: bool,
+pub(crate) struct Condition {
+    /// Whether something is wrong.
+    pub(crate) abnormal: bool,
     /// In plain words.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// What NodeGetVolumeStats answers.
 #[derive(Clone, Debug)]
-pub struct VolumeStats {
+pub(crate) struct VolumeStats {
     /// Bytes and inodes.
     pub(crate) usage: Usage,
-    /// How the certificate stands.
-    pub condition: Condition,
+    /// The state of the certificate.
+    pub(crate) condition: Condition,
 }
 
 impl VolumeService {
     /// Usage and condition of a volume mounted at `target`.
-    pub async fn stats(&self, id: VolumeId, target: PathBuf) -> Result<VolumeStats, Failure> {
+    pub(crate) async fn stats(&self, id: VolumeId, target: PathBuf) -> Result<VolumeStats, Failure> {
         let volume = self.volume(&id)?;
-        let condition = volume.with_record(|record| condition(record, self.clock.now()));
-        let usage = self
-            .files
-            .run(&id.clone(), move |files| {
-                if files.is_bound(&id, &target)? { Ok(files.store.usage(&id)?) } else { Err(not_found(&id)) }
-            })
-            .await?;
-        Ok(VolumeStats { usage, condition })
+        let condition = volume.with_record(|record| condition(record, self.context.clock.now()));
+        let measured = self.context.files.run(move |files| {
+            let is_bound = files.mounts.is_bound(&id, &target)?;
+            if is_bound { Ok(files.store.usage(&id)?) } else { Err(not_found(&id)) }
+        });
+        Ok(VolumeStats { usage: measured.await?, condition })
     }
 
-    /// What a scrape of `/metrics` needs to know of every volume.
+    /// The state of every volume, for a scrape of `/metrics`.
     pub(crate) fn sampler(&self) -> Sampler {
-        Sampler { registry: Arc::downgrade(&self.registry), clock: Arc::clone(&self.clock) }
+        Sampler { registry: Arc::clone(&self.context.registry), clock: Arc::clone(&self.context.clock) }
     }
 }
 
-/// Samples the volumes when metrics are scraped. Weak, since the volumes' service holds the metrics.
+/// Samples the volumes when metrics are scraped.
 pub(crate) struct Sampler {
-    registry: Weak<Registry>,
+    registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
 }
 
 impl VolumeSource for Sampler {
     fn samples(&self) -> VolumeSamples {
-        let Some(registry) = self.registry.upgrade() else { return VolumeSamples::default() };
         let now = self.clock.now();
         VolumeSamples {
-            volumes: registry.all().iter().map(|volume| sample(volume, now)).collect(),
-            unreadable: registry.unreadable(),
+            volumes: self.registry.all().iter().map(|volume| sample(volume, now)).collect(),
+            unreadable: self.registry.unreadable(),
         }
     }
 }
@@ -77,26 +74,16 @@ fn sample(volume: &Volume, now: Timestamp) -> VolumeSample {
         pod: record.pod.name.clone(),
         volume: record.volume_id.to_string(),
         not_after: record.issued.as_ref().map(|issued| issued.facts.not_after),
-        remaining_fraction: lifetime(record).map(|lifetime| lifetime.remaining_fraction(now)),
+        remaining_fraction: record.issued.as_ref().map(|issued| Lifetime::of(issued).remaining_fraction(now)),
     })
 }
 
-fn lifetime(record: &Record) -> Option<Lifetime> {
-    record
-        .issued
-        .as_ref()
-        .map(|issued| Lifetime { issued_at: issued.issued_at, not_after: issued.facts.not_after })
-}
-
 fn state(record: &Record, now: Timestamp) -> VolumeState {
-    let (Some(issued), Some(lifetime)) = (&record.issued, lifetime(record)) else {
-        return VolumeState::Pending;
-    };
-    let planned = Lifetime { issued_at: issued.issued_at, not_after: issued.facts.not_after };
-    let late = planned.remaining_fraction(issued.renew_at) - lifetime.remaining_fraction(now);
+    let Some(issued) = &record.issued else { return VolumeState::Pending };
+    let remaining = |at| Lifetime::of(issued).remaining_fraction(at);
     if issued.facts.not_after <= now {
         VolumeState::Expired
-    } else if late > MARGIN {
+    } else if remaining(issued.renew_at) - remaining(now) > MARGIN {
         VolumeState::Overdue
     } else {
         VolumeState::Ready
@@ -107,16 +94,55 @@ fn condition(record: &Record, now: Timestamp) -> Condition {
     let cause = record.last_error.as_ref().map_or_else(String::new, |last| {
         format!("; {} attempts have failed, the last at {}: {}", last.consecutive, last.at, last.message)
     });
-    let expires =
-        record.issued.as_ref().map_or_else(String::new, |issued| issued.facts.not_after.to_string());
-    let renews = record.issued.as_ref().map_or_else(String::new, |issued| issued.renew_at.to_string());
-    let (abnormal, message) = match state(record, now) {
-        VolumeState::Ready => (false, format!("certificate valid until {expires}, renewal due at {renews}")),
-        VolumeState::Pending => (true, format!("no certificate has been issued yet{cause}")),
-        VolumeState::Overdue => {
-            (true, format!("certificate valid until {expires} should have been renewed at {renews}{cause}"))
+    let state = state(record, now);
+    let message = match (state, &record.issued) {
+        (VolumeState::Pending, _) | (_, None) => format!("no certificate has been issued yet{cause}"),
+        (VolumeState::Expired, Some(issued)) => {
+            format!("certificate expired at {}{cause}", issued.facts.not_after)
         }
-        VolumeState::Expired => (true, format!("certificate expired at {expires}{cause}")),
+        (VolumeState::Overdue, Some(issued)) => format!(
+            "certificate valid until {} should have been renewed at {}{cause}",
+            issued.facts.not_after, issued.renew_at
+        ),
+        (VolumeState::Ready, Some(issued)) => {
+            format!("certificate valid until {}, renewal due at {}", issued.facts.not_after, issued.renew_at)
+        }
     };
-    Condition { abnormal, message }
+    Condition { abnormal: state != VolumeState::Ready, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::CertificateFacts;
+    use crate::store::IssuedRecord;
+    use crate::volume::tests::volume_in_memory;
+    use jiff::SignedDuration;
+
+    #[test]
+    fn a_volume_is_abnormal_without_a_certificate_with_a_late_renewal_and_once_expired() {
+        let volume = volume_in_memory("v");
+        let issued_at = Timestamp::UNIX_EPOCH;
+        let hour = |hours| issued_at + SignedDuration::from_hours(hours);
+        let mut record = volume.record();
+        assert!(condition(&record, hour(0)).message.starts_with("no certificate has been issued yet"));
+        let facts = CertificateFacts {
+            serial: "01".into(),
+            subject: String::new(),
+            sans: Vec::new(),
+            not_before: issued_at,
+            not_after: hour(24),
+        };
+        record.issued =
+            Some(IssuedRecord { facts, issued_at, renew_at: hour(16), generation: 1, warning: None });
+        for (at, expected, begins) in [
+            (17, VolumeState::Ready, "certificate valid until"),
+            (19, VolumeState::Overdue, "certificate valid until"),
+            (24, VolumeState::Expired, "certificate expired at"),
+        ] {
+            assert_eq!(state(&record, hour(at)), expected, "after {at} hours");
+            let Condition { abnormal, message } = condition(&record, hour(at));
+            assert!(abnormal == (expected != VolumeState::Ready) && message.starts_with(begins), "{message}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::store::{Attempt, Store, StoreError, ensure_dir};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 /// The mount's source in mountinfo: tells the driver's own tmpfs from any other.
 const SOURCE: &str = "certlet";
 const VIEW: &str = "view";
+const DATA_ROOT: &str = "--data-root";
 
 /// Where the node's store is and how large it can grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,20 +39,20 @@ pub struct StoreOptions {
 
 /// What [`open`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// The tmpfs was there, and with it perhaps volumes.
-    pub adopted: bool,
+    pub(crate) adopted: bool,
     /// Its pages never reach a swap device.
-    pub noswap: bool,
+    pub(crate) noswap: bool,
     /// What an operator should know.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Mounts the tmpfs, or adopts the one of an earlier process, opens the store in it, and makes the read-only view.
 pub(super) fn open(options: &StoreOptions) -> Result<(Store, PathBuf, Opened), MountError> {
     for (limit, flag) in [(options.size_bytes, "--store-size"), (options.inodes, "--store-inodes")] {
         if limit == 0 {
-            return Err(MountError::Limit { flag });
+            return Err(unusable(flag, &limit, "tmpfs takes 0 for no limit at all: give a positive number"));
         }
     }
     let root = prepare_root(&options.root)?;
@@ -67,8 +69,8 @@ fn prepare_root(root: &Path) -> Result<PathBuf, MountError> {
     let root = std::path::absolute(root).attempt("resolve", root)?;
     match DirBuilder::new().mode(0o700).recursive(true).create(&root) {
         Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
-            let problem = "it is not a directory: name a directory, or a path where one can be made".into();
-            return Err(MountError::Root { root, problem });
+            let problem = "it is not a directory: name a directory, or a path where one can be made";
+            return Err(unusable(DATA_ROOT, &root.display(), problem));
         }
         made => made.attempt("make the data root", &root)?,
     }
@@ -97,10 +99,10 @@ fn adopt(root: &Path, options: &StoreOptions, found: &Entry) -> Result<Opened, M
             "{} is mounted there, and it is not the driver's own tmpfs: unmount it or choose another directory",
             found.filesystem
         );
-        return Err(MountError::Root { root: root.to_owned(), problem });
+        return Err(unusable(DATA_ROOT, &root.display(), problem));
     }
     let mut opened = Opened { adopted: true, noswap: found.has("noswap"), warnings: Vec::new() };
-    // No remount changes a context.
+    // A remount cannot change the context.
     if let Some(context) = &options.selinux_context
         && !found.options.contains(context)
     {
@@ -127,8 +129,13 @@ fn mount_new(root: &Path, options: &StoreOptions) -> Result<Opened, MountError> 
         outcome => outcome,
     };
     match (outcome, &options.selinux_context) {
-        // A kernel without SELinux answers so, and one whose policy does not know the context.
-        (Err(Errno::EINVAL), Some(context)) => Err(MountError::SelinuxContext { context: context.clone() }),
+        // The answer of a kernel without SELinux, and of one whose policy does not know the context.
+        (Err(Errno::EINVAL), Some(context)) => Err(unusable(
+            "--store-selinux-context",
+            context,
+            "the kernel mounts no tmpfs with it: SELinux is off on this node, or its policy does not know the context; \
+             leave the flag out, or give one that it knows",
+        )),
         (outcome, _) => {
             outcome.attempt("mount a tmpfs at", root)?;
             Ok(Opened { adopted: false, noswap, warnings: Vec::new() })
@@ -136,9 +143,9 @@ fn mount_new(root: &Path, options: &StoreOptions) -> Result<Opened, MountError> 
     }
 }
 
-/// Gives an adopted tmpfs today's limits. One that is too full for them keeps its own: pods are using it.
+/// Gives an adopted tmpfs the present limits. One that is too full for them keeps its own: pods are using it.
 fn resize(root: &Path, options: &StoreOptions, opened: &mut Opened) -> Result<(), MountError> {
-    let now = statvfs(root).attempt("look at", root)?;
+    let now = statvfs(root).attempt("examine", root)?;
     let page = now.fragment_size().max(1);
     if now.blocks() == options.size_bytes.div_ceil(page) && now.files() == options.inodes {
         return Ok(());
@@ -162,9 +169,9 @@ fn resize(root: &Path, options: &StoreOptions, opened: &mut Opened) -> Result<()
 fn ensure_view(root: &Path) -> Result<PathBuf, MountError> {
     let view = root.join(VIEW);
     ensure_dir(&view, 0o700)?;
-    // The tmpfs has propagated to the host by now and has to stay there; its view should not propagate. A view bound from
-    // a private mount is private too, and so each target is a mount group of its own: what is mounted on one target
-    // shows at no other, and not in the store.
+    // The tmpfs has propagated to the host by now and has to stay there; its view must not propagate. A view bound from a
+    // private mount is private too. So each target is a mount group of its own: a mount on one target shows at no other
+    // target, and not in the store.
     mount(None::<&str>, root, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
         .attempt("make private", root)?;
     if inode(&view)? != inode(root)? {
@@ -178,7 +185,7 @@ fn ensure_view(root: &Path) -> Result<PathBuf, MountError> {
 /// Makes a bind mount read-only, nosuid, nodev and noexec, unless it is.
 pub(super) fn protect(mounted: &Path) -> Result<(), StoreError> {
     let wanted = FsFlags::ST_RDONLY | FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC;
-    if statvfs(mounted).attempt("look at", mounted)?.flags().contains(wanted) {
+    if statvfs(mounted).attempt("examine", mounted)?.flags().contains(wanted) {
         return Ok(());
     }
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | hardening();
@@ -187,8 +194,12 @@ pub(super) fn protect(mounted: &Path) -> Result<(), StoreError> {
 
 /// Device and inode: identifies a directory through whatever mount it is reached.
 pub(super) fn inode(path: &Path) -> Result<(u64, u64), StoreError> {
-    let metadata = fs::symlink_metadata(path).attempt("look at", path)?;
+    let metadata = fs::symlink_metadata(path).attempt("examine", path)?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+fn unusable(flag: &'static str, value: &dyn fmt::Display, problem: impl Into<String>) -> MountError {
+    MountError::Option { flag, value: value.to_string(), problem: problem.into() }
 }
 
 fn limits(options: &StoreOptions) -> String {

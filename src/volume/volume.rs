@@ -1,6 +1,7 @@
 //! One volume in memory. Dropping it removes its work from the queue and its credential from memory.
 
-use crate::credential::{LiveCredential, Schedule, WorkQueue};
+use crate::credential::{LiveCredential, Schedule};
+use crate::kube::EventHistory;
 use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
 use crate::store::Record;
 use crate::trust::TrustBundle;
@@ -8,15 +9,17 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// One volume as this process knows it. Changed by whoever holds its lock; only tokens and trust bundle change
-/// without.
+/// One volume as this process knows it. Whoever holds its lock changes it; only tokens and trust bundle also change
+/// without the lock.
 pub(super) struct Volume {
     pub(super) id: VolumeId,
     pub(super) spec: CertificateSpec,
-    /// When something has to be done about it.
+    /// When work on it is due.
     pub(super) schedule: Schedule,
-    /// What sinks follow.
+    /// The channel that sinks follow.
     pub(super) live: Arc<LiveCredential>,
+    /// The Events that its pod had lately.
+    pub(super) events: Arc<EventHistory>,
     record: Mutex<Record>,
     tokens: Mutex<Arc<PodTokens>>,
     /// The trust bundle of a source other than the signer.
@@ -29,13 +32,15 @@ impl Volume {
         record: Record,
         spec: CertificateSpec,
         tokens: PodTokens,
-        queue: &WorkQueue,
+        schedule: Schedule,
+        events: Arc<EventHistory>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id: record.volume_id.clone(),
             spec,
-            schedule: queue.register(&record.volume_id),
+            schedule,
             live: Arc::default(),
+            events,
             record: Mutex::new(record),
             tokens: Mutex::new(Arc::new(tokens)),
             trust: Mutex::default(),
@@ -65,7 +70,8 @@ impl Volume {
         self.tokens.lock().clone()
     }
 
-    /// A republish brings fresh tokens; one without any leaves the old ones. True: one of them lasts longer than before.
+    /// Keeps the fresh tokens of a republish; none leave the old ones. Returns whether one of them lasts longer than the
+    /// old one.
     pub(super) fn refresh_tokens(&self, tokens: PodTokens) -> bool {
         if tokens.is_empty() {
             return false;
@@ -91,8 +97,8 @@ impl Volume {
         self.not_ready_count.load(Ordering::Relaxed)
     }
 
-    /// Counts that the pod was not ready once more, or that it is ready now.
-    pub(super) fn count_not_ready(&self, is_ready: bool) {
+    /// Counts whether the pod was ready.
+    pub(super) fn count_ready(&self, is_ready: bool) {
         let next = if is_ready { 0 } else { self.not_ready_count().saturating_add(1) };
         self.not_ready_count.store(next, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::Pkcs12;
+use crate::model::{KeyAlgorithm, Pkcs12};
 use crate::signer::{IssuedCertificate, LocalCa, SignedChain, SignerNotification};
 use crate::sink::files;
 use crate::x509::testing::{ALL_ALGORITHMS, Stopped, attributes, openssl};
@@ -85,11 +85,11 @@ async fn an_issuance_with_every_key_algorithm_gives_a_credential_that_openssl_ve
     let mut spec = attributes();
     for algorithm in ALL_ALGORITHMS {
         spec.key.algorithm = algorithm;
-        let answer = obtain(&obtainer, &spec).await.unwrap();
-        assert_eq!(answer.credential.key.algorithm(), algorithm);
+        let issued = obtain(&obtainer, &spec).await.unwrap();
+        assert_eq!(issued.credential.key.algorithm(), algorithm);
         let folder = tempfile::tempdir().unwrap();
         let mut arguments = vec!["verify".to_owned(), "-x509_strict".to_owned(), "-CAfile".to_owned()];
-        for file in encode(&answer, &spec) {
+        for file in encode(&issued, &spec) {
             std::fs::write(folder.path().join(&file.name), &*file.contents).unwrap();
         }
         for name in ["ca.crt", "tls.crt"] {
@@ -129,24 +129,6 @@ async fn failures_are_told_apart_by_kind() {
     assert!(expired.may_pass());
 }
 
-#[tokio::test]
-async fn a_burst_of_rsa_keys_leaves_capacity_for_others() {
-    let (obtainer, _root) = local();
-    let obtainer = Arc::new(obtainer);
-    let burst: Vec<_> = (0..8)
-        .map(|_| {
-            let obtainer = Arc::clone(&obtainer);
-            tokio::spawn(async move { obtainer.make_key(KeyAlgorithm::Rsa2048).await })
-        })
-        .collect();
-    tokio::task::yield_now().await;
-    obtainer.make_key(KeyAlgorithm::EcdsaP256).await.unwrap();
-    assert!(burst.iter().any(|task| !task.is_finished()));
-    for task in burst {
-        task.await.unwrap().unwrap();
-    }
-}
-
 /// Prints what each step of an issuance costs; asserts nothing, machines differ.
 #[tokio::test]
 async fn the_cost_of_each_step_is_printed() {
@@ -172,10 +154,10 @@ async fn the_cost_of_each_step_is_printed() {
     spec.key.algorithm = KeyAlgorithm::EcdsaP256;
     let password = secrecy::SecretString::from("changeit");
     spec.files.pkcs12 = Some(Pkcs12 { file: "keystore.p12".into(), password });
-    let answer = obtain(&obtainer, &spec).await.unwrap();
+    let issued = obtain(&obtainer, &spec).await.unwrap();
     let start = Instant::now();
     for _ in 0..ROUNDS {
-        encode(&answer, &spec);
+        encode(&issued, &spec);
     }
     println!("encode with PKCS#12: {:?}", start.elapsed() / ROUNDS);
 }

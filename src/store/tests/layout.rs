@@ -1,7 +1,10 @@
-use super::{MIB, file, generation, generation_of, mode, mount_dir, names, open, open_sized, set, volume};
+use super::{
+    MIB, file, generation, generation_of, mode, mount_dir, names, open, open_sized, read, set, volume,
+};
 use crate::namespace::{in_namespace, maps_all_groups};
-use crate::store::{Resource, StoreError, StoredVolume};
+use crate::store::{Cause, Resource, StoreError, StoredVolume};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -9,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
-fn new_files_are_laid_out_as_the_kubelet_would() {
+fn a_generation_is_laid_out_as_the_kubelet_would() {
     in_namespace(|scratch| {
         let store = open(scratch);
         assert_eq!(store.write_generation(&volume("v"), &generation("one")).unwrap(), 1);
@@ -39,10 +42,10 @@ fn a_second_generation_replaces_the_first_whole() {
         assert_eq!(store.write_generation(&id, &second).unwrap(), 2);
         assert_eq!(names(&mount_dir(scratch, "v")), set(&["..2", "..data", "tls.crt", "combined.pem"]));
         assert_eq!(store.generation(&id).unwrap(), Some(2));
-        assert_eq!(&**store.read_file(&id, "combined.pem").unwrap().unwrap(), b"two");
-        assert!(store.read_file(&id, "tls.key").unwrap().is_none());
+        assert_eq!(read(&store, "v", "combined.pem").unwrap(), "two");
+        assert!(read(&store, "v", "tls.key").is_none());
         assert_eq!(store.generation(&volume("other")).unwrap(), None);
-        assert!(store.read_file(&volume("other"), "tls.key").unwrap().is_none());
+        assert!(read(&store, "other", "tls.key").is_none());
     });
 }
 
@@ -69,6 +72,29 @@ fn a_reader_never_sees_a_mixed_generation_in_a_thousand_swaps() {
             assert!(reader.join().unwrap() > 20, "the reader hardly read at all");
         });
         assert_eq!(fs::read_to_string(target.join("tls.key")).unwrap(), contents(1000));
+    });
+}
+
+#[test]
+fn files_that_are_read_back_are_of_one_generation_in_a_thousand_swaps() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        let id = volume("v");
+        store.write_generation(&id, &generation("0")).unwrap();
+        std::thread::scope(|scope| {
+            let swaps = scope.spawn(|| {
+                for swap in 1..=1000 {
+                    store.write_generation(&id, &generation(&swap.to_string())).unwrap();
+                }
+            });
+            let mut seen = BTreeSet::new();
+            while !swaps.is_finished() {
+                let [key, chain, anchors] = store.read_files(&id, ["tls.key", "tls.crt", "ca.crt"]).unwrap();
+                assert!(key.is_some() && key == chain && chain == anchors, "mixed generations");
+                seen.insert(key.unwrap().to_vec());
+            }
+            assert!(seen.len() > 20, "{} generations prove nothing", seen.len());
+        });
     });
 }
 
@@ -129,10 +155,10 @@ fn a_full_store_keeps_the_old_generation() {
         let mut large = generation("new");
         large.push(file("keystore.p12", &"x".repeat(300 * 1024), true));
         let error = store.write_generation(&id, &large).unwrap_err();
-        assert!(matches!(error, StoreError::Full { resource: Resource::Space, .. }), "{error}");
+        assert!(matches!(error, StoreError::System { cause: Cause::Full(Resource::Space), .. }), "{error}");
         assert!(error.to_string().contains("--store-size"), "{error}");
         assert_eq!(names(&mount_dir(scratch, "v")), set(&["..1", "..data", "tls.crt", "tls.key", "ca.crt"]));
-        assert_eq!(&**store.read_file(&id, "tls.key").unwrap().unwrap(), b"old");
+        assert_eq!(read(&store, "v", "tls.key").unwrap(), "old");
         assert_eq!(store.usage(&id).unwrap(), before);
         assert_eq!(store.write_generation(&id, &generation("new")).unwrap(), 2);
     });
@@ -146,10 +172,10 @@ fn a_store_without_inodes_says_which_flag_to_raise() {
         let id = volume("v");
         store.write_generation(&id, &generation("old")).unwrap();
         let error = store.write_generation(&id, &generation("new")).unwrap_err();
-        assert!(matches!(error, StoreError::Full { resource: Resource::Inodes, .. }), "{error}");
+        assert!(matches!(error, StoreError::System { cause: Cause::Full(Resource::Inodes), .. }), "{error}");
         assert!(error.to_string().contains("--store-inodes"), "{error}");
         assert_eq!(names(&mount_dir(scratch, "v")), set(&["..1", "..data", "tls.crt", "tls.key", "ca.crt"]));
-        assert_eq!(&**store.read_file(&id, "tls.key").unwrap().unwrap(), b"old");
+        assert_eq!(read(&store, "v", "tls.key").unwrap(), "old");
     });
 }
 
@@ -183,7 +209,7 @@ fn a_group_that_cannot_be_given_fails_whole() {
             return;
         }
         assert!(matches!(error, Err(StoreError::Group { group: 4_294_967_294, .. })), "{error:?}");
-        assert_eq!(&**store.read_file(&id, "tls.key").unwrap().unwrap(), b"old");
+        assert_eq!(read(&store, "v", "tls.key").unwrap(), "old");
     });
 }
 
@@ -211,7 +237,7 @@ fn file_names_that_would_break_the_layout_are_refused() {
                 matches!(&error, StoreError::FileName { name: refused, .. } if refused == name),
                 "{error}"
             );
-            assert!(store.read_file(&id, name).is_err());
+            assert!(store.read_files(&id, [name]).is_err());
         }
         let twice = [file("tls.crt", "x", false), file("tls.crt", "y", false)];
         assert!(matches!(store.write_generation(&id, &twice), Err(StoreError::FileName { .. })));
@@ -232,7 +258,7 @@ fn odd_volume_ids_stay_inside_the_store_and_apart() {
             store.write_record(&super::record(id, Path::new("/pods/x"))).unwrap();
         }
         for id in ids {
-            assert_eq!(&**store.read_file(&volume(id), "tls.crt").unwrap().unwrap(), id.as_bytes());
+            assert_eq!(read(&store, id, "tls.crt").unwrap(), id);
             let is_its = |stored: &&StoredVolume| stored.record.as_ref().unwrap().volume_id == volume(id);
             assert_eq!(store.list().unwrap().iter().filter(is_its).count(), 1);
         }
@@ -254,7 +280,7 @@ fn usage_counts_the_volume_and_the_store() {
     in_namespace(|scratch| {
         let store = open(scratch);
         let id = volume("v");
-        assert!(matches!(store.usage(&id), Err(StoreError::Vanished { .. })));
+        assert!(store.usage(&id).unwrap_err().is_vanished());
         store.write_generation(&id, &generation("one")).unwrap();
         store.write_record(&super::record("v", Path::new("/pods/x"))).unwrap();
         let usage = store.usage(&id).unwrap();
@@ -267,7 +293,7 @@ fn usage_counts_the_volume_and_the_store() {
 }
 
 #[test]
-fn usage_is_told_while_the_volume_changes() {
+fn usage_is_measured_while_the_volume_changes() {
     in_namespace(|scratch| {
         let store = open(scratch);
         let id = volume("v");

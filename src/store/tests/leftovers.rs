@@ -1,6 +1,6 @@
 //! What a kill -9 leaves, made by hand: each test sets up the state after one step and lets the next call find it.
 
-use super::{generation, mount_dir, names, open, record, set, target, volume};
+use super::{generation, mount_dir, names, open, read, record, set, target, volume};
 use crate::namespace::in_namespace;
 use crate::store::{RecordError, Refusal, Store};
 use std::fs;
@@ -8,8 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// Sets up leftovers in a live volume, then looks whether the next open has cleared them, and, in a second volume,
-/// whether the next write has.
+/// Sets up leftovers in a live volume, then checks that the next open has cleared them and, in a second volume, that the
+/// next write has.
 fn clears(scratch: &Path, leave: impl Fn(&Path)) {
     let whole = |generation: &str| set(&[generation, "..data", "tls.crt", "tls.key", "ca.crt"]);
     let live_before = |id: &str, store: &Store| {
@@ -21,12 +21,12 @@ fn clears(scratch: &Path, leave: impl Fn(&Path)) {
     drop(store);
     let store = open(scratch);
     assert_eq!(names(&mount_dir(scratch, "opened")), whole("..1"));
-    assert_eq!(&**store.read_file(&volume("opened"), "tls.key").unwrap().unwrap(), b"live");
+    assert_eq!(read(&store, "opened", "tls.key").unwrap(), "live");
 
     live_before("written", &store);
     assert_eq!(store.write_generation(&volume("written"), &generation("next")).unwrap(), 2);
     assert_eq!(names(&mount_dir(scratch, "written")), whole("..2"));
-    assert_eq!(&**store.read_file(&volume("written"), "tls.key").unwrap().unwrap(), b"next");
+    assert_eq!(read(&store, "written", "tls.key").unwrap(), "next");
 }
 
 #[test]

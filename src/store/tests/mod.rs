@@ -39,6 +39,11 @@ fn file(name: &str, contents: &str, secret: bool) -> NewFile {
     NewFile { name: name.into(), contents: Zeroizing::new(contents.as_bytes().to_vec()), mode, group: None }
 }
 
+fn read(store: &Store, id: &str, name: &str) -> Option<String> {
+    let [read] = store.read_files(&volume(id), [name]).unwrap();
+    read.map(|read| String::from_utf8(read.to_vec()).unwrap())
+}
+
 /// Files whose key is a group's.
 fn generation_of(mark: &str, group: u32) -> Vec<NewFile> {
     let mut files = generation(mark);

@@ -48,7 +48,7 @@ fn a_record_comes_back_as_it_was_written() {
 }
 
 #[test]
-fn fields_from_the_future_are_passed_over_and_absent_ones_have_defaults() {
+fn unknown_fields_are_ignored_and_absent_ones_have_defaults() {
     let mut json: serde_json::Value = serde_json::from_slice(&whole().encode().unwrap()).unwrap();
     json["mood"] = "good".into();
     json["record"]["colour"] = "green".into();
@@ -93,7 +93,7 @@ fn neither_debug_output_nor_errors_show_a_password() {
 }
 
 #[test]
-fn an_unreadable_record_is_quarantined_and_costs_that_volume_only() {
+fn an_unreadable_record_is_moved_away_and_costs_that_volume_only() {
     in_namespace(|scratch| {
         let store = open(scratch);
         let (id, target) = (volume("broken"), mount_dir(scratch, "broken"));
@@ -107,8 +107,8 @@ fn an_unreadable_record_is_quarantined_and_costs_that_volume_only() {
         assert!(matches!(listed[0].record, Err(RecordError::Unreadable { .. })));
         assert_eq!(listed[1].record, Ok(whole()));
         for _ in 0..2 {
-            store.quarantine(&listed[0].dir).unwrap();
-            assert_eq!(store.list().unwrap()[0].record, Err(RecordError::Quarantined));
+            store.move_record_away(&listed[0].dir).unwrap();
+            assert_eq!(store.list().unwrap()[0].record, Err(RecordError::MovedAway));
             fs::write(&json, "{").unwrap();
         }
         assert_eq!(fs::read_to_string(target.join("tls.crt")).unwrap(), "one");
@@ -121,7 +121,7 @@ fn an_unreadable_record_is_quarantined_and_costs_that_volume_only() {
 }
 
 #[test]
-fn a_record_in_another_volumes_directory_is_not_believed() {
+fn a_record_in_another_volumes_directory_is_not_used() {
     in_namespace(|scratch| {
         let store = open(scratch);
         store.write_record(&whole()).unwrap();

@@ -1,12 +1,17 @@
 //! Store and mounts against a real kernel: each test in a mount namespace of its own.
 
+mod due_work;
 mod mounts;
 mod opening;
 
 use super::mounts::Mounts;
+use super::volume::Volume;
 use super::{MountError, Opened, StoreOptions, VolumeFiles};
-use crate::model::VolumeId;
-use crate::store::{NewFile, Store};
+use crate::credential::WorkQueue;
+use crate::model::{PodTokens, VolumeId, WorkloadIdentity};
+use crate::store::{NewFile, Record, Store};
+use crate::x509::testing::{Stopped, attributes};
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,6 +53,37 @@ fn generation(mark: &str) -> Vec<NewFile> {
         group: None,
     };
     vec![file("tls.crt", 0o444), file("tls.key", 0o400), file("ca.crt", 0o444)]
+}
+
+fn read(store: &Store, id: &str, name: &str) -> Option<String> {
+    let [read] = store.read_files(&volume(id), [name]).unwrap();
+    read.map(|read| String::from_utf8(read.to_vec()).unwrap())
+}
+
+fn pod() -> WorkloadIdentity {
+    WorkloadIdentity {
+        namespace: "shop".into(),
+        name: "web-0".into(),
+        uid: "u".into(),
+        service_account: "web".into(),
+    }
+}
+
+/// A volume as the registry holds it, without a certificate.
+pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
+    let clock = Arc::new(Stopped(Timestamp::UNIX_EPOCH));
+    let record = Record {
+        volume_id: volume(id),
+        target: "/target".into(),
+        pod: pod(),
+        attributes: [].into_iter().collect(),
+        fs_group: None,
+        signer: "local".into(),
+        issued: None,
+        last_error: None,
+    };
+    let schedule = WorkQueue::new(clock).register(&volume(id));
+    Volume::new(record, attributes(), PodTokens::default(), schedule, Arc::default())
 }
 
 /// The target as the kubelet lays it out, its parent made.

@@ -1,0 +1,72 @@
+//! What every operation on volumes uses.
+
+use super::files::VolumeFiles;
+use super::registry::Registry;
+use super::report::Reporter;
+use super::volume::Volume;
+use crate::credential::{Obtainer, Work, WorkQueue};
+use crate::model::{CertificateSpec, Failure, PodTokens, VolumeId};
+use crate::platform::Clock;
+use crate::signer::{IssuedCertificate, RequestId, SignerNotification};
+use crate::store::Record;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// When a volume that is not mounted is checked again, to see whether its pod is gone.
+pub(super) const REAP_AFTER: Duration = Duration::from_mins(10);
+
+/// The node's volumes, in memory, in the store and with their signers.
+pub(super) struct Context {
+    pub(super) registry: Arc<Registry>,
+    pub(super) files: VolumeFiles,
+    pub(super) queue: Arc<WorkQueue>,
+    pub(super) obtainer: Obtainer,
+    pub(super) reporter: Reporter,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Context {
+    /// A volume that the registry does not have yet.
+    pub(super) fn new_volume(&self, record: Record, spec: CertificateSpec, tokens: PodTokens) -> Arc<Volume> {
+        let schedule = self.queue.register(&record.volume_id);
+        let events = self.registry.events(&record.volume_id);
+        Volume::new(record, spec, tokens, schedule, events)
+    }
+
+    /// Removes a volume that is mounted nowhere: from the store, from memory, and what its signer keeps for it.
+    pub(super) async fn remove(&self, id: &VolumeId) -> Result<(), Failure> {
+        let volume = id.clone();
+        self.files.run(move |files| Ok(files.store.remove(&volume)?)).await?;
+        if let Some(volume) = self.registry.remove(id) {
+            self.notify_signer(&volume, None, <dyn SignerNotification>::removed);
+        }
+        Ok(())
+    }
+
+    /// Removes the volume of a pod that is gone; where that fails, it is tried again later.
+    pub(super) async fn remove_orphan(&self, id: &VolumeId) {
+        if let Err(error) = self.remove(id).await {
+            tracing::error!(volume = %id, %error, "the volume of a pod that is gone could not be removed");
+            if let Some(volume) = self.registry.get(id) {
+                volume.schedule.put_in(Work::Reap, REAP_AFTER);
+            }
+        }
+    }
+
+    /// Notifies a volume's signer of the certificate in use. A certificate that was written twice supersedes nothing.
+    pub(super) fn notify_signer(
+        &self,
+        volume: &Volume,
+        superseded: Option<&str>,
+        notify: fn(&(dyn SignerNotification + 'static), &IssuedCertificate<'_>),
+    ) {
+        let Ok(signer) = self.obtainer.signer(volume.spec.signer.kind()) else { return };
+        let serial = volume.fact(|facts| facts.serial.clone());
+        let serial = serial.as_deref();
+        let superseded = superseded.filter(|old| serial != Some(*old));
+        let id = &RequestId::new(volume.id.clone());
+        notify(&*signer.notification, &IssuedCertificate { id, spec: &volume.spec, serial, superseded });
+    }
+}
