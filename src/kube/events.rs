@@ -35,7 +35,7 @@ pub(crate) struct PodEvent {
 #[derive(Debug)]
 pub(crate) struct EventRecorder {
     warnings: mpsc::Sender<Queued>,
-    /// Sent slowly, because a node that starts a hundred pods has more urgent calls to make.
+    /// Sent slowly while more arrive, because a node that starts a hundred pods has more urgent calls to make.
     normals: mpsc::Sender<Queued>,
 }
 
@@ -87,7 +87,7 @@ const MAX_EVENTS_PER_MINUTE: usize = 4;
 const MINUTE: Duration = Duration::from_mins(1);
 /// Events of one kind that wait to be sent; more are dropped.
 const MAX_QUEUED: usize = 1024;
-/// The pause after each normal Event.
+/// The pause after a normal Event while more arrive.
 const NORMAL_PAUSE: Duration = Duration::from_millis(500);
 /// Bytes of a `note` that the API accepts.
 const MAX_MESSAGE: usize = 1024;
@@ -125,6 +125,7 @@ async fn write(
     mut waiting: mpsc::Receiver<Queued>,
     pause: Duration,
 ) {
+    let mut pacing = Pacing { pause, left: 0 };
     while let Some(Queued { pod, event, at }) = waiting.recv().await {
         let body = body(&driver, &node, &pod, &event, at);
         let events = Request::new(format!("/apis/events.k8s.io/v1/namespaces/{}/events", pod.namespace));
@@ -133,7 +134,23 @@ async fn write(
             // The log and the metrics have the same information.
             tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "an Event was not recorded");
         }
-        tokio::time::sleep(pause).await;
+        pacing.rest(&waiting).await;
+    }
+}
+
+/// Rests after an Event while more arrive; sends those that are left without a pause.
+struct Pacing {
+    pause: Duration,
+    /// How many Events were left to send after the last one.
+    left: usize,
+}
+
+impl Pacing {
+    async fn rest<T>(&mut self, waiting: &mpsc::Receiver<T>) {
+        if waiting.len() >= self.left {
+            tokio::time::sleep(self.pause).await;
+        }
+        self.left = waiting.len();
     }
 }
 
@@ -230,6 +247,24 @@ mod tests {
         assert_eq!(waiting.len(), MAX_EVENTS_PER_MINUTE);
         record(&recorder, &EventHistory::default(), "no");
         assert_eq!(waiting.len(), MAX_EVENTS_PER_MINUTE + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_sent_slowly_only_while_more_arrive() {
+        let (queue, mut waiting) = mpsc::channel(100);
+        let mut pacing = Pacing { pause: NORMAL_PAUSE, left: 0 };
+        let begun = Instant::now();
+        for n in 1..=10 {
+            queue.try_send(()).unwrap();
+            queue.try_send(()).unwrap();
+            waiting.recv().await;
+            pacing.rest(&waiting).await;
+            assert_eq!(begun.elapsed(), NORMAL_PAUSE * n);
+        }
+        while waiting.try_recv().is_ok() {
+            pacing.rest(&waiting).await;
+        }
+        assert_eq!(begun.elapsed(), NORMAL_PAUSE * 10);
     }
 
     #[test]
