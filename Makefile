@@ -17,7 +17,7 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Show the driver at work: real driver, local signer, no cluster, no root
-	@$(CARGO) run --profile demo --bin certlet -- demo
+	@$(CARGO) run --profile demo --no-default-features --bin certlet -- demo
 
 build: ## Build the release binary
 	$(CARGO) build --release --bin certlet
@@ -32,6 +32,7 @@ fmt:
 
 clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features --bin certlet -- -D warnings
 
 deny: $(TOOLS)/bin/cargo-deny
 	scripts/deny

@@ -3,6 +3,11 @@
 //! It is a Kubernetes CSI node driver. A pod declares a volume; on that pod's node certlet makes a key in memory, has it
 //! signed, mounts key, certificate and CA on tmpfs, and renews them well before they expire.
 
+#![cfg_attr(
+    not(feature = "aws"),
+    allow(dead_code, unused_imports, reason = "some helpers serve AWS Private CA alone")
+)]
+
 pub mod attributes;
 pub mod cli;
 pub mod credential;
@@ -14,6 +19,7 @@ pub mod model;
 #[path = "../tests/support/namespace.rs"]
 mod namespace;
 pub mod platform;
+#[cfg(feature = "aws")]
 pub(crate) mod policy;
 pub mod run;
 pub mod signer;

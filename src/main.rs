@@ -1,6 +1,8 @@
 //! The certlet command: parses the command line and runs the subcommand.
 
-use certlet::cli::{Cli, Command, DemoArgs, NodeArgs, PolicyArgs, PolicyCheckError};
+use certlet::cli::{Cli, Command, DemoArgs, NodeArgs};
+#[cfg(feature = "aws")]
+use certlet::cli::{PolicyArgs, PolicyCheckError};
 use certlet::demo::{self, DemoOptions};
 use certlet::{run, telemetry};
 use clap::Parser;
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         Command::Node(args) => run_node(*args).unwrap_or_else(|code| code),
         Command::Demo(DemoArgs { pods, duration, keep }) => demo::run(&DemoOptions { pods, duration, keep }),
         Command::Status(args) => print(args.render()),
+        #[cfg(feature = "aws")]
         Command::Policy(args) => check_policy(&args),
         Command::Reference(args) => print::<std::convert::Infallible>(Ok(args.render())),
     }
@@ -41,6 +44,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// The explanation of a denial goes to standard output, like that of a permission.
+#[cfg(feature = "aws")]
 fn check_policy(args: &PolicyArgs) -> ExitCode {
     match args.render() {
         Err(PolicyCheckError::Denied(explanation)) => {

@@ -2,12 +2,18 @@
 
 mod cluster;
 mod node;
+#[cfg(feature = "aws")]
+mod pca;
+#[cfg(feature = "aws")]
 mod policy;
 mod reference;
 mod status;
 mod values;
 
 pub use node::{NodeArgs, UsageError};
+#[cfg(feature = "aws")]
+pub use pca::PcaArgs;
+#[cfg(feature = "aws")]
 pub use policy::{CheckArgs, PolicyAction, PolicyArgs, PolicyCheckError};
 pub use reference::ReferenceArgs;
 pub use status::StatusArgs;
@@ -34,6 +40,7 @@ pub enum Command {
     /// Try certlet with the real driver and a local signer; needs no cluster and no root.
     Demo(DemoArgs),
     /// Check a policy file for AWS Private CA.
+    #[cfg(feature = "aws")]
     Policy(PolicyArgs),
     /// Print a page of the documentation that is generated from the code.
     Reference(ReferenceArgs),

@@ -3,12 +3,10 @@
 use super::cluster::ClusterArgs;
 use super::values::{self, Bind};
 use crate::csi::Driver;
-use crate::run::{Config, LocalSigner, PcaConfig};
-use crate::signer::Fleet;
+use crate::run::{Config, LocalSigner};
 use crate::telemetry::LogFormat;
 use crate::volume::{Limits, StoreOptions};
 use clap::Args;
-use http::Uri;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
@@ -78,36 +76,10 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_LOCAL_CA_KEY", value_name = "FILE", requires = "local_ca_cert")]
     pub local_ca_key: Option<PathBuf>,
 
-    /// Allow "signer: acm-pca", AWS Private CA called directly, as far as this file allows: YAML rules for who may request
-    /// what. The driver reloads a changed file.
-    #[arg(long, env = "CERTLET_PCA_POLICY", value_name = "FILE")]
-    pub pca_policy: Option<PathBuf>,
-
-    /// IssueCertificate calls per second that all nodes together may make in an account and Region, of the 25 that AWS
-    /// allows by default. The limits of other calls follow in proportion to their quotas.
-    #[arg(long, env = "CERTLET_PCA_RATE", value_name = "RATE", default_value_t = Fleet::DEFAULT.issue_rate, value_parser = values::rate)]
-    pub pca_rate: f64,
-
-    /// Number of nodes that share --pca-rate. A node may use more than its share while the others are idle, until AWS throttles.
-    #[arg(long, env = "CERTLET_PCA_FLEET_SIZE", value_name = "NODES", default_value_t = Fleet::DEFAULT.nodes, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub pca_fleet_size: u32,
-
-    /// Revoke a certificate of AWS Private CA when its volume is removed, or replaced by one with a new key. Best effort, with
-    /// the driver's own credentials. It has no effect for a CA in short-lived mode, which has no revocation.
-    #[arg(long, env = "CERTLET_PCA_REVOKE_ON_UNPUBLISH", requires = "pca_policy")]
-    pub pca_revoke_on_unpublish: bool,
-
-    /// Addresses of the node's EKS Pod Identity agent, for volumes with "use-pod-identity". The driver uses the first one that
-    /// accepts a connection.
-    #[arg(
-        long,
-        env = "CERTLET_PCA_POD_IDENTITY_ENDPOINT",
-        value_name = "URL,...",
-        value_delimiter = ',',
-        default_value = "http://169.254.170.23/v1/credentials,http://[fd00:ec2::23]/v1/credentials",
-        value_parser = values::http_url
-    )]
-    pub pca_pod_identity_endpoint: Vec<Uri>,
+    /// AWS Private CA.
+    #[cfg(feature = "aws")]
+    #[command(flatten)]
+    pub pca: super::pca::PcaArgs,
 
     /// Limit on the memory of the store; a volume needs 8 to 40 KiB.
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
@@ -202,12 +174,8 @@ impl NodeArgs {
             metrics_bind_address: self.metrics_bind_address.0,
             metrics_per_volume: self.metrics_per_volume,
             local_signer,
-            pca: self.pca_policy.map(|policy| PcaConfig {
-                policy,
-                fleet: Fleet { issue_rate: self.pca_rate, nodes: self.pca_fleet_size },
-                revoke: self.pca_revoke_on_unpublish,
-                pod_identity: self.pca_pod_identity_endpoint,
-            }),
+            #[cfg(feature = "aws")]
+            pca: self.pca.into_config(),
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,
                 renewals: self.max_renewals_in_flight as usize,

@@ -2,7 +2,6 @@
 
 use super::ClusterConfig;
 use crate::csi::Driver;
-use crate::signer::Fleet;
 use crate::volume::{Limits, StoreOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,26 +27,14 @@ pub struct Config {
     /// The local signer; none: there is none.
     pub local_signer: Option<LocalSigner>,
     /// AWS Private CA; none: `signer: acm-pca` is refused.
-    pub pca: Option<PcaConfig>,
+    #[cfg(feature = "aws")]
+    pub pca: Option<super::PcaConfig>,
     /// How much can go on at once.
     pub limits: Limits,
     /// How long work in flight can continue after a SIGTERM.
     pub shutdown_grace: Duration,
     /// How it works with the cluster.
     pub cluster: ClusterConfig,
-}
-
-/// How AWS Private CA is used.
-#[derive(Clone, Debug)]
-pub struct PcaConfig {
-    /// The file with the rules for who gets which certificate.
-    pub policy: PathBuf,
-    /// How much of the account's quotas all nodes together can use.
-    pub fleet: Fleet,
-    /// Whether certificates that are no longer in use are revoked.
-    pub revoke: bool,
-    /// Possible addresses of this node's EKS Pod Identity agent, tried in this order.
-    pub pod_identity: Vec<http::Uri>,
 }
 
 /// Where the local signer's CA comes from.

@@ -4,27 +4,27 @@ mod cluster;
 mod config;
 mod health;
 mod observer;
+#[cfg(feature = "aws")]
+mod pca;
 
 pub use cluster::ClusterConfig;
-pub use config::{Config, LocalSigner, PcaConfig};
+pub use config::{Config, LocalSigner};
 pub use observer::RateLimit;
+#[cfg(feature = "aws")]
+pub use pca::{PcaConfig, PcaError};
 
 use crate::csi::{CsiServer, Registration, RegistrationState, SocketError};
 use crate::kube::KubeError;
 use crate::model::{Failure, SignerKind};
-use crate::platform::{Clock, DirectoryWatch, SystemClock};
-use crate::policy::{LivePolicy, PolicyError};
-use crate::signer::{
-    AcmPca, AcmPcaParts, ConfiguredSigner, CountedSigner, Journal, LocalCa, LocalCaError, PcaMetrics,
-};
-use crate::store::{JournalFile, Store, StoreError};
+use crate::platform::{Clock, SystemClock};
+use crate::signer::{ConfiguredSigner, CountedSigner, LocalCa, LocalCaError};
+use crate::store::StoreError;
 use crate::telemetry::{Admin, Metrics};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
 use cluster::ClusterClients;
 use health::NodeHealth;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -44,17 +44,10 @@ pub enum NodeError {
     /// The cluster.
     #[error(transparent)]
     Kube(#[from] KubeError),
-    /// The policy for AWS Private CA.
-    #[error("--pca-policy: {0}")]
-    Policy(#[from] PolicyError),
-    /// The policy's directory.
-    #[error("--pca-policy {}: the directory cannot be watched for changes: {source}", .path.display())]
-    PolicyWatch {
-        /// The policy file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// AWS Private CA.
+    #[cfg(feature = "aws")]
+    #[error(transparent)]
+    Pca(#[from] PcaError),
     /// The CSI socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -108,7 +101,8 @@ impl Node {
         let signing = signers_end.clone().drop_guard();
         signers.extend(local_signer(&config, &clock)?);
         signers.extend(cluster.signer(&config.cluster, &clock, &registry, &signers_end));
-        signers.extend(pca_signer(&config, &clock, &metrics, &files.store, &signers_end)?);
+        #[cfg(feature = "aws")]
+        signers.extend(pca::signer(&config, &clock, &metrics, &files.store, &signers_end)?);
         let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.signer.kind()).collect();
         for configured in &mut signers {
             configured.signer = CountedSigner::wrap(Arc::clone(&configured.signer), Arc::clone(&metrics));
@@ -224,60 +218,6 @@ fn local_signer(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Config
         Some(LocalSigner::Files { certificate, key }) => LocalCa::from_files(certificate, key, clock)?,
     };
     Ok(Some(ConfiguredSigner::new(Arc::new(ca))))
-}
-
-fn pca_signer(
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-    store: &Store,
-    end: &CancellationToken,
-) -> Result<Option<ConfiguredSigner>, NodeError> {
-    let Some(PcaConfig { policy: path, fleet, revoke, pod_identity }) = &config.pca else { return Ok(None) };
-    // Watched before it is read, so that no change falls between the two.
-    let watch = watch_file(path).map_err(|source| NodeError::PolicyWatch { path: path.clone(), source })?;
-    let policy = Arc::new(LivePolicy::open(path)?);
-    let counted = PcaMetrics::default();
-    metrics.extend(|registry| {
-        counted.register(registry);
-        policy.register(registry);
-    });
-    tokio::spawn(follow_policy(Arc::clone(&policy), watch, end.clone()));
-    let signer = Arc::new(AcmPca::new(AcmPcaParts {
-        policy,
-        fleet: *fleet,
-        node: config.driver.node_id.clone(),
-        clock: Arc::clone(clock),
-        metrics: counted,
-        revocations: revoke.then(|| Arc::new(store.journal("revocations")) as Arc<dyn Journal>),
-        pod_identity: pod_identity.clone(),
-    }));
-    let (running, until) = (Arc::clone(&signer), end.clone());
-    tokio::spawn(async move { running.run(until).await });
-    Ok(Some(ConfiguredSigner::new(signer)))
-}
-
-/// A ConfigMap's volume swaps the symlink `..data` beside the file: the directory is what changes.
-fn watch_file(path: &Path) -> io::Result<DirectoryWatch> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    DirectoryWatch::new(directory.unwrap_or(Path::new(".")))
-}
-
-/// Reads the policy again whenever its directory changes, until `end`.
-async fn follow_policy(policy: Arc<LivePolicy>, watch: DirectoryWatch, end: CancellationToken) {
-    while end.run_until_cancelled(watch.changed()).await.is_some() {
-        policy.reload();
-    }
-}
-
-impl Journal for JournalFile {
-    fn load(&self) -> String {
-        JournalFile::load(self)
-    }
-
-    fn save(&self, text: &str) {
-        JournalFile::save(self, text);
-    }
 }
 
 /// Listens; "every address" is that also on a node without IPv6.

@@ -3,6 +3,7 @@
 //! A signer gets a spec, an identity, a signing request, an opaque [`RequestId`] and a read-only view of the removed ids.
 //! It knows no volume and no file.
 
+#[cfg(feature = "aws")]
 mod acm_pca;
 mod cert_manager;
 mod counted;
@@ -13,6 +14,7 @@ use futures_util::future::BoxFuture;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "aws")]
 pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Fleet, PcaMetrics, WaitQueue, template_of};
 pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff, IpFamily};
 pub use counted::CountedSigner;

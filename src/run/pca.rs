@@ -1,0 +1,97 @@
+//! AWS Private CA: its signer, and the policy file that the signer follows.
+
+use super::Config;
+use crate::platform::{Clock, DirectoryWatch};
+use crate::policy::{LivePolicy, PolicyError};
+use crate::signer::{AcmPca, AcmPcaParts, ConfiguredSigner, Fleet, Journal, PcaMetrics};
+use crate::store::{JournalFile, Store};
+use crate::telemetry::Metrics;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+/// Why AWS Private CA cannot be used.
+#[derive(Debug, Error)]
+pub enum PcaError {
+    /// The policy.
+    #[error("--pca-policy: {0}")]
+    Policy(#[from] PolicyError),
+    /// The policy's directory.
+    #[error("--pca-policy {}: the directory cannot be watched for changes: {source}", .path.display())]
+    PolicyWatch {
+        /// The policy file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// How AWS Private CA is used.
+#[derive(Clone, Debug)]
+pub struct PcaConfig {
+    /// The file with the rules for who gets which certificate.
+    pub policy: PathBuf,
+    /// How much of the account's quotas all nodes together can use.
+    pub fleet: Fleet,
+    /// Whether certificates that are no longer in use are revoked.
+    pub revoke: bool,
+    /// Possible addresses of this node's EKS Pod Identity agent, tried in this order.
+    pub pod_identity: Vec<http::Uri>,
+}
+
+/// The signer, if it is configured; it follows its policy file until `end`.
+pub(super) fn signer(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+    store: &Store,
+    end: &CancellationToken,
+) -> Result<Option<ConfiguredSigner>, PcaError> {
+    let Some(PcaConfig { policy: path, fleet, revoke, pod_identity }) = &config.pca else { return Ok(None) };
+    // Watched before it is read, so that no change falls between the two.
+    let watch = watch_file(path).map_err(|source| PcaError::PolicyWatch { path: path.clone(), source })?;
+    let policy = Arc::new(LivePolicy::open(path)?);
+    let counted = PcaMetrics::default();
+    metrics.extend(|registry| {
+        counted.register(registry);
+        policy.register(registry);
+    });
+    tokio::spawn(follow_policy(Arc::clone(&policy), watch, end.clone()));
+    let signer = Arc::new(AcmPca::new(AcmPcaParts {
+        policy,
+        fleet: *fleet,
+        node: config.driver.node_id.clone(),
+        clock: Arc::clone(clock),
+        metrics: counted,
+        revocations: revoke.then(|| Arc::new(store.journal("revocations")) as Arc<dyn Journal>),
+        pod_identity: pod_identity.clone(),
+    }));
+    let (running, until) = (Arc::clone(&signer), end.clone());
+    tokio::spawn(async move { running.run(until).await });
+    Ok(Some(ConfiguredSigner::new(signer)))
+}
+
+/// A ConfigMap's volume swaps the symlink `..data` beside the file: the directory is what changes.
+fn watch_file(path: &Path) -> io::Result<DirectoryWatch> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    DirectoryWatch::new(directory.unwrap_or(Path::new(".")))
+}
+
+/// Reads the policy again whenever its directory changes, until `end`.
+async fn follow_policy(policy: Arc<LivePolicy>, watch: DirectoryWatch, end: CancellationToken) {
+    while end.run_until_cancelled(watch.changed()).await.is_some() {
+        policy.reload();
+    }
+}
+
+impl Journal for JournalFile {
+    fn load(&self) -> String {
+        JournalFile::load(self)
+    }
+
+    fn save(&self, text: &str) {
+        JournalFile::save(self, text);
+    }
+}
