@@ -11,7 +11,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs docs-check chart chart-check fuzz fuzz-build fuzz-lock bench bench-cluster e2e e2e-up e2e-down size clean
+.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check fuzz fuzz-build fuzz-lock bench bench-cluster e2e e2e-up e2e-down size clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ docs: ## Generate docs/attributes.md and docs/cli.md
 	$(CARGO) run --quiet --bin certlet -- reference attributes > docs/attributes.md
 	$(CARGO) run --quiet --bin certlet -- reference cli > docs/cli.md
 	CERTLET_WRITE_DOCS=1 $(CARGO) test --quiet --test layering
+
+proto: ## Generate the code of the gRPC protocols in proto/
+	CERTLET_WRITE_PROTO=1 $(CARGO) test --quiet --package certlet-proto
 
 docs-check:
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --no-deps --document-private-items --quiet

@@ -30,15 +30,4 @@ pub mod trust;
 pub mod volume;
 pub mod x509;
 
-/// The gRPC services of `proto/`, as generated.
-#[allow(missing_docs, unreachable_pub, clippy::pedantic)]
-pub(crate) mod proto {
-    /// Container Storage Interface.
-    pub(crate) mod csi {
-        tonic::include_proto!("csi.v1");
-    }
-    /// The kubelet's plugin registration.
-    pub(crate) mod registration {
-        tonic::include_proto!("pluginregistration");
-    }
-}
+pub(crate) use certlet_proto as proto;

@@ -13,20 +13,8 @@ mod leaf;
 pub mod namespace;
 mod swaps;
 
+pub use certlet_proto as proto;
 pub use driver::{DRIVER_NAME, Driver};
 pub use kubelet::{Kubelet, Pod};
 pub use leaf::{Leaf, leaf};
 pub use swaps::Swaps;
-
-/// The messages and clients of `proto/`, as generated.
-#[allow(missing_docs, unreachable_pub, clippy::pedantic)]
-pub mod proto {
-    /// Container Storage Interface.
-    pub mod csi {
-        tonic::include_proto!("csi.v1");
-    }
-    /// The kubelet's plugin registration.
-    pub mod registration {
-        tonic::include_proto!("pluginregistration");
-    }
-}
