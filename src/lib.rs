@@ -13,6 +13,7 @@ pub mod cli;
 pub mod credential;
 pub mod csi;
 pub mod demo;
+#[cfg(feature = "kubernetes")]
 pub(crate) mod kube;
 pub mod model;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The command line: one struct per subcommand.
 
+#[cfg(feature = "kubernetes")]
 mod cluster;
 mod node;
 #[cfg(feature = "aws")]

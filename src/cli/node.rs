@@ -1,6 +1,5 @@
 //! `certlet node`
 
-use super::cluster::ClusterArgs;
 use super::values::{self, Bind};
 use crate::csi::Driver;
 use crate::run::{Config, LocalSigner};
@@ -117,8 +116,9 @@ pub struct NodeArgs {
     pub worker_threads: Option<u16>,
 
     /// Kubernetes and cert-manager.
+    #[cfg(feature = "kubernetes")]
     #[command(flatten)]
-    pub cluster: ClusterArgs,
+    pub cluster: super::cluster::ClusterArgs,
 }
 
 /// Flags that are valid alone, but not together.
@@ -151,6 +151,7 @@ impl NodeArgs {
         let endpoint = self
             .endpoint
             .unwrap_or_else(|| Path::new(KUBELET_PLUGINS).join(&self.driver_name).join("csi.sock"));
+        #[cfg(feature = "kubernetes")]
         if self.cluster.startup_taint.is_some() && self.registration_dir.as_os_str().is_empty() {
             return Err(UsageError::TaintWithoutRegistration);
         }
@@ -182,6 +183,7 @@ impl NodeArgs {
                 renewal_interval: self.min_renewal_interval,
             },
             shutdown_grace: self.shutdown_grace,
+            #[cfg(feature = "kubernetes")]
             cluster: self.cluster.into_config(),
         })
     }

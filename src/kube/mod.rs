@@ -11,7 +11,7 @@ mod taint;
 
 pub(crate) use call::{CallError, Caller};
 pub(crate) use cluster::{Cluster, KubeError, KubeOptions};
-pub(crate) use events::{EventHistory, EventKind, EventRecorder, PodEvent};
+pub(crate) use events::EventRecorder;
 pub(crate) use observed::ApiObserver;
 pub(crate) use taint::remove_startup_taint;
 

@@ -5,6 +5,7 @@
 mod arn;
 mod digest;
 mod distinguished_name;
+mod event;
 mod facts;
 mod failure;
 mod go_duration;
@@ -21,6 +22,7 @@ pub use arn::Arn;
 pub(crate) use digest::{fingerprint, hex, jitter, sha256};
 pub use distinguished_name::{DistinguishedName, NameAttribute, NameValue};
 pub(crate) use distinguished_name::{Escape, write_rfc4514};
+pub(crate) use event::{EventKind, PodEvent};
 pub use facts::CertificateFacts;
 pub use failure::{Failure, FailureKind};
 pub(crate) use go_duration::{go_duration, positive as parse_duration, short_go_duration};

@@ -1,12 +1,13 @@
 //! What a cluster adds: the cert-manager signer, Events, the startup taint.
 
+use super::Config;
 use super::observer::{CallObserver, RateLimit};
 use crate::csi::{Driver, RegistrationState};
 use crate::kube::{Cluster, EventRecorder, KubeError, KubeOptions, remove_startup_taint};
-use crate::platform::{Backoff, Clock};
+use crate::model::{PodEvent, WorkloadIdentity};
+use crate::platform::Backoff;
 use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner, Gate, GateBackoff};
-use crate::telemetry::Metrics;
-use crate::volume::Registry;
+use crate::volume::{EventSink, Parts};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -48,62 +49,49 @@ impl Default for ClusterConfig {
     }
 }
 
-/// The clients of the cluster, if there is one.
-pub(super) struct ClusterClients {
-    cluster: Option<Cluster>,
-    observer: Arc<CallObserver>,
-    driver: Driver,
+/// Adds what a cluster offers to the parts of the driver, if there is one: the signer, which works until `end`, and Events.
+/// The startup taint goes once the kubelet has accepted the driver.
+pub(super) async fn join(
+    config: &Config,
+    parts: &mut Parts,
+    registered: watch::Receiver<RegistrationState>,
+    end: &CancellationToken,
+) -> Result<(), KubeError> {
+    let (Driver { name, node_id }, options) = (&config.driver, &config.cluster);
+    parts.continue_on_not_ready = options.continue_on_not_ready;
+    let observer = Arc::new(CallObserver::new(Arc::clone(&parts.metrics), options.rate_limit));
+    let Some(cluster) = Cluster::connect(&options.kube, Arc::clone(&observer) as _).await? else {
+        return Ok(());
+    };
+    let signer = CertManager::new(
+        cluster.clone(),
+        CertManagerOptions {
+            node: node_id.clone(),
+            keep_requests: options.keep_requests,
+            token_audience: options.token_audience.clone(),
+            gates: options.gates.clone(),
+            gate_backoff: options.gate_backoff,
+        },
+        Arc::clone(&parts.clock),
+        observer,
+        Arc::clone(&parts.registry) as _,
+        end.clone(),
+    );
+    parts.signers.push(ConfiguredSigner::new(Arc::new(signer)));
+    parts.events = Some(Box::new(EventRecorder::start(&cluster, name, node_id)));
+    if let Some(key) = options.startup_taint.clone() {
+        tokio::spawn(untaint(cluster, node_id.clone(), key, registered));
+    }
+    Ok(())
 }
 
-impl ClusterClients {
-    pub(super) async fn connect(
-        config: &ClusterConfig,
-        driver: &Driver,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Self, KubeError> {
-        let observer = Arc::new(CallObserver::new(Arc::clone(metrics), config.rate_limit));
-        let cluster = Cluster::connect(&config.kube, Arc::clone(&observer) as _).await?;
-        Ok(Self { cluster, observer, driver: driver.clone() })
-    }
-
-    /// The cert-manager signer; it works until `end`.
-    pub(super) fn signer(
-        &self,
-        config: &ClusterConfig,
-        clock: &Arc<dyn Clock>,
-        registry: &Arc<Registry>,
-        end: &CancellationToken,
-    ) -> Option<ConfiguredSigner> {
-        let options = CertManagerOptions {
-            node: self.driver.node_id.clone(),
-            keep_requests: config.keep_requests,
-            token_audience: config.token_audience.clone(),
-            gates: config.gates.clone(),
-            gate_backoff: config.gate_backoff,
-        };
-        let (clock, observer) = (Arc::clone(clock), Arc::clone(&self.observer) as _);
-        let (cluster, live) = (self.cluster.clone()?, Arc::clone(registry) as _);
-        let signer = CertManager::new(cluster, options, clock, observer, live, end.clone());
-        Some(ConfiguredSigner::new(Arc::new(signer)))
-    }
-
-    /// Records Events on pods.
-    pub(super) fn events(&self) -> Option<EventRecorder> {
-        let Driver { name, node_id } = &self.driver;
-        self.cluster.as_ref().map(|cluster| EventRecorder::start(cluster, name, node_id))
-    }
-
-    /// Removes the startup taint once the kubelet has accepted the driver, however many attempts that needs.
-    pub(super) fn untaint_when_ready(
-        &self,
-        key: Option<&str>,
-        registered: watch::Receiver<RegistrationState>,
-    ) {
-        let Some((cluster, key)) = self.cluster.clone().zip(key.map(str::to_owned)) else { return };
-        tokio::spawn(untaint(cluster, self.driver.node_id.clone(), key, registered));
+impl EventSink for EventRecorder {
+    fn record(&self, pod: &WorkloadIdentity, event: PodEvent) {
+        EventRecorder::record(self, pod, event);
     }
 }
 
+/// Removes the startup taint once the kubelet has accepted the driver, however many attempts that needs.
 async fn untaint(
     cluster: Cluster,
     node: String,

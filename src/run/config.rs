@@ -1,6 +1,5 @@
 //! The configuration of the driver.
 
-use super::ClusterConfig;
 use crate::csi::Driver;
 use crate::volume::{Limits, StoreOptions};
 use std::net::SocketAddr;
@@ -34,7 +33,8 @@ pub struct Config {
     /// How long work in flight can continue after a SIGTERM.
     pub shutdown_grace: Duration,
     /// How it works with the cluster.
-    pub cluster: ClusterConfig,
+    #[cfg(feature = "kubernetes")]
+    pub cluster: super::ClusterConfig,
 }
 
 /// Where the local signer's CA comes from.

@@ -1,19 +1,24 @@
 //! `certlet node`, put together: store, signers, volumes, CSI server, registration, admin server.
 
+#[cfg(feature = "kubernetes")]
 mod cluster;
 mod config;
 mod health;
+#[cfg(feature = "kubernetes")]
 mod observer;
 #[cfg(feature = "aws")]
 mod pca;
 
+#[cfg(feature = "kubernetes")]
 pub use cluster::ClusterConfig;
 pub use config::{Config, LocalSigner};
+#[cfg(feature = "kubernetes")]
 pub use observer::RateLimit;
 #[cfg(feature = "aws")]
 pub use pca::{PcaConfig, PcaError};
 
 use crate::csi::{CsiServer, Registration, RegistrationState, SocketError};
+#[cfg(feature = "kubernetes")]
 use crate::kube::KubeError;
 use crate::model::{Failure, SignerKind};
 use crate::platform::{Clock, SystemClock};
@@ -21,7 +26,6 @@ use crate::signer::{ConfiguredSigner, CountedSigner, LocalCa, LocalCaError};
 use crate::store::StoreError;
 use crate::telemetry::{Admin, Metrics};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
-use cluster::ClusterClients;
 use health::NodeHealth;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -42,6 +46,7 @@ pub enum NodeError {
     #[error(transparent)]
     LocalCa(#[from] LocalCaError),
     /// The cluster.
+    #[cfg(feature = "kubernetes")]
     #[error(transparent)]
     Kube(#[from] KubeError),
     /// AWS Private CA.
@@ -77,7 +82,9 @@ pub struct Node {
     config: Config,
     volumes: VolumeService,
     metrics: Arc<Metrics>,
-    cluster: ClusterClients,
+    /// What the kubelet has answered to the registration, and where that is written.
+    registered: watch::Receiver<RegistrationState>,
+    registration: watch::Sender<RegistrationState>,
     /// Ends the signers when dropped.
     signing: DropGuard,
     shutdown: CancellationToken,
@@ -93,30 +100,31 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let metrics = Arc::new(Metrics::default());
         let files = open_store(&config, &shutdown).await?;
-        let cluster = ClusterClients::connect(&config.cluster, &config.driver, &metrics).await?;
-        let registry = Arc::new(Registry::default());
+        let (registration, registered) = watch::channel(RegistrationState::Waiting);
         // Signers run until everything that is in flight at the shutdown has ended. They also end where this function
         // fails.
         let signers_end = CancellationToken::new();
         let signing = signers_end.clone().drop_guard();
         signers.extend(local_signer(&config, &clock)?);
-        signers.extend(cluster.signer(&config.cluster, &clock, &registry, &signers_end));
         #[cfg(feature = "aws")]
         signers.extend(pca::signer(&config, &clock, &metrics, &files.store, &signers_end)?);
-        let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.signer.kind()).collect();
-        for configured in &mut signers {
-            configured.signer = CountedSigner::wrap(Arc::clone(&configured.signer), Arc::clone(&metrics));
-        }
-        let volumes = VolumeService::new(Parts {
+        let mut parts = Parts {
             files,
-            registry,
+            registry: Arc::new(Registry::default()),
             signers,
             clock,
             metrics: Arc::clone(&metrics),
-            events: cluster.events(),
+            events: None,
             limits: config.limits,
-            continue_on_not_ready: config.cluster.continue_on_not_ready,
-        });
+            continue_on_not_ready: false,
+        };
+        #[cfg(feature = "kubernetes")]
+        cluster::join(&config, &mut parts, registered.clone(), &signers_end).await?;
+        let kinds: Vec<SignerKind> = parts.signers.iter().map(|signer| signer.signer.kind()).collect();
+        for configured in &mut parts.signers {
+            configured.signer = CountedSigner::wrap(Arc::clone(&configured.signer), Arc::clone(&metrics));
+        }
+        let volumes = VolumeService::new(parts);
         metrics.watch_volumes(Box::new(volumes.sampler()), config.metrics_per_volume);
         let Recovered { adopted, waiting, removed, unreadable } =
             volumes.recover().await.map_err(NodeError::Recovery)?;
@@ -124,7 +132,7 @@ impl Node {
             version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id,
             signers = ?kinds, adopted, waiting, removed, unreadable, "certlet starts"
         );
-        Ok(Self { config, volumes, metrics, cluster, signing, shutdown })
+        Ok(Self { config, volumes, metrics, registered, registration, signing, shutdown })
     }
 
     /// The volumes of this node.
@@ -134,10 +142,8 @@ impl Node {
 
     /// Serves until shutdown, then until what is in flight has ended.
     pub async fn serve(self) -> Result<(), NodeError> {
-        let Self { config, volumes, metrics, cluster, signing, shutdown } = self;
+        let Self { config, volumes, metrics, registered, registration, signing, shutdown } = self;
         let listener = CsiServer::listen(&config.endpoint)?;
-        let (state, registered) = watch::channel(RegistrationState::Waiting);
-        cluster.untaint_when_ready(config.cluster.startup_taint.as_deref(), registered.clone());
         if let Some(address) = config.metrics_bind_address {
             let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
             let health = NodeHealth {
@@ -154,7 +160,7 @@ impl Node {
                 driver_name: config.driver.name.clone(),
                 endpoint: config.kubelet_endpoint.clone(),
                 metrics: Arc::clone(&metrics),
-                state,
+                state: registration,
             };
             tokio::spawn(registration.run(shutdown.clone()))
         });

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "aws")]
 mod acm_pca;
+#[cfg(feature = "kubernetes")]
 mod cert_manager;
 mod counted;
 mod local;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "aws")]
 pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Fleet, PcaMetrics, WaitQueue, template_of};
+#[cfg(feature = "kubernetes")]
 pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff, IpFamily};
 pub use counted::CountedSigner;
 pub use local::{LocalCa, LocalCaError};

@@ -11,6 +11,7 @@
 
 mod admission;
 mod context;
+mod event_history;
 mod files;
 mod issue;
 mod mount_error;
@@ -34,11 +35,11 @@ pub use mount_error::MountError;
 pub(crate) use publish::PublishRequest;
 pub(crate) use recover::Recovered;
 pub(crate) use registry::Registry;
+pub(crate) use report::EventSink;
 pub(crate) use tmpfs::Opened;
 pub use tmpfs::StoreOptions;
 
 use crate::credential::{Follower, Obtainer, Work, WorkQueue};
-use crate::kube::EventRecorder;
 use crate::model::{Failure, FailureKind, VolumeId};
 use crate::platform::Clock;
 use crate::signer::ConfiguredSigner;
@@ -78,7 +79,7 @@ pub(crate) struct Parts {
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
     /// Tells the pods' authors; none without a cluster.
-    pub(crate) events: Option<EventRecorder>,
+    pub(crate) events: Option<Box<dyn EventSink>>,
     /// How much can go on at once.
     pub(crate) limits: Limits,
     /// Whether a volume is mounted empty while its pod is not ready to have a certificate requested.

@@ -1,7 +1,7 @@
 //! The one owner of all that this process knows of the node's volumes: removing a volume is dropping one value.
 
+use super::event_history::EventHistory;
 use super::volume::Volume;
-use crate::kube::EventHistory;
 use crate::model::VolumeId;
 use crate::signer::{LiveRequests, RequestId};
 use crate::store::VolumeDir;

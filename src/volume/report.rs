@@ -1,8 +1,7 @@
 //! What operators and pods' authors are told of issuances: metrics and Events.
 
 use super::volume::Volume;
-use crate::kube::{EventKind, EventRecorder, PodEvent};
-use crate::model::{Failure, FailureKind};
+use crate::model::{EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity};
 use crate::signer::Purpose;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
@@ -12,7 +11,13 @@ use std::time::Duration;
 pub(super) struct Reporter {
     pub(super) metrics: Arc<Metrics>,
     /// None without a cluster.
-    pub(super) events: Option<EventRecorder>,
+    pub(super) events: Option<Box<dyn EventSink>>,
+}
+
+/// Records Events on pods.
+pub(crate) trait EventSink: Send + Sync + 'static {
+    /// Records one, in the background.
+    fn record(&self, pod: &WorkloadIdentity, event: PodEvent);
 }
 
 /// The state of a volume before an issuance.
@@ -47,7 +52,9 @@ impl Reporter {
         if result.is_ok() {
             volume.events.settle();
         }
-        events.record(&volume.events, &volume.with_record(|record| record.pod.clone()), event);
+        if volume.events.admits(&event) {
+            events.record(&volume.with_record(|record| record.pod.clone()), event);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One volume in memory. Dropping it removes its work from the queue and its credential from memory.
 
+use super::event_history::EventHistory;
 use crate::credential::{LiveCredential, Schedule};
-use crate::kube::EventHistory;
 use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
 use crate::store::Record;
 use crate::trust::TrustBundle;

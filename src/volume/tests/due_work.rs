@@ -145,6 +145,8 @@ fn a_new_trust_bundle_reaches_a_volume_that_is_not_mounted_before_it_is() {
             node.service.context.files.mounts.unbind(&node.target).unwrap();
             node.set_trust();
             soon("the trust bundle is written", || node.generation() == Some(2)).await;
+            let free = || node.registry().try_acquire(&volume("v"), Operation::Publish).is_ok();
+            soon("its lock is released", free).await;
             node.publish().await;
             assert_eq!(names(&node.target), set(&["..2", "..data", "tls.crt", "tls.key", "ca.crt"]));
             let anchors = fs::read_to_string(node.target.join("ca.crt")).unwrap();

@@ -1,0 +1,90 @@
+//! Which Events of a volume's pod are recorded: a few a minute, and the same one only after a while again.
+
+use crate::model::{PodEvent, fingerprint};
+use parking_lot::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long the same Event is not recorded again.
+const REPEAT_AFTER: Duration = Duration::from_mins(15);
+/// Events per volume and minute.
+const MAX_EVENTS_PER_MINUTE: usize = 4;
+const MINUTE: Duration = Duration::from_mins(1);
+/// The recent Events of one volume.
+#[derive(Debug, Default)]
+pub(super) struct EventHistory(Mutex<Vec<Recorded>>);
+
+#[derive(Debug)]
+struct Recorded {
+    at: Instant,
+    /// Identifies the same Event; none if that may be recorded again.
+    key: Option<String>,
+}
+
+impl EventHistory {
+    /// The volume's failure is over: the same Event is recorded again when it returns.
+    pub(super) fn settle(&self) {
+        self.0.lock().iter_mut().for_each(|recorded| recorded.key = None);
+    }
+
+    /// Whether an Event is recorded, or dropped as a repetition or as one too many in a minute.
+    pub(super) fn admits(&self, event: &PodEvent) -> bool {
+        let now = Instant::now();
+        let key = Some(fingerprint(&[event.reason.as_bytes(), gist(&event.message).as_bytes()]));
+        let mut recent = self.0.lock();
+        recent.retain(|recorded| now.duration_since(recorded.at) < REPEAT_AFTER);
+        let in_last_minute =
+            recent.iter().filter(|recorded| now.duration_since(recorded.at) < MINUTE).count();
+        let admitted =
+            in_last_minute < MAX_EVENTS_PER_MINUTE && recent.iter().all(|recorded| recorded.key != key);
+        if admitted {
+            recent.push(Recorded { at: now, key });
+        }
+        admitted
+    }
+}
+
+/// The part of a message that makes two Events the same: without words with digits, such as a request's name or a time.
+fn gist(message: &str) -> String {
+    let has_digit = |word: &&str| word.contains(|c: char| c.is_ascii_digit());
+    message.split_whitespace().filter(|word| !has_digit(word)).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EventKind;
+
+    fn event(message: &str) -> PodEvent {
+        PodEvent { kind: EventKind::Warning, reason: "RenewalFailing", message: message.into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_event_is_recorded_again_only_after_a_while() {
+        let history = EventHistory::default();
+        let admitted = || (0..100).filter(|_| history.admits(&event("no"))).count();
+        assert_eq!(admitted(), 1);
+        tokio::time::advance(REPEAT_AFTER).await;
+        assert_eq!(admitted(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_failure_of_another_request_is_recorded_only_after_a_success() {
+        let history = EventHistory::default();
+        let failed =
+            |name: &str| event(&format!("CertificateRequest shop/web-0-{name} failed: no such issuer"));
+        assert!(history.admits(&failed("05f3aa")));
+        assert!(!history.admits(&failed("c0ffee1")));
+        assert!(history.admits(&event("CertificateRequest shop/web-0-7 failed: the backend is down")));
+        history.settle();
+        assert!(history.admits(&failed("1b")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_volume_has_a_few_events_a_minute_of_its_own() {
+        let history = EventHistory::default();
+        let admitted = (1..=100).filter(|n| history.admits(&event(&"no".repeat(*n)))).count();
+        assert_eq!(admitted, MAX_EVENTS_PER_MINUTE);
+        assert!(EventHistory::default().admits(&event("no")));
+    }
+}
