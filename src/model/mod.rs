@@ -20,7 +20,7 @@ mod usage;
 pub use arn::Arn;
 pub(crate) use digest::{fingerprint, hex, jitter, sha256};
 pub use distinguished_name::{DistinguishedName, NameAttribute, NameValue};
-pub(crate) use distinguished_name::{Escape, write_rfc4514};
+pub(crate) use distinguished_name::{Escape, rfc4514};
 pub use facts::CertificateFacts;
 pub use failure::{Failure, FailureKind};
 pub(crate) use go_duration::{go_duration, positive as parse_duration, short_go_duration};

@@ -4,7 +4,7 @@ use crate::model::name_types::{
     COMMON_NAME, COUNTRY, DOMAIN_COMPONENT, KEYWORDS, LOCALITY, ORGANIZATION, ORGANIZATIONAL_UNIT,
     POSTAL_CODE, PROVINCE, SERIAL_NUMBER, STREET,
 };
-use crate::model::{Escape, NameValue, Subject, SubjectFields, write_rfc4514};
+use crate::model::{Escape, NameValue, Subject, SubjectFields, rfc4514};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc3280::EMAIL_ADDRESS;
 use der::asn1::{Any, PrintableStringRef};
@@ -14,7 +14,7 @@ use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 use x509_parser::asn1_rs::ToDer;
 use x509_parser::x509::X509Name;
 
-/// Names of types beside the keywords, which signers' own certificates may well have.
+/// Names of other attribute types that are common in the certificates of CAs.
 const MORE_NAMES: [(&str, ObjectIdentifier); 2] =
     [("POSTALCODE", POSTAL_CODE), ("EMAILADDRESS", EMAIL_ADDRESS)];
 
@@ -22,9 +22,9 @@ const MORE_NAMES: [(&str, ObjectIdentifier); 2] =
 pub(crate) fn encode(subject: &Subject) -> der::Result<Name> {
     let rdns: Vec<Vec<_>> = match subject {
         Subject::Fields(fields) => from_fields(fields),
-        // RFC 4514: the string begins with the most specific part, and the `Name` ends with it.
+        // In RFC 4514 the most specific part is the first, in a `Name` the last.
         Subject::Literal(name) => {
-            let parts = name.parts().rev();
+            let parts = name.parts.iter().rev();
             parts.map(|part| part.iter().map(|it| attribute(it.oid, &it.value)).collect()).collect()
         }
     };
@@ -63,7 +63,7 @@ fn from_fields(fields: &SubjectFields) -> Vec<Vec<der::Result<AttributeTypeAndVa
 fn attribute(oid: ObjectIdentifier, value: &NameValue) -> der::Result<AttributeTypeAndValue> {
     let value = match value {
         NameValue::Text(text) => {
-            // RFC 5280 appendix A.1: these two are no DirectoryString.
+            // RFC 5280 appendix A.1: the values of these two types are IA5String, not DirectoryString.
             let tag = if [DOMAIN_COMPONENT, EMAIL_ADDRESS].contains(&oid) && text.is_ascii() {
                 Tag::Ia5String
             } else if PrintableStringRef::new(text).is_ok() {
@@ -78,7 +78,7 @@ fn attribute(oid: ObjectIdentifier, value: &NameValue) -> der::Result<AttributeT
     Ok(AttributeTypeAndValue { oid, value })
 }
 
-/// Writes a parsed name as an RFC 4514 string. Control characters come out escaped: the string may go to a log.
+/// A parsed name as an RFC 4514 string. Control characters are escaped, because the string may go to a log.
 pub(crate) fn to_rfc4514(name: &X509Name<'_>) -> String {
     let rdns: Vec<_> = name.iter_rdn().collect();
     let parts = rdns.into_iter().rev().map(|rdn| {
@@ -91,10 +91,7 @@ pub(crate) fn to_rfc4514(name: &X509Name<'_>) -> String {
             }
         })
     });
-    let mut out = String::new();
-    // Writing to a string does not fail.
-    let _ = write_rfc4514(&mut out, parts, Escape::Readable);
-    out
+    rfc4514(parts, Escape::Readable)
 }
 
 #[cfg(test)]

@@ -10,40 +10,36 @@ use der::Decode;
 use der::asn1::AnyRef;
 use std::collections::HashSet;
 
-/// Reads RFC 4514. The error is a phrase that continues the quoted text and says what is wrong.
+/// Reads RFC 4514; the parts keep their order. The error is a phrase that continues the quoted text and says what is wrong.
 impl std::str::FromStr for DistinguishedName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        parse(text)
-    }
-}
-
-/// Reads a distinguished name; the parts keep their order.
-pub(crate) fn parse(text: &str) -> Result<DistinguishedName, String> {
-    let mut parts = Vec::new();
-    let mut part = Vec::new();
-    let mut joined = HashSet::new();
-    let mut rest = text;
-    loop {
-        let (name, after) = rest.split_once('=').ok_or_else(|| format!("has no = in {:?}", rest.trim()))?;
-        let (keyword, oid) = keyword(name.trim())?;
-        let (value_text, separator, after) = split_value(after);
-        let value =
-            value(oid, value_text).map_err(|problem| format!("has a value of {keyword} that {problem}"))?;
-        // X.501: attributes joined by `+` are a set.
-        if !joined.insert((oid, content(&value))) {
-            return Err(format!("has the same value of {keyword} twice in one part"));
+        let mut parts = Vec::new();
+        let mut part = Vec::new();
+        let mut joined = HashSet::new();
+        let mut rest = text;
+        loop {
+            let (name, after) =
+                rest.split_once('=').ok_or_else(|| format!("has no = in {:?}", rest.trim()))?;
+            let (keyword, oid) = keyword(name.trim())?;
+            let (value_text, separator, after) = split_value(after);
+            let value = value(oid, value_text)
+                .map_err(|problem| format!("has a value of {keyword} that {problem}"))?;
+            // X.501: attributes joined by `+` are a set.
+            if !joined.insert((oid, content(&value))) {
+                return Err(format!("has the same value of {keyword} twice in one part"));
+            }
+            part.push(NameAttribute { oid, value });
+            if separator != Some('+') {
+                parts.push(std::mem::take(&mut part));
+                joined.clear();
+            }
+            if separator.is_none() {
+                return Ok(Self { parts });
+            }
+            rest = after;
         }
-        part.push(NameAttribute { oid, value });
-        if separator != Some('+') {
-            parts.push(std::mem::take(&mut part));
-            joined.clear();
-        }
-        if separator.is_none() {
-            return Ok(DistinguishedName { parts });
-        }
-        rest = after;
     }
 }
 
@@ -137,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn strict(text: &str) -> Result<String, String> {
-        parse(text).map(|name| name.to_string())
+        text.parse().map(|name: DistinguishedName| name.to_string())
     }
 
     #[test]
@@ -218,12 +214,12 @@ mod tests {
         fn an_escaped_value_reads_back(value in "[^\\p{Cc}]{1,20}") {
             let attribute = NameAttribute { oid: COMMON_NAME, value: NameValue::Text(value) };
             let name = DistinguishedName { parts: vec![vec![attribute]] };
-            prop_assert_eq!(parse(&name.to_string()), Ok(name));
+            prop_assert_eq!(name.to_string().parse(), Ok(name));
         }
 
         #[test]
         fn no_text_makes_it_panic(text in "(?s)(CN=)?[\\\\#,+= \"0-9a-fC\u{fc}]{0,16}|.{0,20}") {
-            let _ = parse(&text);
+            let _ = text.parse::<DistinguishedName>();
         }
     }
 }
