@@ -154,10 +154,8 @@ fn usages(fields: &mut Fields<'_>) -> Vec<Usage> {
 
 fn key(fields: &mut Fields<'_>) -> Option<KeySpec> {
     let reuse = fields.switch(Key::ReusePrivateKey);
-    let given_encoding = fields.checked(Key::KeyEncoding, |text| match text.to_ascii_uppercase().as_str() {
-        "PKCS1" => Ok(KeyEncoding::Pkcs1),
-        "PKCS8" => Ok(KeyEncoding::Pkcs8),
-        _ => Err("is not an encoding".into()),
+    let given_encoding = fields.checked(Key::KeyEncoding, |text| {
+        KeyEncoding::from_name(&text.to_ascii_uppercase()).ok_or_else(|| "is not an encoding".into())
     });
     let default = fields.checked(Key::KeyAlgorithm, |name| {
         let mut all = KeyAlgorithm::ALL.into_iter();
@@ -188,7 +186,5 @@ fn sized(default: KeyAlgorithm, size: &str) -> Result<KeyAlgorithm, String> {
     if default_bits.is_none() {
         return Err(format!("is set, but an {family} key has only one size"));
     }
-    let mut all = KeyAlgorithm::ALL.into_iter();
-    all.find(|algorithm| algorithm.family_and_bits() == (family, Some(bits)))
-        .ok_or_else(|| format!("is not a supported size of an {family} key"))
+    KeyAlgorithm::sized(family, bits).ok_or_else(|| format!("is not a supported size of an {family} key"))
 }

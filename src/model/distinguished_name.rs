@@ -1,9 +1,24 @@
 //! Distinguished names: the subject that `literal-subject` names, and the string form of RFC 4514.
 
 use super::hex;
-use super::name_types::KEYWORDS;
 use const_oid::ObjectIdentifier;
+use const_oid::db::rfc4519::{C, CN, DC, L, O, OU, SERIAL_NUMBER, ST, STREET, UID};
 use std::fmt;
+
+/// The keywords that cert-manager supports: those of RFC 4514 section 3 and `SERIALNUMBER`. Other types are written as
+/// dotted object identifiers.
+pub(crate) const KEYWORDS: [(&str, ObjectIdentifier); 10] = [
+    ("CN", CN),
+    ("C", C),
+    ("L", L),
+    ("ST", ST),
+    ("STREET", STREET),
+    ("O", O),
+    ("OU", OU),
+    ("DC", DC),
+    ("UID", UID),
+    ("SERIALNUMBER", SERIAL_NUMBER),
+];
 
 /// A distinguished name: its parts (relative distinguished names) in the order written. As in RFC 4514, the most specific
 /// one is the first. Each part has at least one attribute, and no attribute twice.
@@ -77,7 +92,9 @@ fn escaped(text: &str, escape: Escape) -> String {
         match escape {
             Escape::Strict if special => format!("\\{:02X}", u32::from(c)),
             Escape::Readable if special => format!("\\{c}"),
-            _ if c.is_control() => c.to_string().bytes().map(|byte| format!("\\{}", hex(&[byte]))).collect(),
+            _ if c.is_control() => {
+                c.to_string().bytes().fold(String::new(), |text, byte| text + "\\" + &hex(&[byte]))
+            }
             _ => c.to_string(),
         }
     });

@@ -1,12 +1,9 @@
 //! Distinguished names (RFC 5280 section 4.1.2.4): encoded, and shown to people.
 
-use crate::model::name_types::{
-    COMMON_NAME, COUNTRY, DOMAIN_COMPONENT, KEYWORDS, LOCALITY, ORGANIZATION, ORGANIZATIONAL_UNIT,
-    POSTAL_CODE, PROVINCE, SERIAL_NUMBER, STREET,
-};
-use crate::model::{Escape, NameValue, Subject, SubjectFields, rfc4514};
+use crate::model::{Escape, KEYWORDS, NameValue, Subject, rfc4514};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc3280::EMAIL_ADDRESS;
+use const_oid::db::rfc4519::{C, CN, DC, L, O, OU, POSTAL_CODE, SERIAL_NUMBER, ST, STREET};
 use der::asn1::{Any, PrintableStringRef};
 use der::{Decode, Encode, Tag};
 use x509_cert::attr::AttributeTypeAndValue;
@@ -20,16 +17,8 @@ const MORE_NAMES: [(&str, ObjectIdentifier); 2] =
 
 /// The subject as a `Name`.
 pub(crate) fn encode(subject: &Subject) -> der::Result<Name> {
-    let rdns: Vec<Vec<_>> = match subject {
-        Subject::Fields(fields) => from_fields(fields),
-        // In RFC 4514 the most specific part is the first, in a `Name` the last.
-        Subject::Literal(name) => {
-            let parts = name.parts.iter().rev();
-            parts.map(|part| part.iter().map(|it| attribute(it.oid, &it.value)).collect()).collect()
-        }
-    };
     let mut sequence = RdnSequence::default();
-    for attributes in rdns {
+    for attributes in relative_names(subject) {
         let mut rdn = RelativeDistinguishedName::default();
         for attribute in attributes {
             rdn.insert(attribute?)?;
@@ -39,18 +28,26 @@ pub(crate) fn encode(subject: &Subject) -> der::Result<Name> {
     Name::from_der(&sequence.to_der()?)
 }
 
-/// One relative distinguished name per type, in the order of Go's `pkix.Name.ToRDNSequence`, which is what
-/// cert-manager's driver sends.
-fn from_fields(fields: &SubjectFields) -> Vec<Vec<der::Result<AttributeTypeAndValue>>> {
+/// The attributes of each relative distinguished name, in the order of a `Name`.
+fn relative_names(subject: &Subject) -> Vec<Vec<der::Result<AttributeTypeAndValue>>> {
+    let fields = match subject {
+        Subject::Fields(fields) => fields,
+        // In RFC 4514 the most specific part is the first, in a `Name` the last.
+        Subject::Literal(name) => {
+            let parts = name.parts.iter().rev();
+            return parts.map(|part| part.iter().map(|it| attribute(it.oid, &it.value)).collect()).collect();
+        }
+    };
+    // One per type, in the order of Go's `pkix.Name.ToRDNSequence`, like cert-manager's csi-driver.
     let types: [(ObjectIdentifier, &[String]); 9] = [
-        (COUNTRY, &fields.countries),
-        (PROVINCE, &fields.provinces),
-        (LOCALITY, &fields.localities),
+        (C, &fields.countries),
+        (ST, &fields.provinces),
+        (L, &fields.localities),
         (STREET, &fields.street_addresses),
         (POSTAL_CODE, &fields.postal_codes),
-        (ORGANIZATION, &fields.organizations),
-        (ORGANIZATIONAL_UNIT, &fields.organizational_units),
-        (COMMON_NAME, fields.common_name.as_slice()),
+        (O, &fields.organizations),
+        (OU, &fields.organizational_units),
+        (CN, fields.common_name.as_slice()),
         (SERIAL_NUMBER, fields.serial_number.as_slice()),
     ];
     let used = types.into_iter().filter(|(_, values)| !values.is_empty());
@@ -64,7 +61,7 @@ fn attribute(oid: ObjectIdentifier, value: &NameValue) -> der::Result<AttributeT
     let value = match value {
         NameValue::Text(text) => {
             // RFC 5280 appendix A.1: the values of these two types are IA5String, not DirectoryString.
-            let tag = if [DOMAIN_COMPONENT, EMAIL_ADDRESS].contains(&oid) && text.is_ascii() {
+            let tag = if [DC, EMAIL_ADDRESS].contains(&oid) && text.is_ascii() {
                 Tag::Ia5String
             } else if PrintableStringRef::new(text).is_ok() {
                 Tag::PrintableString

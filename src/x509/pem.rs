@@ -1,4 +1,4 @@
-//! PEM (RFC 7468) as tools and people write it: text around and between the blocks, CRLF, any line width.
+//! PEM (RFC 7468). Reading accepts what tools and people write: text around and between the blocks, CRLF, any line width.
 
 use base64ct::{Base64, Encoding};
 use thiserror::Error;
@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 /// One block.
 pub(crate) struct Block {
-    /// What stands between `BEGIN` and the dashes.
+    /// The text between `BEGIN` and the dashes.
     pub(crate) label: String,
     /// The decoded contents; zeroized, as they may be a key.
     pub(crate) der: Zeroizing<Vec<u8>>,

@@ -3,9 +3,9 @@
 //! A space after the comma is accepted, as by cert-manager: `CN=a, O=b`.
 
 use super::names::{printable, subject_text};
-use crate::model::name_types::{COUNTRY, DOMAIN_COMPONENT, KEYWORDS, SERIAL_NUMBER};
-use crate::model::{DistinguishedName, NameAttribute, NameValue};
+use crate::model::{DistinguishedName, KEYWORDS, NameAttribute, NameValue};
 use const_oid::ObjectIdentifier;
+use const_oid::db::rfc4519::{C, DC, SERIAL_NUMBER};
 use der::Decode;
 use der::asn1::AnyRef;
 use std::collections::HashSet;
@@ -84,8 +84,8 @@ fn value(oid: ObjectIdentifier, text: &str) -> Result<NameValue, String> {
     let value = unescaped(text.as_bytes())?;
     let checked = match oid {
         _ if value.is_empty() => Err("is empty".into()),
-        COUNTRY | SERIAL_NUMBER => printable(&value),
-        DOMAIN_COMPONENT if !value.is_ascii() => Err("is not ASCII".into()),
+        C | SERIAL_NUMBER => printable(&value),
+        DC if !value.is_ascii() => Err("is not ASCII".into()),
         _ => subject_text(&value),
     };
     checked.map(NameValue::Text)
@@ -129,7 +129,7 @@ fn hex_pair(pair: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::name_types::COMMON_NAME;
+    use const_oid::db::rfc4519::CN;
     use proptest::prelude::*;
 
     fn strict(text: &str) -> Result<String, String> {
@@ -212,7 +212,7 @@ mod tests {
 
         #[test]
         fn an_escaped_value_reads_back(value in "[^\\p{Cc}]{1,20}") {
-            let attribute = NameAttribute { oid: COMMON_NAME, value: NameValue::Text(value) };
+            let attribute = NameAttribute { oid: CN, value: NameValue::Text(value) };
             let name = DistinguishedName { parts: vec![vec![attribute]] };
             prop_assert_eq!(name.to_string().parse(), Ok(name));
         }
