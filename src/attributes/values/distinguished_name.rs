@@ -76,8 +76,7 @@ fn value(oid: ObjectIdentifier, text: &str) -> Result<NameValue, String> {
     let text = text.trim_start_matches(' ');
     if let Some(digits) = text.strip_prefix('#') {
         let digits = digits.trim_end_matches(' ').as_bytes();
-        let der: Option<Vec<u8>> =
-            digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(hex_pair).collect()).flatten();
+        let der: Option<Vec<u8>> = digits.chunks(2).map(hex_pair).collect();
         let der = der.filter(|der| AnyRef::from_der(der).is_ok()).map(NameValue::Der);
         return der.ok_or_else(|| "is not the hexadecimal form of a DER value".into());
     }
@@ -121,6 +120,7 @@ fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
+/// The byte of two hexadecimal digits.
 fn hex_pair(pair: &[u8]) -> Option<u8> {
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)

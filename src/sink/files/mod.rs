@@ -7,7 +7,7 @@ use crate::credential::Credential;
 use crate::model::{CertificateSpec, Failure, FailureKind};
 use crate::store::NewFile;
 use crate::trust::TrustBundle;
-use crate::x509::{self, KeyError, PemError, PrivateKey, VerifiedChain, pem};
+use crate::x509::{self, KeyError, PemError, PrivateKey, pem};
 use aws_lc_rs::error::Unspecified;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -62,8 +62,7 @@ pub(crate) fn decode(
     let intermediates = chain_ders.split_off(1);
     let leaf = chain_ders.remove(0);
     let anchors = if anchors.trim_ascii().is_empty() { Vec::new() } else { ders(anchors)? };
-    let chain = VerifiedChain { leaf, intermediates, trust_anchors: Vec::new(), facts, warning: None };
-    Ok((Credential::new(key, chain), TrustBundle { anchors }))
+    Ok((Credential { key, leaf, intermediates, facts }, TrustBundle { anchors }))
 }
 
 /// Why files could not be encoded or read back. What is in the volume stays as it is.
