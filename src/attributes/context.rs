@@ -1,11 +1,9 @@
 //! The volume context of a publish, split into the kubelet's part and the author's part.
 
 use super::errors::{AttributeError, AttributeErrors, shown};
-use crate::model::{PodToken, PodTokens, RawAttributes, WorkloadIdentity};
-use jiff::Timestamp;
-use secrecy::SecretString;
-use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use crate::model::{PodTokens, RawAttributes, WorkloadIdentity};
+use secrecy::ExposeSecret;
+use std::collections::HashMap;
 use zeroize::Zeroizing;
 
 /// The group of the keys that the kubelet adds. It writes them last, so an author cannot set them.
@@ -107,31 +105,21 @@ fn ephemeral(value: Option<&str>) -> Result<(), AttributeError> {
 
 /// Reads the kubelet's tokens. An error must not show any part of them, so the JSON parser's own message is dropped.
 fn tokens(json: &str) -> Result<PodTokens, AttributeError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Token {
-        token: SecretString,
-        expiration_timestamp: Timestamp,
-    }
     let malformed = || {
         let problem = "does not hold the JSON that the kubelet sends (its content is not shown)";
         let accepted = r#"{"AUDIENCE":{"token":"...","expirationTimestamp":"RFC 3339 time"}}"#;
         AttributeError::new(TOKENS, problem, accepted)
     };
-    let tokens: BTreeMap<String, Token> = serde_json::from_str(json).map_err(|_| malformed())?;
-    if tokens.values().any(|token| secrecy::ExposeSecret::expose_secret(&token.token).is_empty()) {
+    let tokens: PodTokens = serde_json::from_str(json).map_err(|_| malformed())?;
+    if tokens.0.values().any(|token| token.token.expose_secret().is_empty()) {
         return Err(malformed());
     }
-    let tokens = tokens.into_iter().map(|(audience, token)| {
-        (audience, PodToken { token: token.token, expires_at: token.expiration_timestamp })
-    });
-    Ok(PodTokens(tokens.collect()))
+    Ok(tokens)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secrecy::ExposeSecret;
 
     fn context(extra: &[(&str, &str)]) -> HashMap<String, String> {
         let kubelet = [

@@ -87,7 +87,7 @@ impl<'a> Fields<'a> {
             Default::None | Default::Derived(_) => None,
         };
         let text = self.given(key).or(default)?;
-        if !key.row().templated {
+        if !key.row().options.templated {
             return Some(text.to_owned());
         }
         let expanded = template::expand(text, self.pod).and_then(|expanded| {
@@ -141,7 +141,7 @@ impl<'a> Fields<'a> {
     /// Adds the fault that a value breaks the attribute's rule.
     pub(super) fn invalid(&mut self, key: Key, value: &str, problem: &str) {
         let row = key.row();
-        let value = if row.secret { "(value not shown)".into() } else { shown(value) };
+        let value = if row.options.secret { "(value not shown)".into() } else { shown(value) };
         self.faults.push(AttributeError::new(
             key.full(self.dialect),
             format_args!("{value} {problem}"),

@@ -26,8 +26,8 @@ pub(crate) use reference::reference_markdown;
 /// The names, without a prefix, of all attributes that a volume with `signer: acm-pca` may carry.
 #[cfg(test)]
 pub(crate) fn names_with_private_ca() -> impl Iterator<Item = &'static str> {
-    let issuers = [rows::Key::IssuerName, rows::Key::IssuerKind, rows::Key::IssuerGroup];
-    rows::TABLE.iter().filter(move |row| !issuers.contains(&row.key)).map(|row| row.name)
+    let of_issuer = Some(crate::model::SignerKind::CertManager);
+    rows::TABLE.iter().filter(move |row| row.options.signer != of_issuer).map(|row| row.name)
 }
 
 #[cfg(test)]

@@ -2,53 +2,15 @@
 
 use super::errors::AttributeErrors;
 use super::fields::Fields;
-use super::rows::Key;
-use super::values::{arn, distinguished_name, names};
+use super::rows::{Key, TABLE};
+use super::values::{arn, names};
 use crate::model::{
     CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
     RawAttributes, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields, Usage, WorkloadIdentity,
 };
 
-/// `chown(2)` reads the id above it as "no change".
+/// The highest group id. `chown(2)` takes the number above it as "no change".
 const MAX_GROUP: u32 = u32::MAX - 1;
-
-/// The values that `IssueCertificate` accepts for an RSA or ECDSA CA.
-const SIGNING_ALGORITHMS: [&str; 6] = [
-    "SHA256WITHECDSA",
-    "SHA384WITHECDSA",
-    "SHA512WITHECDSA",
-    "SHA256WITHRSA",
-    "SHA384WITHRSA",
-    "SHA512WITHRSA",
-];
-
-/// The attributes that only one signer supports.
-const KEYS_OF_SIGNERS: [(SignerKind, &[Key]); 2] = [
-    (SignerKind::CertManager, &[Key::IssuerName, Key::IssuerKind, Key::IssuerGroup]),
-    (
-        SignerKind::AcmPca,
-        &[
-            Key::CertificateAuthorityArn,
-            Key::SigningAlgorithm,
-            Key::TemplateArn,
-            Key::RoleArn,
-            Key::UsePodIdentity,
-        ],
-    ),
-];
-
-/// The attributes that `literal-subject` excludes.
-const KEYS_OF_SUBJECT: [Key; 9] = [
-    Key::CommonName,
-    Key::Organizations,
-    Key::OrganizationalUnits,
-    Key::Countries,
-    Key::Provinces,
-    Key::Localities,
-    Key::StreetAddresses,
-    Key::PostalCodes,
-    Key::SerialNumber,
-];
 
 /// Reads the author's attributes, with the defaults of their prefix and with the pod's variables replaced. The error lists
 /// all faults.
@@ -102,9 +64,11 @@ fn signer(fields: &mut Fields<'_>) -> Option<SignerSpec> {
             SignerKind::from_name(text).ok_or_else(|| "is not a signer".into())
         })?,
     };
-    for (other, keys) in KEYS_OF_SIGNERS.iter().filter(|(signer, _)| *signer != kind) {
-        let problem = format!("is not supported with the signer {kind}");
-        fields.refuse(keys, &problem, &format!("remove it, or set the signer {other}"));
+    let problem = format!("is not supported with the signer {kind}");
+    for row in TABLE {
+        if let Some(other) = row.options.signer.filter(|signer| *signer != kind) {
+            fields.refuse(&[row.key], &problem, &format!("remove it, or set the signer {other}"));
+        }
     }
     match kind {
         SignerKind::CertManager => {
@@ -131,9 +95,10 @@ fn issuer(fields: &mut Fields<'_>) -> Option<IssuerRef> {
 fn private_ca(fields: &mut Fields<'_>) -> Option<PcaRequest> {
     let key = Key::CertificateAuthorityArn;
     let authority = fields.required(key, key.row().rule, arn::certificate_authority);
-    let signing_algorithm = fields.checked(Key::SigningAlgorithm, |text| {
-        let known = SIGNING_ALGORITHMS.contains(&text);
-        known.then(|| text.to_owned()).ok_or_else(|| "is not a signing algorithm".into())
+    // The values that `IssueCertificate` accepts for an RSA or ECDSA CA.
+    let signing_algorithm = fields.checked(Key::SigningAlgorithm, |text| match text.split_once("WITH") {
+        Some(("SHA256" | "SHA384" | "SHA512", "ECDSA" | "RSA")) => Ok(text.to_owned()),
+        _ => Err("is not a signing algorithm".into()),
     });
     let template_arn = fields.checked(Key::TemplateArn, arn::template);
     let caller = private_ca_caller(fields);
@@ -158,8 +123,10 @@ fn private_ca_caller(fields: &mut Fields<'_>) -> Option<PcaCaller> {
 fn subject(fields: &mut Fields<'_>) -> Option<Subject> {
     if fields.given(Key::LiteralSubject).is_some() {
         let problem = "cannot be combined with literal-subject, which is the whole subject";
-        fields.refuse(&KEYS_OF_SUBJECT, problem, "only one of the two");
-        return fields.checked(Key::LiteralSubject, distinguished_name::parse).map(Subject::Literal);
+        let excluded: Vec<_> =
+            TABLE.iter().filter(|row| row.options.part_of_subject).map(|row| row.key).collect();
+        fields.refuse(&excluded, problem, "only one of the two");
+        return fields.checked(Key::LiteralSubject, str::parse).map(Subject::Literal);
     }
     Some(Subject::Fields(SubjectFields {
         common_name: fields.checked(Key::CommonName, names::common_name),
@@ -187,10 +154,8 @@ fn usages(fields: &mut Fields<'_>) -> Vec<Usage> {
 
 fn key(fields: &mut Fields<'_>) -> Option<KeySpec> {
     let reuse = fields.switch(Key::ReusePrivateKey);
-    let given_encoding = fields.checked(Key::KeyEncoding, |text| match text.to_ascii_uppercase().as_str() {
-        "PKCS1" => Ok(KeyEncoding::Pkcs1),
-        "PKCS8" => Ok(KeyEncoding::Pkcs8),
-        _ => Err("is not an encoding".into()),
+    let given_encoding = fields.checked(Key::KeyEncoding, |text| {
+        KeyEncoding::from_name(&text.to_ascii_uppercase()).ok_or_else(|| "is not an encoding".into())
     });
     let default = fields.checked(Key::KeyAlgorithm, |name| {
         let mut all = KeyAlgorithm::ALL.into_iter();
@@ -221,7 +186,5 @@ fn sized(default: KeyAlgorithm, size: &str) -> Result<KeyAlgorithm, String> {
     if default_bits.is_none() {
         return Err(format!("is set, but an {family} key has only one size"));
     }
-    let mut all = KeyAlgorithm::ALL.into_iter();
-    all.find(|algorithm| algorithm.family_and_bits() == (family, Some(bits)))
-        .ok_or_else(|| format!("is not a supported size of an {family} key"))
+    KeyAlgorithm::sized(family, bits).ok_or_else(|| format!("is not a supported size of an {family} key"))
 }

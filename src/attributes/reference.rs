@@ -39,8 +39,9 @@ pub(crate) fn reference_markdown() -> String {
 }
 
 fn line(row: &Row) -> String {
-    let mark = if row.certlet_only { " (only `csi.certlet.io/`)" } else { "" };
-    let about = if row.templated { format!("{} Variables.", row.about) } else { row.about.to_owned() };
+    let mark = if row.options.certlet_only { " (only `csi.certlet.io/`)" } else { "" };
+    let about =
+        if row.options.templated { format!("{} Variables.", row.about) } else { row.about.to_owned() };
     format!("| `{}`{mark} | {about} | {} | {} |\n", row.name, row.rule, default_text(row))
 }
 
@@ -48,7 +49,7 @@ fn line(row: &Row) -> String {
 fn default_text(row: &Row) -> String {
     let ours = described(row.default(Dialect::Certlet));
     let theirs = described(row.default(Dialect::CertManager));
-    if row.certlet_only || ours == theirs {
+    if row.options.certlet_only || ours == theirs {
         return ours;
     }
     format!("{ours}; with `csi.cert-manager.io/` {theirs}")
@@ -65,7 +66,7 @@ fn described(default: Default) -> String {
 fn rules() -> String {
     let variables: Vec<_> = VARIABLES.iter().map(|name| format!("- `${{{name}}}`")).collect();
     let templated: Vec<_> =
-        TABLE.iter().filter(|row| row.templated).map(|row| format!("`{}`", row.name)).collect();
+        TABLE.iter().filter(|row| row.options.templated).map(|row| format!("`{}`", row.name)).collect();
     RULES
         .replace("{variables}", &variables.join("\n"))
         .replace("{templated}", &templated.join(", "))

@@ -1,6 +1,8 @@
 //! The table of attributes.
 
-use super::table::{Default, Row, Topic};
+use super::table::Default::{Derived, Value};
+use super::table::{Default, Options, Row, Topic};
+use crate::model::SignerKind;
 
 const FILE_RULE: &str = "a plain file name of at most 255 bytes: no slash, no leading `..`, no white space at its ends, \
      different from the other file names";
@@ -8,11 +10,34 @@ const LIST_RULE: &str = "a list of texts without control characters";
 const DURATION_RULE: &str = "a Go duration above zero, such as `24h` or `1h30m`";
 const SWITCH_RULE: &str = "`true` or `false`";
 
-/// Makes [`Key`] and [`TABLE`] from one list. An entry is `Key: name, purpose, rule`, and then the options of [`Row`].
+/// The options of an attribute without default and without special rules.
+const PLAIN: Options = Options {
+    certlet_only: false,
+    signer: None,
+    part_of_subject: false,
+    templated: false,
+    secret: false,
+    cert_manager: Default::None,
+    certlet: Default::None,
+};
+const TEMPLATED: Options = Options { templated: true, ..PLAIN };
+const SUBJECT: Options = Options { part_of_subject: true, ..TEMPLATED };
+
+const fn default(default: Default) -> Options {
+    Options { cert_manager: default, certlet: default, ..PLAIN }
+}
+
+const fn issuer(of_issuer: Default) -> Options {
+    Options { signer: Some(SignerKind::CertManager), ..default(of_issuer) }
+}
+
+const fn private_ca(of_private_ca: Default) -> Options {
+    Options { signer: Some(SignerKind::AcmPca), certlet_only: true, ..default(of_private_ca) }
+}
+
+/// Makes [`Key`] and [`TABLE`] from one list. An entry is `Key: name, purpose, rule => options`.
 macro_rules! attributes {
-    ($($topic:ident {
-        $($key:ident: $name:literal, $about:literal, $rule:expr $(=> $($option:ident($($value:expr),*)).+)?;)+
-    })+) => {
+    ($($topic:ident { $($key:ident: $name:literal, $about:literal, $rule:expr => $options:expr;)+ })+) => {
         /// Every attribute, in the order of [`TABLE`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[expect(clippy::enum_variant_names, reason = "each variant is the attribute it is named after")]
@@ -20,7 +45,14 @@ macro_rules! attributes {
 
         /// Every attribute, in the order of the documentation.
         pub(super) static TABLE: &[Row] = &[$($(
-            Row::new(Key::$key, Topic::$topic, $name, $about, $rule)$($(.$option($($value),*))+)?,
+            Row {
+                key: Key::$key,
+                topic: Topic::$topic,
+                name: $name,
+                about: $about,
+                rule: $rule,
+                options: $options,
+            },
         )+)+];
     };
 }
@@ -28,101 +60,101 @@ macro_rules! attributes {
 attributes! {
     Signer {
         Signer: "signer", "Who signs the certificate.", "`cert-manager`, `acm-pca` or `local`"
-            => default_value("cert-manager").certlet_only();
+            => Options { certlet_only: true, ..default(Value("cert-manager")) };
         IssuerName: "issuer-name", "The cert-manager issuer that signs.",
             "the name of an issuer, with the signer `cert-manager` only"
-            => derived("required with the signer `cert-manager`");
+            => issuer(Derived("required with the signer `cert-manager`"));
         IssuerKind: "issuer-kind", "The issuer's kind.",
-            "a kind such as `Issuer` or `ClusterIssuer`, with the signer `cert-manager` only" => default_value("Issuer");
+            "a kind such as `Issuer` or `ClusterIssuer`, with the signer `cert-manager` only" => issuer(Value("Issuer"));
         IssuerGroup: "issuer-group", "The API group of the issuer; that of an external issuer works as well.",
             "an API group such as `cert-manager.io`, with the signer `cert-manager` only"
-            => default_value("cert-manager.io");
+            => issuer(Value("cert-manager.io"));
     }
     Names {
         CommonName: "common-name", "The subject's common name.",
-            "at most 64 characters, none of them a control character" => templated();
+            "at most 64 characters, none of them a control character" => SUBJECT;
         DnsNames: "dns-names", "DNS names of the certificate.",
             "a list of host names of at most 253 characters, labels of at most 63 letters, digits, `-` and `_`, the first \
-             label may be `*`" => templated();
-        IpSans: "ip-sans", "IP addresses of the certificate.", "a list of IPv4 or IPv6 addresses";
+             label may be `*`" => TEMPLATED;
+        IpSans: "ip-sans", "IP addresses of the certificate.", "a list of IPv4 or IPv6 addresses" => PLAIN;
         UriSans: "uri-sans", "URIs of the certificate, such as a SPIFFE ID.",
             "a list of absolute URIs (RFC 3986) such as `spiffe://example.org/ns/shop`, of at most 2,048 bytes, without `.` \
-             and `..` in the path and without an empty fragment" => templated();
+             and `..` in the path and without an empty fragment" => TEMPLATED;
         LiteralSubject: "literal-subject",
             "The whole subject, its parts in the order you want. It excludes the other subject attributes.",
             "a distinguished name (RFC 4514) such as `CN=web,OU=Shop,O=Example` of `CN`, `C`, `L`, `ST`, `STREET`, `O`, \
-             `OU`, `DC`, `UID`, `SERIALNUMBER` and dotted object identifiers" => templated();
-        Organizations: "organizations", "The subject's organizations.", LIST_RULE => templated();
-        OrganizationalUnits: "organizationalunits", "The subject's organizational units.", LIST_RULE => templated();
+             `OU`, `DC`, `UID`, `SERIALNUMBER` and dotted object identifiers" => TEMPLATED;
+        Organizations: "organizations", "The subject's organizations.", LIST_RULE => SUBJECT;
+        OrganizationalUnits: "organizationalunits", "The subject's organizational units.", LIST_RULE => SUBJECT;
         Countries: "countries", "The subject's countries.",
-            "a list of country codes such as `DE`, of letters, digits, spaces and `'()+,-./:=?`" => templated();
-        Provinces: "provinces", "The subject's states or provinces.", LIST_RULE => templated();
-        Localities: "localities", "The subject's localities.", LIST_RULE => templated();
-        StreetAddresses: "streetaddresses", "The subject's street addresses.", LIST_RULE => templated();
-        PostalCodes: "postalcodes", "The subject's postal codes.", LIST_RULE => templated();
+            "a list of country codes such as `DE`, of letters, digits, spaces and `'()+,-./:=?`" => SUBJECT;
+        Provinces: "provinces", "The subject's states or provinces.", LIST_RULE => SUBJECT;
+        Localities: "localities", "The subject's localities.", LIST_RULE => SUBJECT;
+        StreetAddresses: "streetaddresses", "The subject's street addresses.", LIST_RULE => SUBJECT;
+        PostalCodes: "postalcodes", "The subject's postal codes.", LIST_RULE => SUBJECT;
         SerialNumber: "serialnumber", "The subject's serial number (not the certificate's).",
-            "letters, digits, spaces and `'()+,-./:=?`" => templated();
+            "letters, digits, spaces and `'()+,-./:=?`" => SUBJECT;
     }
     Certificate {
         Duration: "duration", "The lifetime to request; the signer may give less.", DURATION_RULE
-            => defaults(Default::Value("2160h"), Default::Value("24h"));
+            => Options { cert_manager: Value("2160h"), certlet: Value("24h"), ..PLAIN };
         RenewBefore: "renew-before",
             "How long before its expiry the certificate is renewed. A value of the lifetime or more is ignored. Every \
              certificate is used for at least a minute (`--min-renewal-interval`) or two thirds of its lifetime.",
-            DURATION_RULE => derived("a third of the lifetime");
-        IsCa: "is-ca", "Whether to request a CA certificate.", SWITCH_RULE => default_value("false");
+            DURATION_RULE => default(Derived("a third of the lifetime"));
+        IsCa: "is-ca", "Whether to request a CA certificate.", SWITCH_RULE => default(Value("false"));
         KeyUsages: "key-usages", "Key usages and extended key usages.",
             "a list of `digital signature` (or `signing`), `content commitment`, `key encipherment`, `key agreement`, \
              `data encipherment`, `cert sign`, `crl sign`, `encipher only`, `decipher only`, `any`, `server auth`, \
              `client auth`, `code signing`, `email protection` (or `s/mime`), `ipsec end system`, `ipsec tunnel`, \
              `ipsec user`, `timestamping`, `ocsp signing`, `microsoft sgc`, `netscape sgc`"
-            => default_value("digital signature,key encipherment");
+            => default(Value("digital signature,key encipherment"));
     }
     Key {
         KeyAlgorithm: "key-algorithm", "The private key's algorithm.",
             "`RSA`, `ECDSA` or `Ed25519`, in upper or lower case"
-            => defaults(Default::Value("RSA"), Default::Value("ECDSA"));
+            => Options { cert_manager: Value("RSA"), certlet: Value("ECDSA"), ..PLAIN };
         KeySize: "key-size", "The private key's size in bits.",
             "`2048`, `3072` or `4096` for RSA; `256`, `384` or `521` for ECDSA; nothing for Ed25519"
-            => derived("`2048` for RSA, `256` for ECDSA");
+            => default(Derived("`2048` for RSA, `256` for ECDSA"));
         KeyEncoding: "key-encoding", "The encoding of the private key's file.",
             "`PKCS8`, or `PKCS1` for RSA, in upper or lower case"
-            => defaults(Default::Derived("`PKCS1` for RSA, else `PKCS8`"), Default::Derived("`PKCS8`"));
+            => Options { cert_manager: Derived("`PKCS1` for RSA, else `PKCS8`"), certlet: Derived("`PKCS8`"), ..PLAIN };
         ReusePrivateKey: "reuse-private-key", "Whether a renewal keeps the private key instead of making a new one.",
-            SWITCH_RULE => default_value("false");
+            SWITCH_RULE => default(Value("false"));
     }
     Files {
         CertificateFile: "certificate-file", "The certificate, and the intermediates after it.", FILE_RULE
-            => default_value("tls.crt");
-        PrivateKeyFile: "privatekey-file", "The private key.", FILE_RULE => default_value("tls.key");
-        CaFile: "ca-file", "The trust anchors that the signer names.", FILE_RULE => default_value("ca.crt");
+            => default(Value("tls.crt"));
+        PrivateKeyFile: "privatekey-file", "The private key.", FILE_RULE => default(Value("tls.key"));
+        CaFile: "ca-file", "The trust anchors that the signer names.", FILE_RULE => default(Value("ca.crt"));
         CombinedFile: "combined-file",
             "One more file that holds the private key, then the certificate and intermediates.", FILE_RULE
-            => certlet_only();
+            => Options { certlet_only: true, ..PLAIN };
         Pkcs12Enable: "pkcs12-enable", "Whether to write a PKCS#12 keystore as well.", SWITCH_RULE
-            => default_value("false");
+            => default(Value("false"));
         Pkcs12Filename: "pkcs12-filename", "The keystore. Only with `pkcs12-enable`.", FILE_RULE
-            => default_value("keystore.p12");
+            => default(Value("keystore.p12"));
         Pkcs12Password: "pkcs12-password", "The keystore's password. Only with `pkcs12-enable`.",
-            "a password that is not empty" => derived("required when `pkcs12-enable` is `true`").secret();
+            "a password that is not empty" => Options { secret: true, ..default(Derived("required when `pkcs12-enable` is `true`")) };
         FsGroup: "fs-group", "The group that may read the private key. Without it, the pod's `fsGroup`.",
-            "a group id from 1 to 4294967294";
+            "a group id from 1 to 4294967294" => PLAIN;
     }
     PrivateCa {
         CertificateAuthorityArn: "certificate-authority-arn", "The private CA that signs.",
             "`arn:aws:acm-pca:REGION:ACCOUNT:certificate-authority/UUID` (or another partition, such as `aws-cn` and \
              `aws-us-gov`), with the signer `acm-pca` only"
-            => derived("required with the signer `acm-pca`").certlet_only();
+            => private_ca(Derived("required with the signer `acm-pca`"));
         SigningAlgorithm: "signing-algorithm", "The algorithm the CA signs with; it must fit the CA's key.",
             "`SHA256WITHECDSA`, `SHA384WITHECDSA`, `SHA512WITHECDSA`, `SHA256WITHRSA`, `SHA384WITHRSA` or \
-             `SHA512WITHRSA`, with the signer `acm-pca` only" => derived("the signer's choice").certlet_only();
+             `SHA512WITHRSA`, with the signer `acm-pca` only" => private_ca(Derived("the signer's choice"));
         TemplateArn: "template-arn", "The certificate template.",
             "`arn:aws:acm-pca:::template/NAME/V1` (or another partition), with the signer `acm-pca` only"
-            => derived("the signer's choice").certlet_only();
+            => private_ca(Derived("the signer's choice"));
         RoleArn: "role-arn", "The IAM role to sign as.",
-            "`arn:aws:iam::ACCOUNT:role/NAME` (or another partition), with the signer `acm-pca` only" => certlet_only();
+            "`arn:aws:iam::ACCOUNT:role/NAME` (or another partition), with the signer `acm-pca` only" => private_ca(Default::None);
         UsePodIdentity: "use-pod-identity",
             "Whether to sign as the IAM role that EKS Pod Identity associates with the pod's service account. It excludes \
-             `role-arn`.", "`true` or `false`, with the signer `acm-pca` only" => default_value("false").certlet_only();
+             `role-arn`.", "`true` or `false`, with the signer `acm-pca` only" => private_ca(Value("false"));
     }
 }

@@ -2,7 +2,7 @@
 //! is generated from it, so that the two cannot differ.
 
 use super::rows::{Key, TABLE};
-use crate::model::Dialect;
+use crate::model::{Dialect, SignerKind};
 
 impl Key {
     /// Its row of the table.
@@ -52,86 +52,54 @@ pub(super) enum Default {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     pub(super) key: Key,
-    pub(super) name: &'static str,
     pub(super) topic: Topic,
+    pub(super) name: &'static str,
+    /// Its purpose.
+    pub(super) about: &'static str,
+    /// What is accepted: the end of an error message, and a column of the documentation.
+    pub(super) rule: &'static str,
+    pub(super) options: Options,
+}
+
+/// What is special about an attribute.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
+pub(super) struct Options {
     /// Whether only the prefix `csi.certlet.io/` has it.
     pub(super) certlet_only: bool,
+    /// The only signer that supports it; `None` if all do.
+    pub(super) signer: Option<SignerKind>,
+    /// Whether `literal-subject` excludes it.
+    pub(super) part_of_subject: bool,
     /// Whether variables in its value are replaced.
     pub(super) templated: bool,
     /// Whether messages must not show its value.
     pub(super) secret: bool,
-    cert_manager: Default,
-    certlet: Default,
-    /// What is accepted: the end of an error message, and a column of the documentation.
-    pub(super) rule: &'static str,
-    /// Its purpose.
-    pub(super) about: &'static str,
+    /// The default under the prefix `csi.cert-manager.io/`.
+    pub(super) cert_manager: Default,
+    /// The default under the prefix `csi.certlet.io/`.
+    pub(super) certlet: Default,
 }
 
 impl Row {
     /// The default under a prefix.
     pub(super) fn default(&self, dialect: Dialect) -> Default {
         match dialect {
-            Dialect::CertManager => self.cert_manager,
-            Dialect::Certlet => self.certlet,
+            Dialect::CertManager => self.options.cert_manager,
+            Dialect::Certlet => self.options.certlet,
         }
     }
 
     /// Whether the attribute exists under a prefix.
     pub(super) fn belongs_to(&self, dialect: Dialect) -> bool {
-        dialect == Dialect::Certlet || !self.certlet_only
-    }
-
-    pub(super) const fn new(
-        key: Key,
-        topic: Topic,
-        name: &'static str,
-        about: &'static str,
-        rule: &'static str,
-    ) -> Self {
-        Self {
-            key,
-            name,
-            topic,
-            certlet_only: false,
-            templated: false,
-            secret: false,
-            cert_manager: Default::None,
-            certlet: Default::None,
-            rule,
-            about,
-        }
-    }
-
-    pub(super) const fn defaults(self, cert_manager: Default, certlet: Default) -> Self {
-        Self { cert_manager, certlet, ..self }
-    }
-
-    pub(super) const fn default_value(self, value: &'static str) -> Self {
-        self.defaults(Default::Value(value), Default::Value(value))
-    }
-
-    pub(super) const fn derived(self, text: &'static str) -> Self {
-        self.defaults(Default::Derived(text), Default::Derived(text))
-    }
-
-    pub(super) const fn templated(self) -> Self {
-        Self { templated: true, ..self }
-    }
-
-    pub(super) const fn certlet_only(self) -> Self {
-        Self { certlet_only: true, ..self }
-    }
-
-    pub(super) const fn secret(self) -> Self {
-        Self { secret: true, ..self }
+        dialect == Dialect::Certlet || !self.options.certlet_only
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{SignerKind, Usage};
+    use crate::model::Usage;
 
     #[test]
     fn every_key_finds_its_own_row_and_every_name_is_there_once() {

@@ -1,13 +1,30 @@
-//! The subject that `literal-subject` spells out, taken apart.
+//! Distinguished names: the subject that `literal-subject` names, and the string form of RFC 4514.
 
-use super::name_types::KEYWORDS;
+use super::hex;
 use const_oid::ObjectIdentifier;
-use std::fmt::{self, Write};
+use const_oid::db::rfc4519::{C, CN, DC, L, O, OU, SERIAL_NUMBER, ST, STREET, UID};
+use std::fmt;
 
-/// A distinguished name: its parts in the order written, the most specific one first as RFC 4514 has it. None is empty.
+/// The keywords that cert-manager supports: those of RFC 4514 section 3 and `SERIALNUMBER`. Other types are written as
+/// dotted object identifiers.
+pub(crate) const KEYWORDS: [(&str, ObjectIdentifier); 10] = [
+    ("CN", CN),
+    ("C", C),
+    ("L", L),
+    ("ST", ST),
+    ("STREET", STREET),
+    ("O", O),
+    ("OU", OU),
+    ("DC", DC),
+    ("UID", UID),
+    ("SERIALNUMBER", SERIAL_NUMBER),
+];
+
+/// A distinguished name: its parts (relative distinguished names) in the order written. As in RFC 4514, the most specific
+/// one is the first. Each part has at least one attribute, and no attribute twice.
 ///
-/// It prints in one strict form (keywords in upper case, no space between the parts, every special character as a
-/// hexadecimal pair) that any RFC 4514 parser reads alike.
+/// It prints in a form that all parsers of RFC 4514 read alike: keywords in upper case, no space between the parts, every
+/// special character as a hexadecimal pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DistinguishedName {
     pub(crate) parts: Vec<Vec<NameAttribute>>,
@@ -31,13 +48,6 @@ pub enum NameValue {
     Der(Vec<u8>),
 }
 
-impl DistinguishedName {
-    /// The parts (relative distinguished names), the most specific one first; each has one attribute or more, all different.
-    pub fn parts(&self) -> impl DoubleEndedIterator<Item = &[NameAttribute]> {
-        self.parts.iter().map(Vec::as_slice)
-    }
-}
-
 impl fmt::Display for DistinguishedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = self.parts.iter().map(|part| {
@@ -47,61 +57,46 @@ impl fmt::Display for DistinguishedName {
                 (name, attribute.value.clone())
             })
         });
-        write_rfc4514(f, parts, Escape::Strict)
+        f.write_str(&rfc4514(parts, Escape::Strict))
     }
 }
 
-/// How [`write_rfc4514`] escapes.
+/// How [`rfc4514`] escapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Escape {
-    /// `\2C`: any parser reads it alike.
+    /// `\2C`: all parsers read it alike.
     Strict,
     /// `\,`: for people. Hexadecimal digits are in lower case.
     Readable,
 }
 
-/// Writes a name as RFC 4514 has it: parts from the most specific one on, each of types and values.
-pub(crate) fn write_rfc4514(
-    out: &mut impl Write,
+/// A name in the form of RFC 4514, from its parts, the most specific one first. A part has types and values.
+pub(crate) fn rfc4514(
     parts: impl Iterator<Item = impl Iterator<Item = (String, NameValue)>>,
     escape: Escape,
-) -> fmt::Result {
-    for (part_index, part) in parts.enumerate() {
-        for (index, (name, value)) in part.enumerate() {
-            let separator = if index > 0 {
-                "+"
-            } else if part_index > 0 {
-                ","
-            } else {
-                ""
-            };
-            write!(out, "{separator}{name}=")?;
-            match (value, escape) {
-                (NameValue::Text(text), _) => write_escaped(out, &text, escape)?,
-                (NameValue::Der(der), Escape::Strict) => {
-                    out.write_char('#')?;
-                    der.iter().try_for_each(|byte| write!(out, "{byte:02X}"))?;
-                }
-                (NameValue::Der(der), Escape::Readable) => write!(out, "#{}", super::hex(&der))?,
-            }
-        }
-    }
-    Ok(())
+) -> String {
+    let attribute = |(name, value)| match (value, escape) {
+        (NameValue::Text(text), _) => format!("{name}={}", escaped(&text, escape)),
+        (NameValue::Der(der), Escape::Strict) => format!("{name}=#{}", hex(&der).to_uppercase()),
+        (NameValue::Der(der), Escape::Readable) => format!("{name}=#{}", hex(&der)),
+    };
+    let parts = parts.map(|part| part.map(attribute).collect::<Vec<_>>().join("+"));
+    parts.collect::<Vec<_>>().join(",")
 }
 
-fn write_escaped(out: &mut impl Write, text: &str, escape: Escape) -> fmt::Result {
+fn escaped(text: &str, escape: Escape) -> String {
     let last = text.len().saturating_sub(1);
-    for (at, c) in text.char_indices() {
+    let escaped = text.char_indices().map(|(at, c)| {
         let special =
             "\"+,;<>\\".contains(c) || (c == '#' && at == 0) || (c == ' ' && (at == 0 || at == last));
         match escape {
-            Escape::Strict if special => write!(out, "\\{:02X}", u32::from(c))?,
-            Escape::Readable if special => write!(out, "\\{c}")?,
+            Escape::Strict if special => format!("\\{:02X}", u32::from(c)),
+            Escape::Readable if special => format!("\\{c}"),
             _ if c.is_control() => {
-                c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(out, "\\{byte:02x}"))?;
+                c.to_string().bytes().fold(String::new(), |text, byte| text + "\\" + &hex(&[byte]))
             }
-            _ => out.write_char(c)?,
+            _ => c.to_string(),
         }
-    }
-    Ok(())
+    });
+    escaped.collect()
 }

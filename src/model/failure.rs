@@ -3,9 +3,11 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::time::Duration;
+use thiserror::Error;
 
 /// A failure. The driver acts on its kind; people act on its message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message}")]
 pub struct Failure {
     /// Decides retries and the gRPC status.
     pub kind: FailureKind,
@@ -48,14 +50,6 @@ impl Failure {
         Self { retry_after: Some(retry_after), ..Self::new(FailureKind::NotReady, message) }
     }
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Failure {}
 
 /// The kind of a failure. The first four decide retries, and are the labels in metrics and records. The others end one
 /// call; in metrics and records they count as [`FailureKind::Transient`] or [`FailureKind::Permanent`].

@@ -209,6 +209,11 @@ impl KeyAlgorithm {
         }
     }
 
+    /// The algorithm of a family with this size.
+    pub(crate) fn sized(family: &str, bits: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.family_and_bits() == (family, Some(bits)))
+    }
+
     /// Whether generating a key takes milliseconds to seconds. Such a key is generated on the blocking pool, and kept for
     /// the next attempt. For the others the hop to another thread costs more than the key.
     pub(crate) fn is_slow_to_make(self) -> bool {
@@ -219,13 +224,14 @@ impl KeyAlgorithm {
     }
 }
 
-/// The encoding of the private key file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyEncoding {
-    /// The algorithm's own: `RSA PRIVATE KEY` (RFC 8017) for RSA.
-    Pkcs1,
-    /// `PRIVATE KEY` (RFC 5958).
-    Pkcs8,
+named_enum! {
+    /// The encoding of the private key file. Its name is the value of `key-encoding`.
+    pub enum KeyEncoding {
+        /// The algorithm's own: `RSA PRIVATE KEY` (RFC 8017) for RSA.
+        Pkcs1 = "PKCS1",
+        /// `PRIVATE KEY` (RFC 5958).
+        Pkcs8 = "PKCS8",
+    }
 }
 
 /// Names of the files in the volume: plain names, all different.

@@ -2,18 +2,22 @@
 
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Service account tokens by audience. They are in memory only, and a publish with new tokens replaces all of them.
-#[derive(Clone, Debug, Default)]
+///
+/// It deserializes from the kubelet's JSON: `{"AUDIENCE":{"token":"...","expirationTimestamp":"RFC 3339 time"}}`.
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct PodTokens(pub(crate) BTreeMap<String, PodToken>);
 
 /// One token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct PodToken {
     /// The bearer token.
     pub token: SecretString,
     /// End of its validity.
+    #[serde(rename = "expirationTimestamp")]
     pub expires_at: Timestamp,
 }
 

@@ -1,3 +1,3 @@
-//! What hands a credential and its trust bundle to a pod.
+//! Sinks: they hand a credential and its trust bundle to a pod.
 
 pub(crate) mod files;

@@ -1,7 +1,7 @@
 //! Issuing certificates (RFC 5280 section 4.1).
 //!
-//! x509-cert fills its own `TbsCertificate` only in its builder, which needs the `sha1` crate. So the two frames are
-//! declared here; their fields are x509-cert's.
+//! Only the builder of x509-cert can make its `TbsCertificate`, and the builder needs the `sha1` crate. So the two outer
+//! structures are declared here; their fields are x509-cert's.
 
 use super::key::{KeyError, PrivateKey};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -16,7 +16,7 @@ use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_cert::time::{Time, Validity};
 
-/// Everything a certificate says. Names and key are DER, so that they are copied to the byte.
+/// The contents of a certificate. Names and key are DER, so that they are copied byte by byte.
 pub(crate) struct Template<'a> {
     /// Big-endian, not zero.
     pub(crate) serial: &'a [u8],
@@ -25,7 +25,7 @@ pub(crate) struct Template<'a> {
     pub(crate) not_after: Timestamp,
     pub(crate) subject: &'a [u8],
     pub(crate) spki: &'a [u8],
-    /// Without any the certificate is of version 1.
+    /// Without extensions the certificate is of version 1.
     pub(crate) extensions: &'a [Extension],
 }
 

@@ -8,11 +8,11 @@ use thiserror::Error;
 use x509_cert::request::{CertReq, CertReqInfo, ExtensionReq, Version};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
-/// The request for what the volume asks for, signed by its key, DER.
+/// The certificate signing request for the volume's spec, signed by its key, DER.
 ///
-/// It carries the subject, the alternative names, the usages, and basic constraints only where a CA is asked for.
-/// cert-manager's webhook compares these with the `CertificateRequest` and refuses a difference; like it, a CA request
-/// gets the certificate signing usage without asking.
+/// It holds the subject, the alternative names, the usages, and for a CA the basic constraints. cert-manager's webhook
+/// compares these with the `CertificateRequest` and refuses a difference. So a CA request always has the usage
+/// `cert sign`, as in cert-manager.
 pub fn csr(attributes: &CertificateSpec, key: &PrivateKey) -> Result<Vec<u8>, RequestError> {
     let subject = name::encode(&attributes.subject)?;
     let mut requested = Vec::new();
@@ -36,7 +36,7 @@ pub fn csr(attributes: &CertificateSpec, key: &PrivateKey) -> Result<Vec<u8>, Re
 /// Why no request could be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
-    /// DNS names and URIs are ASCII in a certificate.
+    /// A DNS name or URI is not ASCII, so a certificate cannot hold it.
     #[error(
         "{attribute}: \"{name}\" has characters outside ASCII; write an internationalised name in its xn-- form"
     )]

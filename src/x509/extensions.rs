@@ -1,4 +1,4 @@
-//! Certificate extensions (RFC 5280 section 4.2): what a request asks for and a certificate carries.
+//! Certificate extensions (RFC 5280 section 4.2), for requests and certificates.
 
 use super::RequestError;
 use crate::model::{SubjectAltNames, Usage};
@@ -23,11 +23,11 @@ pub(crate) fn subject_alt_names(names: &SubjectAltNames, subject: &Name) -> Resu
     for uri in &names.uris {
         all.push(GeneralName::UniformResourceIdentifier(text("uri-sans", uri)?));
     }
-    // Critical where the subject is empty (RFC 5280 section 4.2.1.6): AWS Private CA insists.
+    // `to_extension` makes it critical if the subject is empty (RFC 5280 section 4.2.1.6). AWS Private CA requires this.
     Ok(SubjectAltName(all).to_extension(subject, &[])?)
 }
 
-/// Key usage, critical, and extended key usage; each only where there is one. A CA also signs certificates.
+/// Key usage, critical, and extended key usage; each only if it is not empty. A CA always has the usage `cert sign`.
 pub(crate) fn usages(usages: &[Usage], is_ca: bool) -> der::Result<Vec<Extension>> {
     let mut flags = FlagSet::from(is_ca.then_some(FlagSet::from(KeyUsages::KeyCertSign)));
     let mut purposes = Vec::new();
@@ -52,7 +52,7 @@ pub(crate) fn basic_constraints(is_ca: bool) -> der::Result<Extension> {
     BasicConstraints { ca: is_ca, path_len_constraint: None }.to_extension(&Name::default(), &[])
 }
 
-/// What a usage stands for in a certificate.
+/// How a certificate holds a usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// A bit of key usage.

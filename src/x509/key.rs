@@ -24,7 +24,7 @@ use thiserror::Error;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use zeroize::Zeroizing;
 
-/// The elliptic curves that are used: how to sign with each, its name, and the name of its signatures.
+/// The supported elliptic curves: how to sign with each, its identifier, and the identifier of its signatures.
 static CURVES: [(KeyAlgorithm, &EcdsaSigningAlgorithm, ObjectIdentifier, ObjectIdentifier); 3] = [
     (KeyAlgorithm::EcdsaP256, &ECDSA_P256_SHA256_ASN1_SIGNING, SECP_256_R_1, ECDSA_WITH_SHA_256),
     (KeyAlgorithm::EcdsaP384, &ECDSA_P384_SHA384_ASN1_SIGNING, SECP_384_R_1, ECDSA_WITH_SHA_384),
@@ -67,16 +67,15 @@ impl PrivateKey {
     /// Reads the first private key of a PEM file: PKCS#1, SEC 1 or PKCS#8, unencrypted.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         for block in pem::blocks(pem)? {
-            match block.label.as_str() {
-                "PRIVATE KEY" => return Self::from_pkcs8_der(&block.der),
-                "RSA PRIVATE KEY" => {
-                    return Self::from_rsa(RsaKeyPair::from_der(&block.der).map_err(rejected)?);
-                }
-                "EC PRIVATE KEY" => return Self::from_ec_der(&block.der),
-                "ENCRYPTED PRIVATE KEY" => return Err(KeyError::Encrypted),
+            let der = &block.der;
+            return match block.label.as_str() {
+                "PRIVATE KEY" => Self::from_pkcs8_der(der),
+                "RSA PRIVATE KEY" => Self::from_rsa(RsaKeyPair::from_der(der).map_err(rejected)?),
+                "EC PRIVATE KEY" => Self::from_ec_der(der),
+                "ENCRYPTED PRIVATE KEY" => Err(KeyError::Encrypted),
                 // `openssl ecparam -genkey` writes an EC PARAMETERS block first, and combined files hold certificates.
-                _ => {}
-            }
+                _ => continue,
+            };
         }
         Err(KeyError::NoKey)
     }
@@ -111,8 +110,8 @@ impl PrivateKey {
         &self.pkcs8
     }
 
-    /// The key as one PEM block. [`KeyEncoding::Pkcs1`] means the algorithm's own form, as for cert-manager:
-    /// PKCS#1 for RSA, SEC 1 for ECDSA, and PKCS#8 for Ed25519, which has no other.
+    /// The key as one PEM block. [`KeyEncoding::Pkcs1`] means the algorithm's own form, as in cert-manager: PKCS#1 for RSA,
+    /// SEC 1 for ECDSA. Ed25519 has no own form, so it is PKCS#8.
     pub fn to_pem(&self, encoding: KeyEncoding) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         match (encoding, &self.pair) {
             (KeyEncoding::Pkcs8, _) | (KeyEncoding::Pkcs1, Pair::Ed25519(_)) => {
@@ -121,9 +120,8 @@ impl PrivateKey {
             (KeyEncoding::Pkcs1, Pair::Rsa(_)) => Ok(secret_pem("RSA PRIVATE KEY", self.algorithms_own()?)),
             (KeyEncoding::Pkcs1, Pair::Ecdsa(_)) => {
                 let mut key = EcPrivateKey::from_der(self.algorithms_own()?)?;
-                // Inside PKCS#8 the curve stands outside; alone, the key has to name it.
-                let curve = CURVES.iter().find(|curve| curve.0 == self.algorithm);
-                key.parameters = curve.map(|curve| EcParameters::NamedCurve(curve.2));
+                // PKCS#8 names the curve beside the key. A SEC 1 key must name its curve itself.
+                key.parameters = self.curve().map(|(curve, _)| EcParameters::NamedCurve(curve));
                 let der = Zeroizing::new(key.to_der()?);
                 Ok(secret_pem("EC PRIVATE KEY", &der))
             }
@@ -136,34 +134,33 @@ impl PrivateKey {
         match &self.pair {
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map_err(signing)?;
-                Ok(signature)
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map(|()| signature)
             }
-            Pair::Ecdsa(pair) => pair.sign(&random, message).map(|it| it.as_ref().to_vec()).map_err(signing),
-            Pair::Ed25519(pair) => pair.try_sign(message).map(|it| it.as_ref().to_vec()).map_err(signing),
+            Pair::Ecdsa(pair) => pair.sign(&random, message).map(|signature| signature.as_ref().to_vec()),
+            Pair::Ed25519(pair) => pair.try_sign(message).map(|signature| signature.as_ref().to_vec()),
         }
+        .map_err(|_| KeyError::Library("signing".to_owned()))
     }
 
     /// The `AlgorithmIdentifier` of the signatures this key makes. Every RSA key signs with SHA-256, as Go does.
     pub(crate) fn signature_algorithm(&self) -> AlgorithmIdentifierOwned {
-        let ecdsa = CURVES.iter().find(|curve| curve.0 == self.algorithm).map(|curve| curve.3);
-        match self.pair {
-            Pair::Rsa(_) => {
-                AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::null()) }
-            }
-            _ => AlgorithmIdentifierOwned { oid: ecdsa.unwrap_or(ID_ED_25519), parameters: None },
-        }
+        let (oid, parameters) = match self.pair {
+            Pair::Rsa(_) => (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null())),
+            _ => (self.curve().map_or(ID_ED_25519, |(_, signature)| signature), None),
+        };
+        AlgorithmIdentifierOwned { oid, parameters }
+    }
+
+    /// The identifiers of its curve and of its signatures; `None` if it is not an ECDSA key.
+    fn curve(&self) -> Option<(ObjectIdentifier, ObjectIdentifier)> {
+        CURVES.iter().find(|curve| curve.0 == self.algorithm).map(|curve| (curve.2, curve.3))
     }
 
     fn from_rsa(pair: RsaKeyPair) -> Result<Self, KeyError> {
-        let algorithm = match pair.public_modulus_len() {
-            256 => KeyAlgorithm::Rsa2048,
-            384 => KeyAlgorithm::Rsa3072,
-            512 => KeyAlgorithm::Rsa4096,
-            other => {
-                return Err(KeyError::Unsupported(format!("an RSA modulus of {} bits", other * 8)));
-            }
-        };
+        let bits = 8 * pair.public_modulus_len();
+        let algorithm = u32::try_from(bits).ok().and_then(|bits| KeyAlgorithm::sized("RSA", bits));
+        let algorithm =
+            algorithm.ok_or_else(|| KeyError::Unsupported(format!("an RSA modulus of {bits} bits")))?;
         Self::from_pair(algorithm, Pair::Rsa(pair))
     }
 
@@ -209,10 +206,6 @@ fn secret_pem(label: &str, der: &[u8]) -> Zeroizing<Vec<u8>> {
     out
 }
 
-fn signing(_: aws_lc_rs::error::Unspecified) -> KeyError {
-    KeyError::Library("signing".to_owned())
-}
-
 fn rejected(error: aws_lc_rs::error::KeyRejected) -> KeyError {
     KeyError::Rejected(error.to_string())
 }
@@ -223,16 +216,16 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// What can be wrong with a private key. No message holds a byte of one.
+/// What can be wrong with a private key. No message shows any part of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum KeyError {
-    /// The cryptographic library failed to do this.
+    /// The cryptographic library failed: the operation.
     #[error("{0} failed in the cryptographic library")]
     Library(String),
     /// The file is not PEM.
     #[error("the private key is not PEM: it {0}")]
     Pem(#[from] PemError),
-    /// The file is PEM and holds something else.
+    /// The file is PEM but holds no private key.
     #[error(
         "the file holds no private key; accepted are the PEM blocks PRIVATE KEY, RSA PRIVATE KEY and EC PRIVATE KEY"
     )]

@@ -1,7 +1,7 @@
 //! X.509: keys, requests, certificates, names, extensions, PEM. Reads with x509-parser, writes with x509-cert.
 //!
-//! rcgen makes only the local CA's root: it cannot repeat an attribute type in a subject, and a request carries its
-//! subject exactly as asked.
+//! rcgen makes only the root of the local CA: it cannot repeat an attribute type in a subject, and a request must have
+//! exactly the subject of the spec.
 
 use crate::model::hex;
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ pub use pem::PemError;
 pub(crate) use verify::facts_of_pem;
 pub use verify::{Part, VerifiedChain, VerifyError, verify};
 
-/// A serial number, an INTEGER's bytes, as openssl shows it and AWS takes it: lower-case hexadecimal.
+/// A serial number from the bytes of its INTEGER: lower-case hexadecimal, the form that openssl and AWS use.
 pub(crate) fn serial_number(bytes: &[u8]) -> String {
     // A leading zero byte only says that the number is positive.
     match bytes {
@@ -33,8 +33,8 @@ pub(crate) fn serial_number(bytes: &[u8]) -> String {
     }
 }
 
-/// A time of a certificate. "No end" is 99991231235959Z (RFC 5280 section 4.1.2.5), a day later than what [`Timestamp`] holds:
-/// what lies beyond its ends is one of them.
+/// A time of a certificate, cut to the range of [`Timestamp`]: "no end" is 99991231235959Z (RFC 5280 section 4.1.2.5), a day
+/// later than [`Timestamp::MAX`].
 pub(crate) fn timestamp(time: ASN1Time) -> Timestamp {
     let seconds = time.timestamp();
     Timestamp::from_second(seconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })

@@ -1,12 +1,9 @@
 //! Distinguished names (RFC 5280 section 4.1.2.4): encoded, and shown to people.
 
-use crate::model::name_types::{
-    COMMON_NAME, COUNTRY, DOMAIN_COMPONENT, KEYWORDS, LOCALITY, ORGANIZATION, ORGANIZATIONAL_UNIT,
-    POSTAL_CODE, PROVINCE, SERIAL_NUMBER, STREET,
-};
-use crate::model::{Escape, NameValue, Subject, SubjectFields, write_rfc4514};
+use crate::model::{Escape, KEYWORDS, NameValue, Subject, rfc4514};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc3280::EMAIL_ADDRESS;
+use const_oid::db::rfc4519::{C, CN, DC, L, O, OU, POSTAL_CODE, SERIAL_NUMBER, ST, STREET};
 use der::asn1::{Any, PrintableStringRef};
 use der::{Decode, Encode, Tag};
 use x509_cert::attr::AttributeTypeAndValue;
@@ -14,22 +11,14 @@ use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 use x509_parser::asn1_rs::ToDer;
 use x509_parser::x509::X509Name;
 
-/// Names of types beside the keywords, which signers' own certificates may well have.
+/// Names of other attribute types that are common in the certificates of CAs.
 const MORE_NAMES: [(&str, ObjectIdentifier); 2] =
     [("POSTALCODE", POSTAL_CODE), ("EMAILADDRESS", EMAIL_ADDRESS)];
 
 /// The subject as a `Name`.
 pub(crate) fn encode(subject: &Subject) -> der::Result<Name> {
-    let rdns: Vec<Vec<_>> = match subject {
-        Subject::Fields(fields) => from_fields(fields),
-        // RFC 4514: the string begins with the most specific part, and the `Name` ends with it.
-        Subject::Literal(name) => {
-            let parts = name.parts().rev();
-            parts.map(|part| part.iter().map(|it| attribute(it.oid, &it.value)).collect()).collect()
-        }
-    };
     let mut sequence = RdnSequence::default();
-    for attributes in rdns {
+    for attributes in relative_names(subject) {
         let mut rdn = RelativeDistinguishedName::default();
         for attribute in attributes {
             rdn.insert(attribute?)?;
@@ -39,18 +28,26 @@ pub(crate) fn encode(subject: &Subject) -> der::Result<Name> {
     Name::from_der(&sequence.to_der()?)
 }
 
-/// One relative distinguished name per type, in the order of Go's `pkix.Name.ToRDNSequence`, which is what
-/// cert-manager's driver sends.
-fn from_fields(fields: &SubjectFields) -> Vec<Vec<der::Result<AttributeTypeAndValue>>> {
+/// The attributes of each relative distinguished name, in the order of a `Name`.
+fn relative_names(subject: &Subject) -> Vec<Vec<der::Result<AttributeTypeAndValue>>> {
+    let fields = match subject {
+        Subject::Fields(fields) => fields,
+        // In RFC 4514 the most specific part is the first, in a `Name` the last.
+        Subject::Literal(name) => {
+            let parts = name.parts.iter().rev();
+            return parts.map(|part| part.iter().map(|it| attribute(it.oid, &it.value)).collect()).collect();
+        }
+    };
+    // One per type, in the order of Go's `pkix.Name.ToRDNSequence`, like cert-manager's csi-driver.
     let types: [(ObjectIdentifier, &[String]); 9] = [
-        (COUNTRY, &fields.countries),
-        (PROVINCE, &fields.provinces),
-        (LOCALITY, &fields.localities),
+        (C, &fields.countries),
+        (ST, &fields.provinces),
+        (L, &fields.localities),
         (STREET, &fields.street_addresses),
         (POSTAL_CODE, &fields.postal_codes),
-        (ORGANIZATION, &fields.organizations),
-        (ORGANIZATIONAL_UNIT, &fields.organizational_units),
-        (COMMON_NAME, fields.common_name.as_slice()),
+        (O, &fields.organizations),
+        (OU, &fields.organizational_units),
+        (CN, fields.common_name.as_slice()),
         (SERIAL_NUMBER, fields.serial_number.as_slice()),
     ];
     let used = types.into_iter().filter(|(_, values)| !values.is_empty());
@@ -63,8 +60,8 @@ fn from_fields(fields: &SubjectFields) -> Vec<Vec<der::Result<AttributeTypeAndVa
 fn attribute(oid: ObjectIdentifier, value: &NameValue) -> der::Result<AttributeTypeAndValue> {
     let value = match value {
         NameValue::Text(text) => {
-            // RFC 5280 appendix A.1: these two are no DirectoryString.
-            let tag = if [DOMAIN_COMPONENT, EMAIL_ADDRESS].contains(&oid) && text.is_ascii() {
+            // RFC 5280 appendix A.1: the values of these two types are IA5String, not DirectoryString.
+            let tag = if [DC, EMAIL_ADDRESS].contains(&oid) && text.is_ascii() {
                 Tag::Ia5String
             } else if PrintableStringRef::new(text).is_ok() {
                 Tag::PrintableString
@@ -78,7 +75,7 @@ fn attribute(oid: ObjectIdentifier, value: &NameValue) -> der::Result<AttributeT
     Ok(AttributeTypeAndValue { oid, value })
 }
 
-/// Writes a parsed name as an RFC 4514 string. Control characters come out escaped: the string may go to a log.
+/// A parsed name as an RFC 4514 string. Control characters are escaped, because the string may go to a log.
 pub(crate) fn to_rfc4514(name: &X509Name<'_>) -> String {
     let rdns: Vec<_> = name.iter_rdn().collect();
     let parts = rdns.into_iter().rev().map(|rdn| {
@@ -91,10 +88,7 @@ pub(crate) fn to_rfc4514(name: &X509Name<'_>) -> String {
             }
         })
     });
-    let mut out = String::new();
-    // Writing to a string does not fail.
-    let _ = write_rfc4514(&mut out, parts, Escape::Readable);
-    out
+    rfc4514(parts, Escape::Readable)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! PEM (RFC 7468) as tools and people write it: text around and between the blocks, CRLF, any line width.
+//! PEM (RFC 7468). Reading accepts what tools and people write: text around and between the blocks, CRLF, any line width.
 
 use base64ct::{Base64, Encoding};
 use thiserror::Error;
@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 /// One block.
 pub(crate) struct Block {
-    /// What stands between `BEGIN` and the dashes.
+    /// The text between `BEGIN` and the dashes.
     pub(crate) label: String,
     /// The decoded contents; zeroized, as they may be a key.
     pub(crate) der: Zeroizing<Vec<u8>>,
@@ -63,16 +63,12 @@ fn boundary<'a>(line: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
 /// Where `der` is a key, `out` must have [`encoded_len`] bytes of spare capacity: growing would leave a copy of the key behind.
 pub(crate) fn encode_into(out: &mut Vec<u8>, label: &str, der: &[u8]) {
     let base64 = Zeroizing::new(Base64::encode_string(der));
-    for part in ["-----BEGIN ", label, "-----\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
+    out.extend_from_slice(format!("-----BEGIN {label}-----\n").as_bytes());
     for line in base64.as_bytes().chunks(64) {
         out.extend_from_slice(line);
         out.push(b'\n');
     }
-    for part in ["-----END ", label, "-----\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
+    out.extend_from_slice(format!("-----END {label}-----\n").as_bytes());
 }
 
 /// How many bytes [`encode_into`] appends.

@@ -12,15 +12,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-pub(crate) const ALL_ALGORITHMS: [KeyAlgorithm; 7] = [
-    KeyAlgorithm::Rsa2048,
-    KeyAlgorithm::Rsa3072,
-    KeyAlgorithm::Rsa4096,
-    KeyAlgorithm::EcdsaP256,
-    KeyAlgorithm::EcdsaP384,
-    KeyAlgorithm::EcdsaP521,
-    KeyAlgorithm::Ed25519,
-];
+pub(crate) const ALL_ALGORITHMS: [KeyAlgorithm; 7] = KeyAlgorithm::ALL;
 
 /// Runs a program and gives its output and whether it succeeded.
 pub(crate) fn run(program: &str, arguments: &[&str], input: &[u8]) -> (bool, String, Vec<u8>) {

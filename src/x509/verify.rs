@@ -1,5 +1,4 @@
-//! Nothing that a signer returns is trusted before it has passed here: the leaf is for our key, says what was asked
-//! for, is valid now, and links up (invariant 3).
+//! Verifies what a signer returns: the leaf is for our key, has the requested names, is valid now, and its chain links up.
 
 mod chain;
 mod error;
@@ -19,23 +18,23 @@ use x509_parser::oid_registry::OID_X509_EXT_EXTENDED_KEY_USAGE;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-/// A chain that may be put beside the key it was made for.
+/// A chain that passed [`verify()`]: it fits the key that it was requested for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedChain {
     /// The leaf, DER.
     pub leaf: Vec<u8>,
     /// From the leaf's issuer upwards, DER, without a self-signed root.
     pub intermediates: Vec<Vec<u8>>,
-    /// Those the signer named; else the chain's root, or a self-signed leaf; else none.
+    /// The trust anchors that the signer returned; without any, the chain's root or the self-signed leaf, if there is one.
     pub trust_anchors: Vec<Vec<u8>>,
     /// The leaf's facts.
     pub facts: CertificateFacts,
-    /// What the pod's author should know though all is well.
+    /// What the pod's author should know although the chain is accepted.
     pub warning: Option<String>,
 }
 
-/// Checks a signer's answer against the key (`SubjectPublicKeyInfo`, DER) and what the volume asks for, and puts the
-/// chain in order.
+/// Checks a signer's answer against the key (`SubjectPublicKeyInfo`, DER) and the volume's spec, and puts the chain in
+/// order.
 pub fn verify(
     chain: &[u8],
     ca: Option<&[u8]>,
@@ -76,12 +75,12 @@ pub fn verify(
     })
 }
 
-/// The certificate for our key; the one that lasts longest, should a reused key have several.
+/// The certificate for our key. A reused key can have several: then the one that expires last.
 fn leaf_of<'p, 'a>(certificates: &'p [Certificate<'a>], spki: &[u8]) -> Option<&'p Certificate<'a>> {
     let (_, ours) = SubjectPublicKeyInfo::from_der(spki).ok()?;
     let is_ours = |certificate: &&Certificate<'_>| {
         let theirs = certificate.x509.public_key();
-        // Some signers write the algorithm's parameters in another way; what counts is the key itself.
+        // Some signers encode the algorithm's parameters in another way. Only the key itself must be equal.
         theirs.raw == spki
             || (theirs.algorithm.algorithm == ours.algorithm.algorithm
                 && theirs.subject_public_key == ours.subject_public_key)
@@ -89,43 +88,30 @@ fn leaf_of<'p, 'a>(certificates: &'p [Certificate<'a>], spki: &[u8]) -> Option<&
     certificates.iter().filter(is_ours).max_by_key(|certificate| certificate.not_after())
 }
 
-/// The leaf's alternative names, compared and shown as `DNS:`, `URI:` and `IP:` strings.
+/// The leaf's alternative names, as `DNS:`, `URI:` and `IP:` strings.
 fn names_of(leaf: &Certificate<'_>) -> Result<Vec<String>, VerifyError> {
     let extension = leaf.x509.subject_alternative_name().map_err(|_| {
         VerifyError::Malformed(Part::Chain, 1, "its subject alternative names do not parse".to_owned())
     })?;
-    let mut names = Vec::new();
-    for general_name in extension.iter().flat_map(|extension| &extension.value.general_names) {
-        match general_name {
-            GeneralName::DNSName(text) => names.push(format!("DNS:{}", printable(text))),
-            GeneralName::URI(text) => names.push(format!("URI:{}", printable(text))),
-            GeneralName::IPAddress(octets) => {
-                names.extend(ip_address(octets).map(|address| format!("IP:{address}")));
-            }
-            _ => {}
-        }
-    }
-    Ok(names)
+    let general_names = extension.iter().flat_map(|extension| &extension.value.general_names);
+    let names = general_names.filter_map(|general_name| match general_name {
+        GeneralName::DNSName(text) => Some(format!("DNS:{}", printable(text))),
+        GeneralName::URI(text) => Some(format!("URI:{}", printable(text))),
+        GeneralName::IPAddress(octets) => ip_address(octets).map(|address| format!("IP:{address}")),
+        _ => None,
+    });
+    Ok(names.collect())
 }
 
 fn ip_address(octets: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(octets)
-        .map(IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
-        .ok()
+    let ipv4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    ipv4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// Names go to logs and tables: control characters are escaped.
 fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
-    }
-    out
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 fn check_names(names: &[String], asked: &SubjectAltNames) -> Result<(), VerifyError> {
@@ -134,7 +120,7 @@ fn check_names(names: &[String], asked: &SubjectAltNames) -> Result<(), VerifyEr
     let addresses = asked.ip_addresses.iter().map(|address| format!("IP:{}", address.to_canonical()));
     let is_there = |asked: &String| {
         names.iter().any(|name| {
-            // DNS names compare without regard to case (RFC 5280 section 7.2), URIs with.
+            // The case of a DNS name does not matter (RFC 5280 section 7.2), that of a URI does.
             name == asked || (asked.starts_with("DNS:") && name.eq_ignore_ascii_case(asked))
         })
     };
@@ -142,7 +128,7 @@ fn check_names(names: &[String], asked: &SubjectAltNames) -> Result<(), VerifyEr
     if missing.is_empty() { Ok(()) } else { Err(VerifyError::MissingNames(missing)) }
 }
 
-/// The facts of the first certificate in a PEM text; none where there is no certificate.
+/// The facts of the first certificate in a PEM text; `None` without a certificate.
 pub(crate) fn facts_of_pem(pem: &[u8]) -> Option<CertificateFacts> {
     let ders = decode(Part::Chain, pem).ok()?;
     let certificates = Certificate::parse_all(Part::Chain, &ders).ok()?;
@@ -160,7 +146,7 @@ fn facts_of(leaf: &Certificate<'_>, names: &[String]) -> CertificateFacts {
     }
 }
 
-/// What the pod's author should know: issuers do override usages, which is theirs to decide.
+/// What the pod's author should know. An issuer may change the usages, so a missing one is not an error.
 fn warning(leaf: &Certificate<'_>, asked: &[Usage], now: Timestamp) -> Option<String> {
     let mut warnings = Vec::new();
     let missing: Vec<_> =

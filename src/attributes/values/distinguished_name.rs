@@ -3,47 +3,43 @@
 //! A space after the comma is accepted, as by cert-manager: `CN=a, O=b`.
 
 use super::names::{printable, subject_text};
-use crate::model::name_types::{COUNTRY, DOMAIN_COMPONENT, KEYWORDS, SERIAL_NUMBER};
-use crate::model::{DistinguishedName, NameAttribute, NameValue};
+use crate::model::{DistinguishedName, KEYWORDS, NameAttribute, NameValue};
 use const_oid::ObjectIdentifier;
+use const_oid::db::rfc4519::{C, DC, SERIAL_NUMBER};
 use der::Decode;
 use der::asn1::AnyRef;
 use std::collections::HashSet;
 
-/// Reads RFC 4514. The error is a phrase that continues the quoted text and says what is wrong.
+/// Reads RFC 4514; the parts keep their order. The error is a phrase that continues the quoted text and says what is wrong.
 impl std::str::FromStr for DistinguishedName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        parse(text)
-    }
-}
-
-/// Reads a distinguished name; the parts keep their order.
-pub(crate) fn parse(text: &str) -> Result<DistinguishedName, String> {
-    let mut parts = Vec::new();
-    let mut part = Vec::new();
-    let mut joined = HashSet::new();
-    let mut rest = text;
-    loop {
-        let (name, after) = rest.split_once('=').ok_or_else(|| format!("has no = in {:?}", rest.trim()))?;
-        let (keyword, oid) = keyword(name.trim())?;
-        let (value_text, separator, after) = split_value(after);
-        let value =
-            value(oid, value_text).map_err(|problem| format!("has a value of {keyword} that {problem}"))?;
-        // X.501: attributes joined by `+` are a set.
-        if !joined.insert((oid, content(&value))) {
-            return Err(format!("has the same value of {keyword} twice in one part"));
+        let mut parts = Vec::new();
+        let mut part = Vec::new();
+        let mut joined = HashSet::new();
+        let mut rest = text;
+        loop {
+            let (name, after) =
+                rest.split_once('=').ok_or_else(|| format!("has no = in {:?}", rest.trim()))?;
+            let (keyword, oid) = keyword(name.trim())?;
+            let (value_text, separator, after) = split_value(after);
+            let value = value(oid, value_text)
+                .map_err(|problem| format!("has a value of {keyword} that {problem}"))?;
+            // X.501: attributes joined by `+` are a set.
+            if !joined.insert((oid, content(&value))) {
+                return Err(format!("has the same value of {keyword} twice in one part"));
+            }
+            part.push(NameAttribute { oid, value });
+            if separator != Some('+') {
+                parts.push(std::mem::take(&mut part));
+                joined.clear();
+            }
+            if separator.is_none() {
+                return Ok(Self { parts });
+            }
+            rest = after;
         }
-        part.push(NameAttribute { oid, value });
-        if separator != Some('+') {
-            parts.push(std::mem::take(&mut part));
-            joined.clear();
-        }
-        if separator.is_none() {
-            return Ok(DistinguishedName { parts });
-        }
-        rest = after;
     }
 }
 
@@ -80,16 +76,15 @@ fn value(oid: ObjectIdentifier, text: &str) -> Result<NameValue, String> {
     let text = text.trim_start_matches(' ');
     if let Some(digits) = text.strip_prefix('#') {
         let digits = digits.trim_end_matches(' ').as_bytes();
-        let der: Option<Vec<u8>> =
-            digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(hex_pair).collect()).flatten();
+        let der: Option<Vec<u8>> = digits.chunks(2).map(hex_pair).collect();
         let der = der.filter(|der| AnyRef::from_der(der).is_ok()).map(NameValue::Der);
         return der.ok_or_else(|| "is not the hexadecimal form of a DER value".into());
     }
     let value = unescaped(text.as_bytes())?;
     let checked = match oid {
         _ if value.is_empty() => Err("is empty".into()),
-        COUNTRY | SERIAL_NUMBER => printable(&value),
-        DOMAIN_COMPONENT if !value.is_ascii() => Err("is not ASCII".into()),
+        C | SERIAL_NUMBER => printable(&value),
+        DC if !value.is_ascii() => Err("is not ASCII".into()),
         _ => subject_text(&value),
     };
     checked.map(NameValue::Text)
@@ -125,6 +120,7 @@ fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
+/// The byte of two hexadecimal digits.
 fn hex_pair(pair: &[u8]) -> Option<u8> {
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)
@@ -133,11 +129,11 @@ fn hex_pair(pair: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::name_types::COMMON_NAME;
+    use const_oid::db::rfc4519::CN;
     use proptest::prelude::*;
 
     fn strict(text: &str) -> Result<String, String> {
-        parse(text).map(|name| name.to_string())
+        text.parse().map(|name: DistinguishedName| name.to_string())
     }
 
     #[test]
@@ -216,14 +212,14 @@ mod tests {
 
         #[test]
         fn an_escaped_value_reads_back(value in "[^\\p{Cc}]{1,20}") {
-            let attribute = NameAttribute { oid: COMMON_NAME, value: NameValue::Text(value) };
+            let attribute = NameAttribute { oid: CN, value: NameValue::Text(value) };
             let name = DistinguishedName { parts: vec![vec![attribute]] };
-            prop_assert_eq!(parse(&name.to_string()), Ok(name));
+            prop_assert_eq!(name.to_string().parse(), Ok(name));
         }
 
         #[test]
         fn no_text_makes_it_panic(text in "(?s)(CN=)?[\\\\#,+= \"0-9a-fC\u{fc}]{0,16}|.{0,20}") {
-            let _ = parse(&text);
+            let _ = text.parse::<DistinguishedName>();
         }
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::SubjectFields;
 use crate::x509::testing::{encoded, name};
 use proptest::prelude::*;
 use x509_parser::prelude::FromDer;

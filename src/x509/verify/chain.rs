@@ -1,4 +1,4 @@
-//! From a heap of certificates to a path: leaf, then who signed it, and so on upwards.
+//! Orders certificates into a path: the leaf, then its issuer, and so on up to a root.
 
 use super::error::{Part, VerifyError};
 use crate::x509::pem;
@@ -14,14 +14,14 @@ use x509_parser::x509::X509Version;
 
 /// Maximum size of a chain, and of a CA bundle, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
-/// Most certificates of a chain.
+/// Maximum number of certificates in a chain.
 const MAX_CERTIFICATES: usize = 20;
 
-/// How far a certificate's beginning may lie in the future. The signer stamps it with its own clock; a node whose clock
-/// is a little behind would otherwise refuse every certificate. The end of validity gets no such tolerance.
+/// How far in the future a certificate's validity may begin. The signer sets the beginning by its own clock: without the
+/// tolerance, a node whose clock is a little behind would refuse every certificate. The end has no tolerance.
 pub(super) const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
-/// Where the object identifiers of RSA, ECDSA and Ed25519 begin, of keys and of signatures alike.
+/// The prefixes of the object identifiers of RSA, ECDSA and Ed25519, for keys and signatures.
 const FAMILIES: [&str; 3] = ["1.2.840.113549.1.1.", "1.2.840.10045.", "1.3.101.112"];
 
 /// The DER of every certificate in a PEM text, in order and without duplicates. A blank text holds none.
@@ -94,7 +94,7 @@ impl<'a> Certificate<'a> {
         timestamp(self.x509.validity().not_after)
     }
 
-    /// Whether its validity covers `now`, give or take [`CLOCK_SKEW`] at the beginning.
+    /// Checks that its validity covers `now`, with the tolerance [`CLOCK_SKEW`] at the beginning.
     pub(super) fn check_validity(&self, now: Timestamp) -> Result<(), VerifyError> {
         let (not_before, not_after) = (self.not_before(), self.not_after());
         if now > not_after || not_before > not_after {
@@ -126,10 +126,10 @@ impl<'a> Certificate<'a> {
         self.names_as_issuer(self) && self.verify_signature_of(self).is_ok()
     }
 
-    /// Whether it is a root. Only for one whose key has signed the certificate below it.
+    /// Whether it is a root. The caller must have checked that its key signed the certificate below it.
     ///
-    /// A trust anchor's own signature is not part of the path (RFC 5280 section 6.1): where we do not accept its algorithm,
-    /// such as SHA-1, it says nothing, and the names and key identifiers decide.
+    /// A trust anchor's own signature is not part of the path (RFC 5280 section 6.1). So if its algorithm is not accepted,
+    /// such as SHA-1, names and key identifiers decide instead.
     fn is_root(&self) -> bool {
         self.names_as_issuer(self)
             && match self.verify_signature_of(self) {
@@ -141,13 +141,13 @@ impl<'a> Certificate<'a> {
             }
     }
 
-    /// False where the algorithm needs another kind of key: a root's new key can be certified by its old one, of another kind.
+    /// Whether the algorithm fits its kind of key. It does not if an old root key of another kind signed the new one.
     fn may_have_signed_with(&self, algorithm: &str) -> bool {
         let key = self.x509.public_key().algorithm.algorithm.to_id_string();
         FAMILIES.iter().all(|family| !algorithm.starts_with(family) || key.starts_with(family))
     }
 
-    /// Whether the key that it names as its issuer's is its own, or none (RFC 5280 section 4.2.1.1).
+    /// Whether its authority key identifier names its own key, or is missing (RFC 5280 section 4.2.1.1).
     fn names_own_key(&self) -> bool {
         let (mut own, mut issuers) = (None, None);
         for extension in self.x509.extensions() {
@@ -161,8 +161,8 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// Whether the outer signature algorithm repeats the signed one to the byte (RFC 5280 section 4.1.1.2). The signature
-/// does not cover the outer one, and x509-parser reads it leniently: damage there would pass and reach the pod.
+/// Whether the outer signature algorithm equals the signed one byte by byte (RFC 5280 section 4.1.1.2). The signature does
+/// not cover the outer one, and x509-parser accepts a damaged one. So the damage would reach the pod.
 fn algorithms_agree(certificate: &[u8]) -> der::Result<bool> {
     let mut fields = SliceReader::new(AnyRef::from_der(certificate)?.value())?;
     let signed = AnyRef::decode(&mut fields)?;
@@ -178,16 +178,16 @@ fn algorithms_agree(certificate: &[u8]) -> der::Result<bool> {
     Ok(AnyRef::decode(&mut fields)? == outer)
 }
 
-/// The way from the leaf upwards.
+/// The path from the leaf to the top of the chain.
 pub(super) struct Path<'p, 'a> {
-    /// The leaf, then intermediates; a root is not among them, unless it is the leaf itself.
+    /// The leaf, then intermediates. The root is not among them, unless the leaf is the root.
     pub(super) certificates: Vec<&'p Certificate<'a>>,
-    /// The root at the top, where the chain has one. For a self-signed leaf: the leaf.
+    /// The root, if the chain has one. For a self-signed leaf: the leaf.
     pub(super) root: Option<&'p Certificate<'a>>,
 }
 
 impl<'p, 'a> Path<'p, 'a> {
-    /// Puts `chain` in order, beginning with `leaf`, and checks every link on the way.
+    /// Puts `chain` in order, beginning with `leaf`, and checks every link.
     pub(super) fn build(
         leaf: &'p Certificate<'a>,
         chain: &'p [Certificate<'a>],
@@ -198,7 +198,7 @@ impl<'p, 'a> Path<'p, 'a> {
         while path.root.is_none() {
             let Some(issuer) = path.issuer_of(top, chain)? else { break };
             let is_root = issuer.is_root();
-            // Version 1 has no extension that says so; of a root the signer's word is enough (RFC 5280 section 6.1.4 (k)).
+            // A certificate of version 1 has no extensions; a root of version 1 is accepted (RFC 5280 section 6.1.4 (k)).
             let is_ca = issuer.x509.is_ca() || is_root && issuer.x509.version() == X509Version::V1;
             if !is_ca {
                 return Err(VerifyError::IssuerNotCa(issuer.subject()));
@@ -211,25 +211,23 @@ impl<'p, 'a> Path<'p, 'a> {
                 top = issuer;
             }
         }
-        match chain.iter().find(|certificate| !path.is_explained(certificate, chain)) {
-            Some(stranger) => Err(VerifyError::Unrelated(stranger.subject())),
+        match chain.iter().find(|certificate| !path.is_related(certificate, chain)) {
+            Some(unrelated) => Err(VerifyError::Unrelated(unrelated.subject())),
             None => Ok(path),
         }
     }
 
-    /// Whose key signed `subject`, among the certificates that are not in the path yet.
+    /// The issuer whose key signed `subject`, among the certificates that are not in the path yet.
     fn issuer_of(
         &self,
         subject: &Certificate<'a>,
         chain: &'p [Certificate<'a>],
     ) -> Result<Option<&'p Certificate<'a>>, VerifyError> {
-        let candidates =
-            chain.iter().filter(|candidate| subject.names_as_issuer(candidate) && !self.contains(candidate));
-        let mut best = None;
-        let mut failure = None;
-        for candidate in candidates {
+        let in_path = |candidate: &Certificate<'_>| self.members().any(|member| member.der == candidate.der);
+        let (mut best, mut failure) = (None, None);
+        for candidate in chain.iter().filter(|it| subject.names_as_issuer(it) && !in_path(it)) {
             match subject.check_signed_by(candidate) {
-                // Of a root and its cross-signed twin the root is preferred: it ends the path.
+                // A root is preferred to its cross-signed certificate, because it ends the path.
                 Ok(()) if best.is_none() || candidate.names_as_issuer(candidate) => best = Some(candidate),
                 Ok(()) => {}
                 Err(error) => failure = Some(error),
@@ -241,16 +239,15 @@ impl<'p, 'a> Path<'p, 'a> {
         }
     }
 
-    fn contains(&self, certificate: &Certificate<'_>) -> bool {
-        self.certificates.iter().copied().chain(self.root).any(|member| member.der == certificate.der)
+    fn members(&self) -> impl Iterator<Item = &'p Certificate<'a>> {
+        self.certificates.iter().copied().chain(self.root)
     }
 
-    /// In the path, the twin of one that is (cross-signed), or the issuer that another certificate names.
-    fn is_explained(&self, certificate: &Certificate<'a>, chain: &[Certificate<'a>]) -> bool {
-        let twin =
-            |member: &Certificate<'_>| member.x509.subject().as_raw() == certificate.x509.subject().as_raw();
-        self.contains(certificate)
-            || self.certificates.iter().copied().chain(self.root).any(twin)
+    /// Whether it belongs to the chain: it is in the path, has the subject of one in the path (cross-signed), or is named as
+    /// issuer by another certificate.
+    fn is_related(&self, certificate: &Certificate<'a>, chain: &[Certificate<'a>]) -> bool {
+        let subject = certificate.x509.subject().as_raw();
+        self.members().any(|member| member.x509.subject().as_raw() == subject)
             || chain.iter().any(|other| other.der != certificate.der && other.names_as_issuer(certificate))
     }
 
@@ -283,7 +280,7 @@ impl<'p, 'a> Path<'p, 'a> {
     }
 }
 
-/// Long enough for any real name, short enough for a message.
+/// Cuts a name to 200 characters: enough for any real name, and short enough for a message.
 fn readable(name: String) -> String {
     if name.chars().count() <= 200 { name } else { name.chars().take(200).chain(['…']).collect() }
 }

@@ -1,24 +1,16 @@
 //! What can be wrong with a signer's answer.
 
+use crate::model::named::named_enum;
 use jiff::Timestamp;
-use std::fmt;
 use thiserror::Error;
 
-/// The parts of a signer's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The leaf and what leads up from it.
-    Chain,
-    /// The trust anchors.
-    Anchors,
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Chain => "chain",
-            Self::Anchors => "CA bundle",
-        })
+named_enum! {
+    /// The parts of a signer's answer.
+    pub enum Part {
+        /// The leaf, and the certificates that lead from it to a root.
+        Chain = "chain",
+        /// The trust anchors.
+        Anchors = "CA bundle",
     }
 }
 
@@ -31,10 +23,10 @@ pub enum VerifyError {
     /// A certificate that does not parse: its number in its part, counted from one, and what is wrong.
     #[error("certificate {1} of the signer's {0} does not parse: {2}")]
     Malformed(Part, usize, String),
-    /// Nobody's certificate, or somebody else's.
+    /// No certificate is for the volume's key.
     #[error("none of the certificates that the signer returned is for the key that was made for this volume")]
     WrongKey,
-    /// Names are not in the leaf: `DNS:`, `URI:` and `IP:` strings.
+    /// Requested names that the leaf lacks: `DNS:`, `URI:` and `IP:` strings.
     #[error("the certificate lacks names that were asked for: {}", .0.join(", "))]
     MissingNames(Vec<String>),
     /// Past the end of validity: subject and end.
@@ -52,19 +44,19 @@ pub enum VerifyError {
     /// An issuer in the chain is not a CA: its subject.
     #[error("the chain is broken: \"{0}\" is not a CA and cannot have issued a certificate")]
     IssuerNotCa(String),
-    /// The names link up and the signature does not: subject, issuer, and what is wrong.
+    /// A certificate names its issuer, but its signature is not the issuer's: subject, issuer, and what is wrong.
     #[error("the chain is broken: \"{0}\" names \"{1}\" as its issuer, but {2}")]
     BrokenLink(String, String, String),
     /// A certificate that has nothing to do with the leaf: its subject.
     #[error("the chain is broken: it holds a certificate of \"{0}\" that does not link to the others")]
     Unrelated(String),
-    /// The chain ends elsewhere than at the signer's own trust anchors: the last issuer.
+    /// The chain does not end at one of the signer's trust anchors: the last issuer.
     #[error("the chain ends at \"{0}\", which is not among the trust anchors that the signer returned")]
     NotAnchored(String),
 }
 
 impl VerifyError {
-    /// Whether the next certificate may be better without anybody changing anything.
+    /// Whether the next answer can pass without a change of the configuration.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Expired(..) | Self::NotYetValid(..))
     }
