@@ -3,7 +3,7 @@
 use super::values;
 use crate::kube::KubeOptions;
 use crate::run::{ClusterConfig, RateLimit};
-use crate::signer::{Gate, GateBackoff};
+use crate::signer::{CertManagerOptions, Gate, GateBackoff};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -75,8 +75,8 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// The configuration.
-    pub(super) fn into_config(self) -> ClusterConfig {
+    /// The configuration, on this node.
+    pub(super) fn into_config(self, node: &str) -> ClusterConfig {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -89,14 +89,17 @@ impl ClusterArgs {
         ClusterConfig {
             kube: KubeOptions { kubeconfig: self.kubeconfig },
             rate_limit,
-            keep_requests: self.keep_requests.into(),
-            token_audience: self.use_token_request.then_some(self.token_request_audience),
-            gates: self.pod_readiness_gate,
-            gate_backoff: GateBackoff {
-                duration: self.gate_backoff_duration,
-                factor: self.gate_backoff_factor,
-                jitter: self.gate_backoff_jitter,
-                cap: self.gate_backoff_cap,
+            cert_manager: CertManagerOptions {
+                node: node.to_owned(),
+                keep_requests: self.keep_requests.into(),
+                token_audience: self.use_token_request.then_some(self.token_request_audience),
+                gates: self.pod_readiness_gate,
+                gate_backoff: GateBackoff {
+                    duration: self.gate_backoff_duration,
+                    factor: self.gate_backoff_factor,
+                    jitter: self.gate_backoff_jitter,
+                    cap: self.gate_backoff_cap,
+                },
             },
             continue_on_not_ready: self.continue_on_not_ready,
             startup_taint: self.startup_taint,

@@ -8,7 +8,7 @@ mod status;
 mod values;
 
 pub use node::{NodeArgs, UsageError};
-pub use policy::{CheckArgs, PolicyAction, PolicyArgs, PolicyCheckError};
+pub use policy::{CheckArgs, PolicyAction, PolicyCheckError};
 pub use reference::ReferenceArgs;
 pub use status::StatusArgs;
 
@@ -34,7 +34,8 @@ pub enum Command {
     /// Try certlet with the real driver and a local signer; needs no cluster and no root.
     Demo(DemoArgs),
     /// Check a policy file for AWS Private CA.
-    Policy(PolicyArgs),
+    #[command(subcommand)]
+    Policy(PolicyAction),
     /// Print a page of the documentation that is generated from the code.
     Reference(ReferenceArgs),
 }

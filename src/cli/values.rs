@@ -20,12 +20,6 @@ pub(super) fn endpoint(value: &str) -> Result<PathBuf, String> {
     accept(is_path.then(|| path.into()), "a Unix socket, as unix:///path/csi.sock or /path/csi.sock")
 }
 
-/// A path or an empty text, which clap's own parser refuses.
-#[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a Result")]
-pub(super) fn path_or_empty(value: &str) -> Result<PathBuf, std::convert::Infallible> {
-    Ok(PathBuf::from(value))
-}
-
 /// A Go duration above zero.
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
     crate::model::parse_duration(value)

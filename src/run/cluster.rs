@@ -4,7 +4,7 @@ use super::observer::{CallObserver, RateLimit};
 use crate::csi::{Driver, RegistrationState};
 use crate::kube::{Cluster, EventRecorder, KubeError, KubeOptions, remove_startup_taint};
 use crate::platform::{Backoff, Clock};
-use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner, Gate, GateBackoff};
+use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner};
 use crate::telemetry::Metrics;
 use crate::volume::Registry;
 use std::sync::Arc;
@@ -13,39 +13,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How the driver works with a cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ClusterConfig {
     /// How to reach it.
     pub kube: KubeOptions,
     /// A client-side limit on calls; none: only the server limits them.
     pub rate_limit: Option<RateLimit>,
-    /// How many CertificateRequests a volume keeps.
-    pub keep_requests: usize,
-    /// The audience of the pods' tokens that requests are made with; none: they are made as the driver.
-    pub token_audience: Option<String>,
-    /// What a pod must have before a request is made for it.
-    pub gates: Vec<Gate>,
-    /// When a pod that was not ready is checked again.
-    pub gate_backoff: GateBackoff,
+    /// How the cert-manager signer makes its requests.
+    pub cert_manager: CertManagerOptions,
     /// Whether a pod that is not ready gets its volume empty.
     pub continue_on_not_ready: bool,
     /// The taint to remove from the node once the driver is ready.
     pub startup_taint: Option<String>,
-}
-
-impl Default for ClusterConfig {
-    fn default() -> Self {
-        Self {
-            kube: KubeOptions::default(),
-            rate_limit: None,
-            keep_requests: 1,
-            token_audience: None,
-            gates: Vec::new(),
-            gate_backoff: GateBackoff::default(),
-            continue_on_not_ready: false,
-            startup_taint: None,
-        }
-    }
 }
 
 /// The clients of the cluster, if there is one.
@@ -69,21 +48,14 @@ impl ClusterClients {
     /// The cert-manager signer; it works until `end`.
     pub(super) fn signer(
         &self,
-        config: &ClusterConfig,
+        options: &CertManagerOptions,
         clock: &Arc<dyn Clock>,
         registry: &Arc<Registry>,
         end: &CancellationToken,
     ) -> Option<ConfiguredSigner> {
-        let options = CertManagerOptions {
-            node: self.driver.node_id.clone(),
-            keep_requests: config.keep_requests,
-            token_audience: config.token_audience.clone(),
-            gates: config.gates.clone(),
-            gate_backoff: config.gate_backoff,
-        };
         let (clock, observer) = (Arc::clone(clock), Arc::clone(&self.observer) as _);
         let (cluster, live) = (self.cluster.clone()?, Arc::clone(registry) as _);
-        let signer = CertManager::new(cluster, options, clock, observer, live, end.clone());
+        let signer = CertManager::new(cluster, options.clone(), clock, observer, live, end.clone());
         Some(ConfiguredSigner::new(Arc::new(signer)))
     }
 

@@ -9,7 +9,7 @@ pub use cluster::ClusterConfig;
 pub use config::{Config, LocalSigner, PcaConfig};
 pub use observer::RateLimit;
 
-use crate::csi::{CsiServer, Registration, RegistrationState, SocketError};
+use crate::csi::{self, CsiServer, Registration, RegistrationState, SocketError};
 use crate::kube::KubeError;
 use crate::model::{Failure, SignerKind};
 use crate::platform::{Clock, DirectoryWatch, SystemClock};
@@ -107,7 +107,7 @@ impl Node {
         let signers_end = CancellationToken::new();
         let signing = signers_end.clone().drop_guard();
         signers.extend(local_signer(&config, &clock)?);
-        signers.extend(cluster.signer(&config.cluster, &clock, &registry, &signers_end));
+        signers.extend(cluster.signer(&config.cluster.cert_manager, &clock, &registry, &signers_end));
         signers.extend(pca_signer(&config, &clock, &metrics, &files.store, &signers_end)?);
         let kinds: Vec<SignerKind> = signers.iter().map(|signer| signer.signer.kind()).collect();
         for configured in &mut signers {
@@ -141,7 +141,7 @@ impl Node {
     /// Serves until shutdown, then until what is in flight has ended.
     pub async fn serve(self) -> Result<(), NodeError> {
         let Self { config, volumes, metrics, cluster, signing, shutdown } = self;
-        let listener = CsiServer::listen(&config.endpoint)?;
+        let listener = csi::listen(&config.endpoint)?;
         let (state, registered) = watch::channel(RegistrationState::Waiting);
         cluster.untaint_when_ready(config.cluster.startup_taint.as_deref(), registered.clone());
         if let Some(address) = config.metrics_bind_address {
