@@ -132,9 +132,7 @@ impl CheckpointFile {
         }
         let refused =
             State { refused_at: Some(refusal.at), refused_because: refusal.by_signer, ..state.clone() };
-        self.write(&refused)?;
-        *state = refused;
-        Ok(())
+        self.write(&mut state, refused)
     }
 
     /// The signer's checkpoint.
@@ -150,17 +148,18 @@ impl CheckpointFile {
         if next.checkpoint != state.checkpoint {
             (next.refused_at, next.refused_because) = (None, None);
         }
-        self.write(&next)?;
-        *state = next;
-        Ok(())
+        self.write(&mut state, next)
     }
 
-    fn write(&self, state: &State) -> Result<(), StoreError> {
+    /// Replaces the file, and then the state in memory.
+    fn write(&self, state: &mut State, next: State) -> Result<(), StoreError> {
         // Options of a number, a timestamp and a string always encode.
-        let line = serde_json::to_string(state).unwrap_or_default();
-        let checkpoint = state.checkpoint.as_deref().unwrap_or_default();
+        let line = serde_json::to_string(&next).unwrap_or_default();
+        let checkpoint = next.checkpoint.as_deref().unwrap_or_default();
         let parts = [&self.key_pem, &*self.csr_pem, line.as_bytes(), b"\n", checkpoint.as_bytes()];
-        files::replace(&self.path, &Zeroizing::new(parts.concat()))
+        files::replace(&self.path, &Zeroizing::new(parts.concat()))?;
+        *state = next;
+        Ok(())
     }
 }
 

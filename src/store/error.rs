@@ -3,7 +3,6 @@
 use super::RecordError;
 use crate::model::{Failure, FailureKind};
 use nix::errno::Errno;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -23,7 +22,9 @@ pub enum StoreError {
     },
     /// New volumes leave a part of the store alone.
     #[error(
-        "the store has less than a tenth of its {resource} left, which is kept for renewals: raise {}", resource.flag()
+        "the store has less than a tenth of its {} left, which is kept for renewals: raise {}",
+        resource.name(),
+        resource.flag()
     )]
     Reserved {
         /// What runs out.
@@ -74,7 +75,7 @@ pub enum StoreError {
 #[derive(Debug, Error)]
 pub enum Cause {
     /// The tmpfs is full.
-    #[error("the store has no {0} left: raise {flag}", flag = .0.flag())]
+    #[error("the store has no {} left: raise {}", .0.name(), .0.flag())]
     Full(Resource),
     /// The file system is read-only.
     #[error("the file system is read-only; it must be writable for the driver")]
@@ -122,20 +123,18 @@ pub enum Resource {
 }
 
 impl Resource {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Space => "space",
+            Self::Inodes => "inodes",
+        }
+    }
+
     fn flag(self) -> &'static str {
         match self {
             Self::Space => "--store-size",
             Self::Inodes => "--store-inodes",
         }
-    }
-}
-
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Space => "space",
-            Self::Inodes => "inodes",
-        })
     }
 }
 

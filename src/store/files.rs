@@ -69,10 +69,7 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
 
 /// Reads a whole file; `None` where there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.attempt("open", path)?,
-    };
+    let Some(mut file) = if_present(File::open(path)).attempt("open", path)? else { return Ok(None) };
     // Allocated at once: a buffer that grows leaves copies of a key behind.
     let length = file.metadata().attempt("examine", path)?.len();
     let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0)));
@@ -82,24 +79,20 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError
 
 /// The names in a directory; none where there is no directory.
 pub(super) fn names(path: &Path) -> Result<Vec<std::ffi::OsString>, StoreError> {
-    match fs::read_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries
-            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>())
-            .attempt("list", path),
-    }
+    let Some(entries) = if_present(fs::read_dir(path)).attempt("list", path)? else { return Ok(Vec::new()) };
+    entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>().attempt("list", path)
 }
 
 /// Removes a file; one that is not there is fine.
 pub(super) fn remove_file(path: &Path) -> Result<(), StoreError> {
-    absent_is_fine(fs::remove_file(path)).attempt("remove", path)
+    if_present(fs::remove_file(path)).attempt("remove", path).map(drop)
 }
 
 /// Removes whatever is at `path`, with all that is in it; nothing there is fine. Symlinks are not followed.
 pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(path),
-        removed => absent_is_fine(removed).attempt("remove", path),
+        removed => if_present(removed).attempt("remove", path).map(drop),
     }
 }
 
@@ -110,9 +103,10 @@ pub(super) fn discard(cleared: Result<(), StoreError>) {
     }
 }
 
-fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+/// `None` if the operation found nothing at its path.
+pub(super) fn if_present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }

@@ -12,7 +12,6 @@ use super::error::{Attempt, StoreError};
 use super::files;
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::io;
 use std::os::unix::fs::{PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -25,11 +24,10 @@ const DATA_NEXT: &str = "..data_tmp";
 /// Writes a new generation and swaps it in, making the directory that a pod sees if need be (its parent is there). On
 /// failure the old generation is live and nothing new is left in it.
 pub(super) fn write(mount: &Path, new: &[NewFile]) -> Result<u64, StoreError> {
-    check_names(new)?;
+    let wanted = checked_names(new)?;
     let is_new = files::ensure_dir(mount, 0o755)?;
     let Swept { live, names: visible } = if is_new { Swept::default() } else { sweep(mount)? };
     let next = live.map_or(1, |live| live.wrapping_add(1));
-    let wanted: BTreeSet<String> = new.iter().map(|file| file.name.clone()).collect();
     let fresh: Vec<&String> = wanted.difference(&visible).collect();
     if let Err(error) = stage(mount, next, new, &fresh).and_then(|()| swap(mount, next)) {
         undo(mount, next, &fresh);
@@ -47,10 +45,8 @@ pub(super) fn write(mount: &Path, new: &[NewFile]) -> Result<u64, StoreError> {
 /// The live generation's number.
 pub(super) fn live(mount: &Path) -> Result<Option<u64>, StoreError> {
     let data = mount.join(DATA);
-    match fs::read_link(&data) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        linked => Ok(linked.attempt("read the link", &data)?.to_str().and_then(number)),
-    }
+    let link = files::if_present(fs::read_link(&data)).attempt("read the link", &data)?;
+    Ok(link.as_deref().and_then(Path::to_str).and_then(number))
 }
 
 /// Reads files of the live generation. The swap removes the old generation, and with it what is being read: then all files
@@ -159,15 +155,16 @@ fn number(name: &str) -> Option<u64> {
     name.strip_prefix("..")?.parse().ok()
 }
 
-fn check_names(new: &[NewFile]) -> Result<(), StoreError> {
-    let mut seen = BTreeSet::new();
+/// The names of the new files, if they are plain and different.
+fn checked_names(new: &[NewFile]) -> Result<BTreeSet<String>, StoreError> {
+    let mut names = BTreeSet::new();
     for NewFile { name, .. } in new {
         check_name(name)?;
-        if !seen.insert(name) {
+        if !names.insert(name.clone()) {
             return Err(StoreError::FileName { name: name.clone(), problem: "is given to two files" });
         }
     }
-    Ok(())
+    Ok(names)
 }
 
 /// The layout's own names begin with two dots, so a file's may not.

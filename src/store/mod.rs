@@ -102,7 +102,7 @@ impl Store {
 
     /// The directory of a volume that a pod sees, relative to the root.
     pub(crate) fn mount_dir(volume: &VolumeId) -> PathBuf {
-        Path::new(VOLUMES).join(VolumeDir::of(volume).as_str()).join(MOUNT)
+        Path::new(VOLUMES).join(VolumeDir::of(volume).0).join(MOUNT)
     }
 
     /// Where the store is.
@@ -165,12 +165,9 @@ impl Store {
         let trash = self.root.join(VOLUMES).join(format!("{TRASH}{dir}"));
         files::remove_tree(&trash)?;
         // Renamed first, so that a crash leaves the whole volume or none, and never a record without its files.
-        match fs::rename(&path, &trash) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            renamed => {
-                renamed.attempt("retire", &path)?;
-                files::remove_tree(&trash)
-            }
+        match files::if_present(fs::rename(&path, &trash)).attempt("retire", &path)? {
+            Some(()) => files::remove_tree(&trash),
+            None => Ok(()),
         }
     }
 
@@ -201,7 +198,7 @@ impl Store {
     }
 
     fn path_of(&self, dir: &VolumeDir) -> PathBuf {
-        self.root.join(VOLUMES).join(dir.as_str())
+        self.root.join(VOLUMES).join(&dir.0)
     }
 
     fn dir_of(&self, volume: &VolumeId) -> PathBuf {
