@@ -56,7 +56,7 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// Serves until `shutdown`, then until the open requests have been answered.
-    pub(crate) async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    pub(crate) async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let app: Router = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
@@ -67,8 +67,8 @@ impl Admin {
             connections.add(serve_connection(stream, app.clone(), shutdown.clone())).await;
         }
         drop(listener);
-        connections.ended().await;
-        Ok(())
+        // At most for CONNECTION_TIMEOUT.
+        while connections.tasks.join_next().await.is_some() {}
     }
 }
 
@@ -129,11 +129,6 @@ impl Connections {
         }
         self.oldest_first.push_back(self.tasks.spawn(connection));
     }
-
-    /// Waits until all have ended, at most for [`CONNECTION_TIMEOUT`].
-    async fn ended(&mut self) {
-        while self.tasks.join_next().await.is_some() {}
-    }
 }
 
 async fn healthz(State(admin): State<Admin>) -> Response {
@@ -182,7 +177,7 @@ mod tests {
         }
     }
 
-    async fn started() -> (SocketAddr, JoinHandle<io::Result<()>>, CancellationToken) {
+    async fn started() -> (SocketAddr, JoinHandle<()>, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -253,7 +248,7 @@ mod tests {
         tokio::time::pause();
         let before = Instant::now();
         shutdown.cancel();
-        server.await.unwrap().unwrap();
+        server.await.unwrap();
         assert_eq!(before.elapsed(), Duration::ZERO);
         all_closed([silent]).await;
         TcpStream::connect(address).await.unwrap_err();
