@@ -69,30 +69,26 @@ impl ClusterClients {
     pub(super) fn untaint_when_ready(
         &self,
         key: Option<&str>,
-        registered: watch::Receiver<RegistrationState>,
+        mut registered: watch::Receiver<RegistrationState>,
     ) {
-        let Some((cluster, key)) = self.cluster.clone().zip(key.map(str::to_owned)) else { return };
-        tokio::spawn(untaint(cluster, self.driver.node_id.clone(), key, registered));
-    }
-}
-
-async fn untaint(
-    cluster: Cluster,
-    node: String,
-    key: String,
-    mut registered: watch::Receiver<RegistrationState>,
-) {
-    const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
-    if registered.wait_for(|state| matches!(state, RegistrationState::Accepted)).await.is_err() {
-        return;
-    }
-    for failures in 0.. {
-        match remove_startup_taint(&cluster, &node, &key).await {
-            Ok(removed) => return tracing::info!(taint = key, removed, "the startup taint is off this node"),
-            Err(error) => {
-                tracing::warn!(taint = key, %error, "the startup taint could not be removed; trying again");
+        const RETRIES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+        let Some((cluster, taint)) = self.cluster.clone().zip(key.map(str::to_owned)) else { return };
+        let node = self.driver.node_id.clone();
+        tokio::spawn(async move {
+            if registered.wait_for(|state| *state == RegistrationState::Accepted).await.is_err() {
+                return;
             }
-        }
-        tokio::time::sleep(BACKOFF.grown(failures)).await;
+            for failures in 0.. {
+                match remove_startup_taint(&cluster, &node, &taint).await {
+                    Ok(removed) => {
+                        return tracing::info!(taint, removed, "the startup taint is off this node");
+                    }
+                    Err(error) => {
+                        tracing::warn!(taint, %error, "the startup taint could not be removed; trying again");
+                    }
+                }
+                tokio::time::sleep(RETRIES.grown(failures)).await;
+            }
+        });
     }
 }
