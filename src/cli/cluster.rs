@@ -5,6 +5,7 @@ use crate::kube::KubeOptions;
 use crate::run::{ClusterConfig, RateLimit};
 use crate::signer::{CertManagerOptions, Gate, GateBackoff};
 use clap::Args;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub struct ClusterArgs {
     pub kubeconfig: Option<PathBuf>,
 
     /// Limit on Kubernetes API calls per second [default: no limit but the API server's own]
-    #[arg(long, env = "CERTLET_KUBE_API_QPS", value_name = "RATE", value_parser = values::above_zero)]
+    #[arg(long, env = "CERTLET_KUBE_API_QPS", value_name = "RATE", value_parser = values::number((Excluded(0.0), Unbounded), "a number above 0"))]
     pub kube_api_qps: Option<f64>,
 
     /// Number of calls that --kube-api-qps allows at once [default: twice the rate]
@@ -58,11 +59,11 @@ pub struct ClusterArgs {
     pub gate_backoff_duration: Duration,
 
     /// Factor by which each next pause is longer; 1 or more.
-    #[arg(long, env = "CERTLET_GATE_BACKOFF_FACTOR", value_name = "FACTOR", default_value_t = 2.0, value_parser = values::at_least_one)]
+    #[arg(long, env = "CERTLET_GATE_BACKOFF_FACTOR", value_name = "FACTOR", default_value_t = 2.0, value_parser = values::number(1.0.., "a number of 1 or more"))]
     pub gate_backoff_factor: f64,
 
     /// Random share that is added to each pause, from 0 to 1.
-    #[arg(long, env = "CERTLET_GATE_BACKOFF_JITTER", value_name = "SHARE", default_value_t = 0.5, value_parser = values::share)]
+    #[arg(long, env = "CERTLET_GATE_BACKOFF_JITTER", value_name = "SHARE", default_value_t = 0.5, value_parser = values::number(0.0..=1.0, "a number from 0 to 1"))]
     pub gate_backoff_jitter: f64,
 
     /// Limit on the pause; 0 for no limit.

@@ -114,10 +114,8 @@ async fn talk(out: &Output, client: &Path, server: &Path, name: &str) -> Result<
 async fn rotate(out: &Output, volume: &Path, duration: Duration) -> Result<(), Failure> {
     let before = leaf(volume)?;
     let mut swaps = Swaps::watch(volume)?;
-    out.info(
-        "rotation",
-        &format!("waiting for {} to be renewed, well before it expires ...", short(&before.serial)),
-    );
+    let old = short(&before.serial);
+    out.info("rotation", &format!("waiting for {old} to be renewed, well before it expires ..."));
     let started = Instant::now();
     tokio::time::timeout(duration, swaps.next())
         .await
@@ -126,16 +124,8 @@ async fn rotate(out: &Output, volume: &Path, duration: Duration) -> Result<(), F
     if after == before {
         return Err("the watch fired, but the certificate is the same".into());
     }
-    out.done(
-        "rotation",
-        &format!(
-            "{} -> {}, {:.1} s before expiry",
-            short(&before.serial),
-            short(&after.serial),
-            left.as_secs_f64()
-        ),
-        started,
-    );
+    let rotated = format!("{old} -> {}, {:.1} s before expiry", short(&after.serial), left.as_secs_f64());
+    out.done("rotation", &rotated, started);
     Ok(())
 }
 

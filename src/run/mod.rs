@@ -1,8 +1,8 @@
 //! `certlet node`, put together: store, signers, volumes, CSI server, registration, admin server.
 
+mod admin;
 mod cluster;
 mod config;
-mod health;
 mod observer;
 
 pub use cluster::ClusterConfig;
@@ -18,10 +18,10 @@ use crate::signer::{
     AcmPca, AcmPcaParts, ConfiguredSigner, CountedSigner, Journal, LocalCa, LocalCaError, PcaMetrics,
 };
 use crate::store::{JournalFile, Store, StoreError};
-use crate::telemetry::{Admin, Metrics};
+use crate::telemetry::{Metrics, serve_admin};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
+use admin::AdminPages;
 use cluster::ClusterClients;
-use health::NodeHealth;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -146,13 +146,13 @@ impl Node {
         cluster.untaint_when_ready(config.cluster.startup_taint.as_deref(), registered.clone());
         if let Some(address) = config.metrics_bind_address {
             let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
-            let health = NodeHealth {
+            let pages = AdminPages {
+                metrics: Arc::clone(&metrics),
                 endpoint: config.endpoint.clone(),
                 volumes: volumes.clone(),
                 registered: config.registration_dir.is_some().then_some(registered),
             };
-            let admin_server = Admin { metrics: Arc::clone(&metrics), health: Arc::new(health) };
-            tokio::spawn(admin_server.serve(admin, shutdown.clone()));
+            tokio::spawn(serve_admin(admin, pages.router(), shutdown.clone()));
         }
         let registering = config.registration_dir.as_ref().map(|directory| {
             let registration = Registration {
