@@ -78,15 +78,9 @@ pub struct ClusterArgs {
 impl ClusterArgs {
     /// The configuration, on this node.
     pub(super) fn into_config(self, node: &str) -> ClusterConfig {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates, and is above zero"
-        )]
-        let rate_limit = self.kube_api_qps.map(|qps| RateLimit {
-            qps,
-            burst: self.kube_api_burst.unwrap_or_else(|| (qps * 2.0).ceil() as u32),
-        });
+        let rate_limit = self
+            .kube_api_qps
+            .map(|qps| RateLimit { qps, burst: self.kube_api_burst.map_or((qps * 2.0).ceil(), f64::from) });
         ClusterConfig {
             kube: KubeOptions { kubeconfig: self.kubeconfig },
             rate_limit,

@@ -82,7 +82,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Node
 /// A driver whose volumes are recovered and which does not serve yet.
 pub struct Node {
     config: Config,
-    volumes: VolumeService,
+    /// The volumes of this node.
+    pub volumes: VolumeService,
     metrics: Arc<Metrics>,
     cluster: ClusterClients,
     /// Ends the signers when dropped.
@@ -131,11 +132,6 @@ impl Node {
             signers = ?kinds, adopted, waiting, removed, unreadable, "certlet starts"
         );
         Ok(Self { config, volumes, metrics, cluster, signing, shutdown })
-    }
-
-    /// The volumes of this node.
-    pub fn volumes(&self) -> &VolumeService {
-        &self.volumes
     }
 
     /// Serves until shutdown, then until what is in flight has ended.

@@ -91,13 +91,10 @@ impl Store {
         }
         let store = Self { root: root.to_owned(), _lock: lock(root)? };
         files::ensure_dir(&root.join(VOLUMES), 0o700)?;
-        let swept =
-            files::names(&root.join(VOLUMES))?.into_iter().map(|name| store.sweep(&name.to_string_lossy()));
-        let left = swept
-            .filter_map(Result::err)
-            .map(|error| format!("a leftover could not be removed: {error}"))
-            .collect();
-        Ok((store, left))
+        let names = files::names(&root.join(VOLUMES))?.into_iter();
+        let failed = names.filter_map(|name| store.sweep(&name.to_string_lossy()).err());
+        let warnings = failed.map(|error| format!("a leftover could not be removed: {error}")).collect();
+        Ok((store, warnings))
     }
 
     /// The directory of a volume that a pod sees, relative to the root.

@@ -20,14 +20,6 @@ pub(crate) enum VolumeState {
     Expired,
 }
 
-/// The values of the label `state`.
-const STATES: [(&str, VolumeState); 4] = [
-    ("pending", VolumeState::Pending),
-    ("ready", VolumeState::Ready),
-    ("overdue", VolumeState::Overdue),
-    ("expired", VolumeState::Expired),
-];
-
 /// One volume at the time of a scrape.
 #[derive(Clone, Debug)]
 pub(crate) struct VolumeSample {
@@ -79,8 +71,13 @@ impl Collector for VolumeCollector {
                     expired, unreadable (not renewed, because its record cannot be used)";
         let mut gauges = encoder.encode_descriptor("volumes", help, None, MetricType::Gauge)?;
         let count = |state| volumes.iter().filter(|volume| volume.state == state).count();
-        let counts = STATES.map(|(name, state)| (name, count(state)));
-        for (state, count) in counts.into_iter().chain([("unreadable", unreadable)]) {
+        for (state, count) in [
+            ("pending", count(VolumeState::Pending)),
+            ("ready", count(VolumeState::Ready)),
+            ("overdue", count(VolumeState::Overdue)),
+            ("expired", count(VolumeState::Expired)),
+            ("unreadable", unreadable),
+        ] {
             let count = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
             count.encode(gauges.encode_family(&[("state", state)])?)?;
         }
