@@ -21,7 +21,7 @@ pub struct ClusterConfig {
     pub rate_limit: Option<RateLimit>,
     /// How the cert-manager signer makes its requests.
     pub cert_manager: CertManagerOptions,
-    /// Whether a pod that is not ready gets its volume empty.
+    /// Whether a pod that is not ready gets an empty volume first.
     pub continue_on_not_ready: bool,
     /// The taint to remove from the node once the driver is ready.
     pub startup_taint: Option<String>,

@@ -103,8 +103,7 @@ impl Node {
         let files = open_store(&config, &shutdown).await?;
         let cluster = ClusterClients::connect(&config.cluster, &config.driver, &metrics).await?;
         let registry = Arc::new(Registry::default());
-        // Signers run until everything that is in flight at the shutdown has ended. They also end where this function
-        // fails.
+        // Signers run until everything that is in flight at the shutdown has ended. They also end if this function fails.
         let signers_end = CancellationToken::new();
         let signing = signers_end.clone().drop_guard();
         signers.extend(local_signer(&config, &clock)?);
@@ -175,12 +174,12 @@ impl Node {
             "shutting down; mounts stay as they are"
         );
         volumes.shut_down(config.shutdown_grace).await;
-        // No work waits for a signer any more.
+        // Now no work waits for a signer.
         drop(signing);
         if let Some(registering) = registering {
             let _ended = registering.await;
         }
-        // A client that keeps its connection open does not keep the process: everything in flight has been answered.
+        // Everything in flight has been answered, so a client that keeps its connection open does not delay the exit.
         if tokio::time::timeout(Duration::from_millis(500), &mut serving).await.is_err() {
             serving.abort();
         }
@@ -190,8 +189,7 @@ impl Node {
     }
 }
 
-/// Opens the store, as soon as the process before this one has released it: a node's driver is replaced while the old one
-/// still finishes what is in flight.
+/// Opens the store. It waits until an earlier driver process, which may still finish its calls, has released it.
 async fn open_store(config: &Config, shutdown: &CancellationToken) -> Result<VolumeFiles, MountError> {
     const PAUSE: Duration = Duration::from_millis(100);
     let mut left = config.shutdown_grace + Duration::from_secs(5);
@@ -230,7 +228,7 @@ fn pca_signer(
     end: &CancellationToken,
 ) -> Result<Option<ConfiguredSigner>, NodeError> {
     let Some(PcaConfig { policy: path, fleet, revoke, pod_identity }) = &config.pca else { return Ok(None) };
-    // Watched before it is read, so that no change falls between the two.
+    // The watch starts before the file is read, so that no change is missed.
     let watch = watch_file(path).map_err(|source| NodeError::PolicyWatch { path: path.clone(), source })?;
     let policy = Arc::new(LivePolicy::open(path)?);
     let counted = PcaMetrics::default();
@@ -253,7 +251,7 @@ fn pca_signer(
     Ok(Some(ConfiguredSigner::new(signer)))
 }
 
-/// A ConfigMap's volume swaps the symlink `..data` beside the file: the directory is what changes.
+/// Watches the file's directory, because a ConfigMap's volume swaps the symlink `..data` beside the file.
 fn watch_file(path: &Path) -> io::Result<DirectoryWatch> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     DirectoryWatch::new(directory.unwrap_or(Path::new(".")))
@@ -276,7 +274,7 @@ impl Journal for JournalFile {
     }
 }
 
-/// Listens; "every address" is that also on a node without IPv6.
+/// Listens on an address. "Every address" also works on a node without IPv6.
 async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {

@@ -132,7 +132,7 @@ impl Store {
         generation::read(&self.mount_of(volume), names)
     }
 
-    /// Replaces the volume's record as a whole, or leaves the old one.
+    /// Replaces the volume's record as a whole; on failure the old one stays.
     pub(crate) fn write_record(&self, record: &Record) -> Result<(), StoreError> {
         let path = self.dir_of(&record.volume_id).join(RECORD);
         let json = record.encode().map_err(|source| StoreError::Record { path: path.clone(), source })?;
@@ -151,7 +151,7 @@ impl Store {
         JournalFile { path: self.root.join(name) }
     }
 
-    /// Removes all that the store has of a volume; nothing there is fine. It must not be bound any more.
+    /// Removes everything that the store has of a volume. The volume must no longer be bind-mounted.
     pub(crate) fn remove(&self, volume: &VolumeId) -> Result<(), StoreError> {
         self.remove_dir(&VolumeDir::of(volume))
     }
@@ -179,7 +179,7 @@ impl Store {
         generation::sweep(&path.join(MOUNT)).map(drop)
     }
 
-    /// Writes in the volume's directory, which is mostly there; where it is not, it is made first.
+    /// Runs `write`. If the volume's directory is missing, creates it and runs `write` again.
     fn in_dir_of<T>(
         &self,
         volume: &VolumeId,

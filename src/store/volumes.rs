@@ -17,7 +17,7 @@ pub(crate) struct VolumeDir(pub(super) String);
 pub(crate) struct StoredVolume {
     /// Its directory.
     pub(crate) dir: VolumeDir,
-    /// Its record, or why there is none to go by.
+    /// Its record, or why it has no usable one.
     pub(crate) record: Result<Record, RecordError>,
 }
 
