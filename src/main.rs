@@ -1,10 +1,9 @@
 //! The certlet command: parses the command line and runs the subcommand.
 
-use certlet::cli::{Cli, Command, DemoArgs, NodeArgs};
 #[cfg(feature = "aws")]
-use certlet::cli::{PolicyArgs, PolicyCheckError};
-use certlet::demo::{self, DemoOptions};
-use certlet::{run, telemetry};
+use certlet::cli::{CheckArgs, PolicyAction, PolicyCheckError};
+use certlet::cli::{Cli, Command, NodeArgs};
+use certlet::{demo, run, telemetry};
 use clap::Parser;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -24,10 +23,10 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Node(args) => run_node(*args).unwrap_or_else(|code| code),
-        Command::Demo(DemoArgs { pods, duration, keep }) => demo::run(&DemoOptions { pods, duration, keep }),
+        Command::Demo(args) => demo::run(&args),
         Command::Status(args) => print(args.render()),
         #[cfg(feature = "aws")]
-        Command::Policy(args) => check_policy(&args),
+        Command::Policy(PolicyAction::Check(args)) => check_policy(&args),
         Command::Reference(args) => print::<std::convert::Infallible>(Ok(args.render())),
     }
 }
@@ -45,7 +44,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// The explanation of a denial goes to standard output, like that of a permission.
 #[cfg(feature = "aws")]
-fn check_policy(args: &PolicyArgs) -> ExitCode {
+fn check_policy(args: &CheckArgs) -> ExitCode {
     match args.render() {
         Err(PolicyCheckError::Denied(explanation)) => {
             print!("{explanation}");
@@ -97,8 +96,8 @@ fn run_node(args: NodeArgs) -> Result<ExitCode, ExitCode> {
 
 fn runtime(worker_threads: Option<u16>) -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    // The other cores are for the pods. Long work waits for a signer or runs on the blocking threads, so that more workers
-    // would mostly wait for each other.
+    // The other cores are for the pods. Long work waits for a signer or runs on the blocking threads, so more workers would
+    // mostly wait for each other.
     let workers = (cores / 2).clamp(1, 4);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads.map_or(workers, usize::from))
@@ -117,19 +116,16 @@ fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), String> {
         (install(SignalKind::terminate())?, install(SignalKind::interrupt())?);
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
-        let mut stopping = false;
-        loop {
-            let signal = tokio::select! {
+        let mut received = async || {
+            tokio::select! {
                 _ = terminate.recv() => SignalKind::terminate(),
                 _ = interrupt.recv() => SignalKind::interrupt(),
-            };
-            if stopping {
-                // 128 plus the signal, as in a shell.
-                std::process::exit(128 + signal.as_raw_value());
             }
-            stopping = true;
-            shutdown.cancel();
-        }
+        };
+        received().await;
+        shutdown.cancel();
+        // 128 plus the signal, as in a shell.
+        std::process::exit(128 + received().await.as_raw_value());
     });
     Ok(())
 }

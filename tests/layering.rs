@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 struct Module(&'static str, &'static str, bool);
 
 /// The layers from left to right. A module imports modules of layers to its left, and none of its own layer.
-const LAYERS: [&[Module]; 9] = [
+const LAYERS: [&[Module]; 10] = [
     &[
         Module(
             "model",
@@ -61,10 +61,8 @@ const LAYERS: [&[Module]; 9] = [
     )],
     &[Module("csi", "gRPC front door: requests in, status codes out, registration with the kubelet", true)],
     &[Module("run", "Puts the modules together: `certlet node`", true)],
-    &[
-        Module("cli", "The command line; every flag is an environment variable too", false),
-        Module("demo", "`certlet demo` plays the kubelet", true),
-    ],
+    &[Module("cli", "The command line; every flag is an environment variable too", false)],
+    &[Module("demo", "`certlet demo` plays the kubelet", true)],
 ];
 
 /// Where the table stands in docs/architecture.md.

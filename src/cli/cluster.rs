@@ -3,8 +3,9 @@
 use super::values;
 use crate::kube::KubeOptions;
 use crate::run::{ClusterConfig, RateLimit};
-use crate::signer::{Gate, GateBackoff};
+use crate::signer::{CertManagerOptions, Gate, GateBackoff};
 use clap::Args;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub struct ClusterArgs {
     pub kubeconfig: Option<PathBuf>,
 
     /// Limit on Kubernetes API calls per second [default: no limit but the API server's own]
-    #[arg(long, env = "CERTLET_KUBE_API_QPS", value_name = "RATE", value_parser = values::above_zero)]
+    #[arg(long, env = "CERTLET_KUBE_API_QPS", value_name = "RATE", value_parser = values::number((Excluded(0.0), Unbounded), "a number above 0"))]
     pub kube_api_qps: Option<f64>,
 
     /// Number of calls that --kube-api-qps allows at once [default: twice the rate]
@@ -58,11 +59,11 @@ pub struct ClusterArgs {
     pub gate_backoff_duration: Duration,
 
     /// Factor by which each next pause is longer; 1 or more.
-    #[arg(long, env = "CERTLET_GATE_BACKOFF_FACTOR", value_name = "FACTOR", default_value_t = 2.0, value_parser = values::at_least_one)]
+    #[arg(long, env = "CERTLET_GATE_BACKOFF_FACTOR", value_name = "FACTOR", default_value_t = 2.0, value_parser = values::number(1.0.., "a number of 1 or more"))]
     pub gate_backoff_factor: f64,
 
     /// Random share that is added to each pause, from 0 to 1.
-    #[arg(long, env = "CERTLET_GATE_BACKOFF_JITTER", value_name = "SHARE", default_value_t = 0.5, value_parser = values::share)]
+    #[arg(long, env = "CERTLET_GATE_BACKOFF_JITTER", value_name = "SHARE", default_value_t = 0.5, value_parser = values::number(0.0..=1.0, "a number from 0 to 1"))]
     pub gate_backoff_jitter: f64,
 
     /// Limit on the pause; 0 for no limit.
@@ -75,28 +76,25 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// The configuration.
-    pub(super) fn into_config(self) -> ClusterConfig {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates, and is above zero"
-        )]
-        let rate_limit = self.kube_api_qps.map(|qps| RateLimit {
-            qps,
-            burst: self.kube_api_burst.unwrap_or_else(|| (qps * 2.0).ceil() as u32),
-        });
+    /// The configuration, on this node.
+    pub(super) fn into_config(self, node: &str) -> ClusterConfig {
+        let rate_limit = self
+            .kube_api_qps
+            .map(|qps| RateLimit { qps, burst: self.kube_api_burst.map_or((qps * 2.0).ceil(), f64::from) });
         ClusterConfig {
             kube: KubeOptions { kubeconfig: self.kubeconfig },
             rate_limit,
-            keep_requests: self.keep_requests.into(),
-            token_audience: self.use_token_request.then_some(self.token_request_audience),
-            gates: self.pod_readiness_gate,
-            gate_backoff: GateBackoff {
-                duration: self.gate_backoff_duration,
-                factor: self.gate_backoff_factor,
-                jitter: self.gate_backoff_jitter,
-                cap: self.gate_backoff_cap,
+            cert_manager: CertManagerOptions {
+                node: node.to_owned(),
+                keep_requests: self.keep_requests.into(),
+                token_audience: self.use_token_request.then_some(self.token_request_audience),
+                gates: self.pod_readiness_gate,
+                gate_backoff: GateBackoff {
+                    duration: self.gate_backoff_duration,
+                    factor: self.gate_backoff_factor,
+                    jitter: self.gate_backoff_jitter,
+                    cap: self.gate_backoff_cap,
+                },
             },
             continue_on_not_ready: self.continue_on_not_ready,
             startup_taint: self.startup_taint,

@@ -15,7 +15,7 @@ pub use node::{NodeArgs, UsageError};
 #[cfg(feature = "aws")]
 pub use pca::PcaArgs;
 #[cfg(feature = "aws")]
-pub use policy::{CheckArgs, PolicyAction, PolicyArgs, PolicyCheckError};
+pub use policy::{CheckArgs, PolicyAction, PolicyCheckError};
 pub use reference::ReferenceArgs;
 pub use status::StatusArgs;
 
@@ -42,7 +42,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Check a policy file for AWS Private CA.
     #[cfg(feature = "aws")]
-    Policy(PolicyArgs),
+    #[command(subcommand)]
+    Policy(PolicyAction),
     /// Print a page of the documentation that is generated from the code.
     Reference(ReferenceArgs),
 }

@@ -7,11 +7,14 @@ use crate::telemetry::LogFormat;
 use crate::volume::{Limits, StoreOptions};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 use thiserror::Error;
 
 /// The kubelet's directory for plugins and their sockets.
 const KUBELET_PLUGINS: &str = "/var/lib/kubelet/plugins";
+/// The store's directory in the driver's plugin directory.
+pub(super) const DATA_ROOT: &str = "data";
 
 /// `certlet node`
 #[derive(Clone, Debug, Args)]
@@ -39,7 +42,7 @@ pub struct NodeArgs {
         env = "CERTLET_REGISTRATION_DIR",
         value_name = "DIR",
         default_value = "/var/lib/kubelet/plugins_registry",
-        value_parser = values::path_or_empty
+        value_parser = PathBuf::from_str
     )]
     pub registration_dir: PathBuf,
 
@@ -145,12 +148,10 @@ pub enum UsageError {
 impl NodeArgs {
     /// The configuration.
     pub fn into_config(self) -> Result<Config, UsageError> {
-        let root = default_data_root(&self.driver_name, self.data_root);
+        let root = path_or_default(self.data_root, &self.driver_name, DATA_ROOT);
         let root =
             std::path::absolute(&root).map_err(|source| UsageError::DataRoot { path: root, source })?;
-        let endpoint = self
-            .endpoint
-            .unwrap_or_else(|| Path::new(KUBELET_PLUGINS).join(&self.driver_name).join("csi.sock"));
+        let endpoint = path_or_default(self.endpoint, &self.driver_name, "csi.sock");
         #[cfg(feature = "kubernetes")]
         if self.cluster.startup_taint.is_some() && self.registration_dir.as_os_str().is_empty() {
             return Err(UsageError::TaintWithoutRegistration);
@@ -162,6 +163,8 @@ impl NodeArgs {
             (true, _, _) => Some(LocalSigner::Ephemeral),
         };
         Ok(Config {
+            #[cfg(feature = "kubernetes")]
+            cluster: self.cluster.into_config(&self.node_id),
             driver: Driver { name: self.driver_name, node_id: self.node_id },
             kubelet_endpoint: self.kubelet_registration_path.unwrap_or_else(|| endpoint.clone()),
             endpoint,
@@ -183,13 +186,11 @@ impl NodeArgs {
                 renewal_interval: self.min_renewal_interval,
             },
             shutdown_grace: self.shutdown_grace,
-            #[cfg(feature = "kubernetes")]
-            cluster: self.cluster.into_config(),
         })
     }
 }
 
-/// `--data-root`, or its default.
-pub(super) fn default_data_root(driver_name: &str, given: Option<PathBuf>) -> PathBuf {
-    given.unwrap_or_else(|| Path::new(KUBELET_PLUGINS).join(driver_name).join("data"))
+/// The path of a flag, or its default: `name` in the driver's plugin directory.
+pub(super) fn path_or_default(given: Option<PathBuf>, driver_name: &str, name: &str) -> PathBuf {
+    given.unwrap_or_else(|| Path::new(KUBELET_PLUGINS).join(driver_name).join(name))
 }

@@ -17,7 +17,7 @@ pub struct PcaArgs {
 
     /// IssueCertificate calls per second that all nodes together may make in an account and Region, of the 25 that AWS
     /// allows by default. The limits of other calls follow in proportion to their quotas.
-    #[arg(long, env = "CERTLET_PCA_RATE", value_name = "RATE", default_value_t = Fleet::DEFAULT.issue_rate, value_parser = values::rate)]
+    #[arg(long, env = "CERTLET_PCA_RATE", value_name = "RATE", default_value_t = Fleet::DEFAULT.issue_rate, value_parser = values::number(0.01..=10_000.0, "calls per second, from 0.01 to 10000, such as 20 or 2.5"))]
     pub pca_rate: f64,
 
     /// Number of nodes that share --pca-rate. A node may use more than its share while the others are idle, until AWS throttles.

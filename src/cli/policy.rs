@@ -8,14 +8,6 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// `certlet policy`
-#[derive(Clone, Debug, Args)]
-pub struct PolicyArgs {
-    /// The action.
-    #[command(subcommand)]
-    pub action: PolicyAction,
-}
-
 /// Actions on a policy file.
 #[derive(Clone, Debug, Subcommand)]
 pub enum PolicyAction {
@@ -57,16 +49,9 @@ pub enum PolicyCheckError {
     Denied(String),
 }
 
-impl PolicyArgs {
+impl CheckArgs {
     /// The explanation.
     pub fn render(&self) -> Result<String, PolicyCheckError> {
-        let PolicyAction::Check(check) = &self.action;
-        check.render()
-    }
-}
-
-impl CheckArgs {
-    fn render(&self) -> Result<String, PolicyCheckError> {
         let policy = Policy::read(&self.file)?;
         let Some((namespace, name)) = &self.pod else {
             return Ok(format!("{}: {} rules, all valid\n", self.file.display(), policy.rules()));

@@ -53,9 +53,7 @@ fn render(command: &Command, page: &mut String) {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
-    let name = command
-        .get_bin_name()
-        .map_or_else(String::new, |name| name.trim_start_matches("certlet ").to_owned());
+    let name = command.get_bin_name().unwrap_or_default().trim_start_matches("certlet ");
     let _infallible = write!(page, "\n## certlet {name}\n\n{about}\n\n```text\n{usage}\n```\n");
     for arg in command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
         render_arg(arg, page);
@@ -64,16 +62,15 @@ fn render(command: &Command, page: &mut String) {
 }
 
 fn render_arg(arg: &Arg, page: &mut String) {
-    let name =
-        arg.get_long().map_or_else(|| arg.get_id().as_str().to_uppercase(), |long| format!("--{long}"));
     let takes_value = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
-    let value = arg
-        .get_value_names()
-        .and_then(|names| names.first())
-        .filter(|_| takes_value && arg.get_long().is_some());
-    let value = value.map_or_else(String::new, |value| format!(" {value}"));
+    let value = arg.get_value_names().filter(|_| takes_value).and_then(<[_]>::first);
+    let name = match (arg.get_long(), value) {
+        (Some(long), Some(value)) => format!("--{long} {value}"),
+        (Some(long), None) => format!("--{long}"),
+        (None, _) => arg.get_id().as_str().to_uppercase(),
+    };
     let help = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
-    let _infallible = write!(page, "\n### `{name}{value}`\n\n{help}\n");
+    let _infallible = write!(page, "\n### `{name}`\n\n{help}\n");
     let mut facts = Vec::new();
     if let Some(variable) = arg.get_env() {
         facts.push(format!("Environment: `{}`.", variable.to_string_lossy()));

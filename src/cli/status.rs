@@ -1,11 +1,10 @@
 //! `certlet status`: shows the records of the volumes, for `kubectl exec`. It shows no secret.
 
-use super::node::default_data_root;
-use crate::store::{Record, RecordError, StoreError, StoredVolume};
+use super::node::{DATA_ROOT, path_or_default};
+use crate::store::{RecordError, StoreError, StoredVolume};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
-use std::fmt::Write;
 use std::path::PathBuf;
 
 /// `certlet status`
@@ -43,7 +42,7 @@ struct Row {
 impl StatusArgs {
     /// The table or the JSON.
     pub fn render(&self) -> Result<String, StoreError> {
-        let root = default_data_root(&self.driver_name, self.data_root.clone());
+        let root = path_or_default(self.data_root.clone(), &self.driver_name, DATA_ROOT);
         let stored = crate::store::read_volumes(&root)?;
         let mut rows: Vec<Row> = stored.into_iter().filter_map(row).collect();
         rows.sort_by(|a, b| (&a.namespace, &a.pod, &a.volume).cmp(&(&b.namespace, &b.pod, &b.volume)));
@@ -52,19 +51,15 @@ impl StatusArgs {
 }
 
 fn row(stored: StoredVolume) -> Option<Row> {
-    match stored.record {
-        Ok(record) => Some(from_record(record)),
+    let record = match stored.record {
+        Ok(record) => record,
         // A publish that has just begun.
-        Err(RecordError::Missing) => None,
-        Err(error) => Some(Row {
-            last_error: Some(error.to_string()),
-            volume: stored.dir.to_string(),
-            ..Row::default()
-        }),
-    }
-}
-
-fn from_record(record: Record) -> Row {
+        Err(RecordError::Missing) => return None,
+        Err(error) => {
+            let volume = stored.dir.to_string();
+            return Some(Row { last_error: Some(error.to_string()), volume, ..Row::default() });
+        }
+    };
     let mut row = Row {
         namespace: record.pod.namespace,
         pod: record.pod.name,
@@ -76,21 +71,19 @@ fn from_record(record: Record) -> Row {
         ..Row::default()
     };
     if let Some(issued) = record.issued {
-        row.subject.clone_from(&issued.facts.subject);
-        row.sans.clone_from(&issued.facts.sans);
+        row.subject = issued.facts.subject;
+        row.sans = issued.facts.sans;
         row.issued_at = Some(issued.issued_at);
         row.expires_at = Some(issued.facts.not_after);
         row.renews_at = Some(issued.renew_at);
         row.remark = issued.warning;
     }
-    row
+    Some(row)
 }
 
 fn json(rows: &[Row]) -> String {
-    let mut text =
-        serde_json::to_string_pretty(rows).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
-    text.push('\n');
-    text
+    let text = serde_json::to_string_pretty(rows);
+    text.unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")) + "\n"
 }
 
 fn seconds(at: Timestamp) -> String {
@@ -111,11 +104,8 @@ fn table(rows: &[Row], now: Timestamp) -> String {
         .collect();
     let mut text = String::new();
     for line in &lines {
-        let mut padded = String::new();
-        for (cell, width) in line.iter().zip(&widths) {
-            let _infallible = write!(padded, "{cell:width$}  ");
-        }
-        text.push_str(padded.trim_end());
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
+        text.push_str(cells.collect::<String>().trim_end());
         text.push('\n');
     }
     text

@@ -2,6 +2,7 @@
 
 use http::Uri;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::ops::RangeBounds;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,12 +21,6 @@ pub(super) fn endpoint(value: &str) -> Result<PathBuf, String> {
     accept(is_path.then(|| path.into()), "a Unix socket, as unix:///path/csi.sock or /path/csi.sock")
 }
 
-/// A path or an empty text, which clap's own parser refuses.
-#[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a Result")]
-pub(super) fn path_or_empty(value: &str) -> Result<PathBuf, std::convert::Infallible> {
-    Ok(PathBuf::from(value))
-}
-
 /// A Go duration above zero.
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
     crate::model::parse_duration(value)
@@ -42,26 +37,17 @@ pub(super) fn demo_duration(value: &str) -> Result<Duration, String> {
     accept(Some(duration(value)?).filter(|duration| *duration >= Duration::from_secs(5)), "5s or more")
 }
 
-pub(super) fn above_zero(value: &str) -> Result<f64, String> {
-    number(value, |number| number > 0.0, "a number above 0")
-}
-
-pub(super) fn at_least_one(value: &str) -> Result<f64, String> {
-    number(value, |number| number >= 1.0, "a number of 1 or more")
-}
-
-pub(super) fn share(value: &str) -> Result<f64, String> {
-    number(value, |number| (0.0..=1.0).contains(&number), "a number from 0 to 1")
-}
-
-/// Calls per second.
-pub(super) fn rate(value: &str) -> Result<f64, String> {
-    let accepted = "calls per second, from 0.01 to 10000, such as 20 or 2.5";
-    number(value, |rate| (0.01..=10_000.0).contains(&rate), accepted)
-}
-
-fn number(value: &str, is_valid: impl Fn(f64) -> bool, accepted: &str) -> Result<f64, String> {
-    accept(value.parse().ok().filter(|number: &f64| number.is_finite() && is_valid(*number)), accepted)
+/// The parser of a finite number in a range.
+pub(super) fn number<R>(range: R, accepted: &'static str) -> impl Fn(&str) -> Result<f64, String> + Clone
+where
+    R: RangeBounds<f64> + Clone,
+{
+    move |value| {
+        accept(
+            value.parse().ok().filter(|number: &f64| number.is_finite() && range.contains(number)),
+            accepted,
+        )
+    }
 }
 
 /// Bytes, or a number with a binary (Ki, Mi, Gi) or decimal (k, M, G) suffix, as in Kubernetes quantities.

@@ -1,82 +1,52 @@
-//! A connection that makes the kubelet's `:authority` valid.
+//! Makes the kubelet's `:authority` valid.
 //!
 //! On the registration socket, the kubelet sends the socket's percent-encoded path as `:authority`. That is not an authority
 //! (RFC 3986 section 3.2), and the `h2` crate ends such a stream with `PROTOCOL_ERROR`. On a Unix socket the field has no
 //! meaning. So its value is overwritten with a valid one of the same encoded length before `h2` reads it. All other bytes
 //! stay the same, and nothing is decoded: HPACK (RFC 7541) fields can be skipped by their lengths.
 
+use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tonic::transport::server::Connected;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-/// A connection that accepts any `:authority`.
-pub(super) struct AnyAuthority {
-    inner: UnixStream,
-    frames: Frames,
-    /// Rewritten bytes. Those before `consumed` have been read.
-    ready: Vec<u8>,
-    consumed: usize,
-}
-
-impl AnyAuthority {
-    pub(super) fn new(inner: UnixStream) -> Self {
-        Self { inner, frames: Frames::default(), ready: Vec::new(), consumed: 0 }
-    }
-}
-
-impl Connected for AnyAuthority {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for AnyAuthority {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        while this.consumed == this.ready.len() {
-            let mut chunk = [0; 4096];
-            let mut chunk = ReadBuf::new(&mut chunk);
-            ready!(Pin::new(&mut this.inner).poll_read(context, &mut chunk))?;
-            if chunk.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            this.ready.clear();
-            this.consumed = 0;
-            this.frames.rewrite(chunk.filled(), &mut this.ready);
+/// The server's end of a connection that accepts any `:authority`. A task copies between it and the kubelet's connection,
+/// until one of the two is closed.
+pub(super) fn accept_any_authority(kubelet: UnixStream) -> io::Result<UnixStream> {
+    let (server, relay) = UnixStream::pair()?;
+    let (requests, mut to_kubelet) = kubelet.into_split();
+    let (mut answers, to_server) = relay.into_split();
+    tokio::spawn(async move {
+        tokio::select! {
+            _closed = tokio::io::copy(&mut answers, &mut to_kubelet) => {}
+            Err(_closed) = copy_requests(requests, to_server) => {}
         }
-        let rest = &this.ready[this.consumed..];
-        let count = rest.len().min(out.remaining());
-        out.put_slice(&rest[..count]);
-        this.consumed += count;
-        Poll::Ready(Ok(()))
-    }
+    });
+    Ok(server)
 }
 
-impl AsyncWrite for AnyAuthority {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+/// Copies rewritten bytes until an error. At the end of the requests the server still has to answer.
+async fn copy_requests(mut requests: OwnedReadHalf, mut to_server: OwnedWriteHalf) -> io::Result<Infallible> {
+    let mut frames = Frames::new();
+    let mut chunk = [0; 4096];
+    let mut rewritten = Vec::new();
+    loop {
+        let count = requests.read(&mut chunk).await?;
+        if count == 0 {
+            to_server.shutdown().await?;
+            return std::future::pending().await;
+        }
+        frames.rewrite(&chunk[..count], &mut rewritten);
+        to_server.write_all(&rewritten).await?;
+        rewritten.clear();
     }
 }
 
 /// The client's connection preface (RFC 9113 section 3.4).
-const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
-/// The head of a frame (RFC 9113 section 4.1).
-const HEAD: usize = 9;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Length of the head of a frame (RFC 9113 section 4.1).
+const HEAD_BYTES: usize = 9;
 const HEADERS: u8 = 1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
@@ -89,13 +59,11 @@ struct Frames {
     held: Vec<u8>,
 }
 
-impl Default for Frames {
-    fn default() -> Self {
-        Self { pass: PREFACE, held: Vec::new() }
-    }
-}
-
 impl Frames {
+    fn new() -> Self {
+        Self { pass: PREFACE.len(), held: Vec::new() }
+    }
+
     /// Takes the next bytes, and appends those that are complete to `out`.
     fn rewrite(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
@@ -110,11 +78,11 @@ impl Frames {
             let (now, later) = bytes.split_at((wanted - self.held.len()).min(bytes.len()));
             self.held.extend_from_slice(now);
             bytes = later;
-            if self.held.len() == HEAD && self.held[3] != HEADERS {
+            if self.held.len() == HEAD_BYTES && self.held[3] != HEADERS {
                 self.pass = self.length();
                 out.append(&mut self.held);
-            } else if self.held.len() >= HEAD && self.held.len() == self.wanted() {
-                let (head, payload) = self.held.split_at_mut(HEAD);
+            } else if self.held.len() >= HEAD_BYTES && self.held.len() == self.wanted() {
+                let (head, payload) = self.held.split_at_mut(HEAD_BYTES);
                 // A malformed block passes unchanged: `h2` rejects it.
                 let _walked = overwrite_authority(head[4], payload);
                 out.append(&mut self.held);
@@ -124,7 +92,7 @@ impl Frames {
 
     /// The number of bytes to hold: a head, or a whole HEADERS frame, whose length has 24 bits.
     fn wanted(&self) -> usize {
-        if self.held.len() < HEAD { HEAD } else { HEAD + self.length() }
+        if self.held.len() < HEAD_BYTES { HEAD_BYTES } else { HEAD_BYTES + self.length() }
     }
 
     fn length(&self) -> usize {
@@ -213,7 +181,7 @@ mod tests {
     }
 
     fn passed(bytes: &[u8], chunk: usize) -> Vec<u8> {
-        let (mut frames, mut out) = (Frames::default(), Vec::new());
+        let (mut frames, mut out) = (Frames::new(), Vec::new());
         bytes.chunks(chunk).for_each(|chunk| frames.rewrite(chunk, &mut out));
         out
     }
@@ -236,6 +204,24 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn requests_are_rewritten_and_answers_still_come_after_their_end() {
+        let block =
+            |authority: &[u8]| [PREFACE, &frame(HEADERS, 4, &[b"\x41\x05", authority].concat())].concat();
+        let (mut kubelet, accepted) = UnixStream::pair().unwrap();
+        let mut server = accept_any_authority(accepted).unwrap();
+        kubelet.write_all(&block(b"%2Fab")).await.unwrap();
+        kubelet.shutdown().await.unwrap();
+        let mut requests = Vec::new();
+        server.read_to_end(&mut requests).await.unwrap();
+        assert_eq!(requests, block(b"aaaaa"));
+        server.write_all(b"answer").await.unwrap();
+        drop(server);
+        let mut answer = String::new();
+        kubelet.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+    }
+
     #[test]
     fn a_huffman_coded_value_is_filled_with_whole_letters() {
         // Eight letters of five bits are five bytes: 00011000 11000110 00110001 10001100 01100011.
@@ -247,7 +233,7 @@ mod tests {
     #[test]
     fn a_malformed_block_passes_unchanged() {
         for odd in [&b"\x41\x7f\xff\xff\xff\xff\xff"[..], b"\x41", b"\x41\x09abc", b"\x00\x7f\x00", b"\x40"] {
-            let bytes = [&[0; PREFACE][..], &frame(HEADERS, 4, odd)].concat();
+            let bytes = [&[0; PREFACE.len()][..], &frame(HEADERS, 4, odd)].concat();
             assert_eq!(passed(&bytes, 4096), bytes);
         }
     }

@@ -1,28 +1,23 @@
 //! CSI's Identity service.
 
 use super::Driver;
-use crate::proto::csi::identity_server::Identity as IdentityService;
+use crate::proto::csi::identity_server::Identity;
 use crate::proto::csi::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
     ProbeRequest, ProbeResponse,
 };
-use std::collections::HashMap;
 use tonic::{Request, Response, Status};
 
-pub(super) struct Identity {
-    pub(super) driver: Driver,
-}
-
 #[tonic::async_trait]
-impl IdentityService for Identity {
+impl Identity for Driver {
     async fn get_plugin_info(
         &self,
         _request: Request<GetPluginInfoRequest>,
     ) -> Result<Response<GetPluginInfoResponse>, Status> {
         Ok(Response::new(GetPluginInfoResponse {
-            name: self.driver.name.clone(),
+            name: self.name.clone(),
             vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
-            manifest: HashMap::new(),
+            ..GetPluginInfoResponse::default()
         }))
     }
 

@@ -10,12 +10,12 @@ mod status;
 
 pub(crate) use registration::{Registration, RegistrationState};
 pub use socket::SocketError;
+pub(crate) use socket::listen;
 
 use crate::proto::csi::identity_server::IdentityServer;
 use crate::proto::csi::node_server::NodeServer;
 use crate::telemetry::Metrics;
 use crate::volume::VolumeService;
-use std::path::Path;
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -31,7 +31,7 @@ pub struct Driver {
     pub node_id: String,
 }
 
-/// The CSI server.
+/// The CSI server: the Node service, and the Identity service of [`Driver`].
 pub(crate) struct CsiServer {
     /// Name and node.
     pub driver: Driver,
@@ -42,22 +42,15 @@ pub(crate) struct CsiServer {
 }
 
 impl CsiServer {
-    /// Listens on `path` with mode 0600. It creates the parent directory, and replaces a stale socket.
-    pub(crate) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
-        socket::listen(path)
-    }
-
     /// Serves until `shutdown`, then until every call in flight has been answered.
     pub(crate) async fn serve(
         self,
         listener: UnixListener,
         shutdown: CancellationToken,
     ) -> Result<(), tonic::transport::Error> {
-        let identity = identity::Identity { driver: self.driver.clone() };
-        let node = node::Node { driver: self.driver, volumes: self.volumes, metrics: self.metrics };
         Server::builder()
-            .add_service(IdentityServer::new(identity))
-            .add_service(NodeServer::new(node))
+            .add_service(IdentityServer::new(self.driver.clone()))
+            .add_service(NodeServer::new(self))
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled_owned())
             .await
     }

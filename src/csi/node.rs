@@ -1,10 +1,10 @@
 //! CSI's Node service, as far as an ephemeral inline volume needs it.
 
-use super::Driver;
+use super::CsiServer;
 use super::request::{self, InvalidPublish};
 use super::status::{code_name, status};
 use crate::attributes::VolumeContext;
-use crate::proto::csi::node_server::Node as NodeService;
+use crate::proto::csi::node_server::Node;
 use crate::proto::csi::node_service_capability::{Rpc, Type, rpc};
 use crate::proto::csi::volume_usage::Unit;
 use crate::proto::csi::{
@@ -15,16 +15,8 @@ use crate::proto::csi::{
 };
 use crate::store::Usage;
 use crate::telemetry::Metrics;
-use crate::volume::VolumeService;
-use std::sync::Arc;
 use std::time::Instant;
 use tonic::{Code, Request, Response, Status};
-
-pub(super) struct Node {
-    pub(super) driver: Driver,
-    pub(super) volumes: VolumeService,
-    pub(super) metrics: Arc<Metrics>,
-}
 
 /// One CSI call. It is counted when dropped, because a caller that goes away drops the call without an answer.
 struct Call<'a> {
@@ -70,7 +62,7 @@ impl Call<'_> {
     }
 }
 
-impl Node {
+impl CsiServer {
     fn call(&self, method: &'static str, volume: &str, pod: [Option<String>; 2]) -> Call<'_> {
         Call {
             metrics: &self.metrics,
@@ -146,7 +138,7 @@ fn usage(usage: &Usage) -> Vec<VolumeUsage> {
 }
 
 #[tonic::async_trait]
-impl NodeService for Node {
+impl Node for CsiServer {
     async fn node_publish_volume(
         &self,
         request: Request<NodePublishVolumeRequest>,

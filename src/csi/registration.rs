@@ -3,7 +3,7 @@
 //!
 //! After a refusal, and when the socket was removed, the driver creates a new socket.
 
-use super::authority::AnyAuthority;
+use super::authority::accept_any_authority;
 use super::socket;
 use crate::platform::{Backoff, DirectoryWatch};
 use crate::proto::registration::registration_server::{
@@ -45,6 +45,7 @@ pub(crate) enum RegistrationState {
 }
 
 /// Keeps the driver registered.
+#[derive(Clone)]
 pub(crate) struct Registration {
     /// `<registration-dir>/<driver-name>-reg.sock`
     pub socket: PathBuf,
@@ -100,18 +101,9 @@ impl Registration {
             lost
         });
         let (refusal, mut refused) = watch::channel(None);
-        let service = Service {
-            info: PluginInfo {
-                r#type: CSI_PLUGIN.to_owned(),
-                name: self.driver_name.clone(),
-                endpoint: self.endpoint.display().to_string(),
-                supported_versions: vec![CSI_VERSION.to_owned()],
-            },
-            state: self.state.clone(),
-            metrics: Arc::clone(&self.metrics),
-            refusal,
-        };
-        let connections = UnixListenerStream::new(listener).map(|stream| stream.map(AnyAuthority::new));
+        let service = Service { registration: self.clone(), refusal };
+        let connections =
+            UnixListenerStream::new(listener).map(|stream| stream.and_then(accept_any_authority));
         let server =
             Server::builder().add_service(RegistrationServer::new(service)).serve_with_incoming(connections);
         tokio::select! {
@@ -146,16 +138,19 @@ async fn removed(directory: &DirectoryWatch, socket: &Path) {
 }
 
 struct Service {
-    info: PluginInfo,
-    state: watch::Sender<RegistrationState>,
-    metrics: Arc<Metrics>,
+    registration: Registration,
     refusal: watch::Sender<Option<String>>,
 }
 
 #[tonic::async_trait]
 impl RegistrationService for Service {
     async fn get_info(&self, _request: Request<InfoRequest>) -> Result<Response<PluginInfo>, Status> {
-        Ok(Response::new(self.info.clone()))
+        Ok(Response::new(PluginInfo {
+            r#type: CSI_PLUGIN.to_owned(),
+            name: self.registration.driver_name.clone(),
+            endpoint: self.registration.endpoint.display().to_string(),
+            supported_versions: vec![CSI_VERSION.to_owned()],
+        }))
     }
 
     async fn notify_registration_status(
@@ -165,8 +160,8 @@ impl RegistrationService for Service {
         let RegistrationStatus { plugin_registered, error } = request.into_inner();
         if plugin_registered {
             tracing::info!("registered with the kubelet");
-            self.metrics.registration("accepted");
-            self.state.send_replace(RegistrationState::Accepted);
+            self.registration.metrics.registration("accepted");
+            self.registration.state.send_replace(RegistrationState::Accepted);
         } else {
             self.refusal.send_replace(Some(error));
         }

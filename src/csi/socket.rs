@@ -36,27 +36,26 @@ pub enum SocketError {
 }
 
 /// Listens on `path` with mode 0600. It creates the parent directory, and replaces a stale socket but not a live one.
-pub(super) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
+pub(crate) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     let failed = |what| move |source| SocketError::Io { path: path.to_owned(), what, source };
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed("its directory cannot be created"))?;
     }
-    remove_stale(path)?;
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed("cannot be read")(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(SocketError::NotASocket { path: path.to_owned() });
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            return Err(SocketError::InUse { path: path.to_owned() });
+        }
+        Ok(_) => fs::remove_file(path).map_err(failed("the stale socket cannot be removed"))?,
+    }
     let listener = UnixListener::bind(path).map_err(failed("cannot listen"))?;
     // Between bind and chmod, the directory protects the socket: the kubelet's plugin directories belong to root.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("its mode cannot be set"))?;
     Ok(listener)
-}
-
-fn remove_stale(path: &Path) -> Result<(), SocketError> {
-    let failed = |what| move |source| SocketError::Io { path: path.to_owned(), what, source };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed("cannot be read")(error)),
-        Ok(found) if !found.file_type().is_socket() => Err(SocketError::NotASocket { path: path.to_owned() }),
-        Ok(_) if UnixStream::connect(path).is_ok() => Err(SocketError::InUse { path: path.to_owned() }),
-        Ok(_) => fs::remove_file(path).map_err(failed("the stale socket cannot be removed")),
-    }
 }
 
 #[cfg(test)]

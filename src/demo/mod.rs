@@ -6,6 +6,7 @@
 mod mtls;
 mod output;
 
+use crate::cli::DemoArgs;
 use certlet_kubelet::{DRIVER_NAME, Driver, Kubelet, Pod, Swaps, leaf, namespace};
 use jiff::Timestamp;
 use mtls::Failure;
@@ -17,19 +18,8 @@ use std::time::{Duration, Instant};
 /// Names of the first two pods. The others are numbered.
 const NAMES: [&str; 2] = ["orders", "payments"];
 
-/// How the demo runs.
-#[derive(Clone, Copy, Debug)]
-pub struct DemoOptions {
-    /// How many pods get a certificate, two or more; the first two talk to each other.
-    pub pods: u16,
-    /// How long each certificate lives.
-    pub duration: Duration,
-    /// Whether driver and volumes stay up until Ctrl-C.
-    pub keep: bool,
-}
-
 /// Runs the demo; a failure prints one line and returns exit code 1.
-pub fn run(args: &DemoOptions) -> ExitCode {
+pub fn run(args: &DemoArgs) -> ExitCode {
     // The name must be short: the path of a Unix socket has at most 107 bytes.
     let root = std::env::temp_dir().join(format!("certlet-demo-{}", std::process::id()));
     if let Err(error) = namespace::enter().and_then(|()| namespace::scratch(&root)) {
@@ -37,10 +27,7 @@ pub fn run(args: &DemoOptions) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(steps(args, &root)),
-        Err(error) => Err(error.into()),
-    };
+    let result = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(steps(args, &root)));
     // A directory with a mount in it cannot be removed.
     let _unmounted = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
     let _removed = std::fs::remove_dir(&root);
@@ -53,7 +40,7 @@ pub fn run(args: &DemoOptions) -> ExitCode {
     }
 }
 
-async fn steps(args: &DemoOptions, root: &Path) -> Result<(), Failure> {
+async fn steps(args: &DemoArgs, root: &Path) -> Result<(), Failure> {
     let out = Output::new();
     out.title("certlet gives every pod its own certificate");
     let started = Instant::now();
@@ -76,7 +63,7 @@ async fn steps(args: &DemoOptions, root: &Path) -> Result<(), Failure> {
     clean_up(&out, &kubelet, &pods, &mut driver).await
 }
 
-async fn publish_all(out: &Output, kubelet: &Kubelet, args: &DemoOptions) -> Result<Vec<Pod>, Failure> {
+async fn publish_all(out: &Output, kubelet: &Kubelet, args: &DemoArgs) -> Result<Vec<Pod>, Failure> {
     let duration = format!("{}ms", args.duration.as_millis());
     let mut pods = Vec::new();
     for number in 0..args.pods {
@@ -127,10 +114,8 @@ async fn talk(out: &Output, client: &Path, server: &Path, name: &str) -> Result<
 async fn rotate(out: &Output, volume: &Path, duration: Duration) -> Result<(), Failure> {
     let before = leaf(volume)?;
     let mut swaps = Swaps::watch(volume)?;
-    out.info(
-        "rotation",
-        &format!("waiting for {} to be renewed, well before it expires ...", short(&before.serial)),
-    );
+    let old = short(&before.serial);
+    out.info("rotation", &format!("waiting for {old} to be renewed, well before it expires ..."));
     let started = Instant::now();
     tokio::time::timeout(duration, swaps.next())
         .await
@@ -139,16 +124,8 @@ async fn rotate(out: &Output, volume: &Path, duration: Duration) -> Result<(), F
     if after == before {
         return Err("the watch fired, but the certificate is the same".into());
     }
-    out.done(
-        "rotation",
-        &format!(
-            "{} -> {}, {:.1} s before expiry",
-            short(&before.serial),
-            short(&after.serial),
-            left.as_secs_f64()
-        ),
-        started,
-    );
+    let rotated = format!("{old} -> {}, {:.1} s before expiry", short(&after.serial), left.as_secs_f64());
+    out.done("rotation", &rotated, started);
     Ok(())
 }
 

@@ -4,7 +4,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,10 +45,10 @@ pub(super) async fn converse(client: &Path, server: &Path, name: &str) -> Result
     let connector = TlsConnector::from(Arc::new(client_config(client)?));
     let mut stream =
         connector.connect(ServerName::try_from(name.to_owned())?, TcpStream::connect(address).await?).await?;
-    let server = spiffe_id(stream.get_ref().1.peer_certificates());
-    let version =
-        stream.get_ref().1.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default();
-    let suite = stream.get_ref().1.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+    let session = stream.get_ref().1;
+    let server = spiffe_id(session.peer_certificates());
+    let version = session.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default();
+    let suite = session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
     stream.write_all(b"hello").await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
@@ -58,39 +57,35 @@ pub(super) async fn converse(client: &Path, server: &Path, name: &str) -> Result
 }
 
 fn server_config(volume: &Path) -> Result<ServerConfig, Failure> {
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots(volume)?)).build()?;
-    Ok(ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain(volume)?, key(volume)?)?)
+    let (roots, chain, key) = read(volume)?;
+    let verifier = WebPkiClientVerifier::builder(roots).build()?;
+    Ok(ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key)?)
 }
 
 fn client_config(volume: &Path) -> Result<ClientConfig, Failure> {
-    Ok(ClientConfig::builder()
-        .with_root_certificates(roots(volume)?)
-        .with_client_auth_cert(chain(volume)?, key(volume)?)?)
+    let (roots, chain, key) = read(volume)?;
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?)
 }
 
-fn chain(volume: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    Ok(CertificateDer::pem_slice_iter(&fs::read(volume.join("tls.crt"))?).collect::<Result<_, _>>()?)
-}
+/// The trust anchors, the chain and its private key in a volume.
+type Files = (Arc<RootCertStore>, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn key(volume: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
-    Ok(PrivateKeyDer::from_pem_slice(&fs::read(volume.join("tls.key"))?)?)
-}
-
-fn roots(volume: &Path) -> Result<RootCertStore, Failure> {
+fn read(volume: &Path) -> Result<Files, Failure> {
+    let certificates =
+        |name| CertificateDer::pem_file_iter(volume.join(name))?.collect::<Result<Vec<_>, _>>();
     let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(&fs::read(volume.join("ca.crt"))?) {
-        roots.add(root?)?;
+    for root in certificates("ca.crt")? {
+        roots.add(root)?;
     }
-    Ok(roots)
+    let key = PrivateKeyDer::from_pem_file(volume.join("tls.key"))?;
+    Ok((Arc::new(roots), certificates("tls.crt")?, key))
 }
 
 /// The first URI name of the peer's leaf.
 fn spiffe_id(chain: Option<&[CertificateDer<'_>]>) -> String {
-    let parsed = chain.and_then(<[_]>::first).and_then(|leaf| X509Certificate::from_der(leaf).ok());
-    let names = parsed.as_ref().and_then(|(_, leaf)| leaf.subject_alternative_name().ok().flatten());
-    let uri = names.and_then(|names| {
+    let uri = chain.and_then(<[_]>::first).and_then(|leaf| {
+        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+        let names = leaf.subject_alternative_name().ok()??;
         names.value.general_names.iter().find_map(|name| match name {
             GeneralName::URI(uri) => Some((*uri).to_owned()),
             _ => None,

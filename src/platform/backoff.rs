@@ -1,4 +1,4 @@
-//! The one backoff: doubles from a first pause to a cap, spread over its upper half.
+//! Exponential backoff with a cap and jitter.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ impl Backoff {
         Self { first, factor, cap }
     }
 
-    /// The pause after so many earlier failures, before jitter.
+    /// The pause after this number of failures, before jitter.
     pub(crate) fn grown(&self, failures: u32) -> Duration {
         // Capped before it is multiplied: zero times infinity is not a number.
         let factor = self.factor.powi(i32::try_from(failures).unwrap_or(i32::MAX)).min(1e12);
         Duration::try_from_secs_f64(self.first.as_secs_f64() * factor).unwrap_or(self.cap).min(self.cap)
     }
 
-    /// The pause after so many earlier failures; `jitter` in [0, 1) picks a point of its upper half.
+    /// The pause after this number of failures, with jitter: from half of it (`jitter` 0) to all of it (`jitter` 1).
     pub(crate) fn pause(&self, failures: u32, jitter: f64) -> Duration {
         self.grown(failures).mul_f64(0.5 + 0.5 * jitter)
     }

@@ -61,9 +61,9 @@ async fn wait_on_timerfd(deadline: Option<Timestamp>) -> io::Result<()> {
         Expiration::OneShot(spec),
         TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET,
     )?;
-    // Readable both when it expired and when it was cancelled by a jump: the caller reads the clock in either case.
-    let readiness = readable(&timer)?;
-    let _ready = readiness.readable().await?;
+    // It is readable when it has expired, and when a jump of the clock has cancelled it. The caller reads the clock in both cases.
+    let timer = readable(timer.into())?;
+    let _ready = timer.readable().await?;
     Ok(())
 }
 

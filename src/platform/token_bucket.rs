@@ -1,4 +1,4 @@
-//! The one token bucket. Pure: the caller gives the time since a fixed start, so that tests and simulations drive it.
+//! A token bucket. The caller passes the time since a fixed start, so that tests and simulations need no clock.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ impl TokenBucket {
         Self { rate, burst, tokens: burst, at: Duration::ZERO }
     }
 
-    /// A bucket with so many tokens.
+    /// This bucket with another number of tokens.
     pub(crate) fn with_tokens(self, tokens: f64) -> Self {
         Self { tokens, ..self }
     }
@@ -29,7 +29,7 @@ impl TokenBucket {
             self.tokens -= 1.0;
             return Ok(());
         }
-        // A little more than the exact time, so that rounding does not make for a second wait.
+        // A little more than the exact time, so that rounding does not cause a second wait.
         Err(self.time_for(1.0 - self.tokens) + Duration::from_micros(100))
     }
 
@@ -56,7 +56,7 @@ impl TokenBucket {
         self.rate = rate;
     }
 
-    /// Forfeits what was saved up.
+    /// Removes the saved tokens.
     pub(crate) fn drain(&mut self, now: Duration) {
         self.refill(now);
         self.tokens = self.tokens.min(0.0);

@@ -6,7 +6,7 @@ use crate::csi::{Driver, RegistrationState};
 use crate::kube::{Cluster, EventRecorder, KubeError, KubeOptions, remove_startup_taint};
 use crate::model::{PodEvent, WorkloadIdentity};
 use crate::platform::Backoff;
-use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner, Gate, GateBackoff};
+use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner};
 use crate::volume::{EventSink, Parts};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,43 +14,21 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How the driver works with a cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ClusterConfig {
     /// How to reach it.
     pub kube: KubeOptions,
     /// A client-side limit on calls; none: only the server limits them.
     pub rate_limit: Option<RateLimit>,
-    /// How many CertificateRequests a volume keeps.
-    pub keep_requests: usize,
-    /// The audience of the pods' tokens that requests are made with; none: they are made as the driver.
-    pub token_audience: Option<String>,
-    /// What a pod must have before a request is made for it.
-    pub gates: Vec<Gate>,
-    /// When a pod that was not ready is checked again.
-    pub gate_backoff: GateBackoff,
-    /// Whether a pod that is not ready gets its volume empty.
+    /// How the cert-manager signer makes its requests.
+    pub cert_manager: CertManagerOptions,
+    /// Whether a pod that is not ready gets an empty volume first.
     pub continue_on_not_ready: bool,
     /// The taint to remove from the node once the driver is ready.
     pub startup_taint: Option<String>,
 }
 
-impl Default for ClusterConfig {
-    fn default() -> Self {
-        Self {
-            kube: KubeOptions::default(),
-            rate_limit: None,
-            keep_requests: 1,
-            token_audience: None,
-            gates: Vec::new(),
-            gate_backoff: GateBackoff::default(),
-            continue_on_not_ready: false,
-            startup_taint: None,
-        }
-    }
-}
-
 /// Adds what a cluster offers to the parts of the driver, if there is one: the signer, which works until `end`, and Events.
-/// The startup taint goes once the kubelet has accepted the driver.
 pub(super) async fn join(
     config: &Config,
     parts: &mut Parts,
@@ -63,24 +41,17 @@ pub(super) async fn join(
     let Some(cluster) = Cluster::connect(&options.kube, Arc::clone(&observer) as _).await? else {
         return Ok(());
     };
-    let signer = CertManager::new(
+    parts.signers.push(ConfiguredSigner::new(Arc::new(CertManager::new(
         cluster.clone(),
-        CertManagerOptions {
-            node: node_id.clone(),
-            keep_requests: options.keep_requests,
-            token_audience: options.token_audience.clone(),
-            gates: options.gates.clone(),
-            gate_backoff: options.gate_backoff,
-        },
+        options.cert_manager.clone(),
         Arc::clone(&parts.clock),
         observer,
         Arc::clone(&parts.registry) as _,
         end.clone(),
-    );
-    parts.signers.push(ConfiguredSigner::new(Arc::new(signer)));
+    ))));
     parts.events = Some(Box::new(EventRecorder::start(&cluster, name, node_id)));
-    if let Some(key) = options.startup_taint.clone() {
-        tokio::spawn(untaint(cluster, node_id.clone(), key, registered));
+    if let Some(taint) = options.startup_taint.clone() {
+        tokio::spawn(untaint(cluster, node_id.clone(), taint, registered));
     }
     Ok(())
 }
@@ -95,20 +66,20 @@ impl EventSink for EventRecorder {
 async fn untaint(
     cluster: Cluster,
     node: String,
-    key: String,
+    taint: String,
     mut registered: watch::Receiver<RegistrationState>,
 ) {
-    const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
-    if registered.wait_for(|state| matches!(state, RegistrationState::Accepted)).await.is_err() {
+    const RETRIES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+    if registered.wait_for(|state| *state == RegistrationState::Accepted).await.is_err() {
         return;
     }
     for failures in 0.. {
-        match remove_startup_taint(&cluster, &node, &key).await {
-            Ok(removed) => return tracing::info!(taint = key, removed, "the startup taint is off this node"),
+        match remove_startup_taint(&cluster, &node, &taint).await {
+            Ok(removed) => return tracing::info!(taint, removed, "the startup taint is off this node"),
             Err(error) => {
-                tracing::warn!(taint = key, %error, "the startup taint could not be removed; trying again");
+                tracing::warn!(taint, %error, "the startup taint could not be removed; trying again");
             }
         }
-        tokio::time::sleep(BACKOFF.grown(failures)).await;
+        tokio::time::sleep(RETRIES.grown(failures)).await;
     }
 }

@@ -23,12 +23,12 @@ pub struct Config {
     pub metrics_bind_address: Option<SocketAddr>,
     /// Whether metrics name pods and volumes.
     pub metrics_per_volume: bool,
-    /// The local signer; none: there is none.
+    /// The local signer; none if it is not allowed.
     pub local_signer: Option<LocalSigner>,
     /// AWS Private CA; none: `signer: acm-pca` is refused.
     #[cfg(feature = "aws")]
     pub pca: Option<super::PcaConfig>,
-    /// How much can go on at once.
+    /// Limits on concurrent work.
     pub limits: Limits,
     /// How long work in flight can continue after a SIGTERM.
     pub shutdown_grace: Duration,

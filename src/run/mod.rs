@@ -1,9 +1,9 @@
 //! `certlet node`, put together: store, signers, volumes, CSI server, registration, admin server.
 
+mod admin;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod config;
-mod health;
 #[cfg(feature = "kubernetes")]
 mod observer;
 #[cfg(feature = "aws")]
@@ -17,16 +17,16 @@ pub use observer::RateLimit;
 #[cfg(feature = "aws")]
 pub use pca::{PcaConfig, PcaError};
 
-use crate::csi::{CsiServer, Registration, RegistrationState, SocketError};
+use crate::csi::{self, CsiServer, Registration, RegistrationState, SocketError};
 #[cfg(feature = "kubernetes")]
 use crate::kube::KubeError;
 use crate::model::{Failure, SignerKind};
 use crate::platform::{Clock, SystemClock};
 use crate::signer::{ConfiguredSigner, CountedSigner, LocalCa, LocalCaError};
 use crate::store::StoreError;
-use crate::telemetry::{Admin, Metrics};
+use crate::telemetry::{Metrics, serve_admin};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
-use health::NodeHealth;
+use admin::AdminPages;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -80,7 +80,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Node
 /// A driver whose volumes are recovered and which does not serve yet.
 pub struct Node {
     config: Config,
-    volumes: VolumeService,
+    /// The volumes of this node.
+    pub volumes: VolumeService,
     metrics: Arc<Metrics>,
     /// What the kubelet has answered to the registration, and where that is written.
     registered: watch::Receiver<RegistrationState>,
@@ -101,8 +102,7 @@ impl Node {
         let metrics = Arc::new(Metrics::default());
         let files = open_store(&config, &shutdown).await?;
         let (registration, registered) = watch::channel(RegistrationState::Waiting);
-        // Signers run until everything that is in flight at the shutdown has ended. They also end where this function
-        // fails.
+        // Signers run until everything that is in flight at the shutdown has ended. They also end if this function fails.
         let signers_end = CancellationToken::new();
         let signing = signers_end.clone().drop_guard();
         signers.extend(local_signer(&config, &clock)?);
@@ -135,24 +135,19 @@ impl Node {
         Ok(Self { config, volumes, metrics, registered, registration, signing, shutdown })
     }
 
-    /// The volumes of this node.
-    pub fn volumes(&self) -> &VolumeService {
-        &self.volumes
-    }
-
     /// Serves until shutdown, then until what is in flight has ended.
     pub async fn serve(self) -> Result<(), NodeError> {
         let Self { config, volumes, metrics, registered, registration, signing, shutdown } = self;
-        let listener = CsiServer::listen(&config.endpoint)?;
+        let listener = csi::listen(&config.endpoint)?;
         if let Some(address) = config.metrics_bind_address {
             let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
-            let health = NodeHealth {
+            let pages = AdminPages {
+                metrics: Arc::clone(&metrics),
                 endpoint: config.endpoint.clone(),
                 volumes: volumes.clone(),
                 registered: config.registration_dir.is_some().then_some(registered),
             };
-            let admin_server = Admin { metrics: Arc::clone(&metrics), health: Arc::new(health) };
-            tokio::spawn(admin_server.serve(admin, shutdown.clone()));
+            tokio::spawn(serve_admin(admin, pages.router(), shutdown.clone()));
         }
         let registering = config.registration_dir.as_ref().map(|directory| {
             let registration = Registration {
@@ -179,12 +174,12 @@ impl Node {
             "shutting down; mounts stay as they are"
         );
         volumes.shut_down(config.shutdown_grace).await;
-        // No work waits for a signer any more.
+        // Now no work waits for a signer.
         drop(signing);
         if let Some(registering) = registering {
             let _ended = registering.await;
         }
-        // A client that keeps its connection open does not keep the process: everything in flight has been answered.
+        // Everything in flight has been answered, so a client that keeps its connection open does not delay the exit.
         if tokio::time::timeout(Duration::from_millis(500), &mut serving).await.is_err() {
             serving.abort();
         }
@@ -194,8 +189,7 @@ impl Node {
     }
 }
 
-/// Opens the store, as soon as the process before this one has released it: a node's driver is replaced while the old one
-/// still finishes what is in flight.
+/// Opens the store. It waits until an earlier driver process, which may still finish its calls, has released it.
 async fn open_store(config: &Config, shutdown: &CancellationToken) -> Result<VolumeFiles, MountError> {
     const PAUSE: Duration = Duration::from_millis(100);
     let mut left = config.shutdown_grace + Duration::from_secs(5);
@@ -226,7 +220,7 @@ fn local_signer(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Config
     Ok(Some(ConfiguredSigner::new(Arc::new(ca))))
 }
 
-/// Listens; "every address" is that also on a node without IPv6.
+/// Listens on an address. "Every address" also works on a node without IPv6.
 async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {

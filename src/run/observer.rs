@@ -1,4 +1,4 @@
-//! Counts every call of the Kubernetes API, and delays it to a client-side rate where the operator sets one.
+//! Counts every call of the Kubernetes API, and delays it to a client-side rate if the operator sets one.
 
 use crate::kube::ApiObserver;
 use crate::platform::TokenBucket;
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 /// A client-side rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RateLimit {
-    /// Calls a second, in the long run.
+    /// Calls per second on average.
     pub qps: f64,
-    /// Calls that can come at once.
-    pub burst: u32,
+    /// Number of calls that may be made at once.
+    pub burst: f64,
 }
 
-/// Counts calls, and delays them to a rate.
+/// Counts calls, and delays them to the rate if there is one.
 pub(super) struct CallObserver {
     metrics: Arc<Metrics>,
     limit: Option<Mutex<TokenBucket>>,
@@ -26,12 +26,12 @@ pub(super) struct CallObserver {
 
 impl CallObserver {
     pub(super) fn new(metrics: Arc<Metrics>, limit: Option<RateLimit>) -> Self {
-        let bucket = |limit: RateLimit| Mutex::new(TokenBucket::new(limit.qps, f64::from(limit.burst)));
+        let bucket = |limit: RateLimit| Mutex::new(TokenBucket::new(limit.qps, limit.burst));
         Self { metrics, limit: limit.map(bucket), started: Instant::now() }
     }
 }
 
-/// A token that was taken in advance, given back where its call is dropped before it could be made.
+/// A token that was taken in advance. It is given back if its call is dropped before it was made.
 struct Reservation<'a> {
     bucket: &'a Mutex<TokenBucket>,
     is_used: bool,
@@ -75,7 +75,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_come_at_the_rate_and_callers_that_give_up_cost_the_others_nothing() {
-        let limit = RateLimit { qps: 1.0, burst: 1 };
+        let limit = RateLimit { qps: 1.0, burst: 1.0 };
         let observer = CallObserver::new(Arc::default(), Some(limit));
         let begun = Instant::now();
         for _ in 0..3 {

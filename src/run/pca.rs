@@ -50,7 +50,7 @@ pub(super) fn signer(
     end: &CancellationToken,
 ) -> Result<Option<ConfiguredSigner>, PcaError> {
     let Some(PcaConfig { policy: path, fleet, revoke, pod_identity }) = &config.pca else { return Ok(None) };
-    // Watched before it is read, so that no change falls between the two.
+    // The watch starts before the file is read, so that no change is missed.
     let watch = watch_file(path).map_err(|source| PcaError::PolicyWatch { path: path.clone(), source })?;
     let policy = Arc::new(LivePolicy::open(path)?);
     let counted = PcaMetrics::default();
@@ -73,7 +73,7 @@ pub(super) fn signer(
     Ok(Some(ConfiguredSigner::new(signer)))
 }
 
-/// A ConfigMap's volume swaps the symlink `..data` beside the file: the directory is what changes.
+/// Watches the file's directory, because a ConfigMap's volume swaps the symlink `..data` beside the file.
 fn watch_file(path: &Path) -> io::Result<DirectoryWatch> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     DirectoryWatch::new(directory.unwrap_or(Path::new(".")))

@@ -1,5 +1,5 @@
-//! What is kept while a signing is under way: the key, its request, and the signer's checkpoint. One file, so that all of
-//! it is there or nothing:
+//! What the store keeps of a pending signing: the key, its request, and the signer's checkpoint. It is one file, so that
+//! either all of it exists or nothing:
 //!
 //! ```text
 //! -----BEGIN PRIVATE KEY-----
@@ -21,8 +21,8 @@ const FILE: &str = "pending.pem";
 const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----\n";
 const END: &str = "-----END CERTIFICATE REQUEST-----\n";
 
-/// An issuance that can outlast a publish. It is in the store from its first save on; before that nobody was asked for
-/// anything, and another key would do as well.
+/// An issuance that can take longer than one publish. The store has it from its first save on. Before that no signer was
+/// asked, so nothing is lost with the key.
 pub(crate) struct CheckpointFile {
     path: PathBuf,
     key_pem: Zeroizing<Vec<u8>>,
@@ -30,7 +30,7 @@ pub(crate) struct CheckpointFile {
     state: Mutex<State>,
 }
 
-/// A line of JSON in the file, but for the checkpoint, which follows it.
+/// A line of JSON in the file. The checkpoint is not part of that line, but follows it.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct State {
     follows: Option<u64>,
@@ -52,8 +52,8 @@ pub(crate) struct Refusal {
 }
 
 impl Store {
-    /// A checkpoint for an issuance that begins; not on the tmpfs before its first save. Before that the volume needs a
-    /// record: without one a restart takes the volume for unfinished and removes it.
+    /// The checkpoint of a new issuance; it is on the tmpfs from its first save on. The volume must have a record by then:
+    /// a restart removes a volume without one as unfinished.
     pub(crate) fn new_checkpoint(
         &self,
         volume: &VolumeId,
@@ -65,7 +65,7 @@ impl Store {
         CheckpointFile { path: path(&self.dir_of(volume)), key_pem, csr_pem, state }
     }
 
-    /// The checkpoint that an earlier call, or process, left.
+    /// The checkpoint that an earlier call or process saved.
     pub(crate) fn checkpoint(&self, volume: &VolumeId) -> Result<Option<CheckpointFile>, StoreError> {
         let path = path(&self.dir_of(volume));
         let Some(contents) = files::read(&path)? else { return Ok(None) };
@@ -112,8 +112,8 @@ impl CheckpointFile {
         &self.csr_pem
     }
 
-    /// The generation that the volume had when the issuance began, none before its first certificate. Where another one is
-    /// live, the certificate is in use already, and the process ended before it could clear this file away.
+    /// The generation that the volume had when the issuance began, none before its first certificate. If another one is
+    /// live, the certificate is in use already, and the process ended before it removed this file.
     pub(crate) fn follows(&self) -> Option<u64> {
         self.state.lock().follows
     }
@@ -124,7 +124,7 @@ impl CheckpointFile {
         state.refused_at.map(|at| Refusal { at, by_signer: state.refused_because.clone() })
     }
 
-    /// Keeps a refusal; the first one counts. Without a checkpoint nobody was asked, and nothing is kept.
+    /// Saves a refusal, if it is the first. Without a checkpoint no signer was asked, and nothing is saved.
     pub(crate) fn refuse(&self, refusal: Refusal) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         if state.checkpoint.is_none() || state.refused_at.is_some() {
@@ -132,9 +132,7 @@ impl CheckpointFile {
         }
         let refused =
             State { refused_at: Some(refusal.at), refused_because: refusal.by_signer, ..state.clone() };
-        self.write(&refused)?;
-        *state = refused;
-        Ok(())
+        self.write(&mut state, refused)
     }
 
     /// The signer's checkpoint.
@@ -142,25 +140,26 @@ impl CheckpointFile {
         self.state.lock().checkpoint.clone()
     }
 
-    /// Saves the signer's checkpoint, an empty one being none. A changed one is about another request, which nobody has
-    /// refused yet.
+    /// Saves the signer's checkpoint; an empty text means none. A changed checkpoint is about another request, so it clears
+    /// the refusal.
     pub(crate) fn save(&self, checkpoint: &str) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let mut next = State { checkpoint: non_empty(checkpoint), ..state.clone() };
         if next.checkpoint != state.checkpoint {
             (next.refused_at, next.refused_because) = (None, None);
         }
-        self.write(&next)?;
-        *state = next;
-        Ok(())
+        self.write(&mut state, next)
     }
 
-    fn write(&self, state: &State) -> Result<(), StoreError> {
+    /// Replaces the file, and then the state in memory.
+    fn write(&self, state: &mut State, next: State) -> Result<(), StoreError> {
         // Options of a number, a timestamp and a string always encode.
-        let line = serde_json::to_string(state).unwrap_or_default();
-        let checkpoint = state.checkpoint.as_deref().unwrap_or_default();
+        let line = serde_json::to_string(&next).unwrap_or_default();
+        let checkpoint = next.checkpoint.as_deref().unwrap_or_default();
         let parts = [&self.key_pem, &*self.csr_pem, line.as_bytes(), b"\n", checkpoint.as_bytes()];
-        files::replace(&self.path, &Zeroizing::new(parts.concat()))
+        files::replace(&self.path, &Zeroizing::new(parts.concat()))?;
+        *state = next;
+        Ok(())
     }
 }
 
@@ -168,7 +167,7 @@ fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// Where the checkpoint of the volume in that directory is.
+/// The path of the checkpoint in a volume's directory.
 pub(super) fn path(volume: &Path) -> PathBuf {
     volume.join(FILE)
 }

@@ -3,12 +3,11 @@
 use super::RecordError;
 use crate::model::{Failure, FailureKind};
 use nix::errno::Errno;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Why the store could not do something. Nothing is half done when one of these comes back.
+/// Why the store could not do something. After an error nothing is half done.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The operating system refused an operation.
@@ -21,9 +20,11 @@ pub enum StoreError {
         /// Why it was refused.
         cause: Cause,
     },
-    /// New volumes leave a part of the store alone.
+    /// The rest of the store is reserved for renewals.
     #[error(
-        "the store has less than a tenth of its {resource} left, which is kept for renewals: raise {}", resource.flag()
+        "the store has less than a tenth of its {} left, which is kept for renewals: raise {}",
+        resource.name(),
+        resource.flag()
     )]
     Reserved {
         /// What runs out.
@@ -74,18 +75,18 @@ pub enum StoreError {
 #[derive(Debug, Error)]
 pub enum Cause {
     /// The tmpfs is full.
-    #[error("the store has no {0} left: raise {flag}", flag = .0.flag())]
+    #[error("the store has no {} left: raise {}", .0.name(), .0.flag())]
     Full(Resource),
     /// The file system is read-only.
     #[error("the file system is read-only; it must be writable for the driver")]
     ReadOnly,
-    /// A directory the store relies on is not there.
+    /// A directory that the store needs does not exist.
     #[error(
         "it has vanished; something outside the driver removed or unmounted it, and a restart of the driver sets the \
          store up again"
     )]
     Vanished,
-    /// The kernel refused for want of privileges.
+    /// The kernel refused, because the process lacks privileges.
     #[error("not permitted; the driver must be root with CAP_SYS_ADMIN (a privileged container)")]
     NotPermitted,
     /// Any other error of the operating system.
@@ -94,7 +95,7 @@ pub enum Cause {
 }
 
 impl StoreError {
-    /// Whether a path is not there.
+    /// Whether a path does not exist.
     pub(crate) fn is_vanished(&self) -> bool {
         matches!(self, Self::System { cause: Cause::Vanished, .. })
     }
@@ -122,20 +123,18 @@ pub enum Resource {
 }
 
 impl Resource {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Space => "space",
+            Self::Inodes => "inodes",
+        }
+    }
+
     fn flag(self) -> &'static str {
         match self {
             Self::Space => "--store-size",
             Self::Inodes => "--store-inodes",
         }
-    }
-}
-
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Space => "space",
-            Self::Inodes => "inodes",
-        })
     }
 }
 
@@ -160,7 +159,7 @@ impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
     }
 }
 
-/// The kernel says ENOSPC for both; which one it was decides the flag to raise.
+/// ENOSPC means either of the two, and each has its own flag to raise.
 fn exhausted(path: &Path) -> Resource {
     let statistics = path.ancestors().find_map(|ancestor| nix::sys::statvfs::statvfs(ancestor).ok());
     match statistics {

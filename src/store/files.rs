@@ -7,8 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Makes a directory with that mode; false where it is there. A directory that is there, or that a umask has reduced, gets
-/// the mode too. A mode that is right is not set again, since that would wake watchers of the directory.
+/// Creates a directory with this mode; false if it exists already. The mode is set afterwards only if it differs, because
+/// setting it would wake watchers of the directory.
 pub(crate) fn ensure_dir(path: &Path, mode: u32) -> Result<bool, StoreError> {
     let is_new = match DirBuilder::new().mode(mode).create(path) {
         // A umask takes nothing from the owner.
@@ -28,8 +28,8 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), StoreError> {
     fs::set_permissions(path, Permissions::from_mode(mode)).attempt("set the mode of", path)
 }
 
-/// Makes a file that only its owner can use, from its first instant on. `create_new` is `O_CREAT|O_EXCL`, which neither
-/// follows a symlink nor takes over a file that somebody else made.
+/// Creates a file with this mode. `create_new` is `O_CREAT|O_EXCL`: it neither follows a symlink nor takes over an existing
+/// file.
 pub(super) fn create(path: &Path, mode: u32, contents: &[u8]) -> Result<File, StoreError> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -41,12 +41,12 @@ pub(super) fn create(path: &Path, mode: u32, contents: &[u8]) -> Result<File, St
     Ok(file)
 }
 
-/// Puts a whole new file (0600) in place of an old one, or leaves the old one. There is no fsync: the store is a tmpfs,
-/// which a kill -9 does not touch and a power cut takes whole.
+/// Replaces a file as a whole (mode 0600); on failure the old one stays. No fsync is needed: a tmpfs survives a kill -9,
+/// and nothing of it survives a power cut.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     let temporary = temporary(path);
     let created = match create(&temporary, 0o600, contents) {
-        // A crash has left one.
+        // A crash has left a temporary file.
         Err(StoreError::System { cause: Cause::Other(error), .. })
             if error.kind() == io::ErrorKind::AlreadyExists =>
         {
@@ -67,12 +67,9 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
     path.with_added_extension("tmp")
 }
 
-/// Reads a whole file; `None` where there is none.
+/// Reads a whole file; `None` if there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.attempt("open", path)?,
-    };
+    let Some(mut file) = if_present(File::open(path)).attempt("open", path)? else { return Ok(None) };
     // Allocated at once: a buffer that grows leaves copies of a key behind.
     let length = file.metadata().attempt("examine", path)?.len();
     let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0)));
@@ -80,39 +77,36 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError
     Ok(Some(contents))
 }
 
-/// The names in a directory; none where there is no directory.
+/// The names in a directory; empty if there is no directory.
 pub(super) fn names(path: &Path) -> Result<Vec<std::ffi::OsString>, StoreError> {
-    match fs::read_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries
-            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>())
-            .attempt("list", path),
-    }
+    let Some(entries) = if_present(fs::read_dir(path)).attempt("list", path)? else { return Ok(Vec::new()) };
+    entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>().attempt("list", path)
 }
 
-/// Removes a file; one that is not there is fine.
+/// Removes a file, if it exists.
 pub(super) fn remove_file(path: &Path) -> Result<(), StoreError> {
-    absent_is_fine(fs::remove_file(path)).attempt("remove", path)
+    if_present(fs::remove_file(path)).attempt("remove", path).map(drop)
 }
 
-/// Removes whatever is at `path`, with all that is in it; nothing there is fine. Symlinks are not followed.
+/// Removes a file, a symlink or a whole directory, if it exists. It does not follow symlinks.
 pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(path),
-        removed => absent_is_fine(removed).attempt("remove", path),
+        removed => if_present(removed).attempt("remove", path).map(drop),
     }
 }
 
-/// For clearing up after a failure: a second failure must not hide the first, and the next sweep finds what is left.
+/// Ignores the failure of a clean-up: it must not hide the first failure, and the next sweep removes what is left.
 pub(super) fn discard(cleared: Result<(), StoreError>) {
     if let Err(error) = cleared {
         tracing::warn!(%error, "left for the next sweep");
     }
 }
 
-fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+/// `None` if the operation found nothing at its path.
+pub(super) fn if_present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }

@@ -12,24 +12,22 @@ use super::error::{Attempt, StoreError};
 use super::files;
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::io;
 use std::os::unix::fs::{PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// The symlink whose rename is the swap. Envoy, Istio and other inotify watchers know it by this name.
 pub(super) const DATA: &str = "..data";
-/// The name it is made under.
+/// The name of that symlink before the rename.
 const DATA_NEXT: &str = "..data_tmp";
 
-/// Writes a new generation and swaps it in, making the directory that a pod sees if need be (its parent is there). On
-/// failure the old generation is live and nothing new is left in it.
+/// Writes a new generation and swaps it in. It creates the directory that a pod sees, but not that directory's parent. On
+/// failure the old generation stays live, and nothing new is left.
 pub(super) fn write(mount: &Path, new: &[NewFile]) -> Result<u64, StoreError> {
-    check_names(new)?;
+    let wanted = checked_names(new)?;
     let is_new = files::ensure_dir(mount, 0o755)?;
     let Swept { live, names: visible } = if is_new { Swept::default() } else { sweep(mount)? };
     let next = live.map_or(1, |live| live.wrapping_add(1));
-    let wanted: BTreeSet<String> = new.iter().map(|file| file.name.clone()).collect();
     let fresh: Vec<&String> = wanted.difference(&visible).collect();
     if let Err(error) = stage(mount, next, new, &fresh).and_then(|()| swap(mount, next)) {
         undo(mount, next, &fresh);
@@ -47,14 +45,12 @@ pub(super) fn write(mount: &Path, new: &[NewFile]) -> Result<u64, StoreError> {
 /// The live generation's number.
 pub(super) fn live(mount: &Path) -> Result<Option<u64>, StoreError> {
     let data = mount.join(DATA);
-    match fs::read_link(&data) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        linked => Ok(linked.attempt("read the link", &data)?.to_str().and_then(number)),
-    }
+    let link = files::if_present(fs::read_link(&data)).attempt("read the link", &data)?;
+    Ok(link.as_deref().and_then(Path::to_str).and_then(number))
 }
 
-/// Reads files of the live generation. The swap removes the old generation, and with it what is being read: then all files
-/// are read again, so that no key comes with the certificate of another generation.
+/// Reads files of the live generation. A swap removes the old generation while it is being read. Then all files are read
+/// again, so that key and certificate are of the same generation.
 pub(super) fn read<const N: usize>(
     mount: &Path,
     names: [&str; N],
@@ -81,8 +77,7 @@ pub(super) struct Swept {
     pub(super) names: BTreeSet<String>,
 }
 
-/// Removes whatever a crash can have left, whichever step it came after: the next link, generations that are not live,
-/// names that lead nowhere.
+/// Removes everything that a crash can leave: the next link, generations that are not live, names that lead nowhere.
 pub(super) fn sweep(mount: &Path) -> Result<Swept, StoreError> {
     let live = live(mount)?;
     let mut names = BTreeSet::new();
@@ -93,7 +88,7 @@ pub(super) fn sweep(mount: &Path) -> Result<Swept, StoreError> {
         } else if name.starts_with("..") {
             live.is_some() && number(&name) == live
         } else {
-            // Followed to its end: a name leads into the live generation, or it is a leftover.
+            // `is_file` follows the links: a name that does not lead to a file is a leftover.
             mount.join(&name).is_file() && names.insert(name.clone())
         };
         if !keep {
@@ -103,8 +98,8 @@ pub(super) fn sweep(mount: &Path) -> Result<Swept, StoreError> {
     Ok(Swept { live, names })
 }
 
-/// Everything up to the swap; none of it shows to a reader, since the names do not lead there yet. The directory stays
-/// closed to others while it is being filled.
+/// Writes the files and the links of a new generation. Readers do not see it yet, because no name leads to it. Only its
+/// owner can open the directory until all files are in it.
 fn stage(mount: &Path, generation: u64, new: &[NewFile], fresh: &[&String]) -> Result<(), StoreError> {
     let directory = directory(mount, generation);
     files::ensure_dir(&directory, 0o700)?;
@@ -119,7 +114,7 @@ fn stage(mount: &Path, generation: u64, new: &[NewFile], fresh: &[&String]) -> R
     Ok(())
 }
 
-/// The one instant at which a reader sees the new generation.
+/// Makes the new generation live: readers see all of it at once.
 fn swap(mount: &Path, generation: u64) -> Result<(), StoreError> {
     let next = mount.join(DATA_NEXT);
     symlink(format!("..{generation}"), &next).attempt("make the link", &next)?;
@@ -134,7 +129,7 @@ fn undo(mount: &Path, generation: u64, fresh: &[&String]) {
     files::discard(files::remove_tree(&directory(mount, generation)));
 }
 
-/// The file is its owner's alone from the first instant, and is opened to its group only once the group owns it.
+/// Writes a file. Only its owner can use it until its group owns it; then it gets its mode.
 fn write_file(path: &Path, file: &NewFile) -> Result<(), StoreError> {
     let owners = file.mode & 0o700;
     let written = files::create(path, owners, &file.contents)?;
@@ -159,15 +154,16 @@ fn number(name: &str) -> Option<u64> {
     name.strip_prefix("..")?.parse().ok()
 }
 
-fn check_names(new: &[NewFile]) -> Result<(), StoreError> {
-    let mut seen = BTreeSet::new();
+/// The names of the new files, if they are plain and different.
+fn checked_names(new: &[NewFile]) -> Result<BTreeSet<String>, StoreError> {
+    let mut names = BTreeSet::new();
     for NewFile { name, .. } in new {
         check_name(name)?;
-        if !seen.insert(name) {
+        if !names.insert(name.clone()) {
             return Err(StoreError::FileName { name: name.clone(), problem: "is given to two files" });
         }
     }
-    Ok(())
+    Ok(names)
 }
 
 /// The layout's own names begin with two dots, so a file's may not.

@@ -91,18 +91,15 @@ impl Store {
         }
         let store = Self { root: root.to_owned(), _lock: lock(root)? };
         files::ensure_dir(&root.join(VOLUMES), 0o700)?;
-        let swept =
-            files::names(&root.join(VOLUMES))?.into_iter().map(|name| store.sweep(&name.to_string_lossy()));
-        let left = swept
-            .filter_map(Result::err)
-            .map(|error| format!("a leftover could not be removed: {error}"))
-            .collect();
-        Ok((store, left))
+        let names = files::names(&root.join(VOLUMES))?.into_iter();
+        let failed = names.filter_map(|name| store.sweep(&name.to_string_lossy()).err());
+        let warnings = failed.map(|error| format!("a leftover could not be removed: {error}")).collect();
+        Ok((store, warnings))
     }
 
     /// The directory of a volume that a pod sees, relative to the root.
     pub(crate) fn mount_dir(volume: &VolumeId) -> PathBuf {
-        Path::new(VOLUMES).join(VolumeDir::of(volume).as_str()).join(MOUNT)
+        Path::new(VOLUMES).join(VolumeDir::of(volume).0).join(MOUNT)
     }
 
     /// Where the store is.
@@ -135,7 +132,7 @@ impl Store {
         generation::read(&self.mount_of(volume), names)
     }
 
-    /// Replaces the volume's record as a whole, or leaves the old one.
+    /// Replaces the volume's record as a whole; on failure the old one stays.
     pub(crate) fn write_record(&self, record: &Record) -> Result<(), StoreError> {
         let path = self.dir_of(&record.volume_id).join(RECORD);
         let json = record.encode().map_err(|source| StoreError::Record { path: path.clone(), source })?;
@@ -154,7 +151,7 @@ impl Store {
         JournalFile { path: self.root.join(name) }
     }
 
-    /// Removes all that the store has of a volume; nothing there is fine. It must not be bound any more.
+    /// Removes everything that the store has of a volume. The volume must no longer be bind-mounted.
     pub(crate) fn remove(&self, volume: &VolumeId) -> Result<(), StoreError> {
         self.remove_dir(&VolumeDir::of(volume))
     }
@@ -165,12 +162,9 @@ impl Store {
         let trash = self.root.join(VOLUMES).join(format!("{TRASH}{dir}"));
         files::remove_tree(&trash)?;
         // Renamed first, so that a crash leaves the whole volume or none, and never a record without its files.
-        match fs::rename(&path, &trash) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            renamed => {
-                renamed.attempt("retire", &path)?;
-                files::remove_tree(&trash)
-            }
+        match files::if_present(fs::rename(&path, &trash)).attempt("retire", &path)? {
+            Some(()) => files::remove_tree(&trash),
+            None => Ok(()),
         }
     }
 
@@ -185,7 +179,7 @@ impl Store {
         generation::sweep(&path.join(MOUNT)).map(drop)
     }
 
-    /// Writes in the volume's directory, which is mostly there; where it is not, it is made first.
+    /// Runs `write`. If the volume's directory is missing, creates it and runs `write` again.
     fn in_dir_of<T>(
         &self,
         volume: &VolumeId,
@@ -201,7 +195,7 @@ impl Store {
     }
 
     fn path_of(&self, dir: &VolumeDir) -> PathBuf {
-        self.root.join(VOLUMES).join(dir.as_str())
+        self.root.join(VOLUMES).join(&dir.0)
     }
 
     fn dir_of(&self, volume: &VolumeId) -> PathBuf {

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// What the store keeps about one volume. It holds what the pod's author wrote, a keystore password among it, and so it
-/// is a 0600 file on the tmpfs; the `Debug` of [`RawAttributes`] leaves the values out. It never holds a key.
+/// What the store keeps about one volume. It holds what the pod's author wrote, which can be a keystore password. So it is
+/// a 0600 file on the tmpfs, and the `Debug` of [`RawAttributes`] leaves the values out. It never holds a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Which volume.
+    /// The volume.
     pub volume_id: VolumeId,
-    /// Where it is, or is to be, mounted.
+    /// The path where it is mounted.
     pub target: PathBuf,
-    /// Whose it is.
+    /// The pod that it belongs to.
     pub pod: WorkloadIdentity,
     /// `volumeAttributes` as the pod's author wrote them.
     pub attributes: RawAttributes,
@@ -28,7 +28,7 @@ pub struct Record {
     /// The certificate that was written last.
     #[serde(default)]
     pub issued: Option<IssuedRecord>,
-    /// The failure that stands, if the last issuance failed.
+    /// The last failure, if no issuance has succeeded since.
     #[serde(default)]
     pub last_error: Option<LastError>,
 }
@@ -57,9 +57,9 @@ pub struct LastError {
     pub at: Timestamp,
     /// What failed, for people.
     pub message: String,
-    /// How many failures there were in a row.
+    /// Number of consecutive failures.
     pub consecutive: u32,
-    /// The kind of the failure, as far as retries go.
+    /// Its kind, which decides when the issuance is tried again.
     #[serde(rename = "class")]
     pub kind: FailureKind,
 }
@@ -89,7 +89,7 @@ impl Record {
         Ok(json)
     }
 
-    /// How many bytes [`Self::encode`] gives.
+    /// Number of bytes that [`Self::encode`] returns.
     pub(crate) fn encoded_len(&self) -> usize {
         let mut length = Length(0);
         // A record that cannot be encoded is not written.
@@ -116,7 +116,7 @@ impl Write for Length {
     }
 }
 
-/// Why a volume has no record to go by.
+/// Why a volume has no usable record.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RecordError {
     /// It is not there. No bind mount is made before the record is written, so nothing depends on this volume.

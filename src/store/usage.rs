@@ -1,4 +1,4 @@
-//! How full the store is, and with what.
+//! How much of the store is used.
 
 use super::error::{Attempt, Resource, StoreError};
 use super::{Store, files};
@@ -25,24 +25,23 @@ pub(crate) struct Usage {
     pub(crate) available_inodes: u64,
 }
 
-/// Inodes of a volume.
+/// Number of inodes that a volume needs.
 const VOLUME_INODES: u64 = 14;
 
-/// Bytes and inodes that are kept in any case: a renewal has two generations for a moment, each of some files of a page and
-/// their names.
-const LEAST_RESERVE: (u64, u64) = (64 << 10, 24);
+/// Bytes and inodes that are reserved in a store of any size: during a renewal a volume has two generations.
+const MIN_RESERVE: (u64, u64) = (64 << 10, 24);
 
 impl Store {
-    /// Whether there is space for so many new volumes, of so many bytes together. A tenth of the store is kept for the
-    /// renewals of those that are there.
+    /// Checks that the store has space for this number of new volumes with these bytes in total. A tenth of the store is
+    /// reserved for renewals.
     pub(crate) fn admit(&self, volumes: u64, bytes: u64) -> Result<(), StoreError> {
         let store = statvfs(&self.root).attempt("examine", &self.root)?;
         let page = store.fragment_size().max(1);
-        let (least_bytes, least_inodes) = LEAST_RESERVE;
+        let (min_bytes, min_inodes) = MIN_RESERVE;
         let inodes = volumes.saturating_mul(VOLUME_INODES);
         for (resource, left, total, least, new) in [
-            (Resource::Space, store.blocks_available(), store.blocks(), least_bytes / page, bytes / page),
-            (Resource::Inodes, store.files_available(), store.files(), least_inodes, inodes),
+            (Resource::Space, store.blocks_available(), store.blocks(), min_bytes / page, bytes / page),
+            (Resource::Inodes, store.files_available(), store.files(), min_inodes, inodes),
         ] {
             if left < (total / 10).max(least).saturating_add(new) {
                 return Err(StoreError::Reserved { resource });
@@ -76,7 +75,7 @@ fn measure(path: &Path) -> Result<(u64, u64), StoreError> {
     for name in names {
         match measure(&path.join(name)) {
             Ok(part) => sum = (sum.0 + part.0, sum.1 + part.1),
-            // A record is being replaced, or an old generation removed: no lock is held here.
+            // No lock is held here, so a record may be replaced or an old generation removed meanwhile.
             Err(error) if error.is_vanished() => {}
             Err(error) => return Err(error),
         }

@@ -10,14 +10,14 @@ const HASHED: &str = "sha256-";
 
 /// A volume's directory in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct VolumeDir(String);
+pub(crate) struct VolumeDir(pub(super) String);
 
 /// A volume found in the store.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredVolume {
     /// Its directory.
     pub(crate) dir: VolumeDir,
-    /// Its record, or why there is none to go by.
+    /// Its record, or why it has no usable one.
     pub(crate) record: Result<Record, RecordError>,
 }
 
@@ -47,11 +47,6 @@ impl VolumeDir {
             return Self(id.to_owned());
         }
         Self(format!("{HASHED}{}", hex(&sha256(&[id.as_bytes()]))))
-    }
-
-    /// Its name.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

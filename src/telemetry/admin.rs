@@ -1,21 +1,12 @@
-//! The admin HTTP server: `/healthz`, `/readyz`, `/metrics`. It serves no secrets.
-//!
-//! Every pod of the cluster may reach its port. So connections are limited in number, time and size.
+//! The admin HTTP server. Every pod of the cluster may reach its port. So connections are limited in number, time and size.
 
-use super::Metrics;
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use futures_util::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -36,40 +27,15 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause when the system has no file descriptor left. The next connection waits in the backlog.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Answers the probes.
-pub(crate) trait Health: Send + Sync + 'static {
-    /// Whether the process works: the CSI socket answers, and the renewal loop runs. The error says what does not work.
-    fn alive(&self) -> BoxFuture<'_, Result<(), String>>;
-
-    /// Whether the kubelet can use the driver. The error says what is missing.
-    fn ready(&self) -> Result<(), String>;
-}
-
-/// The admin server.
-#[derive(Clone)]
-pub(crate) struct Admin {
-    /// The metrics.
-    pub metrics: Arc<Metrics>,
-    /// The probes.
-    pub health: Arc<dyn Health>,
-}
-
-impl Admin {
-    /// Serves until `shutdown`, then until the open requests have been answered.
-    pub(crate) async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-        let app: Router = Router::new()
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics))
-            .with_state(self);
-        let mut connections = Connections::default();
-        while let Some(stream) = shutdown.run_until_cancelled(accept(&listener)).await {
-            connections.add(serve_connection(stream, app.clone(), shutdown.clone())).await;
-        }
-        drop(listener);
-        connections.ended().await;
-        Ok(())
+/// Serves `pages` until `shutdown`, then until the open requests have been answered.
+pub(crate) async fn serve_admin(listener: TcpListener, pages: Router, shutdown: CancellationToken) {
+    let mut connections = Connections::default();
+    while let Some(stream) = shutdown.run_until_cancelled(accept(&listener)).await {
+        connections.add(serve_connection(stream, pages.clone(), shutdown.clone())).await;
     }
+    drop(listener);
+    // At most for CONNECTION_TIMEOUT.
+    while connections.tasks.join_next().await.is_some() {}
 }
 
 /// The next connection.
@@ -88,14 +54,14 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// Answers one request, and closes the connection.
-async fn serve_connection(stream: TcpStream, app: Router, shutdown: CancellationToken) {
+async fn serve_connection(stream: TcpStream, pages: Router, shutdown: CancellationToken) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(false);
-    let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
     let answered = async {
         let mut connection = pin!(connection);
         if shutdown.run_until_cancelled(connection.as_mut()).await.is_none() {
@@ -129,34 +95,6 @@ impl Connections {
         }
         self.oldest_first.push_back(self.tasks.spawn(connection));
     }
-
-    /// Waits until all have ended, at most for [`CONNECTION_TIMEOUT`].
-    async fn ended(&mut self) {
-        while self.tasks.join_next().await.is_some() {}
-    }
-}
-
-async fn healthz(State(admin): State<Admin>) -> Response {
-    probe(admin.health.alive().await)
-}
-
-async fn readyz(State(admin): State<Admin>) -> Response {
-    probe(admin.health.ready())
-}
-
-fn probe(result: Result<(), String>) -> Response {
-    match result {
-        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
-    }
-}
-
-async fn metrics(State(admin): State<Admin>) -> Response {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match admin.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),
-    }
 }
 
 #[cfg(test)]
@@ -170,24 +108,12 @@ mod tests {
     /// For steps of milliseconds. Together with [`HEAD_TIMEOUT`] it is less than [`CONNECTION_TIMEOUT`].
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    struct Healthy;
-
-    impl Health for Healthy {
-        fn alive(&self) -> BoxFuture<'_, Result<(), String>> {
-            Box::pin(async { Ok(()) })
-        }
-
-        fn ready(&self) -> Result<(), String> {
-            Ok(())
-        }
-    }
-
-    async fn started() -> (SocketAddr, JoinHandle<io::Result<()>>, CancellationToken) {
+    async fn started() -> (SocketAddr, JoinHandle<()>, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let admin = Admin { metrics: Arc::new(Metrics::default()), health: Arc::new(Healthy) };
-        (address, tokio::spawn(admin.serve(listener, shutdown.clone())), shutdown)
+        let pages = Router::new().fallback(async || "ok\n");
+        (address, tokio::spawn(serve_admin(listener, pages, shutdown.clone())), shutdown)
     }
 
     async fn fetch(address: SocketAddr, path: &str) -> String {
@@ -253,7 +179,7 @@ mod tests {
         tokio::time::pause();
         let before = Instant::now();
         shutdown.cancel();
-        server.await.unwrap().unwrap();
+        server.await.unwrap();
         assert_eq!(before.elapsed(), Duration::ZERO);
         all_closed([silent]).await;
         TcpStream::connect(address).await.unwrap_err();

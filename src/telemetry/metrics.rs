@@ -36,11 +36,6 @@ struct ApiCallLabels {
     code: u16,
 }
 
-/// From 250 microseconds, the time of a local signer, to half an hour, the time of a human.
-fn seconds<const N: usize>() -> Family<Labels<N>, Histogram> {
-    Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_25, 3.0, 15)))
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("certlet");
@@ -51,45 +46,38 @@ impl Default for Metrics {
                 of,
                 "issuances",
                 "Issuances by signer, purpose (publish or renewal) and result (ok, permanent, throttled, not-ready, transient)",
-                Family::default(),
             ),
-            issuance_seconds: registered(
+            issuance_seconds: histogram(
                 of,
                 "issuance_duration_seconds",
                 "Duration of successful issuances, from key to mounted files",
-                seconds(),
             ),
-            csi_calls: registered(of, "csi_calls", "CSI calls by method and gRPC code", Family::default()),
-            csi_seconds: registered(of, "csi_call_duration_seconds", "Duration of CSI calls", seconds()),
+            csi_calls: registered(of, "csi_calls", "CSI calls by method and gRPC code"),
+            csi_seconds: histogram(of, "csi_call_duration_seconds", "Duration of CSI calls"),
             registered: registered(
                 of,
                 "registered",
                 "Whether the kubelet has accepted the driver's registration: 1 or 0",
-                Gauge::default(),
             ),
             registrations: registered(
                 of,
                 "registrations",
                 "Registrations with the kubelet by result (accepted, refused, lost)",
-                Family::default(),
             ),
             signer_calls: registered(
                 of,
                 "signer_calls",
                 "Calls of a signer by result (ok, permanent, throttled, not-ready, transient, abandoned)",
-                Family::default(),
             ),
             api_calls: registered(
                 of,
                 "kubernetes_api_calls",
                 "Calls of the Kubernetes API by verb and HTTP status; 0: no answer",
-                Family::default(),
             ),
             watch_restarts: registered(
                 of,
                 "kubernetes_watch_restarts",
                 "Interruptions of the watch on CertificateRequests",
-                Counter::default(),
             ),
             registry: Mutex::new(registry),
         }
@@ -97,9 +85,19 @@ impl Default for Metrics {
 }
 
 /// Registers a metric, and returns a handle on it.
-fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
+}
+
+/// As [`registered`], for durations from 250 microseconds, the time of a local signer, to half an hour, the time of a human.
+fn histogram(registry: &mut Registry, name: &str, help: &str) -> Family<Labels<1>, Histogram> {
+    let family = Family::<_, Histogram>::new_with_constructor(|| {
+        Histogram::new(exponential_buckets(0.000_25, 3.0, 15))
+    });
+    registry.register(name, help, family.clone());
+    family
 }
 
 impl Metrics {

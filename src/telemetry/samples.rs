@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
@@ -19,14 +19,6 @@ pub(crate) enum VolumeState {
     /// An expired certificate.
     Expired,
 }
-
-/// The values of the label `state`.
-const STATES: [(&str, VolumeState); 4] = [
-    ("pending", VolumeState::Pending),
-    ("ready", VolumeState::Ready),
-    ("overdue", VolumeState::Overdue),
-    ("expired", VolumeState::Expired),
-];
 
 /// One volume at the time of a scrape.
 #[derive(Clone, Debug)]
@@ -75,52 +67,45 @@ impl fmt::Debug for VolumeCollector {
 impl Collector for VolumeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let VolumeSamples { volumes, unreadable } = self.source.samples();
-        let mut gauges = gauges_of(
-            &mut encoder,
-            "volumes",
-            "Volumes on this node, by state: pending, ready, overdue (renewal late by a tenth of the lifetime), expired, \
-             unreadable (not renewed, because its record cannot be used)",
-        )?;
+        let help = "Volumes on this node, by state: pending, ready, overdue (renewal late by a tenth of the lifetime), \
+                    expired, unreadable (not renewed, because its record cannot be used)";
+        let mut gauges = encoder.encode_descriptor("volumes", help, None, MetricType::Gauge)?;
         let count = |state| volumes.iter().filter(|volume| volume.state == state).count();
-        let counts = STATES.map(|(name, state)| (name, count(state)));
-        for (state, count) in counts.into_iter().chain([("unreadable", unreadable)]) {
-            encode_gauge(i64::try_from(count).unwrap_or(i64::MAX), &[("state", state)], &mut gauges)?;
+        for (state, count) in [
+            ("pending", count(VolumeState::Pending)),
+            ("ready", count(VolumeState::Ready)),
+            ("overdue", count(VolumeState::Overdue)),
+            ("expired", count(VolumeState::Expired)),
+            ("unreadable", unreadable),
+        ] {
+            let count = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            count.encode(gauges.encode_family(&[("state", state)])?)?;
         }
         if let Some(smallest) = volumes.iter().filter_map(|volume| volume.remaining_fraction).reduce(f64::min)
         {
             let help = "The smallest remaining share of a certificate's lifetime on this node: 1 new, 0 or less expired";
-            let gauge = gauges_of(&mut encoder, "smallest_remaining_lifetime_ratio", help)?;
-            ConstGauge::new(smallest).encode(gauge)?;
+            let name = "smallest_remaining_lifetime_ratio";
+            ConstGauge::new(smallest).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?)?;
         }
         if self.per_volume { encode_each(&volumes, encoder) } else { Ok(()) }
     }
 }
 
 fn encode_each(volumes: &[VolumeSample], mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+    let name = "volume_certificate_not_after_timestamp_seconds";
     let help = "When the volume's certificate expires";
-    let mut gauges = gauges_of(&mut encoder, "volume_certificate_not_after_timestamp_seconds", help)?;
+    let mut gauges = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for volume in volumes {
         if let Some(not_after) = volume.not_after {
             let VolumeSample { namespace, pod, volume, .. } = volume;
             let labels = [("namespace", namespace.as_str()), ("pod", pod), ("volume", volume)];
-            encode_gauge(not_after.as_second(), &labels, &mut gauges)?;
+            ConstGauge::new(not_after.as_second()).encode(gauges.encode_family(&labels)?)?;
         }
     }
     Ok(())
-}
-
-fn gauges_of<'a>(
-    encoder: &'a mut DescriptorEncoder<'_>,
-    name: &'a str,
-    help: &'a str,
-) -> Result<MetricEncoder<'a>, fmt::Error> {
-    encoder.encode_descriptor(name, help, None, MetricType::Gauge)
-}
-
-fn encode_gauge(
-    value: i64,
-    labels: &impl EncodeLabelSet,
-    gauges: &mut MetricEncoder<'_>,
-) -> Result<(), fmt::Error> {
-    ConstGauge::new(value).encode(gauges.encode_family(labels)?)
 }

@@ -81,7 +81,7 @@ impl InProcess {
             shutdown.clone(),
         );
         let started = started.await.unwrap();
-        let volumes = started.volumes().clone();
+        let volumes = started.volumes.clone();
         let running = tokio::spawn(started.serve());
         let driver =
             Self { clock: Arc::clone(clock), signer: Arc::clone(signer), volumes, shutdown, running };

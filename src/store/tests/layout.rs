@@ -266,7 +266,7 @@ fn odd_volume_ids_stay_inside_the_store_and_apart() {
         let listed = store.list().unwrap();
         assert_eq!(listed.len(), ids.len());
         assert!(listed.iter().all(|stored| stored.record.is_ok()));
-        assert_eq!(crate::store::VolumeDir::of(&volume("csi-0123abc")).as_str(), "csi-0123abc");
+        assert_eq!(crate::store::VolumeDir::of(&volume("csi-0123abc")).0, "csi-0123abc");
         for id in ids {
             store.remove(&volume(id)).unwrap();
             store.remove(&volume(id)).unwrap();

@@ -33,7 +33,7 @@ fn whole() -> Record {
 }
 
 fn read(store: &Store, dir: &str) -> Option<Result<Record, RecordError>> {
-    store.list().unwrap().into_iter().find(|stored| stored.dir.as_str() == dir).map(|stored| stored.record)
+    store.list().unwrap().into_iter().find(|stored| stored.dir.0 == dir).map(|stored| stored.record)
 }
 
 #[test]
