@@ -31,7 +31,7 @@ pub(super) async fn watch(
     observer: Arc<dyn ApiObserver>,
     shutdown: CancellationToken,
 ) {
-    let api: Api<CertificateRequest> = Api::all(cluster.client());
+    let api: Api<CertificateRequest> = Api::all(cluster.own);
     let config = watcher::Config::default()
         .labels(&format!("{NODE_LABEL}={node_label}"))
         .timeout(TIMEOUT)
