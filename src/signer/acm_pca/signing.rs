@@ -30,7 +30,7 @@ impl<'a> Signing<'a> {
             SigningParameters::new(request.spec, request.identity).map_err(Failure::permanent)?;
         let SigningParameters { pca, template, .. } = &parameters;
         let question = Question { pod: request.identity, spec: request.spec, pca, template };
-        if let Some(denial) = signer.policy.decide(&question).denial() {
+        if let Some(denial) = signer.policy.rules().decide(&question).denial() {
             return Err(Failure::permanent(denial));
         }
         let client = signer.clients.client(request, pca, &signer.metrics, &*signer.clock).await?;
