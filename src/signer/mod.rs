@@ -8,13 +8,14 @@ mod cert_manager;
 mod counted;
 mod local;
 
+use crate::model::named::named_enum;
 use crate::model::{CertificateSpec, Failure, PodTokens, SignerKind, WorkloadIdentity};
 use futures_util::future::BoxFuture;
 use std::fmt;
 use std::sync::Arc;
 
 pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Fleet, PcaMetrics, WaitQueue, template_of};
-pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff, IpFamily};
+pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff};
 pub use counted::CountedSigner;
 pub use local::{LocalCa, LocalCaError};
 
@@ -138,22 +139,13 @@ pub struct SigningRequest<'a> {
     pub not_ready_count: u32,
 }
 
-/// Why a signing is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A pod that is starting waits for it.
-    Publish,
-    /// It replaces a certificate in use.
-    Renewal,
-}
-
-impl Purpose {
-    /// The `purpose` label of the metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Publish => "publish",
-            Self::Renewal => "renewal",
-        }
+named_enum! {
+    /// Why a signing is made. The names are the `purpose` labels of the metrics.
+    pub enum Purpose {
+        /// A pod that is starting waits for it.
+        Publish = "publish",
+        /// It replaces a certificate in use.
+        Renewal = "renewal",
     }
 }
 
