@@ -11,6 +11,8 @@ mod local;
 use crate::model::named::named_enum;
 use crate::model::{CertificateSpec, Failure, PodTokens, SignerKind, WorkloadIdentity};
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use secrecy::SecretString;
 use std::fmt;
 use std::sync::Arc;
 
@@ -137,6 +139,26 @@ pub struct SigningRequest<'a> {
     pub purpose: Purpose,
     /// Number of consecutive [`FailureKind::NotReady`](crate::model::FailureKind::NotReady) failures before it.
     pub not_ready_count: u32,
+}
+
+impl<'a> SigningRequest<'a> {
+    /// The pod's valid token for an audience; the empty audience is the API server's own. An error begins with `option`, the
+    /// flag or attribute that needs the token.
+    fn token(&self, audience: &str, option: &str, now: Timestamp) -> Result<&'a SecretString, Failure> {
+        let name = if audience.is_empty() { "the API server" } else { audience };
+        match self.tokens.audience(audience) {
+            Some(token) if token.expires_at > now => Ok(&token.token),
+            Some(token) => Err(Failure::transient(format!(
+                "{option}: the pod's token has expired: the one for {name} expired at {}; the kubelet's next call brings a new one",
+                token.expires_at
+            ))),
+            // After a restart there are no tokens until the kubelet's next call.
+            None => Err(Failure::transient(format!(
+                "{option}: the kubelet has sent no token for {name}; the CSIDriver object must have this audience among \
+                 its tokenRequests, and requiresRepublish: true"
+            ))),
+        }
+    }
 }
 
 named_enum! {
