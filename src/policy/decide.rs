@@ -90,10 +90,8 @@ impl Policy {
     pub fn decide(&self, question: &Question<'_>) -> Decision {
         let mut findings = Vec::new();
         for rule in &self.rules {
-            let finding = check(rule, question);
-            let is_allowed = finding.faults.is_empty();
-            findings.push(finding);
-            if is_allowed {
+            findings.push(check(rule, question));
+            if findings.last().is_some_and(|finding| finding.faults.is_empty()) {
                 break;
             }
         }

@@ -13,7 +13,6 @@ use crate::model::{CertificateSpec, Failure, PodTokens, SignerKind, WorkloadIden
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use secrecy::SecretString;
-use std::fmt;
 use std::sync::Arc;
 
 pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Fleet, PcaMetrics, WaitQueue, template_of};
@@ -83,12 +82,6 @@ impl RequestId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
