@@ -158,7 +158,7 @@ node_test! {
             "{refused}"
         );
         let refused = stage.publish_with(&volume, TOKEN, "2020-01-01T00:00:00Z").await.unwrap_err();
-        assert!(refused.message().contains("use-pod-identity: the pod's token has expired"), "{refused}");
+        assert!(refused.message().contains("use-pod-identity: the pod's token for pods.eks.amazonaws.com expired at"), "{refused}");
         assert_eq!(stage.agent.calls(), 0);
         stage.publish(&volume).await.unwrap();
     }

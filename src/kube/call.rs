@@ -86,13 +86,13 @@ impl Cluster {
     async fn send(&self, caller: Caller<'_>, request: Request<Vec<u8>>) -> Result<Vec<u8>, CallError> {
         let mut request = request.map(Body::from);
         let answer = match caller {
-            Caller::Driver => self.client().send(request).await,
+            Caller::Driver => self.own.send(request).await,
             Caller::Token(token) => {
                 let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
                     .map_err(|_| CallError::Credentials("the pod's token is not printable".into()))?;
                 value.set_sensitive(true);
                 request.headers_mut().insert(AUTHORIZATION, value);
-                self.bare().send(request).await
+                self.bare.send(request).await
             }
         };
         let (head, body) = answer

@@ -38,18 +38,17 @@ pub enum KubeError {
 
 /// The clients of one cluster. Cheap to clone.
 #[derive(Clone)]
-pub struct Cluster(Arc<Clients>);
-
-struct Clients {
-    own: Client,
-    /// Without credentials: each call brings a pod's token. All tokens share its connections.
-    bare: Client,
+pub struct Cluster {
+    /// The client with the driver's own identity.
+    pub(crate) own: Client,
+    /// Without credentials: each call adds a pod's token. All tokens share its connections.
+    pub(super) bare: Client,
 }
 
 /// Time limit for a TCP and TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection without any byte for this long since the last write is dead. Without this limit, a list or the start of a
-/// watch would wait forever for a machine that is lost.
+/// A connection counts as dead if no byte has arrived for this long since the last write. Without this limit, a list or the
+/// start of a watch would wait forever for a machine that is lost.
 ///
 /// It is longer than every silence of a healthy server: a watch gets bookmarks each minute and ends after 120 s, a list is
 /// answered within a minute, and single calls have their own limit. It is also longer than the 90 s for which hyper reuses
@@ -87,16 +86,7 @@ impl Cluster {
         };
         let mut bare = config.clone();
         bare.auth_info = AuthInfo::default();
-        Ok(Self(Arc::new(Clients { own: build(config)?, bare: build(bare)? })))
-    }
-
-    /// The client with the driver's own identity, for watches.
-    pub fn client(&self) -> Client {
-        self.0.own.clone()
-    }
-
-    pub(super) fn bare(&self) -> &Client {
-        &self.0.bare
+        Ok(Self { own: build(config)?, bare: build(bare)? })
     }
 }
 
@@ -128,7 +118,7 @@ mod tests {
         let cluster = Cluster::at(listener.local_addr().unwrap(), Arc::new(Uncounted));
         let list = http::Request::get("/version").body(Vec::new()).unwrap();
         let begun = Instant::now();
-        let answer = timeout(2 * READ_TIMEOUT, cluster.client().request_text(list)).await;
+        let answer = timeout(2 * READ_TIMEOUT, cluster.own.request_text(list)).await;
         assert!(matches!(answer, Ok(Err(_))), "{answer:?}");
         assert!(begun.elapsed() >= READ_TIMEOUT, "{:?}", begun.elapsed());
     }

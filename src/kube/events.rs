@@ -116,8 +116,7 @@ fn clipped(message: &str) -> String {
     if message.len() <= MAX_MESSAGE {
         return message.to_owned();
     }
-    let end = (0..=MAX_MESSAGE - 3).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-    format!("{}...", &message[..end])
+    format!("{}...", &message[..message.floor_char_boundary(MAX_MESSAGE - 3)])
 }
 
 #[cfg(test)]

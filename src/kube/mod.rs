@@ -1,7 +1,7 @@
 //! The Kubernetes API: clients and their identities, calls, Events on pods, the startup taint.
 //!
 //! Every call goes through [`Cluster::call`], which limits its time and classifies its failure. Only the signer's watch uses
-//! [`Cluster::client`] itself. `observed` counts both, and delays them if the operator sets a rate limit.
+//! [`Cluster::own`] itself. `observed` counts both, and delays them if the operator sets a rate limit.
 
 mod call;
 mod cluster;

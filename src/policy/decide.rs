@@ -90,10 +90,8 @@ impl Policy {
     pub fn decide(&self, question: &Question<'_>) -> Decision {
         let mut findings = Vec::new();
         for rule in &self.rules {
-            let finding = check(rule, question);
-            let is_allowed = finding.faults.is_empty();
-            findings.push(finding);
-            if is_allowed {
+            findings.push(check(rule, question));
+            if findings.last().is_some_and(|finding| finding.faults.is_empty()) {
                 break;
             }
         }
@@ -141,7 +139,7 @@ impl Check<'_> {
         match &pca.caller {
             PcaCaller::Role(role) => self.value("role-arn", role, Kind::Path, &allow.roles),
             // Only the exact entry allows it, because patterns for role ARNs are not meant for it.
-            PcaCaller::PodIdentity if !allow.roles.iter().any(|role| role.as_str() == POD_IDENTITY) => {
+            PcaCaller::PodIdentity if !allow.roles.iter().any(|role| role.text == POD_IDENTITY) => {
                 let roles = listed(&allow.roles);
                 self.faults
                     .push(format!("use-pod-identity: {POD_IDENTITY:?} is none of the roles [{roles}]"));
@@ -178,8 +176,10 @@ impl Check<'_> {
         self.attribute("dns-names", &allow.dns_names, false);
         self.attribute("uri-sans", &allow.uris, false);
         for address in &self.question.spec.sans.ip_addresses {
-            if !allow.ip_ranges.iter().any(|range| range.contains(*address)) {
-                let ranges = listed(&allow.ip_ranges);
+            // An IPv4 address in an IPv6 address counts as IPv4.
+            if !allow.ip_ranges.iter().any(|range| range.0.contains(&address.to_canonical())) {
+                let ranges: Vec<_> = allow.ip_ranges.iter().map(|range| range.0).collect();
+                let ranges = listed(&ranges);
                 self.faults.push(format!("ip-sans: {address} is in none of [{ranges}]"));
             }
         }

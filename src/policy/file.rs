@@ -104,7 +104,7 @@ impl TryFrom<String> for Lifetime {
 /// `10.0.0.0/8`, `2001:db8::/32`, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct IpRange(IpNet);
+pub(super) struct IpRange(pub(super) IpNet);
 
 impl TryFrom<String> for IpRange {
     type Error = String;
@@ -116,19 +116,6 @@ impl TryFrom<String> for IpRange {
         range
             .map(Self)
             .ok_or_else(|| format!("ipRanges: {text:?}; accepted: an address, or a range such as 10.0.0.0/8"))
-    }
-}
-
-impl IpRange {
-    /// Whether the range contains an address. An IPv4 address in an IPv6 address counts as IPv4.
-    pub(super) fn contains(self, address: IpAddr) -> bool {
-        self.0.contains(&address.to_canonical())
-    }
-}
-
-impl std::fmt::Display for IpRange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
     }
 }
 

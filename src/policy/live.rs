@@ -1,6 +1,5 @@
 //! The policy in force. It follows changes of the file.
 
-use super::decide::{Decision, Question};
 use super::file::{Policy, PolicyError};
 use crate::model::sha256;
 use parking_lot::{Mutex, RwLock};
@@ -46,11 +45,6 @@ impl LivePolicy {
     /// The rules in force.
     pub fn rules(&self) -> Arc<Policy> {
         Arc::clone(&self.rules.read())
-    }
-
-    /// Decides by the rules in force.
-    pub fn decide(&self, question: &Question<'_>) -> Decision {
-        self.rules().decide(question)
     }
 
     /// Reads the file again. An invalid file leaves the old rules in force. One change of the file can cause several calls, so

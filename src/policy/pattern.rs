@@ -12,20 +12,18 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Pattern {
-    text: String,
+    /// The pattern as written.
+    pub(super) text: String,
     pieces: Vec<Piece>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Literal(String),
+    /// Any text within one part of a name.
     Part,
+    /// Any text.
     Anything,
-    Variable(Variable),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Variable {
     Namespace,
     ServiceAccount,
     Pod,
@@ -60,17 +58,18 @@ impl Kind {
     }
 }
 
-impl Pattern {
-    /// Parses a pattern.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
         let mut pieces = Vec::new();
-        let mut rest = text;
+        let mut rest = text.as_str();
         while let Some(at) = rest.find(['*', '{', '}']) {
             let (literal, special) = rest.split_at(at);
             if !literal.is_empty() {
                 pieces.push(Piece::Literal(literal.to_owned()));
             }
-            let (piece, length) = special_piece(text, special)?;
+            let (piece, length) = special_piece(&text, special)?;
             pieces.push(piece);
             rest = special.get(length..).unwrap_or_default();
         }
@@ -83,14 +82,11 @@ impl Pattern {
                     .into(),
             );
         }
-        Ok(Self { text: text.to_owned(), pieces })
+        Ok(Self { text, pieces })
     }
+}
 
-    /// The pattern as written.
-    pub(super) fn as_str(&self) -> &str {
-        &self.text
-    }
-
+impl Pattern {
     /// Whether a name fits.
     pub(super) fn fits(&self, name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
         fits(&self.pieces, name, kind, pod)
@@ -102,9 +98,9 @@ fn special_piece(whole: &str, special: &str) -> Result<(Piece, usize), String> {
     let known = [
         ("**", Piece::Anything),
         ("*", Piece::Part),
-        ("{namespace}", Piece::Variable(Variable::Namespace)),
-        ("{serviceAccount}", Piece::Variable(Variable::ServiceAccount)),
-        ("{pod}", Piece::Variable(Variable::Pod)),
+        ("{namespace}", Piece::Namespace),
+        ("{serviceAccount}", Piece::ServiceAccount),
+        ("{pod}", Piece::Pod),
         ("{wildcard}", Piece::Literal("*".to_owned())),
     ];
     let found = known.into_iter().find(|(text, _)| special.starts_with(text));
@@ -128,9 +124,9 @@ fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> boo
     };
     match piece {
         Piece::Literal(text) => literal(text),
-        Piece::Variable(Variable::Namespace) => literal(&pod.namespace),
-        Piece::Variable(Variable::ServiceAccount) => literal(&pod.service_account),
-        Piece::Variable(Variable::Pod) => literal(&pod.name),
+        Piece::Namespace => literal(&pod.namespace),
+        Piece::ServiceAccount => literal(&pod.service_account),
+        Piece::Pod => literal(&pod.name),
         Piece::Part | Piece::Anything => {
             let stops = |c: char| c == '*' || (*piece == Piece::Part && kind.separators().contains(&c));
             let reach = name.find(stops).unwrap_or(name.len());
@@ -140,14 +136,6 @@ fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> boo
             ends.filter(|at| (least..=reach).contains(at))
                 .any(|at| fits(others, name.get(at..).unwrap_or_default(), kind, pod))
         }
-    }
-}
-
-impl TryFrom<String> for Pattern {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text)
     }
 }
 
@@ -171,7 +159,7 @@ mod tests {
     }
 
     fn fit(pattern: &str, name: &str, kind: Kind) -> bool {
-        Pattern::parse(pattern).unwrap().fits(name, kind, &pod())
+        Pattern::try_from(pattern.to_owned()).unwrap().fits(name, kind, &pod())
     }
 
     #[test]
@@ -206,7 +194,7 @@ mod tests {
         assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/web/x", Kind::Path));
         assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/Web", Kind::Path));
         let other = WorkloadIdentity { namespace: "*".into(), ..pod() };
-        assert!(!Pattern::parse("{namespace}.svc").unwrap().fits("any.svc", Kind::Dns, &other));
+        assert!(!Pattern::try_from("{namespace}.svc".to_owned()).unwrap().fits("any.svc", Kind::Dns, &other));
     }
 
     #[test]
@@ -240,7 +228,7 @@ mod tests {
     #[test]
     fn a_mistyped_variable_is_refused() {
         for invalid in ["{serviceaccount}", "{", "a}", "{pod", ""] {
-            assert!(Pattern::parse(invalid).is_err(), "{invalid:?}");
+            assert!(Pattern::try_from(invalid.to_owned()).is_err(), "{invalid:?}");
         }
     }
 }

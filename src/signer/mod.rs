@@ -10,15 +10,17 @@ mod cert_manager;
 mod counted;
 mod local;
 
+use crate::model::named::named_enum;
 use crate::model::{CertificateSpec, Failure, PodTokens, SignerKind, WorkloadIdentity};
 use futures_util::future::BoxFuture;
-use std::fmt;
+use jiff::Timestamp;
+use secrecy::SecretString;
 use std::sync::Arc;
 
 #[cfg(feature = "aws")]
 pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Fleet, PcaMetrics, WaitQueue, template_of};
 #[cfg(feature = "kubernetes")]
-pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff, IpFamily};
+pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff};
 pub use counted::CountedSigner;
 pub use local::{LocalCa, LocalCaError};
 
@@ -87,12 +89,6 @@ impl RequestId {
     }
 }
 
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// A read-only view of the ids of this node.
 pub trait LiveRequests: Send + Sync + 'static {
     /// Whether the id was removed recently and has not been added again. False for an id that this node never had.
@@ -142,22 +138,33 @@ pub struct SigningRequest<'a> {
     pub not_ready_count: u32,
 }
 
-/// Why a signing is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A pod that is starting waits for it.
-    Publish,
-    /// It replaces a certificate in use.
-    Renewal,
+impl<'a> SigningRequest<'a> {
+    /// The pod's valid token for an audience; the empty audience is the API server's own. An error begins with `option`, the
+    /// flag or attribute that needs the token.
+    fn token(&self, audience: &str, option: &str, now: Timestamp) -> Result<&'a SecretString, Failure> {
+        let name = if audience.is_empty() { "the API server" } else { audience };
+        match self.tokens.audience(audience) {
+            Some(token) if token.expires_at > now => Ok(&token.token),
+            Some(token) => Err(Failure::transient(format!(
+                "{option}: the pod's token for {name} expired at {}; the kubelet's next call brings a new one",
+                token.expires_at
+            ))),
+            // After a restart there are no tokens until the kubelet's next call.
+            None => Err(Failure::transient(format!(
+                "{option}: the kubelet has sent no token for {name}; the CSIDriver object must have this audience among \
+                 its tokenRequests, and requiresRepublish: true"
+            ))),
+        }
+    }
 }
 
-impl Purpose {
-    /// The `purpose` label of the metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Publish => "publish",
-            Self::Renewal => "renewal",
-        }
+named_enum! {
+    /// Why a signing is made. The names are the `purpose` labels of the metrics.
+    pub enum Purpose {
+        /// A pod that is starting waits for it.
+        Publish = "publish",
+        /// It replaces a certificate in use.
+        Renewal = "renewal",
     }
 }
 

@@ -30,7 +30,7 @@ impl EventHistory {
     /// Whether an Event is recorded, or dropped as a repetition or as one too many in a minute.
     pub(super) fn admits(&self, event: &PodEvent) -> bool {
         let now = Instant::now();
-        let key = Some(fingerprint(&[event.reason.as_bytes(), gist(&event.message).as_bytes()]));
+        let key = Some(fingerprint(&[event.reason.as_bytes(), stable_part(&event.message).as_bytes()]));
         let mut recent = self.0.lock();
         recent.retain(|recorded| now.duration_since(recorded.at) < REPEAT_AFTER);
         let in_last_minute =
@@ -45,7 +45,7 @@ impl EventHistory {
 }
 
 /// The part of a message that makes two Events the same: without words with digits, such as a request's name or a time.
-fn gist(message: &str) -> String {
+fn stable_part(message: &str) -> String {
     let has_digit = |word: &&str| word.contains(|c: char| c.is_ascii_digit());
     message.split_whitespace().filter(|word| !has_digit(word)).collect::<Vec<_>>().join(" ")
 }

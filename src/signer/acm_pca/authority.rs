@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex as AsyncMutex;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
 
 /// The longest time that facts are kept, because the CA's certificate may have been replaced.
 const MAX_CACHE_TIME: SignedDuration = SignedDuration::from_hours(6);
@@ -172,13 +173,12 @@ async fn from_certificate(api: &Api, algorithm: Option<&str>) -> Result<Facts, F
 fn from_pem(pem: &[u8]) -> Option<Facts> {
     let blocks = crate::x509::pem::blocks(pem).ok()?;
     let (_, certificate) = X509Certificate::from_der(&blocks.first()?.der).ok()?;
-    let algorithm = &certificate.public_key().algorithm;
-    let curve = || Some(algorithm.parameters.as_ref()?.as_oid().ok()?.to_id_string());
-    let key = match algorithm.algorithm.to_id_string().as_str() {
-        "1.2.840.113549.1.1.1" => KeyAlgorithm::Rsa2048,
-        "1.2.840.10045.2.1" => match curve()?.as_str() {
-            "1.3.132.0.34" => KeyAlgorithm::EcSecp384r1,
-            "1.3.132.0.35" => KeyAlgorithm::EcSecp521r1,
+    let key = match certificate.public_key().parsed().ok()? {
+        PublicKey::RSA(_) => KeyAlgorithm::Rsa2048,
+        PublicKey::EC(point) => match point.key_size() {
+            384 => KeyAlgorithm::EcSecp384r1,
+            // P-521: each coordinate has 66 bytes.
+            528 => KeyAlgorithm::EcSecp521r1,
             _ => KeyAlgorithm::EcPrime256v1,
         },
         _ => return None,
@@ -232,6 +232,20 @@ mod tests {
         let not_after = Some(queried_at + SignedDuration::from_hours(24 * 365));
         for unknown in [facts(None), facts(Some("SHA256WITHECDSA")), Facts { not_after, ..facts(None) }] {
             assert_eq!(cache_time(&unknown, queried_at), MIN_CACHE_TIME, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn the_default_algorithm_follows_from_the_certificate_of_the_ca() {
+        for (key, algorithm) in [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, "SHA256WITHECDSA"),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, "SHA384WITHECDSA"),
+            (&rcgen::PKCS_ECDSA_P521_SHA512, "SHA512WITHECDSA"),
+            (&rcgen::PKCS_RSA_SHA256, "SHA256WITHRSA"),
+        ] {
+            let key = rcgen::KeyPair::generate_for(key).unwrap();
+            let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+            assert_eq!(from_pem(certificate.as_bytes()).unwrap().algorithm, Some(algorithm));
         }
     }
 

@@ -120,18 +120,13 @@ impl Api {
             self.metrics.waited(kind, lane.acquire(self.purpose).await);
             let answer = send().await.map_err(|error| CallError::from_sdk(kind.as_str(), error));
             self.metrics.call(kind.as_str(), answer.as_ref().err().map_or("ok", |error| &error.code));
+            match &answer {
+                Err(error) if error.kind == ErrorKind::Throttled => lane.throttled(),
+                _ => lane.succeeded(),
+            }
             let error = match answer {
-                Err(error) if error.kind == ErrorKind::Throttled => {
-                    lane.throttled();
-                    error
-                }
-                answer => {
-                    lane.succeeded();
-                    match answer {
-                        Err(error) if error.kind == ErrorKind::Transient => error,
-                        answer => return answer,
-                    }
-                }
+                Err(error) if matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient) => error,
+                answer => return answer,
             };
             if first_failure.get_or_insert_with(Instant::now).elapsed() > MAX_RETRY_TIME {
                 return Err(error);

@@ -5,7 +5,7 @@
 use super::metrics::PcaMetrics;
 use super::pod_identity::Agent;
 use super::sts;
-use crate::model::{Failure, FailureKind, PcaCaller, PcaRequest, PodTokens};
+use crate::model::{Failure, FailureKind, PcaCaller, PcaRequest};
 use crate::platform::Clock;
 use crate::signer::SigningRequest;
 use aws_config::retry::RetryConfig;
@@ -17,7 +17,6 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use secrecy::SecretString;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,30 +163,10 @@ fn key(request: &SigningRequest<'_>, pca: &PcaRequest) -> RoleKey {
     }
 }
 
-/// The pod's token for an audience. The error begins with `prefix`.
-pub(super) fn token<'a>(
-    tokens: &'a PodTokens,
-    audience: &str,
-    prefix: &str,
-    now: Timestamp,
-) -> Result<&'a SecretString, Failure> {
-    match tokens.audience(audience) {
-        Some(token) if token.expires_at > now => Ok(&token.token),
-        Some(_) => Err(Failure::transient(format!(
-            "{prefix}: the pod's token has expired; the kubelet's next call brings a new one"
-        ))),
-        // After a restart there are no tokens until the kubelet's next call.
-        None => Err(Failure::transient(format!(
-            "{prefix}: the kubelet has sent no token for {audience}; the CSIDriver object must have it among its \
-             tokenRequests, and requiresRepublish: true"
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Arn, SignerSpec, WorkloadIdentity};
+    use crate::model::{Arn, PodTokens, SignerSpec, WorkloadIdentity};
     use crate::signer::testing::NoCheckpoint;
     use crate::signer::{Purpose, RequestId};
     use crate::x509::testing::{Stopped, attributes};

@@ -11,7 +11,6 @@ mod credentials;
 mod errors;
 mod issue_delay;
 mod metrics;
-mod parameters;
 mod pod_identity;
 mod quota;
 mod revoke;
@@ -21,8 +20,8 @@ mod templates;
 mod validity;
 
 pub use metrics::PcaMetrics;
-pub use parameters::template_of;
 pub use quota::{Bucket, CallKind, Fleet, WaitQueue};
+pub use signing::template_of;
 
 use super::{
     IssuedCertificate, Journal, Purpose, RequestId, SignedChain, Signer, SignerNotification, SigningRequest,

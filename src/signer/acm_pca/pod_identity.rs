@@ -5,7 +5,6 @@
 //! answered in JSON. An error is a status of the EKS Auth API and a line of text. The SDK's own provider is not used because
 //! it takes one token for the whole process, from the environment.
 
-use super::credentials::token;
 use super::errors::{CallError, ErrorKind, suffix};
 use super::metrics::PcaMetrics;
 use crate::model::{Failure, jitter};
@@ -90,7 +89,7 @@ impl Agent {
         now: Timestamp,
         metrics: &PcaMetrics,
     ) -> Result<Credentials, Failure> {
-        let token = token(request.tokens, AUDIENCE, ATTRIBUTE, now)?;
+        let token = request.token(AUDIENCE, ATTRIBUTE, now)?;
         let account =
             format!("{} in namespace {}", request.identity.service_account, request.identity.namespace);
         let mut failures = 0_u32;

@@ -91,7 +91,17 @@ impl Revocations {
                 continue;
             };
             let Revocation { serial, reason, .. } = &next;
-            match revoke_with_retries(&next, &revoke).await {
+            let mut attempts = 1..MAX_ATTEMPTS;
+            let answer = loop {
+                match revoke(next.clone()).await {
+                    Err(error) if is_retried(&error) && attempts.next().is_some() => {
+                        tracing::warn!(serial, %error, "a certificate could not be revoked; trying again");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    answer => break answer,
+                }
+            };
+            match answer {
                 Ok(()) => tracing::info!(serial, reason = reason.as_str(), "certificate revoked"),
                 Err(error) => tracing::warn!(serial, %error, "a certificate is not revoked"),
             }
@@ -106,24 +116,9 @@ impl Revocations {
     }
 }
 
-async fn revoke_with_retries<F>(
-    revocation: &Revocation,
-    revoke: &impl Fn(Revocation) -> F,
-) -> Result<(), CallError>
-where
-    F: Future<Output = Result<(), CallError>>,
-{
+fn is_retried(error: &CallError) -> bool {
     use ErrorKind::{Credentials, InProgress, Throttled, Transient};
-    for _ in 1..MAX_ATTEMPTS {
-        match revoke(revocation.clone()).await {
-            Err(error) if matches!(error.kind, Throttled | Transient | Credentials | InProgress) => {
-                tracing::warn!(serial = revocation.serial, %error, "a certificate could not be revoked; trying again");
-                tokio::time::sleep(PAUSE).await;
-            }
-            answer => return answer,
-        }
-    }
-    revoke(revocation.clone()).await
+    matches!(error.kind, Throttled | Transient | Credentials | InProgress)
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 use super::checkpoint::IssueCheckpoint;
 use super::client::Api;
 use super::errors::{CallError, ErrorKind};
-use super::parameters::SigningParameters;
-use super::{AcmPca, authority, validity};
-use crate::model::{Failure, jitter};
+use super::{AcmPca, authority, templates, validity};
+use crate::model::{CertificateSpec, Failure, PcaCaller, PcaRequest, WorkloadIdentity, fingerprint, jitter};
 use crate::policy::Question;
 use crate::signer::{SignedChain, SigningRequest};
 use crate::x509::pem;
@@ -30,11 +29,11 @@ impl<'a> Signing<'a> {
             SigningParameters::new(request.spec, request.identity).map_err(Failure::permanent)?;
         let SigningParameters { pca, template, .. } = &parameters;
         let question = Question { pod: request.identity, spec: request.spec, pca, template };
-        if let Some(denial) = signer.policy.decide(&question).denial() {
+        if let Some(denial) = signer.policy.rules().decide(&question).denial() {
             return Err(Failure::permanent(denial));
         }
         let client = signer.clients.client(request, pca, &signer.metrics, &*signer.clock).await?;
-        let authority = parameters.authority().clone();
+        let authority = pca.certificate_authority_arn.clone();
         let api = signer.api(client, authority, request.purpose, request.id.as_str());
         Ok(Self { signer, request, parameters, api })
     }
@@ -126,8 +125,8 @@ impl<'a> Signing<'a> {
 
     /// Forgets what the error shows to be outdated. Clears the checkpoint if the error is of a final kind.
     fn failed(&self, error: CallError, is_final: &[ErrorKind]) -> Failure {
-        let Self { signer, request, parameters, .. } = self;
-        let authority = parameters.authority().as_str();
+        let Self { signer, request, parameters, api } = self;
+        let authority = api.authority.as_str();
         match error.kind {
             ErrorKind::Credentials => signer.clients.forget(request, parameters.pca),
             ErrorKind::State => signer.authorities.forget(authority),
@@ -139,4 +138,40 @@ impl<'a> Signing<'a> {
         let cleared = if is_final.contains(&error.kind) { request.checkpoint.save("") } else { Ok(()) };
         cleared.err().unwrap_or_else(|| error.into())
     }
+}
+
+/// The parameters of one signing with AWS Private CA.
+struct SigningParameters<'a> {
+    pca: &'a PcaRequest,
+    /// The ARN of the template.
+    template: String,
+    /// Distinguishes callers that can have different permissions; empty for the driver itself.
+    caller: String,
+}
+
+impl<'a> SigningParameters<'a> {
+    fn new(spec: &'a CertificateSpec, pod: &WorkloadIdentity) -> Result<Self, String> {
+        let missing = "certificate-authority-arn: missing; accepted: the ARN of a private CA";
+        let pca = spec.signer.acm_pca().ok_or(missing)?;
+        let template = templates::choose(spec, pca)?;
+        let caller = match &pca.caller {
+            PcaCaller::Driver => String::new(),
+            PcaCaller::Role(role) => role.clone(),
+            // Each service account has its own association.
+            PcaCaller::PodIdentity => format!("pod-identity {}", pod.account()),
+        };
+        Ok(Self { pca, template, caller })
+    }
+
+    /// Identifies these parameters and a certificate signing request in a checkpoint.
+    fn fingerprint(&self, csr_der: &[u8]) -> String {
+        let authority = self.pca.certificate_authority_arn.as_str();
+        let [authority, template, caller] = [authority, &self.template, &self.caller].map(str::as_bytes);
+        fingerprint(&[authority, template, caller, csr_der])
+    }
+}
+
+/// The ARN of the template that a certificate of this spec is issued with, for `certlet policy check`.
+pub fn template_of(spec: &CertificateSpec, pod: &WorkloadIdentity) -> Result<String, String> {
+    SigningParameters::new(spec, pod).map(|parameters| parameters.template)
 }

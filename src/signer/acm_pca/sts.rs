@@ -1,6 +1,5 @@
 //! AWS STS: exchanges a pod's service account token for the credentials of an IAM role.
 
-use super::credentials::token;
 use super::errors::{CallError, ErrorKind};
 use super::metrics::PcaMetrics;
 use crate::model::{Failure, WorkloadIdentity, fingerprint};
@@ -26,7 +25,7 @@ pub(super) async fn assume(
 ) -> Result<Credentials, Failure> {
     let pod = request.identity;
     let prefix = format!("role-arn: {role}");
-    let token = token(request.tokens, AUDIENCE, &prefix, now)?;
+    let token = request.token(AUDIENCE, &prefix, now)?;
     let config = config.to_builder().retry_config(RetryConfig::standard()).build();
     let call = aws_sdk_sts::Client::new(&config).assume_role_with_web_identity();
     let call = call.role_arn(role).role_session_name(session_name(pod));
@@ -47,7 +46,7 @@ pub(super) async fn assume(
     given
         .credentials
         .and_then(credentials)
-        .ok_or_else(|| Failure::transient(format!("role-arn: {role}: STS has answered without credentials")))
+        .ok_or_else(|| Failure::transient(format!("{prefix}: STS has answered without credentials")))
 }
 
 fn credentials(given: aws_sdk_sts::types::Credentials) -> Option<Credentials> {

@@ -2,11 +2,11 @@
 //! <https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.CertificateRequest>
 
 use base64ct::{Base64, Encoding};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
-use kube::core::{NamespaceResourceScope, ObjectMeta, Request};
+use kube::core::{ObjectMeta, Request};
 use serde::{Deserialize, Deserializer, Serialize};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -174,31 +174,23 @@ impl Condition {
     }
 }
 
-impl Resource for CertificateRequest {
-    type DynamicType = ();
+impl k8s_openapi::Resource for CertificateRequest {
+    const API_VERSION: &'static str = "cert-manager.io/v1";
+    const GROUP: &'static str = "cert-manager.io";
+    const KIND: &'static str = "CertificateRequest";
+    const VERSION: &'static str = "v1";
+    const URL_PATH_SEGMENT: &'static str = "certificaterequests";
     type Scope = NamespaceResourceScope;
+}
 
-    fn kind((): &()) -> Cow<'_, str> {
-        "CertificateRequest".into()
-    }
+impl k8s_openapi::Metadata for CertificateRequest {
+    type Ty = ObjectMeta;
 
-    fn group((): &()) -> Cow<'_, str> {
-        "cert-manager.io".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "certificaterequests".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
+    fn metadata(&self) -> &ObjectMeta {
         &self.metadata
     }
 
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
     }
 }

@@ -12,11 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Deletes in the background. Every clone is the same.
-#[derive(Clone)]
-pub(super) struct Deletions(Arc<Shared>);
-
-struct Shared {
+/// Deletes in the background.
+pub(super) struct Deletions {
     cluster: Cluster,
     tracker: Arc<RequestTracker>,
     /// Requests whose deletion has begun and not ended. Only keys of existing requests are added, so the number of this
@@ -31,19 +28,19 @@ const MAX_PAUSE: Duration = Duration::from_mins(5);
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), MAX_PAUSE);
 
 impl Deletions {
-    pub(super) fn new(cluster: Cluster, tracker: Arc<RequestTracker>) -> Self {
+    pub(super) fn new(cluster: Cluster, tracker: Arc<RequestTracker>) -> Arc<Self> {
         let (pending, permits) = (Mutex::default(), Semaphore::new(MAX_IN_FLIGHT));
-        Self(Arc::new(Shared { cluster, tracker, pending, permits }))
+        Arc::new(Self { cluster, tracker, pending, permits })
     }
 
     /// Deletes these requests. A request whose deletion is pending is skipped: each issuance passes all older requests.
-    pub(super) fn delete_all(&self, keys: impl IntoIterator<Item = Key>) {
+    pub(super) fn delete_all(self: &Arc<Self>, keys: impl IntoIterator<Item = Key>) {
         for key in keys {
-            if self.0.pending.lock().insert(key.clone()) {
-                let shared = Arc::clone(&self.0);
+            if self.pending.lock().insert(key.clone()) {
+                let this = Arc::clone(self);
                 tokio::spawn(async move {
-                    shared.delete(&key).await;
-                    shared.pending.lock().remove(&key);
+                    this.delete(&key).await;
+                    this.pending.lock().remove(&key);
                 });
             }
         }
@@ -51,11 +48,9 @@ impl Deletions {
 
     #[cfg(test)]
     pub(super) fn pending(&self) -> usize {
-        self.0.pending.lock().len()
+        self.pending.lock().len()
     }
-}
 
-impl Shared {
     /// Tries until the request is gone.
     async fn delete(&self, key: &Key) {
         for failures in 0.. {

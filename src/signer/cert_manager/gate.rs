@@ -2,13 +2,13 @@
 
 use super::errors::{Action, sign_error};
 use crate::kube::{Caller, Cluster};
+use crate::model::named::named_enum;
 use crate::model::{Failure, jitter};
 use crate::platform::Backoff;
 use crate::signer::SigningRequest;
 use kube::api::GetParams;
 use kube::core::Request;
 use serde_json::Value;
-use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
@@ -29,24 +29,15 @@ pub enum Gate {
     PodAnnotation(String),
 }
 
-/// A family of IP addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IpFamily {
-    /// Either.
-    Any,
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl fmt::Display for IpFamily {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Any => "any",
-            Self::V4 => "ipv4",
-            Self::V6 => "ipv6",
-        })
+named_enum! {
+    /// A family of IP addresses.
+    pub enum IpFamily {
+        /// Either.
+        Any = "any",
+        /// IPv4.
+        V4 = "ipv4",
+        /// IPv6.
+        V6 = "ipv6",
     }
 }
 
@@ -57,9 +48,7 @@ impl FromStr for Gate {
         const FORMS: &str =
             "is not one of pod-ip:any|ipv4|ipv6, pod-condition:TYPE[=STATUS], pod-annotation:KEY";
         match text.split_once(':').filter(|(_, value)| !value.is_empty()).ok_or(FORMS)? {
-            ("pod-ip", family) => [IpFamily::Any, IpFamily::V4, IpFamily::V6]
-                .into_iter()
-                .find(|known| known.to_string() == family)
+            ("pod-ip", family) => IpFamily::from_name(family)
                 .map(Self::PodIp)
                 .ok_or_else(|| format!("address family {family:?} is not one of any, ipv4, ipv6")),
             ("pod-condition", condition) => {

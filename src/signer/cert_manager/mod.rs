@@ -22,7 +22,7 @@ mod tests;
 mod tracker;
 mod watching;
 
-pub use gate::{Gate, GateBackoff, IpFamily};
+pub use gate::{Gate, GateBackoff};
 
 use super::{
     IssuedCertificate, LiveRequests, RequestId, SignedChain, Signer, SignerNotification, SigningRequest,
@@ -60,7 +60,7 @@ pub struct CertManager {
     clock: Arc<dyn Clock>,
     options: CertManagerOptions,
     tracker: Arc<RequestTracker>,
-    deletions: Deletions,
+    deletions: Arc<Deletions>,
     limiter: CallLimiter,
     /// None once it runs.
     watch: Mutex<Option<BoxFuture<'static, ()>>>,
@@ -83,7 +83,7 @@ impl CertManager {
             cluster.clone(),
             object::label_value(&options.node),
             Arc::clone(&tracker),
-            deletions.clone(),
+            Arc::clone(&deletions),
             observer,
             shutdown,
         );

@@ -4,7 +4,7 @@ use super::api::{Key, NODE_LABEL, VOLUME_ANNOTATION, VOLUME_LABEL};
 use crate::model::{Failure, SignerSpec, fingerprint, go_duration, hex};
 use crate::signer::SigningRequest;
 use crate::x509::pem;
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use aws_lc_rs::rand;
 use base64ct::{Base64, Encoding};
 use serde_json::{Map, Value, json};
 
@@ -17,9 +17,7 @@ pub(super) fn new_key(request: &SigningRequest<'_>) -> Result<Key, Failure> {
     /// Characters of the pod's name. With the digits the name stays below the limit of 253.
     const MAX_STEM: usize = 220;
     let mut random = [0; 10];
-    SystemRandom::new()
-        .fill(&mut random)
-        .map_err(|_| Failure::transient("the system has no random numbers"))?;
+    rand::fill(&mut random).map_err(|_| Failure::transient("the system has no random numbers"))?;
     let digits = hex(&random);
     let stem: String = request.identity.name.chars().take(MAX_STEM).collect();
     let name = format!("{}-{digits}", stem.trim_end_matches(['-', '.']));

@@ -100,23 +100,7 @@ impl CertManager {
     /// The pod's token, if requests are made with one.
     fn token<'a>(&self, request: &'a SigningRequest<'_>) -> Result<Option<&'a SecretString>, Failure> {
         let Some(audience) = &self.options.token_audience else { return Ok(None) };
-        let audience_name =
-            if audience.is_empty() { "the API server".to_owned() } else { format!("{audience:?}") };
-        let Some(token) = request.tokens.audience(audience) else {
-            // After a restart the kubelet's next call brings it.
-            return Err(Failure::transient(format!(
-                "the kubelet has sent no service account token for audience {audience_name}; --use-token-request needs \
-                 tokenRequests with that audience and requiresRepublish: true in the CSIDriver"
-            )));
-        };
-        if token.expires_at <= self.clock.now() {
-            return Err(Failure::transient(format!(
-                "the pod's service account token for audience {audience_name} expired at {}; the kubelet's next \
-                 republish brings a fresh one",
-                token.expires_at
-            )));
-        }
-        Ok(Some(&token.token))
+        request.token(audience, "--use-token-request", self.clock.now()).map(Some)
     }
 }
 

@@ -27,11 +27,11 @@ pub(super) async fn watch(
     cluster: Cluster,
     node_label: String,
     tracker: Arc<RequestTracker>,
-    deletions: Deletions,
+    deletions: Arc<Deletions>,
     observer: Arc<dyn ApiObserver>,
     shutdown: CancellationToken,
 ) {
-    let api: Api<CertificateRequest> = Api::all(cluster.client());
+    let api: Api<CertificateRequest> = Api::all(cluster.own);
     let config = watcher::Config::default()
         .labels(&format!("{NODE_LABEL}={node_label}"))
         .timeout(TIMEOUT)
@@ -56,7 +56,7 @@ pub(super) async fn watch(
 async fn follow(
     events: impl Stream<Item = Result<Event<CertificateRequest>, Error>>,
     tracker: &RequestTracker,
-    deletions: &Deletions,
+    deletions: &Arc<Deletions>,
     observer: &dyn ApiObserver,
 ) {
     let mut events = pin!(events);

@@ -1,38 +1,39 @@
 //! The CA inside this process: for the demo, for tests, for development.
 
-mod files;
-
 use super::{IssuedCertificate, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
 use crate::model::{CertificateSpec, Failure, KeyAlgorithm, SignerKind};
 use crate::platform::Clock;
 use crate::x509::certificate::{self, Template};
 use crate::x509::extensions::basic_constraints;
-use crate::x509::{KeyError, PrivateKey, pem, signature};
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use crate::x509::{KeyError, PrivateKey, pem, signature, timestamp};
+use aws_lc_rs::rand;
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{
     ID_CE_BASIC_CONSTRAINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME,
 };
 use der::asn1::OctetString;
-pub use files::LocalCaError;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyIdMethod, KeyUsagePurpose};
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use thiserror::Error;
 use x509_cert::ext::Extension;
 use x509_cert::spki::SubjectPublicKeyInfoRef;
+use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
 
-/// How long the root of an ephemeral CA lasts: longer than any process.
+/// Validity of the root of an ephemeral CA: longer than any process runs.
 const EPHEMERAL_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// The extensions that are taken over from a request. Nothing else in a request has a say.
-const HONOURED: [ObjectIdentifier; 4] =
+/// The extensions that are copied from a request. All others are ignored.
+const COPIED_EXTENSIONS: [ObjectIdentifier; 4] =
     [ID_CE_SUBJECT_ALT_NAME, ID_CE_KEY_USAGE, ID_CE_EXT_KEY_USAGE, ID_CE_BASIC_CONSTRAINTS];
 
 /// A certificate authority with its key in memory.
@@ -41,24 +42,83 @@ pub struct LocalCa {
     key: PrivateKey,
     /// The CA's subject, DER.
     subject: Vec<u8>,
-    /// The CA's subject key identifier, where it has one.
+    /// The CA's subject key identifier, if it has one.
     key_id: Option<Vec<u8>>,
     not_after: Timestamp,
     /// Whether the CA's path length constraint lets it issue CAs.
     may_issue_cas: bool,
-    /// PEM of what leads from the leaf to the root, without either.
+    /// PEM certificates between leaf and root, without either.
     intermediates: Vec<u8>,
     /// PEM of the trust anchor.
     anchor: Vec<u8>,
 }
 
+/// Why the local CA cannot be used. The message names the file.
+#[derive(Debug, Error)]
+#[error("local CA: {0}")]
+pub struct LocalCaError(String);
+
 impl LocalCa {
-    /// A CA with an ECDSA P-256 root made here and now; it goes with the process.
+    /// A CA with a new ECDSA P-256 root, which exists only while this process runs.
     pub fn ephemeral(clock: Arc<dyn Clock>) -> Result<Self, LocalCaError> {
         let failed = |error: &dyn Display| LocalCaError(error.to_string());
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(|error| failed(&error))?;
         let root = root(&key, clock.now()).map_err(|error| failed(&error))?;
         Self::from_chain(&[root], key, clock).map_err(|reason| failed(&format!("the root {reason}")))
+    }
+
+    /// A CA from PEM files. The first file has its certificate and, if that is not the root, the certificates up to the root.
+    /// The second file has its unencrypted private key.
+    pub fn from_files(certificate: &Path, key: &Path, clock: Arc<dyn Clock>) -> Result<Self, LocalCaError> {
+        let wrong = |reason: &dyn Display| LocalCaError(format!("{} {reason}", certificate.display()));
+        let blocks =
+            pem::blocks(&read(certificate)?).map_err(|error| wrong(&format!("is not PEM: it {error}")))?;
+        let found = blocks.iter().filter(|block| block.label == "CERTIFICATE");
+        let chain: Vec<_> = found.map(|block| block.der.to_vec()).collect();
+        let pair = PrivateKey::from_pem(&read(key)?)
+            .map_err(|error| LocalCaError(format!("{}: {error}", key.display())))?;
+        Self::from_chain(&chain, pair, clock).map_err(|reason| wrong(&reason))
+    }
+
+    /// A CA from its certificate, the certificates up to the root, and its key. An error says what is wrong with the
+    /// certificates.
+    fn from_chain(chain: &[Vec<u8>], key: PrivateKey, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let no_certificate = || "does not begin with an X.509 certificate (a CERTIFICATE block)".to_owned();
+        let parsed: Option<Vec<_>> = chain.iter().map(|der| parse(der)).collect();
+        let parsed = parsed.ok_or_else(no_certificate)?;
+        let (Some(ca), Some(top)) = (parsed.first(), parsed.last()) else { return Err(no_certificate()) };
+        if ca.public_key().raw != key.spki_der() {
+            return Err("is not the certificate of the CA's key".to_owned());
+        }
+        let may_sign = ca.key_usage().ok().flatten().is_none_or(|usage| usage.value.key_cert_sign());
+        if !ca.is_ca() || !may_sign {
+            return Err("is not a CA's; it needs basic constraints CA:TRUE and, where it has a key usage, certificate \
+                        signing in it"
+                .to_owned());
+        }
+        let (not_before, not_after) =
+            (timestamp(ca.validity().not_before), timestamp(ca.validity().not_after));
+        if !(not_before..not_after).contains(&clock.now()) {
+            return Err(format!("is valid from {not_before} to {not_after}, not now"));
+        }
+        if parsed.windows(2).any(|pair| pair[0].issuer().as_raw() != pair[1].subject().as_raw()) {
+            return Err(
+                "is not a chain: each certificate must be followed by the one that issued it".to_owned()
+            );
+        }
+        let path_length = ca.basic_constraints().ok().flatten().and_then(|it| it.value.path_len_constraint);
+        // The last certificate is the anchor. If it is not self-signed, peers need it in the chain too.
+        let below = chain.len() - usize::from(top.issuer().as_raw() == top.subject().as_raw());
+        Ok(Self {
+            clock,
+            subject: ca.subject().as_raw().to_vec(),
+            key_id: key_id(ca),
+            not_after,
+            may_issue_cas: path_length != Some(0),
+            intermediates: pem::certificates(chain[..below].iter().map(Vec::as_slice)),
+            anchor: pem::certificates(chain.last().map(Vec::as_slice)),
+            key,
+        })
     }
 
     /// The trust anchor, PEM.
@@ -69,13 +129,15 @@ impl LocalCa {
     fn issue(&self, csr: &[u8], attributes: &CertificateSpec) -> Result<SignedChain, Failure> {
         let request = Request::parse(csr)?;
         if request.is_ca && !self.may_issue_cas {
-            return Err(refused(
+            return Err(Failure::permanent(
                 "is-ca: the path length of the local CA's certificate does not allow it to issue CAs",
             ));
         }
-        let not_before = whole_second(self.clock.now());
+        let now = self.clock.now();
+        // A certificate has whole seconds.
+        let not_before = Timestamp::from_second(now.as_second()).unwrap_or(now);
         if not_before >= self.not_after {
-            return Err(refused(&format!(
+            return Err(Failure::permanent(format!(
                 "the local CA expired at {}: replace it and restart",
                 self.not_after
             )));
@@ -85,14 +147,14 @@ impl LocalCa {
         let mut extensions = request.extensions;
         let failed = |error: KeyError| Failure::transient(format!("local CA: {error}"));
         let encoded = |extension: der::Result<Extension>| extension.map_err(|error| failed(error.into()));
-        if !request.has_basic_constraints {
+        if extensions.iter().all(|extension| extension.extn_id != ID_CE_BASIC_CONSTRAINTS) {
             extensions.push(encoded(basic_constraints(false))?);
         }
         extensions.push(encoded(certificate::subject_key_id(&certificate::key_id(request.spki)))?);
         if let Some(id) = &self.key_id {
             extensions.push(encoded(certificate::authority_key_id(id))?);
         }
-        // Not by rcgen: it cannot copy a subject that repeats an attribute type.
+        // rcgen is not used here, because it cannot copy a subject that repeats an attribute type.
         let leaf = Template {
             serial: &serial().map_err(failed)?,
             issuer: &self.subject,
@@ -107,13 +169,14 @@ impl LocalCa {
         Ok(SignedChain { chain, ca: Some(self.anchor.clone()), warning })
     }
 
-    /// The end that was asked for, in whole seconds, but not after the CA's own: nobody could verify it then.
+    /// The requested end in whole seconds, cut to the CA's own end. After that end nobody could verify the certificate.
     fn end_of_validity(&self, not_before: Timestamp, duration: Duration) -> (Timestamp, Option<String>) {
-        // A lifetime below a second is rounded up: a certificate has no shorter one.
+        // The shortest validity of a certificate is one second.
         let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).max(1);
-        let asked = not_before.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
-        if asked <= self.not_after {
-            return (asked, None);
+        let requested =
+            not_before.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
+        if requested <= self.not_after {
+            return (requested, None);
         }
         let warning = format!(
             "duration: the lifetime was cut short, as the local CA itself expires at {}",
@@ -145,7 +208,7 @@ impl Signer for LocalCa {
     }
 }
 
-/// It answers at once and keeps nothing: there is nothing to tell, and nothing to be told.
+/// Does nothing: this signer answers at once and keeps nothing.
 impl SignerNotification for LocalCa {
     fn next_completed(&self) -> BoxFuture<'_, RequestId> {
         Box::pin(std::future::pending())
@@ -161,14 +224,13 @@ struct Request<'a> {
     subject: &'a [u8],
     spki: &'a [u8],
     extensions: Vec<Extension>,
-    has_basic_constraints: bool,
     is_ca: bool,
 }
 
 impl<'a> Request<'a> {
-    /// Parses a request and checks that it is signed by the key it names.
+    /// Parses a request and checks that its own key has signed it.
     fn parse(der: &'a [u8]) -> Result<Self, Failure> {
-        let unreadable = || refused("the certificate signing request does not parse");
+        let unreadable = || Failure::permanent("the certificate signing request does not parse");
         let (_, request) = X509CertificationRequest::from_der(der).map_err(|_| unreadable())?;
         let info = &request.certification_request_info;
         signature::verify(
@@ -177,43 +239,43 @@ impl<'a> Request<'a> {
             &request.signature_value,
             info.raw,
         )
-        .map_err(|error| refused(&format!("the certificate signing request is refused: {error}")))?;
+        .map_err(|error| {
+            Failure::permanent(format!("the certificate signing request is refused: {error}"))
+        })?;
 
         let mut parsed = Self {
             subject: info.subject.as_raw(),
             spki: info.subject_pki.raw,
             extensions: Vec::new(),
-            has_basic_constraints: false,
             is_ca: false,
         };
         for attribute in info.iter_attributes() {
             let ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute() else {
                 continue;
             };
-            for asked in &requested.extensions {
-                let dotted = asked.oid.to_id_string();
-                let Some(oid) = HONOURED.iter().find(|oid| oid.to_string() == dotted) else { continue };
-                match asked.parsed_extension() {
+            for extension in &requested.extensions {
+                let dotted = extension.oid.to_id_string();
+                let Some(oid) = COPIED_EXTENSIONS.iter().find(|oid| oid.to_string() == dotted) else {
+                    continue;
+                };
+                match extension.parsed_extension() {
                     ParsedExtension::ParseError { .. } => {
-                        return Err(refused(&format!(
+                        return Err(Failure::permanent(format!(
                             "the certificate signing request's extension {dotted} does not parse"
                         )));
                     }
-                    ParsedExtension::BasicConstraints(constraints) => {
-                        parsed.has_basic_constraints = true;
-                        parsed.is_ca = constraints.ca;
-                    }
+                    ParsedExtension::BasicConstraints(constraints) => parsed.is_ca = constraints.ca,
                     _ => {}
                 }
-                let extn_value = OctetString::new(asked.value).map_err(|_| unreadable())?;
-                parsed.extensions.push(Extension { extn_id: *oid, critical: asked.critical, extn_value });
+                let extn_value = OctetString::new(extension.value).map_err(|_| unreadable())?;
+                parsed.extensions.push(Extension { extn_id: *oid, critical: extension.critical, extn_value });
             }
         }
         Ok(parsed)
     }
 }
 
-/// Lets rcgen sign with a key without a copy of it: a `rcgen::KeyPair` holds one that is not zeroized.
+/// Lets rcgen sign with a key without copying it. A `rcgen::KeyPair` holds a copy that is not zeroized.
 struct RootKey<'a> {
     key: &'a PrivateKey,
     public_key: Vec<u8>,
@@ -237,7 +299,6 @@ impl rcgen::SigningKey for RootKey<'_> {
 
 /// A root for an ECDSA P-256 key, DER.
 fn root(key: &PrivateKey, now: Timestamp) -> Result<Vec<u8>, rcgen::Error> {
-    let failed = |_| rcgen::Error::RemoteKeyError;
     let mut params = CertificateParams::default();
     params.serial_number = Some(serial().map_err(|_| rcgen::Error::RemoteKeyError)?.to_vec().into());
     let seconds = u64::try_from(now.as_second()).unwrap_or_default();
@@ -249,26 +310,34 @@ fn root(key: &PrivateKey, now: Timestamp) -> Result<Vec<u8>, rcgen::Error> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.key_identifier_method = KeyIdMethod::PreSpecified(certificate::key_id(key.spki_der()));
-    let public_key = SubjectPublicKeyInfoRef::try_from(key.spki_der()).map_err(failed)?;
+    let public_key =
+        SubjectPublicKeyInfoRef::try_from(key.spki_der()).map_err(|_| rcgen::Error::RemoteKeyError)?;
     let public_key = public_key.subject_public_key.raw_bytes().to_vec();
     Ok(params.self_signed(&RootKey { key, public_key })?.der().to_vec())
-}
-
-fn refused(reason: &str) -> Failure {
-    Failure::permanent(reason.to_owned())
 }
 
 /// 128 random bits (RFC 5280 section 4.1.2.2 allows 159).
 fn serial() -> Result<[u8; 16], KeyError> {
     let mut serial = [0; 16];
-    SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_| KeyError::Library("making a serial number".to_owned()))?;
+    rand::fill(&mut serial).map_err(|_| KeyError::Library("making a serial number".to_owned()))?;
     Ok(serial)
 }
 
-fn whole_second(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, LocalCaError> {
+    let read = std::fs::read(path).map(Zeroizing::new);
+    read.map_err(|error| LocalCaError(format!("{}: {error}", path.display())))
+}
+
+fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
+    let (rest, certificate) = X509Certificate::from_der(der).ok()?;
+    rest.is_empty().then_some(certificate)
+}
+
+fn key_id(ca: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    ca.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

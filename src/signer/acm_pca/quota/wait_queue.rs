@@ -7,18 +7,12 @@ use std::collections::VecDeque;
 const RENEWAL_EVERY: u32 = 8;
 
 /// Waiting calls.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WaitQueue<T> {
     publishes: VecDeque<T>,
     renewals: VecDeque<T>,
     /// Publishes since the last renewal.
     since_renewal: u32,
-}
-
-impl<T> Default for WaitQueue<T> {
-    fn default() -> Self {
-        Self { publishes: VecDeque::new(), renewals: VecDeque::new(), since_renewal: 0 }
-    }
 }
 
 impl<T> WaitQueue<T> {
