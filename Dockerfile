@@ -38,6 +38,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY proto proto
 COPY src src
 COPY kubelet kubelet
+COPY demo demo
 # Cargo reads every member of the workspace, even those that it does not build.
 COPY bench bench
 COPY e2e/bench e2e/bench

@@ -12,7 +12,6 @@ pub mod attributes;
 pub mod cli;
 pub mod credential;
 pub mod csi;
-pub mod demo;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kube;
 pub mod model;

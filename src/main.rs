@@ -2,8 +2,9 @@
 
 #[cfg(feature = "aws")]
 use certlet::cli::{CheckArgs, PolicyAction, PolicyCheckError};
-use certlet::cli::{Cli, Command, NodeArgs};
-use certlet::{demo, run, telemetry};
+use certlet::cli::{Cli, Command, DemoArgs, NodeArgs};
+use certlet::{run, telemetry};
+use certlet_demo::DemoOptions;
 use clap::Parser;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -23,7 +24,9 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Node(args) => run_node(*args).unwrap_or_else(|code| code),
-        Command::Demo(args) => demo::run(&args),
+        Command::Demo(DemoArgs { pods, duration, keep }) => {
+            certlet_demo::run(&DemoOptions { pods, duration, keep })
+        }
         Command::Status(args) => print(args.render()),
         #[cfg(feature = "aws")]
         Command::Policy(PolicyAction::Check(args)) => check_policy(&args),

@@ -6,7 +6,6 @@
 mod mtls;
 mod output;
 
-use crate::cli::DemoArgs;
 use certlet_kubelet::{DRIVER_NAME, Driver, Kubelet, Pod, Swaps, leaf, namespace};
 use jiff::Timestamp;
 use mtls::Failure;
@@ -18,8 +17,19 @@ use std::time::{Duration, Instant};
 /// Names of the first two pods. The others are numbered.
 const NAMES: [&str; 2] = ["orders", "payments"];
 
+/// How the demo runs.
+#[derive(Clone, Copy, Debug)]
+pub struct DemoOptions {
+    /// How many pods get a certificate, two or more; the first two talk to each other.
+    pub pods: u16,
+    /// How long each certificate lives.
+    pub duration: Duration,
+    /// Whether driver and volumes stay up until Ctrl-C.
+    pub keep: bool,
+}
+
 /// Runs the demo; a failure prints one line and returns exit code 1.
-pub fn run(args: &DemoArgs) -> ExitCode {
+pub fn run(args: &DemoOptions) -> ExitCode {
     // The name must be short: the path of a Unix socket has at most 107 bytes.
     let root = std::env::temp_dir().join(format!("certlet-demo-{}", std::process::id()));
     if let Err(error) = namespace::enter().and_then(|()| namespace::scratch(&root)) {
@@ -40,7 +50,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     }
 }
 
-async fn steps(args: &DemoArgs, root: &Path) -> Result<(), Failure> {
+async fn steps(args: &DemoOptions, root: &Path) -> Result<(), Failure> {
     let out = Output::new();
     out.title("certlet gives every pod its own certificate");
     let started = Instant::now();
@@ -63,7 +73,7 @@ async fn steps(args: &DemoArgs, root: &Path) -> Result<(), Failure> {
     clean_up(&out, &kubelet, &pods, &mut driver).await
 }
 
-async fn publish_all(out: &Output, kubelet: &Kubelet, args: &DemoArgs) -> Result<Vec<Pod>, Failure> {
+async fn publish_all(out: &Output, kubelet: &Kubelet, args: &DemoOptions) -> Result<Vec<Pod>, Failure> {
     let duration = format!("{}ms", args.duration.as_millis());
     let mut pods = Vec::new();
     for number in 0..args.pods {
