@@ -1,7 +1,6 @@
 //! The flags of `certlet node` for Kubernetes and cert-manager.
 
 use super::values;
-use crate::kube::KubeOptions;
 use crate::run::{ClusterConfig, RateLimit};
 use crate::signer::{CertManagerOptions, Gate, GateBackoff};
 use clap::Args;
@@ -82,7 +81,7 @@ impl ClusterArgs {
             .kube_api_qps
             .map(|qps| RateLimit { qps, burst: self.kube_api_burst.map_or((qps * 2.0).ceil(), f64::from) });
         ClusterConfig {
-            kube: KubeOptions { kubeconfig: self.kubeconfig },
+            kubeconfig: self.kubeconfig,
             rate_limit,
             cert_manager: CertManagerOptions {
                 node: node.to_owned(),

@@ -1,7 +1,7 @@
 //! What an issuance yields.
 
 use crate::model::CertificateFacts;
-use crate::x509::{PrivateKey, VerifiedChain};
+use crate::x509::PrivateKey;
 
 /// A private key and the certificates that belong to it: verified, in memory, zeroized on drop.
 #[derive(Debug)]
@@ -17,12 +17,6 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Puts a key and the chain that was verified for it together.
-    pub(crate) fn new(key: PrivateKey, chain: VerifiedChain) -> Self {
-        let VerifiedChain { leaf, intermediates, facts, .. } = chain;
-        Self { key, leaf, intermediates, facts }
-    }
-
     /// Leaf, then intermediates, DER.
     pub(crate) fn chain(&self) -> impl Iterator<Item = &[u8]> {
         std::iter::once(&self.leaf).chain(&self.intermediates).map(Vec::as_slice)

@@ -13,7 +13,7 @@ use crate::platform::{Clock, until};
 use crate::signer::{Checkpoint, ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
 use crate::store::{CheckpointFile, IssuedRecord, Refusal, Store};
 use crate::trust::TrustBundle;
-use crate::x509::{self, PrivateKey, pem};
+use crate::x509::{self, PrivateKey, VerifiedChain, pem};
 use futures_util::future::{BoxFuture, select_all};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -164,7 +164,7 @@ impl Obtainer {
         };
         let now = self.clock.now();
         let verified = x509::verify(&answer.chain, answer.ca.as_deref(), key.spki_der(), spec, now);
-        let mut chain = match verified {
+        let VerifiedChain { leaf, intermediates, trust_anchors: anchors, facts, warning } = match verified {
             Ok(chain) => chain,
             Err(error) => {
                 refuse(None)?;
@@ -172,10 +172,12 @@ impl Obtainer {
                 return Err(Failure::new(kind, format!("the answer of the signer was refused: {error}")));
             }
         };
-        let warnings: Vec<String> = answer.warning.into_iter().chain(chain.warning.take()).collect();
-        let trust = TrustBundle { anchors: std::mem::take(&mut chain.trust_anchors) };
-        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
-        Ok(Obtained { credential: Credential::new(key, chain), trust, warning })
+        let warnings: Vec<String> = answer.warning.into_iter().chain(warning).collect();
+        Ok(Obtained {
+            credential: Credential { key, leaf, intermediates, facts },
+            trust: TrustBundle { anchors },
+            warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
+        })
     }
 
     /// The key to certify, with its request: the pair of an interrupted issuance, the key in use where it is to be kept, or
@@ -189,7 +191,7 @@ impl Obtainer {
             && let Some(checkpoint) = self.store.checkpoint(id)?
             && checkpoint.follows() == follows
             && self.is_resumed(&checkpoint, in_use)?
-            && let Some(key) = fits(checkpoint.key_pem())
+            && let Some(key) = fits(&checkpoint.key_pem)
         {
             let csr_der = stored_csr(&checkpoint)?;
             return Ok(Prepared { key, csr_der, checkpoint });
@@ -264,7 +266,7 @@ impl Checkpoint for CheckpointFile {
 }
 
 fn stored_csr(checkpoint: &CheckpointFile) -> Result<Vec<u8>, Failure> {
-    let blocks = pem::blocks(checkpoint.csr_pem());
+    let blocks = pem::blocks(&checkpoint.csr_pem);
     let first = blocks.ok().and_then(|mut blocks| blocks.drain(..).next());
     first
         .map(|block| block.der.to_vec())

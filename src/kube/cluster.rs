@@ -5,17 +5,10 @@ use kube::client::ClientBuilder;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-
-/// How to connect to the API server.
-#[derive(Clone, Debug, Default)]
-pub struct KubeOptions {
-    /// A kubeconfig file; none: the pod's own service account.
-    pub kubeconfig: Option<PathBuf>,
-}
 
 /// Why there is no connection to a cluster.
 #[derive(Debug, Error)]
@@ -56,13 +49,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
 
 impl Cluster {
-    /// Prepares the clients; nothing is sent yet. None: there is no kubeconfig, and this process is not in a cluster.
-    pub async fn connect(
-        options: &KubeOptions,
+    /// Prepares the clients with a kubeconfig file, else with the pod's own service account; nothing is sent yet. None:
+    /// there is no kubeconfig, and this process is not in a cluster.
+    pub(crate) async fn connect(
+        kubeconfig: Option<&Path>,
         observer: Arc<dyn ApiObserver>,
     ) -> Result<Option<Self>, KubeError> {
-        let config = match &options.kubeconfig {
-            Some(path) => from_file(path.clone()).await?,
+        let config = match kubeconfig {
+            Some(path) => from_file(path.to_owned()).await?,
             None if env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
                 Config::incluster().map_err(KubeError::InCluster)?
             }

@@ -10,7 +10,7 @@ mod observed;
 mod taint;
 
 pub(crate) use call::{CallError, Caller};
-pub(crate) use cluster::{Cluster, KubeError, KubeOptions};
+pub(crate) use cluster::{Cluster, KubeError};
 pub(crate) use events::EventRecorder;
 pub(crate) use observed::ApiObserver;
 pub(crate) use taint::remove_startup_taint;

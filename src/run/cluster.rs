@@ -3,11 +3,12 @@
 use super::Config;
 use super::observer::{CallObserver, RateLimit};
 use crate::csi::{Driver, RegistrationState};
-use crate::kube::{Cluster, EventRecorder, KubeError, KubeOptions, remove_startup_taint};
+use crate::kube::{Cluster, EventRecorder, KubeError, remove_startup_taint};
 use crate::model::{PodEvent, WorkloadIdentity};
 use crate::platform::Backoff;
 use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner};
 use crate::volume::{EventSink, Parts};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -16,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 /// How the driver works with a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterConfig {
-    /// How to reach it.
-    pub kube: KubeOptions,
+    /// A kubeconfig file; none: the pod's own service account.
+    pub kubeconfig: Option<PathBuf>,
     /// A client-side limit on calls; none: only the server limits them.
     pub rate_limit: Option<RateLimit>,
     /// How the cert-manager signer makes its requests.
@@ -38,7 +39,8 @@ pub(super) async fn join(
     let (Driver { name, node_id }, options) = (&config.driver, &config.cluster);
     parts.continue_on_not_ready = options.continue_on_not_ready;
     let observer = Arc::new(CallObserver::new(Arc::clone(&parts.metrics), options.rate_limit));
-    let Some(cluster) = Cluster::connect(&options.kube, Arc::clone(&observer) as _).await? else {
+    let Some(cluster) = Cluster::connect(options.kubeconfig.as_deref(), Arc::clone(&observer) as _).await?
+    else {
         return Ok(());
     };
     parts.signers.push(ConfiguredSigner::new(Arc::new(CertManager::new(

@@ -125,7 +125,7 @@ impl Node {
             configured.signer = CountedSigner::wrap(Arc::clone(&configured.signer), Arc::clone(&metrics));
         }
         let volumes = VolumeService::new(parts);
-        metrics.watch_volumes(Box::new(volumes.sampler()), config.metrics_per_volume);
+        metrics.watch_volumes(volumes.sampler(), config.metrics_per_volume);
         let Recovered { adopted, waiting, removed, unreadable } =
             volumes.recover().await.map_err(NodeError::Recovery)?;
         tracing::info!(

@@ -3,8 +3,8 @@
 use super::Config;
 use crate::platform::{Clock, DirectoryWatch};
 use crate::policy::{LivePolicy, PolicyError};
-use crate::signer::{AcmPca, AcmPcaParts, ConfiguredSigner, Fleet, Journal, PcaMetrics};
-use crate::store::{JournalFile, Store};
+use crate::signer::{AcmPca, AcmPcaParts, ConfiguredSigner, Fleet, PcaMetrics};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ pub(super) fn signer(
         node: config.driver.node_id.clone(),
         clock: Arc::clone(clock),
         metrics: counted,
-        revocations: revoke.then(|| Arc::new(store.journal("revocations")) as Arc<dyn Journal>),
+        revocations: revoke.then(|| store.journal("revocations")),
         pod_identity: pod_identity.clone(),
     }));
     let (running, until) = (Arc::clone(&signer), end.clone());
@@ -83,15 +83,5 @@ fn watch_file(path: &Path) -> io::Result<DirectoryWatch> {
 async fn follow_policy(policy: Arc<LivePolicy>, watch: DirectoryWatch, end: CancellationToken) {
     while end.run_until_cancelled(watch.changed()).await.is_some() {
         policy.reload();
-    }
-}
-
-impl Journal for JournalFile {
-    fn load(&self) -> String {
-        JournalFile::load(self)
-    }
-
-    fn save(&self, text: &str) {
-        JournalFile::save(self, text);
     }
 }

@@ -108,15 +108,6 @@ pub struct IssuedCertificate<'a> {
     pub superseded: Option<&'a str>,
 }
 
-/// A signer's list of pending work. It outlasts workloads and the process.
-pub trait Journal: Send + Sync + 'static {
-    /// The list; empty if none was saved.
-    fn load(&self) -> String;
-
-    /// Replaces the list. Best effort.
-    fn save(&self, text: &str);
-}
-
 /// One request for a signer.
 #[derive(Clone, Copy)]
 pub struct SigningRequest<'a> {

@@ -25,8 +25,10 @@ const END: &str = "-----END CERTIFICATE REQUEST-----\n";
 /// asked, so nothing is lost with the key.
 pub(crate) struct CheckpointFile {
     path: PathBuf,
-    key_pem: Zeroizing<Vec<u8>>,
-    csr_pem: Vec<u8>,
+    /// The private key, PKCS#8 in PEM.
+    pub(crate) key_pem: Zeroizing<Vec<u8>>,
+    /// The PKCS#10 request, PEM.
+    pub(crate) csr_pem: Vec<u8>,
     state: Mutex<State>,
 }
 
@@ -45,7 +47,7 @@ struct State {
 /// That the request, or the certificate it led to, was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// When it was first refused.
+    /// When it was refused.
     pub(crate) at: Timestamp,
     /// Why the signer refused the request; none where the verification refused the certificate.
     pub(crate) by_signer: Option<String>,
@@ -102,20 +104,17 @@ impl CheckpointFile {
         })
     }
 
-    /// The private key, PKCS#8 in PEM.
-    pub(crate) fn key_pem(&self) -> &[u8] {
-        &self.key_pem
-    }
-
-    /// The PKCS#10 request, PEM.
-    pub(crate) fn csr_pem(&self) -> &[u8] {
-        &self.csr_pem
-    }
-
     /// The generation that the volume had when the issuance began, none before its first certificate. If another one is
     /// live, the certificate is in use already, and the process ended before it removed this file.
     pub(crate) fn follows(&self) -> Option<u64> {
         self.state.lock().follows
+    }
+
+    /// Records that the volume's certificate now stands in another generation, which a new trust bundle has made.
+    pub(crate) fn follow(&self, generation: u64) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let next = State { follows: Some(generation), ..state.clone() };
+        self.write(&mut state, next)
     }
 
     /// Whether the request, or the certificate it led to, was refused.
@@ -124,10 +123,11 @@ impl CheckpointFile {
         state.refused_at.map(|at| Refusal { at, by_signer: state.refused_because.clone() })
     }
 
-    /// Saves a refusal, if it is the first. Without a checkpoint no signer was asked, and nothing is saved.
+    /// Saves a refusal. Of those by the verification the first one stands, because the same certificate is verified again
+    /// and again. Without a checkpoint no signer was asked, and nothing is saved.
     pub(crate) fn refuse(&self, refusal: Refusal) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        if state.checkpoint.is_none() || state.refused_at.is_some() {
+        if state.checkpoint.is_none() || refusal.by_signer.is_none() && state.refused_at.is_some() {
             return Ok(());
         }
         let refused =

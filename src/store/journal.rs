@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 /// A file at the top of the store.
 #[derive(Clone, Debug)]
-pub(crate) struct JournalFile {
-    pub(super) path: PathBuf,
+pub struct JournalFile {
+    pub(crate) path: PathBuf,
 }
 
 impl JournalFile {

@@ -44,7 +44,7 @@ pub(crate) use checkpoint::{CheckpointFile, Refusal};
 pub(crate) use error::Attempt;
 pub use error::{Cause, Resource, StoreError};
 pub(crate) use files::ensure_dir;
-pub(crate) use journal::JournalFile;
+pub use journal::JournalFile;
 pub use record::{IssuedRecord, LastError, Record, RecordError};
 pub(crate) use usage::Usage;
 pub(crate) use volumes::{StoredVolume, VolumeDir, read_volumes};

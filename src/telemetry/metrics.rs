@@ -1,6 +1,6 @@
 //! Counters and histograms. Labels are bounded: pods and volumes are named only with `--metrics-per-volume`.
 
-use super::samples::{VolumeCollector, VolumeSource};
+use super::samples::{VolumeCollector, VolumeSamples};
 use crate::model::{FailureKind, SignerKind};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -106,10 +106,13 @@ impl Metrics {
         register(&mut self.registry.lock());
     }
 
-    /// Asks `source` for the state of the volumes on every scrape.
-    pub(crate) fn watch_volumes(&self, source: Box<dyn VolumeSource>, per_volume: bool) {
-        let collector = Box::new(VolumeCollector { source, per_volume });
-        self.registry.lock().register_collector(collector);
+    /// Calls `sample` for the state of the volumes on every scrape.
+    pub(crate) fn watch_volumes(
+        &self,
+        sample: impl Fn() -> VolumeSamples + Send + Sync + 'static,
+        per_volume: bool,
+    ) {
+        self.registry.lock().register_collector(Box::new(VolumeCollector { sample, per_volume }));
     }
 
     /// An issuance has ended: without `failed`, successfully.
@@ -168,30 +171,27 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{VolumeSample, VolumeSamples, VolumeState};
+    use crate::telemetry::{VolumeSample, VolumeState};
 
-    struct Two;
-    impl VolumeSource for Two {
-        fn samples(&self) -> VolumeSamples {
-            let sample = |state, remaining| VolumeSample {
-                state,
-                namespace: "shop".to_owned(),
-                pod: "web-0".to_owned(),
-                volume: "csi-1".to_owned(),
-                not_after: jiff::Timestamp::from_second(1_800_000_000).ok(),
-                remaining_fraction: Some(remaining),
-            };
-            VolumeSamples {
-                volumes: vec![sample(VolumeState::Ready, 0.9), sample(VolumeState::Overdue, 0.2)],
-                unreadable: 3,
-            }
+    fn two() -> VolumeSamples {
+        let sample = |state, remaining| VolumeSample {
+            state,
+            namespace: "shop".to_owned(),
+            pod: "web-0".to_owned(),
+            volume: "csi-1".to_owned(),
+            not_after: jiff::Timestamp::from_second(1_800_000_000).ok(),
+            remaining_fraction: Some(remaining),
+        };
+        VolumeSamples {
+            volumes: vec![sample(VolumeState::Ready, 0.9), sample(VolumeState::Overdue, 0.2)],
+            unreadable: 3,
         }
     }
 
     #[test]
     fn pods_and_volumes_are_named_only_on_request() {
         let metrics = Metrics::default();
-        metrics.watch_volumes(Box::new(Two), false);
+        metrics.watch_volumes(two, false);
         let text = metrics.encode().unwrap();
         assert!(text.lines().any(|line| line == "certlet_volumes{state=\"ready\"} 1"), "{text}");
         assert!(text.lines().any(|line| line == "certlet_volumes{state=\"unreadable\"} 3"), "{text}");
@@ -199,7 +199,7 @@ mod tests {
         assert!(!text.contains("web-0") && !text.contains("csi-1"), "{text}");
 
         let metrics = Metrics::default();
-        metrics.watch_volumes(Box::new(Two), true);
+        metrics.watch_volumes(two, true);
         let text = metrics.encode().unwrap();
         assert!(text.contains("pod=\"web-0\""), "{text}");
     }

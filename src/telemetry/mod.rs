@@ -8,4 +8,4 @@ mod samples;
 pub(crate) use admin::serve_admin;
 pub use logging::{LogFormat, LoggingError, init as init_logging};
 pub use metrics::Metrics;
-pub(crate) use samples::{VolumeSample, VolumeSamples, VolumeSource, VolumeState};
+pub(crate) use samples::{VolumeSample, VolumeSamples, VolumeState};

@@ -46,27 +46,21 @@ pub(crate) struct VolumeSamples {
     pub unreadable: usize,
 }
 
-/// Provides the samples.
-pub(crate) trait VolumeSource: Send + Sync + 'static {
-    /// The current state of all volumes.
-    fn samples(&self) -> VolumeSamples;
-}
-
-/// Encodes a [`VolumeSource`] on every scrape.
-pub(super) struct VolumeCollector {
-    pub(super) source: Box<dyn VolumeSource>,
+/// Encodes the current state of all volumes on every scrape.
+pub(super) struct VolumeCollector<F> {
+    pub(super) sample: F,
     pub(super) per_volume: bool,
 }
 
-impl fmt::Debug for VolumeCollector {
+impl<F> fmt::Debug for VolumeCollector<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VolumeCollector").finish_non_exhaustive()
     }
 }
 
-impl Collector for VolumeCollector {
+impl<F: Fn() -> VolumeSamples + Send + Sync + 'static> Collector for VolumeCollector<F> {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let VolumeSamples { volumes, unreadable } = self.source.samples();
+        let VolumeSamples { volumes, unreadable } = (self.sample)();
         let help = "Volumes on this node, by state: pending, ready, overdue (renewal late by a tenth of the lifetime), \
                     expired, unreadable (not renewed, because its record cannot be used)";
         let mut gauges = encoder.encode_descriptor("volumes", help, None, MetricType::Gauge)?;

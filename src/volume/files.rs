@@ -61,10 +61,15 @@ impl VolumeFiles {
         let current = Current { trust, ..current };
         let generation = self.write_generation(volume, &current)?;
         let mut record = volume.record();
-        if let Some(issued) = &mut record.issued {
-            issued.generation = generation;
-        }
+        let before =
+            record.issued.as_mut().map(|issued| std::mem::replace(&mut issued.generation, generation));
         self.store.write_record(&record)?;
+        // A renewal that waits for its signer is of the same certificate as before.
+        if let Some(checkpoint) = self.store.checkpoint(&volume.id)?
+            && checkpoint.follows() == before
+        {
+            checkpoint.follow(generation)?;
+        }
         volume.set_record(record);
         volume.live.publish(current);
         Ok(())

@@ -1,13 +1,11 @@
 //! The state of volumes: for NodeGetVolumeStats and for metrics.
 
-use super::registry::Registry;
 use super::volume::Volume;
 use super::{VolumeService, not_found};
 use crate::credential::Lifetime;
 use crate::model::{Failure, VolumeId};
-use crate::platform::Clock;
 use crate::store::{Record, Usage};
-use crate::telemetry::{VolumeSample, VolumeSamples, VolumeSource, VolumeState};
+use crate::telemetry::{VolumeSample, VolumeSamples, VolumeState};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,24 +43,13 @@ impl VolumeService {
         Ok(VolumeStats { usage: measured.await?, condition })
     }
 
-    /// The state of every volume, for a scrape of `/metrics`.
-    pub(crate) fn sampler(&self) -> Sampler {
-        Sampler { registry: Arc::clone(&self.context.registry), clock: Arc::clone(&self.context.clock) }
-    }
-}
-
-/// Samples the volumes when metrics are scraped.
-pub(crate) struct Sampler {
-    registry: Arc<Registry>,
-    clock: Arc<dyn Clock>,
-}
-
-impl VolumeSource for Sampler {
-    fn samples(&self) -> VolumeSamples {
-        let now = self.clock.now();
-        VolumeSamples {
-            volumes: self.registry.all().iter().map(|volume| sample(volume, now)).collect(),
-            unreadable: self.registry.unreadable(),
+    /// Samples every volume, for a scrape of `/metrics`. It holds no more of the node than it needs, so that metrics do not
+    /// keep the store open.
+    pub(crate) fn sampler(&self) -> impl Fn() -> VolumeSamples + Send + Sync + 'static {
+        let (registry, clock) = (Arc::clone(&self.context.registry), Arc::clone(&self.context.clock));
+        move || VolumeSamples {
+            volumes: registry.all().iter().map(|volume| sample(volume, clock.now())).collect(),
+            unreadable: registry.unreadable(),
         }
     }
 }

@@ -23,12 +23,11 @@ pub use metrics::PcaMetrics;
 pub use quota::{Bucket, CallKind, Fleet, WaitQueue};
 pub use signing::template_of;
 
-use super::{
-    IssuedCertificate, Journal, Purpose, RequestId, SignedChain, Signer, SignerNotification, SigningRequest,
-};
+use super::{IssuedCertificate, Purpose, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
 use crate::model::{Arn, CertificateSpec, Failure, PcaCaller, SignerKind, jitter};
 use crate::platform::Clock;
 use crate::policy::LivePolicy;
+use crate::store::JournalFile;
 use authority::Authorities;
 use aws_sdk_acmpca::Client;
 use aws_sdk_acmpca::types::RevocationReason;
@@ -58,7 +57,7 @@ pub struct AcmPcaParts {
     /// The metrics.
     pub metrics: PcaMetrics,
     /// Lists the certificates that are to be revoked; none: no certificate is revoked.
-    pub revocations: Option<Arc<dyn Journal>>,
+    pub revocations: Option<JournalFile>,
     /// Endpoints of the EKS Pod Identity agent of this node, in the order in which they are tried.
     pub pod_identity: Vec<Uri>,
 }

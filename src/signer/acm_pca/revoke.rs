@@ -3,11 +3,10 @@
 
 use super::errors::{CallError, ErrorKind};
 use crate::model::Arn;
-use crate::signer::Journal;
+use crate::store::JournalFile;
 use aws_sdk_acmpca::types::RevocationReason;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -49,14 +48,14 @@ impl Revocation {
 
 /// The list of certificates that are to be revoked.
 pub(crate) struct Revocations {
-    journal: Arc<dyn Journal>,
+    journal: JournalFile,
     waiting: Mutex<VecDeque<Revocation>>,
     added: Notify,
 }
 
 impl Revocations {
     /// Starts with the list of the last process.
-    pub(crate) fn open(journal: Arc<dyn Journal>) -> Self {
+    pub(crate) fn open(journal: JournalFile) -> Self {
         let waiting = journal.load().lines().filter_map(Revocation::parse).collect();
         Self { journal, waiting: Mutex::new(waiting), added: Notify::new() }
     }
@@ -131,33 +130,26 @@ mod tests {
         Revocation::new(Arn::parse(CA).unwrap(), serial, reason)
     }
 
-    #[derive(Default)]
-    struct TestJournal(Mutex<String>);
-
-    impl Journal for TestJournal {
-        fn load(&self) -> String {
-            self.0.lock().clone()
-        }
-
-        fn save(&self, text: &str) {
-            text.clone_into(&mut self.0.lock());
-        }
+    fn journal(directory: &tempfile::TempDir) -> JournalFile {
+        JournalFile { path: directory.path().join("revocations") }
     }
 
     #[test]
     fn a_restart_continues_with_the_list() {
-        let journal = Arc::new(TestJournal::default());
+        let directory = tempfile::tempdir().unwrap();
+        let journal = journal(&directory);
         let one = revocation("a1b2c", RevocationReason::Superseded);
         assert_eq!(one.serial, "0a:1b:2c");
         Revocations::open(journal.clone()).add(one.clone());
-        journal.0.lock().push_str("nonsense\n");
+        journal.save(&format!("{}nonsense\n", journal.load()));
         let again = Revocations::open(journal);
         assert_eq!(*again.waiting.lock(), [one]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_transient_failure_is_retried_and_a_revoked_certificate_leaves_the_list() {
-        let journal = Arc::new(TestJournal::default());
+        let directory = tempfile::tempdir().unwrap();
+        let journal = journal(&directory);
         let revocations = Revocations::open(journal.clone());
         for serial in ["01", "01", "02"] {
             revocations.add(revocation(serial, RevocationReason::CessationOfOperation));

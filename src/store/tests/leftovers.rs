@@ -162,7 +162,7 @@ fn a_checkpoint_is_there_whole_or_not_at_all() {
         let store = open(scratch);
         assert_eq!(names(&dir), set(&["record.json", "pending.pem"]));
         let kept = store.checkpoint(&id).unwrap().unwrap();
-        assert_eq!((kept.key_pem(), kept.csr_pem()), (&**key("one"), &*csr("1")));
+        assert_eq!((&*kept.key_pem, &kept.csr_pem), (&*key("one"), &csr("1")));
         assert_eq!((kept.checkpoint().as_deref(), kept.follows()), (Some("request-2\n"), None));
         let at = "2026-05-01T12:00:00Z".parse().unwrap();
         let first = Refusal { at, by_signer: Some("denied".into()) };
@@ -175,6 +175,13 @@ fn a_checkpoint_is_there_whole_or_not_at_all() {
             (Some("request-2\n"), Some(first)),
             "the first time counts"
         );
+        let again = Refusal { at: later, by_signer: Some("denied again".into()) };
+        kept.refuse(again.clone()).unwrap();
+        assert_eq!(
+            store.checkpoint(&id).unwrap().unwrap().refusal(),
+            Some(again),
+            "the signer was asked again"
+        );
         kept.save("request-3").unwrap();
         assert_eq!(
             store.checkpoint(&id).unwrap().unwrap().refusal(),
@@ -185,7 +192,7 @@ fn a_checkpoint_is_there_whole_or_not_at_all() {
         assert_eq!(second.checkpoint(), None, "a checkpoint outlived its request");
         second.save("").unwrap();
         let kept = store.checkpoint(&id).unwrap().unwrap();
-        assert_eq!((kept.csr_pem(), kept.checkpoint(), kept.follows()), (&*csr("2"), None, Some(7)));
+        assert_eq!((&*kept.csr_pem, kept.checkpoint(), kept.follows()), (&*csr("2"), None, Some(7)));
         fs::write(dir.join("pending.pem"), "neither key nor request").unwrap();
         assert!(store.checkpoint(&id).unwrap().is_none());
         store.clear_checkpoint(&id).unwrap();

@@ -16,6 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// A running service with the volume `v` published at its target.
 struct Node {
@@ -151,6 +152,23 @@ fn a_new_trust_bundle_reaches_a_volume_that_is_not_mounted_before_it_is() {
             assert_eq!(names(&node.target), set(&["..2", "..data", "tls.crt", "tls.key", "ca.crt"]));
             let anchors = fs::read_to_string(node.target.join("ca.crt")).unwrap();
             assert_eq!(anchors, "-----BEGIN CERTIFICATE-----\nYW5vdGhlcg==\n-----END CERTIFICATE-----\n");
+        });
+    });
+}
+
+#[test]
+fn a_renewal_that_waits_for_its_signer_outlives_a_new_trust_bundle() {
+    in_namespace(|scratch| {
+        with_node(scratch, async |node| {
+            let store = &node.service.context.files.store;
+            let request = "-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n";
+            let checkpoint =
+                store.new_checkpoint(&volume("v"), Zeroizing::default(), request.into(), Some(1));
+            checkpoint.save("request-1").unwrap();
+            node.set_trust();
+            let follows = || store.checkpoint(&volume("v")).unwrap().unwrap().follows();
+            soon("it follows the new generation", || follows() == Some(2)).await;
+            assert_eq!(node.generation(), Some(2));
         });
     });
 }
