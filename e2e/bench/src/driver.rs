@@ -101,6 +101,13 @@ impl Driver {
         }
     }
 
+    /// The CPU that the driver takes for `time` while nothing calls it, in thousandths of a core.
+    pub(crate) async fn idle_millicores(&self, time: Duration) -> Result<f64, Failure> {
+        let before = self.cpu()?;
+        tokio::time::sleep(time).await;
+        Ok(1000.0 * (self.cpu()? - before).as_secs_f64() / time.as_secs_f64())
+    }
+
     /// Reports memory, and API calls so far.
     pub(crate) async fn report(&self) -> Result<String, Failure> {
         let id = self.child.id().ok_or("the driver has ended")?;

@@ -75,6 +75,9 @@ async fn run(args: Args) -> Result<(), Failure> {
     driver.stop().await?;
     let mut driver = Driver::start(&args.certlet, &args.issuer).await?;
     driver.measure(&pods, all).await?;
+    let after = Duration::from_secs(15);
+    let (first, then) = (driver.idle_millicores(after).await?, driver.idle_millicores(after).await?);
+    println!("idle after {} publishes at once: {first:.2} millicores for 15 s, then {then:.2}", args.volumes);
     println!("a new driver after {} publishes: {}", args.volumes, driver.report().await?);
     let left = requests(&client, &args.namespace).await?;
     println!("CertificateRequests left for {} volumes: {left}", args.volumes);
