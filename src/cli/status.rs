@@ -71,8 +71,8 @@ fn row(stored: StoredVolume) -> Option<Row> {
         ..Row::default()
     };
     if let Some(issued) = record.issued {
-        row.subject = issued.facts.subject;
-        row.sans = issued.facts.sans;
+        row.subject.clone_from(&issued.facts.subject);
+        row.sans.clone_from(&issued.facts.sans);
         row.issued_at = Some(issued.issued_at);
         row.expires_at = Some(issued.facts.not_after);
         row.renews_at = Some(issued.renew_at);

@@ -2,6 +2,7 @@
 
 use crate::model::CertificateFacts;
 use crate::x509::PrivateKey;
+use std::sync::Arc;
 
 /// A private key and the certificates that belong to it: verified, in memory, zeroized on drop.
 #[derive(Debug)]
@@ -13,7 +14,7 @@ pub struct Credential {
     /// Intermediates from the leaf's issuer upwards, DER; a self-signed root is never among them.
     pub intermediates: Vec<Vec<u8>>,
     /// Facts of the leaf.
-    pub facts: CertificateFacts,
+    pub facts: Arc<CertificateFacts>,
 }
 
 impl Credential {

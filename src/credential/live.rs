@@ -16,68 +16,69 @@ pub struct Current {
     pub trust: Arc<TrustBundle>,
 }
 
-/// What the channel holds where nothing follows it: no key.
+/// What a follower sees.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     /// Facts of the current leaf; none before the first issuance.
     pub facts: Option<Arc<CertificateFacts>>,
-    /// The current credential, in memory only while something follows the channel.
+    /// The current credential; none before the first issuance.
     pub current: Option<Current>,
 }
 
-/// The channel of one workload.
-#[derive(Debug)]
-pub(crate) struct LiveCredential {
-    sender: watch::Sender<Published>,
-    /// Held while a follower begins, so that what is published meanwhile is not lost to it.
-    following: Mutex<()>,
-}
+/// The current credential of one workload. While nothing follows it, it is its facts alone: there is no channel, and no key
+/// in memory.
+#[derive(Debug, Default)]
+pub(crate) struct LiveCredential(Mutex<State>);
 
-impl Default for LiveCredential {
-    fn default() -> Self {
-        Self { sender: watch::Sender::new(Published::default()), following: Mutex::new(()) }
-    }
+#[derive(Debug, Default)]
+struct State {
+    facts: Option<Arc<CertificateFacts>>,
+    /// Made for the first follower, dropped with the last one.
+    channel: Option<watch::Sender<Published>>,
 }
 
 impl LiveCredential {
-    /// Publishes a new credential, or the old one with another trust bundle. Where nothing follows the channel, the facts
-    /// stay in it and the key leaves memory with the caller's own copy.
+    /// Publishes a new credential, or the old one with another trust bundle. Where nothing follows, the key leaves memory
+    /// with the caller's own copy.
     pub(crate) fn publish(&self, current: Current) {
-        let _following = self.following.lock();
-        self.send(current);
+        let mut state = self.0.lock();
+        let facts = Some(Arc::clone(&current.credential.facts));
+        state.facts.clone_from(&facts);
+        if let Some(channel) = &state.channel {
+            channel.send_replace(Published { facts, current: Some(current) });
+        }
     }
 
-    /// Follows the channel. Where the credential is not in memory, `read_back` reads it from the store.
+    /// Follows the credential. For the first follower, `read_back` reads it from the store; what is published meanwhile
+    /// waits, and is not lost.
     pub(crate) fn follow<E>(
         self: &Arc<Self>,
         read_back: impl FnOnce() -> Result<Option<Current>, E>,
     ) -> Result<Follower, E> {
-        let _following = self.following.lock();
-        let receiver = self.sender.subscribe();
-        if receiver.borrow().current.is_none()
-            && let Some(current) = read_back()?
-        {
-            self.send(current);
-        }
+        let mut state = self.0.lock();
+        let receiver = if let Some(channel) = &state.channel {
+            channel.subscribe()
+        } else {
+            let current = read_back()?;
+            let read = current.as_ref().map(|current| Arc::clone(&current.credential.facts));
+            let facts = read.or_else(|| state.facts.clone());
+            let (channel, receiver) = watch::channel(Published { facts, current });
+            state.channel = Some(channel);
+            receiver
+        };
         Ok(Follower { receiver: Some(receiver), live: Arc::downgrade(self) })
     }
 
     /// The credential, where it is in memory.
     pub(crate) fn current(&self) -> Option<Current> {
-        self.sender.borrow().current.clone()
+        self.0.lock().channel.as_ref().and_then(|channel| channel.borrow().current.clone())
     }
 
-    fn send(&self, current: Current) {
-        let facts = Some(Arc::new(current.credential.facts.clone()));
-        let current = (self.sender.receiver_count() > 0).then_some(current);
-        self.sender.send_replace(Published { facts, current });
-    }
-
-    /// Drops the credential from memory if nothing follows the channel any more.
+    /// Drops channel and credential if nothing follows any more.
     fn release(&self) {
-        let _following = self.following.lock();
-        if self.sender.receiver_count() == 0 {
-            self.sender.send_if_modified(|published| published.current.take().is_some());
+        let mut state = self.0.lock();
+        if state.channel.as_ref().is_some_and(|channel| channel.receiver_count() == 0) {
+            state.channel = None;
         }
     }
 }
@@ -131,7 +132,7 @@ mod tests {
             not_after: Timestamp::UNIX_EPOCH,
         };
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-        let credential = Credential { key, leaf: vec![1], intermediates: Vec::new(), facts };
+        let credential = Credential { key, leaf: vec![1], intermediates: Vec::new(), facts: Arc::new(facts) };
         Current {
             credential: Arc::new(credential),
             trust: Arc::new(TrustBundle { anchors: vec![anchors.to_vec()] }),
@@ -149,7 +150,7 @@ mod tests {
         let key = Arc::downgrade(&published.credential);
         live.publish(published);
         assert!(key.upgrade().is_none(), "something still holds the key");
-        assert_eq!(live.sender.borrow().facts.as_ref().unwrap().serial, "01");
+        assert_eq!(live.0.lock().facts.as_ref().unwrap().serial, "01");
     }
 
     #[tokio::test]

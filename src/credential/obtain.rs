@@ -174,7 +174,7 @@ impl Obtainer {
         };
         let warnings: Vec<String> = answer.warning.into_iter().chain(warning).collect();
         Ok(Obtained {
-            credential: Credential { key, leaf, intermediates, facts },
+            credential: Credential { key, leaf, intermediates, facts: Arc::new(facts) },
             trust: TrustBundle { anchors },
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         })

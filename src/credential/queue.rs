@@ -23,7 +23,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// Every kind.
+    /// Every kind, in order.
     pub(crate) const ALL: [Self; 3] = [Self::Renew, Self::RefreshTrust, Self::Reap];
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Schedule {
     volume: VolumeId,
     entry: u64,
     /// The last point that was set for each kind of work; the queue has those that are not over.
-    set: Mutex<BTreeMap<Work, Timestamp>>,
+    set: Mutex<[Option<Timestamp>; Work::ALL.len()]>,
 }
 
 impl WorkQueue {
@@ -113,7 +113,7 @@ impl Schedule {
     pub(crate) fn put(&self, work: Work, at: Timestamp) {
         let mut set = self.set.lock();
         let mut due = self.queue.due.lock();
-        if let Some(before) = set.insert(work, at) {
+        if let Some(before) = set[work as usize].replace(at) {
             due.remove(&(before, self.entry, work));
         }
         let is_first = due.keys().next().is_none_or(|(first, ..)| at < *first);
@@ -138,13 +138,13 @@ impl Schedule {
 
     /// When work of that kind is due.
     pub(crate) fn due(&self, work: Work) -> Option<Timestamp> {
-        let at = self.set.lock().get(&work).copied()?;
+        let at = self.set.lock()[work as usize]?;
         self.queue.due.lock().contains_key(&(at, self.entry, work)).then_some(at)
     }
 
     /// Forgets work of that kind.
     pub(crate) fn clear(&self, work: Work) {
-        if let Some(at) = self.set.lock().remove(&work) {
+        if let Some(at) = self.set.lock()[work as usize].take() {
             self.queue.due.lock().remove(&(at, self.entry, work));
         }
     }

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -37,7 +38,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedRecord {
     /// The certificate.
-    pub facts: CertificateFacts,
+    pub facts: Arc<CertificateFacts>,
     /// When it was issued, by our clock.
     pub issued_at: Timestamp,
     /// When its renewal is due.

@@ -57,7 +57,11 @@ impl VolumeFiles {
     /// Hands over the credential in use with the volume's own trust bundle: a generation and a record, and no issuance.
     /// Without a certificate yet, the trust bundle is handed over with the first one.
     pub(super) fn refresh_trust(&self, volume: &Volume) -> Result<(), Failure> {
-        let Some((trust, current)) = volume.trust().zip(self.current(volume)?) else { return Ok(()) };
+        let current = match volume.live.current() {
+            Some(current) => Some(current),
+            None => self.read_back(volume)?,
+        };
+        let Some((trust, current)) = volume.trust().zip(current) else { return Ok(()) };
         let current = Current { trust, ..current };
         let generation = self.write_generation(volume, &current)?;
         let mut record = volume.record();
@@ -75,11 +79,8 @@ impl VolumeFiles {
         Ok(())
     }
 
-    /// The credential in use with its trust bundle: from memory, or read back from the live generation.
-    pub(super) fn current(&self, volume: &Volume) -> Result<Option<Current>, Failure> {
-        if let Some(current) = volume.live.current() {
-            return Ok(Some(current));
-        }
+    /// Reads the credential in use with its trust bundle back from the live generation.
+    pub(super) fn read_back(&self, volume: &Volume) -> Result<Option<Current>, Failure> {
         let names = &volume.spec.files;
         let names = [&names.private_key, &names.certificate, &names.ca].map(String::as_str);
         let [Some(key), Some(chain), anchors] = self.store.read_files(&volume.id, names)? else {

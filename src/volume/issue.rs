@@ -79,7 +79,7 @@ impl Issuance {
     fn write(&self, volume: &Volume, obtained: Obtained, bind: bool) -> Result<(), Failure> {
         let Context { obtainer, files, clock, .. } = &*self.context;
         let Obtained { credential, trust, warning } = obtained;
-        let facts = credential.facts.clone();
+        let facts = Arc::clone(&credential.facts);
         let trust = volume.trust().unwrap_or_else(|| Arc::new(trust));
         let current = Current { credential: Arc::new(credential), trust };
         let generation = files.write_generation(volume, &current)?;

@@ -132,7 +132,7 @@ impl VolumeService {
     /// the first issuance. Where the credential is not in memory it is read back from the store.
     pub async fn follow(&self, id: &VolumeId) -> Result<Follower, Failure> {
         let volume = self.volume(id)?;
-        self.context.files.run(move |files| volume.live.follow(|| files.current(&volume))).await
+        self.context.files.run(move |files| volume.live.follow(|| files.read_back(&volume))).await
     }
 
     /// Hands over a new trust bundle with the credential in use, soon and without an issuance.

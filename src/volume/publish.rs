@@ -238,7 +238,7 @@ impl Publisher {
         let adopted = self.context.files.run(move |files| {
             let id = &record.volume_id;
             let [pem] = files.store.read_files(id, [&certificate])?;
-            let facts = pem.and_then(|pem| x509::facts_of_pem(&pem));
+            let facts = pem.and_then(|pem| x509::facts_of_pem(&pem)).map(Arc::new);
             if let Some((facts, generation)) = facts.zip(files.store.generation(id)?) {
                 let issued_at = facts.not_before.min(now);
                 record.issued =

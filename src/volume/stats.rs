@@ -120,8 +120,13 @@ mod tests {
             not_before: issued_at,
             not_after: hour(24),
         };
-        record.issued =
-            Some(IssuedRecord { facts, issued_at, renew_at: hour(16), generation: 1, warning: None });
+        record.issued = Some(IssuedRecord {
+            facts: Arc::new(facts),
+            issued_at,
+            renew_at: hour(16),
+            generation: 1,
+            warning: None,
+        });
         for (at, expected, begins) in [
             (17, VolumeState::Ready, "certificate valid until"),
             (19, VolumeState::Overdue, "certificate valid until"),

@@ -9,6 +9,7 @@ use crate::store::NewFile;
 use crate::trust::TrustBundle;
 use crate::x509::{self, KeyError, PemError, PrivateKey, pem};
 use aws_lc_rs::error::Unspecified;
+use std::sync::Arc;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -58,7 +59,7 @@ pub(crate) fn decode(
     let key = PrivateKey::from_pem(key).map_err(FileError::StoredKey)?;
     let ders = |text| pem::blocks(text).map(|blocks| blocks.iter().map(|block| block.der.to_vec()).collect());
     let mut chain_ders: Vec<Vec<u8>> = ders(chain)?;
-    let facts = x509::facts_of_pem(chain).ok_or(FileError::StoredLeaf)?;
+    let facts = Arc::new(x509::facts_of_pem(chain).ok_or(FileError::StoredLeaf)?);
     let intermediates = chain_ders.split_off(1);
     let leaf = chain_ders.remove(0);
     let anchors = if anchors.trim_ascii().is_empty() { Vec::new() } else { ders(anchors)? };

@@ -9,6 +9,7 @@ use crate::x509::testing::{
 };
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
+use std::sync::Arc;
 
 /// The leaf and an intermediate, and two roots of which the first signed the intermediate.
 fn issued(algorithm: KeyAlgorithm) -> (Credential, TrustBundle) {
@@ -38,13 +39,13 @@ fn issued(algorithm: KeyAlgorithm) -> (Credential, TrustBundle) {
     let credential = Credential {
         leaf: certify("CN=wéb 😀", &key, "CN=middle", &keys[1]),
         intermediates: vec![certify("CN=middle", &keys[1], "CN=root", &keys[0])],
-        facts: CertificateFacts {
+        facts: Arc::new(CertificateFacts {
             serial: "01".into(),
             subject: "CN=web".into(),
             sans: Vec::new(),
             not_before,
             not_after,
-        },
+        }),
         key,
     };
     (credential, TrustBundle { anchors })

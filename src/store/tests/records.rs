@@ -5,18 +5,19 @@ use crate::store::{IssuedRecord, LastError, Record, RecordError, Store, read_vol
 use jiff::Timestamp;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 fn whole() -> Record {
     let at: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
     Record {
         issued: Some(IssuedRecord {
-            facts: CertificateFacts {
+            facts: Arc::new(CertificateFacts {
                 serial: "0a1b".into(),
                 subject: "CN=web".into(),
                 sans: vec!["DNS:web.sandbox".into()],
                 not_before: at,
                 not_after: at,
-            },
+            }),
             issued_at: at,
             renew_at: at,
             generation: 7,
