@@ -5,7 +5,7 @@ use crate::x509::PrivateKey;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Makes keys, RSA and P-521 keys on all cores but one.
+/// Makes keys. RSA and P-521 keys, which take long, use all cores but one.
 pub(super) struct KeyMaker {
     slow_keys: Arc<Semaphore>,
 }

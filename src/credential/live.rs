@@ -25,8 +25,8 @@ pub struct Published {
     pub current: Option<Current>,
 }
 
-/// The current credential of one workload. While nothing follows it, it is its facts alone: there is no channel, and no key
-/// in memory.
+/// The current credential of one workload. While nothing follows it, only its facts are in memory: there is no channel, and no
+/// key.
 #[derive(Debug, Default)]
 pub(crate) struct LiveCredential(Mutex<State>);
 
@@ -49,8 +49,8 @@ impl LiveCredential {
         }
     }
 
-    /// Follows the credential. For the first follower, `read_back` reads it from the store; what is published meanwhile
-    /// waits, and is not lost.
+    /// Follows the credential. For the first follower, `read_back` reads it from the store. A publish at the same time waits, so
+    /// that the follower sees it.
     pub(crate) fn follow<E>(
         self: &Arc<Self>,
         read_back: impl FnOnce() -> Result<Option<Current>, E>,

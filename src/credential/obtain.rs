@@ -31,16 +31,16 @@ pub(crate) struct Obtainer {
     keys: KeyMaker,
 }
 
-/// For whom a credential is obtained.
+/// The workload that a credential is obtained for.
 #[derive(Clone, Copy)]
 pub(crate) struct Workload<'a> {
     /// The volume.
     pub(crate) id: &'a VolumeId,
-    /// Whose it is.
+    /// The pod.
     pub(crate) identity: &'a WorkloadIdentity,
     /// The pod's service account tokens.
     pub(crate) tokens: &'a PodTokens,
-    /// What is asked for.
+    /// What the certificate must be like.
     pub(crate) spec: &'a CertificateSpec,
     /// The certificate in use.
     pub(crate) in_use: Option<&'a IssuedRecord>,
@@ -53,7 +53,7 @@ pub(crate) struct Workload<'a> {
 pub(crate) struct IssueOptions {
     /// Whether a pod waits for it.
     pub(crate) purpose: Purpose,
-    /// How long the signer gets; none: as long as it takes.
+    /// Time limit for the signer; none: no limit.
     pub(crate) timeout: Option<Duration>,
     /// Ends the wait.
     pub(crate) cancel: CancellationToken,
@@ -70,7 +70,7 @@ pub(crate) struct Obtained {
     pub(crate) warning: Option<String>,
 }
 
-/// A key, the request made with it, and where the signing stands.
+/// A key, the request made with it, and the checkpoint of its signing.
 struct Prepared {
     key: PrivateKey,
     csr_der: Vec<u8>,
@@ -207,7 +207,7 @@ impl Obtainer {
             key.to_pem(KeyEncoding::Pkcs8).map_err(|error| Failure::transient(error.to_string()))?;
         let checkpoint = self.store.new_checkpoint(id, key_pem, pem::certificate_request(&csr_der), follows);
         if signer.is_resumable() && spec.key.algorithm.is_slow_to_make() {
-            // Kept from the start, so that attempts that end before the signer's first checkpoint do not each make a key.
+            // Saved now, so that attempts which end before the signer's first checkpoint do not make a new key each time.
             checkpoint.save("")?;
         }
         Ok(Prepared { key, csr_der, checkpoint })

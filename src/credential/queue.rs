@@ -1,4 +1,4 @@
-//! The one time-ordered queue of everything that has to happen later, for all volumes of the node, with one timer.
+//! The queue of all work that falls due later, for all volumes of the node, with one timer.
 
 use super::clock_jump::ClockJumpDetector;
 use crate::model::VolumeId;
@@ -27,11 +27,11 @@ impl Work {
     pub(crate) const ALL: [Self; 3] = [Self::Renew, Self::RefreshTrust, Self::Reap];
 }
 
-/// What is due when.
+/// All due work, ordered by time.
 pub(crate) struct WorkQueue {
     clock: Arc<dyn Clock>,
     due: Mutex<BTreeMap<Key, VolumeId>>,
-    /// Notified of work that is due before all other.
+    /// Notified when new work is due before all other work.
     earlier: Notify,
     jumps: ClockJumpDetector,
     last_entry: AtomicU64,
@@ -54,7 +54,7 @@ pub(crate) struct Schedule {
     queue: Arc<WorkQueue>,
     volume: VolumeId,
     entry: u64,
-    /// The last point that was set for each kind of work; the queue has those that are not over.
+    /// The last time that was set for each kind of work. The queue holds those that are not over.
     set: Mutex<[Option<Timestamp>; Work::ALL.len()]>,
 }
 
@@ -102,7 +102,7 @@ impl WorkQueue {
         first.map_or(Duration::ZERO, |at| until(at, self.clock.now()))
     }
 
-    /// How long ago a caller last asked for work.
+    /// How long ago [`Self::next`] was last polled.
     pub(crate) fn idle(&self) -> Duration {
         self.jumps.age()
     }
@@ -119,7 +119,7 @@ impl Schedule {
         let is_first = due.keys().next().is_none_or(|(first, ..)| at < *first);
         due.insert((at, self.entry, work), self.volume.clone());
         drop(due);
-        // A later entry wakes nobody: the waiter's own deadline still comes first.
+        // A later entry does not wake the waiter, because its deadline still comes first.
         if is_first {
             self.queue.earlier.notify_one();
         }

@@ -19,17 +19,17 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// That of the certificate in a record.
+    /// The lifetime of the certificate in a record.
     pub(crate) fn of(issued: &IssuedRecord) -> Self {
         Self { issued_at: issued.issued_at, not_after: issued.facts.not_after }
     }
 
-    /// The whole of it, at least a nanosecond.
+    /// The whole lifetime, at least a nanosecond.
     fn total(self) -> SignedDuration {
         self.not_after.duration_since(self.issued_at).max(SignedDuration::from_nanos(1))
     }
 
-    /// What is left at `now`, as a fraction of the whole: 1 when new, 0 or less once expired.
+    /// The part that is left at `now`, as a fraction of the whole: 1 when new, 0 or less once expired.
     pub fn remaining_fraction(self, now: Timestamp) -> f64 {
         self.not_after.duration_since(now).as_secs_f64() / self.total().as_secs_f64()
     }

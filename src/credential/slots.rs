@@ -15,7 +15,7 @@ pub(crate) struct RenewalSlots {
     waiting: Arc<Semaphore>,
 }
 
-/// A slot, given back when dropped.
+/// A slot, released when dropped.
 #[derive(Debug)]
 pub(crate) struct RenewalSlot {
     permit: OwnedSemaphorePermit,
@@ -23,7 +23,7 @@ pub(crate) struct RenewalSlot {
 }
 
 impl RenewalSlots {
-    /// So many active slots.
+    /// Slots, `active` of them active.
     pub(crate) fn new(active: usize) -> Self {
         Self { active: Arc::new(Semaphore::new(active)), waiting: Arc::new(Semaphore::new(4 * active)) }
     }

@@ -61,7 +61,7 @@ async fn write(
     mut waiting: mpsc::Receiver<Queued>,
     pause: Duration,
 ) {
-    let mut pacing = Pacing { pause, left: 0 };
+    let mut pacing = Pacing { pause, free: 0 };
     while let Some(Queued { pod, event, at }) = waiting.recv().await {
         let body = body(&driver, &node, &pod, &event, at);
         let events = Request::new(format!("/apis/events.k8s.io/v1/namespaces/{}/events", pod.namespace));
@@ -74,19 +74,25 @@ async fn write(
     }
 }
 
-/// Rests after an Event while more arrive; sends those that are left without a pause.
+/// Sends one Event for each pause while more arrive. Once none has arrived for a whole pause, those that wait are sent without
+/// pauses.
 struct Pacing {
     pause: Duration,
-    /// How many Events were left to send after the last one.
-    left: usize,
+    /// How many Events are sent without a pause.
+    free: usize,
 }
 
 impl Pacing {
     async fn rest<T>(&mut self, waiting: &mpsc::Receiver<T>) {
-        if waiting.len() >= self.left {
-            tokio::time::sleep(self.pause).await;
+        if self.free > 0 {
+            self.free -= 1;
+            return;
         }
-        self.left = waiting.len();
+        let before = waiting.len();
+        tokio::time::sleep(self.pause).await;
+        if waiting.len() == before {
+            self.free = before;
+        }
     }
 }
 
@@ -127,19 +133,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn events_are_sent_slowly_only_while_more_arrive() {
         let (queue, mut waiting) = mpsc::channel(100);
-        let mut pacing = Pacing { pause: NORMAL_PAUSE, left: 0 };
+        let arriving = tokio::spawn(async move {
+            for _ in 0..50 {
+                queue.try_send(()).unwrap();
+                tokio::time::sleep(NORMAL_PAUSE / 5).await;
+            }
+            queue
+        });
+        let mut pacing = Pacing { pause: NORMAL_PAUSE, free: 0 };
         let begun = Instant::now();
-        for n in 1..=10 {
-            queue.try_send(()).unwrap();
-            queue.try_send(()).unwrap();
+        let mut sent = Vec::new();
+        while sent.len() < 50 {
             waiting.recv().await;
-            pacing.rest(&waiting).await;
-            assert_eq!(begun.elapsed(), NORMAL_PAUSE * n);
-        }
-        while waiting.try_recv().is_ok() {
+            sent.push(begun.elapsed());
             pacing.rest(&waiting).await;
         }
-        assert_eq!(begun.elapsed(), NORMAL_PAUSE * 10);
+        let _queue = arriving.await.unwrap();
+        let end_of_arrivals = 10 * NORMAL_PAUSE;
+        let early = sent.iter().filter(|at| **at <= end_of_arrivals).count();
+        assert!((10..=12).contains(&early), "{early} were sent while more arrived");
+        assert!(sent[49] <= end_of_arrivals + 2 * NORMAL_PAUSE, "the last one was sent after {:?}", sent[49]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Bytes of a usual volume: files, a small record, and what each takes more to fill its page.
+/// Bytes of a usual volume: its files and a small record, each rounded up to whole pages.
 const USUAL_VOLUME: usize = 40 * 1024;
 
 /// Admission of publishes.

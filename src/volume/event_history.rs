@@ -22,7 +22,7 @@ struct Recorded {
 }
 
 impl EventHistory {
-    /// The volume's failure is over: the same Event is recorded again when it returns.
+    /// The volume's failure is over: if it returns, the same Event is recorded again.
     pub(super) fn settle(&self) {
         self.0.lock().iter_mut().for_each(|recorded| recorded.key = None);
     }

@@ -47,7 +47,7 @@ impl VolumeFiles {
     }
 
     /// Writes a credential with a trust bundle as the volume's next generation, and swaps it in atomically. No signer is
-    /// involved: a new trust bundle alone is written so too. Returns the generation's number.
+    /// involved, so this also writes a new trust bundle alone. Returns the generation's number.
     pub(super) fn write_generation(&self, volume: &Volume, current: &Current) -> Result<u64, Failure> {
         let group = volume.spec.fs_group.or_else(|| volume.with_record(|record| record.fs_group));
         let new = files::encode(&current.credential, &current.trust, &volume.spec, group)?;
@@ -95,13 +95,13 @@ impl VolumeFiles {
         Ok(self.mounts.bind(&record.volume_id, &record.target)?)
     }
 
-    /// Whether the volume is what a reader finds at `target`.
+    /// Whether a reader finds this volume at `target`.
     pub(super) async fn is_bound(&self, id: &VolumeId, target: &Path) -> Result<bool, Failure> {
         let (id, target) = (id.clone(), target.to_owned());
         self.run(move |files| Ok(files.mounts.is_bound(&id, &target)?)).await
     }
 
-    /// Whether the volume is mounted, or can still be. On this thread.
+    /// Whether the volume is mounted, or can still be. Blocks this thread.
     pub(super) fn presence_now(&self, id: &VolumeId, target: &Path) -> Result<Presence, Failure> {
         Ok(if self.mounts.is_bound(id, target)? {
             Presence::Mounted

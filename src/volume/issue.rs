@@ -21,8 +21,8 @@ pub(super) struct Issuance {
 }
 
 impl Issuance {
-    /// One issuance for a volume whose lock the caller holds: files written, record written, for a publish mounted, the
-    /// next renewal scheduled.
+    /// One issuance for a volume whose lock the caller holds. It writes files and record, mounts the volume for a publish,
+    /// and schedules the next renewal.
     pub(super) async fn issue(
         self: &Arc<Self>,
         guard: &Guard,
@@ -53,7 +53,7 @@ impl Issuance {
         let _arrival =
             if in_use.is_none() { Some(self.admission.admit(record.encoded_len())?) } else { None };
         if in_use.is_none() && obtainer.is_resumable(&volume.spec) {
-            // Before anything waits: without a record, a restart takes the volume for unfinished and removes it.
+            // Written before the first wait: a restart removes a volume without a record as unfinished.
             files.store.write_record(&record)?;
         }
         let workload = Workload {
@@ -75,7 +75,7 @@ impl Issuance {
         files.run(move |_| issuance.write(&volume, obtained, bind)).await
     }
 
-    /// Files, record and, for a publish, the mount. On this thread.
+    /// Writes files and record and, for a publish, makes the mount. Blocks this thread.
     fn write(&self, volume: &Volume, obtained: Obtained, bind: bool) -> Result<(), Failure> {
         let Context { obtainer, files, clock, .. } = &*self.context;
         let Obtained { credential, trust, warning } = obtained;
@@ -90,7 +90,7 @@ impl Issuance {
         record.issued = Some(IssuedRecord { facts, issued_at, renew_at, generation, warning });
         record.last_error = None;
         files.store.write_record(&record)?;
-        // From here on the files are in place; should the bind fail, a retry finds them and binds.
+        // From here on the files are in place. If the bind fails, a retry finds them and binds.
         volume.set_record(record.clone());
         volume.live.publish(current);
         // Until now a crash would have had the signer resume the same request.
@@ -100,7 +100,8 @@ impl Issuance {
         if bind { files.bind(&record) } else { Ok(()) }
     }
 
-    /// Schedules the renewal of a mounted volume as its record says, or its first certificate now. Nothing is left to reap.
+    /// Schedules the renewal of a mounted volume at the time in its record, or its first certificate now. A mounted volume is
+    /// not reaped.
     pub(super) fn schedule_renewal(&self, volume: &Volume) {
         volume.schedule.clear(Work::Reap);
         let renew_at = volume.with_record(|record| record.issued.as_ref().map(|issued| issued.renew_at));

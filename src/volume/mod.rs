@@ -1,13 +1,13 @@
 //! A CSI volume's life on this node: publish, renew, unpublish, recover; locks and bind mounts.
 //!
 //! Each part has one duty:
-//! [`registry`] is the one owner of what is known of a volume, its lock included; [`admission`] admits new volumes;
-//! [`publish`], [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is what publish and renewal share, and
-//! [`context`] what all of them use; [`files`] is a volume on the file systems, [`mounts`] its bind mount, [`tmpfs`] the
-//! node's store; [`report`] tells operators and authors.
+//! [`registry`] owns the state of each volume and its lock; [`admission`] admits new volumes; [`publish`], [`remove`], [`renew`]
+//! and [`recover`] are the operations; [`issue`] is the part that publish and renewal share, and [`context`] holds what all of
+//! them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`tmpfs`] the node's store; [`report`] counts
+//! issuances and records Events.
 //!
-//! Every operation runs in a task of its own: a caller that goes away cancels the wait for the signer and nothing else, so
-//! that files and mounts are never left half done.
+//! Every operation runs in a task of its own. A caller that goes away cancels the wait for the signer and nothing else, so that
+//! files and mounts are never left half done.
 
 mod admission;
 mod context;
@@ -76,9 +76,9 @@ pub(crate) struct Parts {
     pub(crate) signers: Vec<ConfiguredSigner>,
     /// Wall time.
     pub(crate) clock: Arc<dyn Clock>,
-    /// What is counted.
+    /// The metrics.
     pub(crate) metrics: Arc<Metrics>,
-    /// Tells the pods' authors; none without a cluster.
+    /// Records Events on pods; none without a cluster.
     pub(crate) events: Option<Box<dyn EventSink>>,
     /// How much can go on at once.
     pub(crate) limits: Limits,

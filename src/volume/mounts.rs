@@ -27,8 +27,8 @@ impl Mounts {
         Self { root, view }
     }
 
-    /// Binds the volume at its target, read-only, nosuid, nodev, noexec, making the target's last component (CSI wants the
-    /// parent to be there). A target that has it already only gets these flags back. On failure nothing is left of this call.
+    /// Binds the volume at its target, read-only, nosuid, nodev, noexec. It makes the target's last component; CSI says that the
+    /// parent exists. If the volume is bound there already, it only sets these flags again. A failure undoes what this call made.
     pub(super) fn bind(&self, volume: &VolumeId, target: &Path) -> Result<(), MountError> {
         self.check_target(target)?;
         let is_new = make_target(target)?;
@@ -42,7 +42,7 @@ impl Mounts {
         bound
     }
 
-    /// Whether this volume is what a reader finds at `target`.
+    /// Whether a reader finds this volume at `target`.
     pub(super) fn is_bound(&self, volume: &VolumeId, target: &Path) -> Result<bool, StoreError> {
         Ok(match (identity(&self.root.join(Store::mount_dir(volume)))?, identity(target)?) {
             (Some(ours), Some(theirs)) => ours == theirs,
@@ -50,14 +50,14 @@ impl Mounts {
         })
     }
 
-    /// Whether something is mounted at `target` that is not this volume: left by another driver, say, or by a store that
-    /// has gone since.
+    /// Whether something other than this volume is mounted at `target`, for example by another driver, or from a store that
+    /// no longer exists.
     pub(super) fn foreign_mount(&self, volume: &VolumeId, target: &Path) -> Result<bool, StoreError> {
         Ok(is_mount_point(target)? && !self.is_bound(volume, target)?)
     }
 
-    /// Unmounts whatever is stacked at `target` and removes the directory. A target that is not there, or holds nothing,
-    /// is fine; a file or directory with something in it is left as it is, and is an error.
+    /// Unmounts everything that is stacked at `target` and removes the directory. It succeeds if `target` does not exist or is an
+    /// empty directory. A file, or a directory with contents, stays as it is and is an error.
     pub(super) fn unbind(&self, target: &Path) -> Result<(), MountError> {
         self.check_target(target)?;
         loop {
@@ -80,7 +80,7 @@ impl Mounts {
         }
     }
 
-    /// Whether the volume is bound at a target that exists; an error where it can neither be nor become so.
+    /// Whether the volume is bound at a target that exists. It is an error if the volume cannot be bound there.
     fn examine(&self, volume: &VolumeId, target: &Path) -> Result<bool, MountError> {
         if !fs::symlink_metadata(target).attempt("examine", target)?.is_dir() {
             return Err(target_error(target, NOT_A_DIRECTORY));
@@ -124,7 +124,7 @@ fn target_error(target: &Path, problem: &'static str) -> MountError {
     MountError::Target { target: target.to_owned(), problem }
 }
 
-/// Makes the target with the mode that the kubelet gives its own; false where it is there.
+/// Makes the target with the mode that the kubelet uses for its own directories. False if it exists already.
 fn make_target(target: &Path) -> Result<bool, MountError> {
     match DirBuilder::new().mode(0o750).create(target) {
         Ok(()) => Ok(true),
@@ -156,7 +156,7 @@ fn remove_empty_file(target: &Path) -> Result<(), MountError> {
     Err(target_error(target, NOT_A_DIRECTORY))
 }
 
-/// Device and inode; `None` where there is nothing.
+/// Device and inode; `None` if the path does not exist.
 fn identity(path: &Path) -> Result<Option<(u64, u64)>, StoreError> {
     match tmpfs::inode(path) {
         Err(error) if error.is_vanished() => Ok(None),

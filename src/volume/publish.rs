@@ -22,15 +22,15 @@ use std::time::Duration;
 pub(crate) struct PublishRequest {
     /// The volume.
     pub(crate) volume: VolumeId,
-    /// Where the kubelet wants it: an absolute path whose parent exists.
+    /// Where the kubelet wants the volume: an absolute path whose parent exists.
     pub(crate) target: PathBuf,
     /// Pod, tokens and the author's attributes as they came.
     pub(crate) context: VolumeContext,
-    /// What the attributes ask for.
+    /// The spec that the attributes ask for.
     pub(crate) spec: CertificateSpec,
     /// The pod's fsGroup, as CSI's `volume_mount_group`.
     pub(crate) mount_group: Option<u32>,
-    /// How long the caller waits, where it says so.
+    /// How long the caller waits; none if it does not say.
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -53,7 +53,7 @@ enum Found {
 }
 
 impl VolumeService {
-    /// Makes the volume's files and mounts them at the target; at once if that is so already.
+    /// Makes the volume's files and mounts them at the target. Returns at once if they are mounted there already.
     ///
     /// Dropping the future cancels the wait for the signer and undoes what this call made.
     pub(crate) async fn publish(&self, request: PublishRequest) -> Result<(), Failure> {
@@ -126,8 +126,8 @@ impl Publisher {
         issued
     }
 
-    /// The pod is not ready to have a certificate requested, an address of its own missing perhaps, and would not become
-    /// ready before its volumes are mounted: it gets the volume empty, and the files follow as at a renewal.
+    /// Mounts a volume without files. Its pod is not ready for a request, because it has no address yet for example, and it does
+    /// not become ready before its volumes are mounted. The files follow as at a renewal.
     async fn mount_empty(&self, volume: Arc<Volume>, retry_after: Duration) -> Result<(), Failure> {
         let record = volume.record();
         let mounted = self.context.files.run(move |files| {
@@ -155,7 +155,7 @@ impl Publisher {
                 let message = format!("volume {id} is already published with different {what}");
                 return Err(Failure::new(FailureKind::Conflict, message));
             }
-            // Nobody uses what is there: begin anew.
+            // No pod uses the old files: remove them, and issue anew.
             self.context.remove(id).await?;
             return Ok(false);
         }
@@ -190,8 +190,8 @@ impl Publisher {
         Ok(true)
     }
 
-    /// Whether a volume that is just being renewed is mounted as the request asks for: a republish has nothing to add,
-    /// valid or not. Takes no lock.
+    /// Whether a volume that is just being renewed is mounted as the request asks for. Then a republish has nothing to do, even
+    /// if the certificate has expired. Takes no lock.
     async fn is_live(&self, request: &PublishRequest) -> bool {
         let Some(volume) = self.context.registry.get(&request.volume) else { return false };
         volume.refresh_tokens(request.context.tokens.clone());
@@ -199,7 +199,7 @@ impl Publisher {
             && self.context.files.is_bound(&request.volume, &request.target).await == Ok(true)
     }
 
-    /// What the target of a volume that this process does not know holds already.
+    /// What is mounted at the target of a volume that this process does not know.
     async fn found_at_target(&self, request: &PublishRequest) -> Result<Found, Failure> {
         if nothing_at(&request.target) {
             return Ok(Found::Nothing);
@@ -229,8 +229,8 @@ impl Publisher {
         examined.await
     }
 
-    /// Adopts a volume that is mounted and whose record was lost. A running pod has its files: they stay whatever becomes
-    /// of the new certificate, which is requested as at a renewal.
+    /// Adopts a volume that is mounted and whose record was lost. A running pod uses its files, so they stay even if the new
+    /// certificate, which is requested as at a renewal, fails.
     async fn adopt(&self, request: &PublishRequest) -> Result<(), Failure> {
         let volume = request.new_volume(&self.context);
         let (mut record, certificate) = (volume.record(), request.spec.files.certificate.clone());
@@ -253,8 +253,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// After a failed first publish: what waits for a slow signer stays for the retry, and so does its certificate that could
-    /// not be mounted; all else is removed.
+    /// Cleans up after a failed first publish. A checkpoint stays for the retry, and so does a certificate of a slow signer that
+    /// could not be mounted. All else is removed.
     async fn undo(&self, volume: Arc<Volume>) {
         let Context { files, obtainer, registry, .. } = &*self.context;
         let is_issued = volume.with_record(|record| record.issued.is_some());
@@ -284,7 +284,7 @@ impl PublishRequest {
         node.new_volume(record, spec.clone(), context.tokens.clone())
     }
 
-    /// In what it differs from the request that the record is of.
+    /// The field in which this request differs from the one in the record.
     fn differs_from(&self, record: &Record) -> Option<&'static str> {
         if record.target != self.target {
             return Some("target_path");

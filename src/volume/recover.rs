@@ -1,4 +1,4 @@
-//! Recovery: what the last process left, adopted or removed.
+//! Recovery: adopts or removes what the last process left.
 
 use super::VolumeService;
 use super::context::REAP_AFTER;
@@ -15,19 +15,19 @@ use std::time::Duration;
 /// What recovery found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Recovered {
-    /// Mounted volumes, adopted.
+    /// Mounted volumes that were adopted.
     pub(crate) adopted: usize,
-    /// Volumes whose publish was cut off; the kubelet's retry will find what they have.
+    /// Volumes whose publish was cut off. They wait for the kubelet's retry.
     pub(crate) waiting: usize,
-    /// Leftovers of volumes whose pod is gone, removed.
+    /// Volumes that were removed, because their pod is gone.
     pub(crate) removed: usize,
     /// Volumes whose record could not be read: their files stay, and the next publish issues them anew.
     pub(crate) unreadable: usize,
 }
 
 impl VolumeService {
-    /// Reads every record in the store: adopts what is mounted, schedules its renewal, and removes what nobody has any
-    /// more. An unreadable record costs that one volume a new issuance.
+    /// Reads every record in the store, adopts the mounted volumes, schedules their renewals, and removes volumes that no pod
+    /// uses. A volume with an unreadable record is issued anew.
     pub(crate) async fn recover(&self) -> Result<Recovered, Failure> {
         let store = &self.context.files.store;
         let mut recovered = Recovered::default();
@@ -53,7 +53,7 @@ impl VolumeService {
         Ok(recovered)
     }
 
-    /// Nothing can be done for a volume without its record but to count it.
+    /// Counts a volume whose record cannot be used. Nothing else can be done for it.
     fn count_unreadable(&self, dir: VolumeDir, recovered: &mut Recovered) {
         self.context.registry.count_unreadable(dir);
         recovered.unreadable += 1;
@@ -66,7 +66,7 @@ impl VolumeService {
         let presence = context.files.presence_now(&id, &record.target);
         let spec = match attributes::parse(&record.attributes, &record.pod) {
             Ok(spec) => spec,
-            // Mounted nowhere, it is of no use: its next publish is refused.
+            // It is not mounted, and its next publish would be refused.
             Err(_) if matches!(presence, Ok(Presence::Gone | Presence::Expected)) => {
                 recovered.removed += 1;
                 return context.remove_orphan(&id).await;
@@ -107,7 +107,7 @@ impl VolumeService {
             // The files are of another generation than the record: the last process ended between the two, and what the
             // record says is of an older certificate.
             Some(IssuedRecord { generation, .. }) if Some(generation) != live => put_in(Duration::ZERO),
-            // Issued while the clock was ahead: the certificate is not valid yet, and its end says nothing.
+            // Issued while the clock was ahead: the certificate is not valid yet, and its end is wrong.
             Some(IssuedRecord { issued_at, .. }) if is_ahead(issued_at, now) => {
                 put_in(offset_within(CATCH_UP, &volume.id));
             }
@@ -115,7 +115,7 @@ impl VolumeService {
                 volume.schedule.put(Work::Renew, renew_at);
             }
             Some(IssuedRecord { facts, .. }) => {
-                // It fell due while no process ran.
+                // The renewal fell due while no process ran.
                 let window = CATCH_UP.min(until(now, facts.not_after) / 10);
                 put_in(offset_within(window, &volume.id));
             }

@@ -1,4 +1,4 @@
-//! The one owner of all that this process knows of the node's volumes: removing a volume is dropping one value.
+//! The one owner of what this process knows of the node's volumes. Removing a volume is dropping one value.
 
 use super::event_history::EventHistory;
 use super::volume::Volume;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a slot outlives its volume. A request that was in flight when its volume was removed can show up this late. A
-/// publish that fails again and again tells its pod's author only once in this time.
+/// How long a slot outlives its volume. A request that was in flight when its volume was removed can appear this late, and a
+/// publish that fails repeatedly has its Event recorded only once in this time.
 const KEPT_AFTER_REMOVAL: Duration = Duration::from_mins(15);
 
 /// What is being done to a volume.
@@ -75,14 +75,14 @@ impl Held {
 }
 
 impl Slot {
-    /// Whether nothing of it is worth keeping.
+    /// Whether the slot can be dropped.
     fn is_over(&self, now: Instant) -> bool {
         let is_recent = self.idle_since.is_some_and(|at| now.duration_since(at) < KEPT_AFTER_REMOVAL);
         self.held.is_none() && self.volume.is_none() && !is_recent
     }
 }
 
-/// The lock on one volume, given back when dropped.
+/// The lock on one volume, released when dropped.
 pub(super) struct Guard {
     registry: Arc<Registry>,
     volume: VolumeId,
@@ -115,7 +115,7 @@ impl Registry {
     ) -> Result<Guard, Held> {
         let mut slots = self.slots.lock();
         if !slots.contains_key(volume) {
-            // With each new volume, so that slots do not pile up.
+            // Done for each new volume, so that slots do not accumulate.
             let now = Instant::now();
             slots.retain(|_, slot| !slot.is_over(now));
         }
@@ -200,7 +200,7 @@ impl Registry {
         self.unreadable.lock().insert(dir);
     }
 
-    /// How many of them have neither been published anew nor removed.
+    /// How many such volumes have neither been published again nor removed.
     pub(super) fn unreadable(&self) -> usize {
         self.unreadable.lock().len()
     }
@@ -217,7 +217,7 @@ impl LiveRequests for Registry {
     fn was_removed(&self, id: &RequestId) -> bool {
         let slots = self.slots.lock();
         slots.get(&VolumeId::new(id.as_str())).is_some_and(|slot| {
-            // The operation that removes it still holds it; a publish brings it back.
+            // The unpublish that removes the volume can still hold the lock. A publish brings the volume back.
             let is_published = slot.held.as_ref().is_some_and(|held| held.operation == Operation::Publish);
             slot.was_removed && slot.volume.is_none() && !is_published && !slot.is_over(Instant::now())
         })

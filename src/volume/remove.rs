@@ -1,4 +1,4 @@
-//! Unpublish: everything about a volume is removed.
+//! Unpublish: removes everything of a volume.
 
 use super::VolumeService;
 use super::context::Context;
@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 impl VolumeService {
-    /// Cancels what is in flight for the volume, unmounts it and removes it. Nothing there: nothing to do.
+    /// Cancels what is in flight for the volume, unmounts it and removes it. Succeeds if there is no such volume.
     pub(crate) async fn unpublish(&self, volume: VolumeId, target: PathBuf) -> Result<(), Failure> {
         let context = Arc::clone(&self.context);
         let guard = context.registry.acquire_for_unpublish(&volume).await;
         let guard = guard.map_err(|held| busy(&volume, &held))?;
-        // A task of its own: a caller that goes away leaves no half of an unpublish behind.
+        // A task of its own, so that an unpublish whose caller goes away is still finished.
         let task = tokio::spawn(async move {
             let _guard = guard;
             context.unpublish(&volume, target).await

@@ -1,4 +1,4 @@
-//! What operators and pods' authors are told of issuances: metrics and Events.
+//! Reports issuances: by metrics to operators, by Events to pods' authors.
 
 use super::volume::Volume;
 use crate::model::{EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity};
@@ -10,13 +10,13 @@ use std::time::Duration;
 /// Reports issuances.
 pub(super) struct Reporter {
     pub(super) metrics: Arc<Metrics>,
-    /// None without a cluster.
+    /// Records Events; none without a cluster.
     pub(super) events: Option<Box<dyn EventSink>>,
 }
 
 /// Records Events on pods.
 pub(crate) trait EventSink: Send + Sync + 'static {
-    /// Records one, in the background.
+    /// Records an Event on a pod. Returns at once.
     fn record(&self, pod: &WorkloadIdentity, event: PodEvent);
 }
 

@@ -18,7 +18,7 @@ const MARGIN: f64 = 0.1;
 pub(crate) struct Condition {
     /// Whether something is wrong.
     pub(crate) abnormal: bool,
-    /// In plain words.
+    /// What is wrong, or when the renewal is due.
     pub(crate) message: String,
 }
 

@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// The mount's source in mountinfo: tells the driver's own tmpfs from any other.
+/// The mount's source in mountinfo. It identifies the driver's own tmpfs.
 const SOURCE: &str = "certlet";
 const VIEW: &str = "view";
 const DATA_ROOT: &str = "--data-root";
@@ -25,7 +25,7 @@ const DATA_ROOT: &str = "--data-root";
 /// Where the node's store is and how large it can grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// The data root, where the tmpfs is mounted; made if need be. A relative path is taken from the working directory.
+    /// The data root, where the tmpfs is mounted; created if it does not exist. A relative path starts at the working directory.
     pub root: PathBuf,
     /// Bytes that the files of all volumes can take; each takes whole pages.
     pub size_bytes: u64,
@@ -40,11 +40,11 @@ pub struct StoreOptions {
 /// What [`open`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Opened {
-    /// The tmpfs was there, and with it perhaps volumes.
+    /// Whether the tmpfs existed already, perhaps with volumes.
     pub(crate) adopted: bool,
-    /// Its pages never reach a swap device.
+    /// Whether its pages never reach a swap device.
     pub(crate) noswap: bool,
-    /// What an operator should know.
+    /// Warnings for the operator.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -77,7 +77,7 @@ fn prepare_root(root: &Path) -> Result<PathBuf, MountError> {
     Ok(fs::canonicalize(&root).attempt("resolve", &root)?)
 }
 
-/// Mounts the tmpfs unless it is there.
+/// Mounts the tmpfs, unless it is mounted already.
 fn mount_or_adopt(root: &Path, options: &StoreOptions) -> Result<Opened, MountError> {
     let mut opened = match mount_table::mounted_at(root)? {
         Some(found) => adopt(root, options, &found)?,
@@ -143,7 +143,7 @@ fn mount_new(root: &Path, options: &StoreOptions) -> Result<Opened, MountError> 
     }
 }
 
-/// Gives an adopted tmpfs the present limits. One that is too full for them keeps its own: pods are using it.
+/// Sets the present limits on an adopted tmpfs. If it is too full for them it keeps its old ones, because pods use its files.
 fn resize(root: &Path, options: &StoreOptions, opened: &mut Opened) -> Result<(), MountError> {
     let now = statvfs(root).attempt("examine", root)?;
     let page = now.fragment_size().max(1);
@@ -192,7 +192,7 @@ pub(super) fn protect(mounted: &Path) -> Result<(), StoreError> {
     mount(None::<&str>, mounted, None::<&str>, flags, None::<&str>).attempt("make read-only", mounted)
 }
 
-/// Device and inode: identifies a directory through whatever mount it is reached.
+/// Device and inode. They identify a directory, whichever mount leads to it.
 pub(super) fn inode(path: &Path) -> Result<(u64, u64), StoreError> {
     let metadata = fs::symlink_metadata(path).attempt("examine", path)?;
     Ok((metadata.dev(), metadata.ino()))

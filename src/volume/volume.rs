@@ -70,7 +70,7 @@ impl Volume {
         self.tokens.lock().clone()
     }
 
-    /// Keeps the fresh tokens of a republish; none leave the old ones. Returns whether one of them lasts longer than the
+    /// Keeps the fresh tokens of a republish; without any the old ones stay. Returns whether a new token lasts longer than the
     /// old one.
     pub(super) fn refresh_tokens(&self, tokens: PodTokens) -> bool {
         if tokens.is_empty() {
