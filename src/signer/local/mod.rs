@@ -1,40 +1,30 @@
 //! The CA inside this process: for the demo, for tests, for development.
 
+mod request;
+mod root;
+
 use super::{IssuedCertificate, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
 use crate::model::{CertificateSpec, Failure, KeyAlgorithm, SignerKind};
 use crate::platform::Clock;
 use crate::x509::certificate::{self, Template};
 use crate::x509::extensions::basic_constraints;
-use crate::x509::{KeyError, PrivateKey, pem, signature, timestamp};
+use crate::x509::{KeyError, PrivateKey, pem, timestamp};
 use aws_lc_rs::rand;
-use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5280::{
-    ID_CE_BASIC_CONSTRAINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME,
-};
-use der::asn1::OctetString;
+use const_oid::db::rfc5280::ID_CE_BASIC_CONSTRAINTS;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyIdMethod, KeyUsagePurpose};
+use request::Request;
+use root::root;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use x509_cert::ext::Extension;
-use x509_cert::spki::SubjectPublicKeyInfoRef;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
-
-/// Validity of the root of an ephemeral CA: longer than any process runs.
-const EPHEMERAL_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
-
-/// The extensions that are copied from a request. All others are ignored.
-const COPIED_EXTENSIONS: [ObjectIdentifier; 4] =
-    [ID_CE_SUBJECT_ALT_NAME, ID_CE_KEY_USAGE, ID_CE_EXT_KEY_USAGE, ID_CE_BASIC_CONSTRAINTS];
 
 /// A certificate authority with its key in memory.
 pub struct LocalCa {
@@ -217,103 +207,6 @@ impl SignerNotification for LocalCa {
     fn in_use(&self, _issued: &IssuedCertificate<'_>) {}
 
     fn removed(&self, _issued: &IssuedCertificate<'_>) {}
-}
-
-/// What is taken from a certificate signing request.
-struct Request<'a> {
-    subject: &'a [u8],
-    spki: &'a [u8],
-    extensions: Vec<Extension>,
-    is_ca: bool,
-}
-
-impl<'a> Request<'a> {
-    /// Parses a request and checks that its own key has signed it.
-    fn parse(der: &'a [u8]) -> Result<Self, Failure> {
-        let unreadable = || Failure::permanent("the certificate signing request does not parse");
-        let (_, request) = X509CertificationRequest::from_der(der).map_err(|_| unreadable())?;
-        let info = &request.certification_request_info;
-        signature::verify(
-            &info.subject_pki,
-            &request.signature_algorithm,
-            &request.signature_value,
-            info.raw,
-        )
-        .map_err(|error| {
-            Failure::permanent(format!("the certificate signing request is refused: {error}"))
-        })?;
-
-        let mut parsed = Self {
-            subject: info.subject.as_raw(),
-            spki: info.subject_pki.raw,
-            extensions: Vec::new(),
-            is_ca: false,
-        };
-        for attribute in info.iter_attributes() {
-            let ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute() else {
-                continue;
-            };
-            for extension in &requested.extensions {
-                let dotted = extension.oid.to_id_string();
-                let Some(oid) = COPIED_EXTENSIONS.iter().find(|oid| oid.to_string() == dotted) else {
-                    continue;
-                };
-                match extension.parsed_extension() {
-                    ParsedExtension::ParseError { .. } => {
-                        return Err(Failure::permanent(format!(
-                            "the certificate signing request's extension {dotted} does not parse"
-                        )));
-                    }
-                    ParsedExtension::BasicConstraints(constraints) => parsed.is_ca = constraints.ca,
-                    _ => {}
-                }
-                let extn_value = OctetString::new(extension.value).map_err(|_| unreadable())?;
-                parsed.extensions.push(Extension { extn_id: *oid, critical: extension.critical, extn_value });
-            }
-        }
-        Ok(parsed)
-    }
-}
-
-/// Lets rcgen sign with a key without copying it. A `rcgen::KeyPair` holds a copy that is not zeroized.
-struct RootKey<'a> {
-    key: &'a PrivateKey,
-    public_key: Vec<u8>,
-}
-
-impl rcgen::PublicKeyData for RootKey<'_> {
-    fn der_bytes(&self) -> &[u8] {
-        &self.public_key
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
-    }
-}
-
-impl rcgen::SigningKey for RootKey<'_> {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.key.sign(message).map_err(|_| rcgen::Error::RemoteKeyError)
-    }
-}
-
-/// A root for an ECDSA P-256 key, DER.
-fn root(key: &PrivateKey, now: Timestamp) -> Result<Vec<u8>, rcgen::Error> {
-    let mut params = CertificateParams::default();
-    params.serial_number = Some(serial().map_err(|_| rcgen::Error::RemoteKeyError)?.to_vec().into());
-    let seconds = u64::try_from(now.as_second()).unwrap_or_default();
-    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
-    params.not_after = params.not_before + EPHEMERAL_LIFETIME;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "certlet");
-    params.distinguished_name.push(DnType::CommonName, "certlet local CA");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.key_identifier_method = KeyIdMethod::PreSpecified(certificate::key_id(key.spki_der()));
-    let public_key =
-        SubjectPublicKeyInfoRef::try_from(key.spki_der()).map_err(|_| rcgen::Error::RemoteKeyError)?;
-    let public_key = public_key.subject_public_key.raw_bytes().to_vec();
-    Ok(params.self_signed(&RootKey { key, public_key })?.der().to_vec())
 }
 
 /// 128 random bits (RFC 5280 section 4.1.2.2 allows 159).
