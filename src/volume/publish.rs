@@ -94,9 +94,6 @@ pub(super) fn busy(volume: &VolumeId, held: &Held) -> Failure {
 impl Publisher {
     async fn publish(&self, guard: &Guard, request: PublishRequest) -> Result<(), Failure> {
         let Context { registry, shutdown, .. } = &*self.context;
-        if shutdown.is_cancelled() {
-            return Err(Failure::new(FailureKind::ShuttingDown, "certlet is shutting down; try again"));
-        }
         if let Some(volume) = registry.get(&request.volume)
             && self.republish(&volume, &request).await?
         {
@@ -110,6 +107,10 @@ impl Publisher {
                 Found::AnotherDrivers => return Ok(()),
                 Found::OursWithoutRecord => return self.adopt(&request).await,
             }
+        }
+        // Not earlier: a republish of a volume that is mounted must not fail.
+        if shutdown.is_cancelled() {
+            return Err(Failure::new(FailureKind::ShuttingDown, "certlet is shutting down; try again"));
         }
         let _slot = self.issuance.admission.slot()?;
         let is_new = known.is_none();

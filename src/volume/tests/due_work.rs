@@ -185,3 +185,13 @@ fn the_volume_of_a_pod_that_is_gone_is_removed() {
         });
     });
 }
+
+#[test]
+fn a_republish_while_the_process_ends_finds_its_volume_in_order() {
+    in_namespace(|scratch| {
+        with_node(scratch, async |node| {
+            node.service.shut_down(Duration::ZERO).await;
+            node.publish().await;
+        });
+    });
+}
