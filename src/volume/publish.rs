@@ -245,7 +245,9 @@ impl Publisher {
                 record.issued =
                     Some(IssuedRecord { facts, issued_at, renew_at: now, generation, warning: None });
             }
-            files.store.write_record(&record)?;
+            if let Err(error) = files.store.write_record(&record) {
+                tracing::warn!(volume = %record.volume_id, %error, "no record yet; the renewal writes it");
+            }
             Ok(record)
         });
         volume.set_record(adopted.await?);

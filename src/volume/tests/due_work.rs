@@ -195,3 +195,18 @@ fn a_republish_while_the_process_ends_finds_its_volume_in_order() {
         });
     });
 }
+
+#[test]
+fn a_mounted_volume_without_a_record_is_adopted_though_the_store_is_full() {
+    in_namespace(|scratch| {
+        with_node(scratch, async |node| {
+            node.registry().remove(&volume("v"));
+            let rest = options(scratch).root.join("rest");
+            assert!(fs::write(&rest, vec![0; 16 * 1024 * 1024]).is_err(), "the store still has space");
+            node.publish().await;
+            assert_eq!(node.generation(), Some(1));
+            fs::remove_file(&rest).unwrap();
+            soon("it is renewed", || node.generation() == Some(2)).await;
+        });
+    });
+}
