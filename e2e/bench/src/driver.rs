@@ -105,7 +105,7 @@ impl Driver {
     pub(crate) async fn idle_millicores(&self, time: Duration) -> Result<f64, Failure> {
         let before = self.cpu()?;
         tokio::time::sleep(time).await;
-        Ok(1000.0 * (self.cpu()? - before).as_secs_f64() / time.as_secs_f64())
+        Ok(1000.0 * self.cpu()?.saturating_sub(before).as_secs_f64() / time.as_secs_f64())
     }
 
     /// Reports memory, and API calls so far.
