@@ -1,4 +1,4 @@
-//! What an issuance yields.
+//! The result of an issuance.
 
 use crate::model::CertificateFacts;
 use crate::x509::PrivateKey;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
-/// What a sink hands over: credential and trust bundle of one moment, never of two.
+/// What a sink hands over: a credential, and the trust bundle that belongs to it at the same moment.
 #[derive(Clone, Debug)]
 pub struct Current {
     /// Key, leaf and chain.
@@ -16,7 +16,7 @@ pub struct Current {
     pub trust: Arc<TrustBundle>,
 }
 
-/// What the channel holds where nothing follows it: no key.
+/// What the channel holds. It holds no key while nothing follows it.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     /// Facts of the current leaf; none before the first issuance.
@@ -29,7 +29,7 @@ pub struct Published {
 #[derive(Debug)]
 pub(crate) struct LiveCredential {
     sender: watch::Sender<Published>,
-    /// Held while a follower begins, so that what is published meanwhile is not lost to it.
+    /// Held while a follower subscribes, so that it does not miss what is published at the same time.
     following: Mutex<()>,
 }
 
@@ -40,14 +40,14 @@ impl Default for LiveCredential {
 }
 
 impl LiveCredential {
-    /// Publishes a new credential, or the old one with another trust bundle. Where nothing follows the channel, the facts
-    /// stay in it and the key leaves memory with the caller's own copy.
+    /// Publishes a new credential, or the old one with another trust bundle. If nothing follows the channel, it keeps the
+    /// facts only, and the key leaves memory with the caller's copy.
     pub(crate) fn publish(&self, current: Current) {
         let _following = self.following.lock();
         self.send(current);
     }
 
-    /// Follows the channel. Where the credential is not in memory, `read_back` reads it from the store.
+    /// Follows the channel. If the credential is not in memory, `read_back` reads it from the store.
     pub(crate) fn follow<E>(
         self: &Arc<Self>,
         read_back: impl FnOnce() -> Result<Option<Current>, E>,
@@ -62,7 +62,7 @@ impl LiveCredential {
         Ok(Follower { receiver: Some(receiver), live: Arc::downgrade(self) })
     }
 
-    /// The credential, where it is in memory.
+    /// The credential, if it is in memory.
     pub(crate) fn current(&self) -> Option<Current> {
         self.sender.borrow().current.clone()
     }
@@ -82,7 +82,7 @@ impl LiveCredential {
     }
 }
 
-/// What a sink holds of a channel. With the last one that is dropped, the key leaves memory.
+/// A sink's end of a channel. When the last follower is dropped, the key leaves memory.
 #[derive(Debug)]
 pub struct Follower {
     receiver: Option<watch::Receiver<Published>>,
@@ -95,7 +95,7 @@ impl Follower {
         self.receiver.as_mut().map(|receiver| receiver.borrow_and_update().clone()).unwrap_or_default()
     }
 
-    /// Waits for what is published next. False: the workload is gone. Cancel-safe.
+    /// Waits for the next value. Returns false if the workload is gone. Cancel-safe.
     pub async fn changed(&mut self) -> bool {
         match &mut self.receiver {
             Some(receiver) => receiver.changed().await.is_ok(),
@@ -106,7 +106,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        // Before the release, which counts the receivers.
+        // Dropped before the release, because the release counts the receivers.
         drop(self.receiver.take());
         if let Some(live) = self.live.upgrade() {
             live.release();

@@ -22,9 +22,9 @@ pub(crate) struct VolumeFiles {
 pub(super) enum Presence {
     /// Mounted at its target.
     Mounted,
-    /// Not mounted, but the kubelet still keeps the directory around the target: a publish may come.
+    /// Not mounted, but the target's parent directory still exists: a publish may come.
     Expected,
-    /// The directory around the target is gone, and so is the pod.
+    /// The target's parent directory is gone, and so is the pod.
     Gone,
 }
 
@@ -46,16 +46,16 @@ impl VolumeFiles {
         done.map_err(|error| ended_early(&error))?
     }
 
-    /// Writes a credential with a trust bundle as the volume's next generation, and swaps it in atomically. No signer is
-    /// involved: a new trust bundle alone is written so too. Returns the generation's number.
+    /// Writes a credential with a trust bundle as the volume's next generation, swaps it in atomically, and returns its
+    /// number. It needs no signer, so it also serves for a new trust bundle alone.
     pub(super) fn write_generation(&self, volume: &Volume, current: &Current) -> Result<u64, Failure> {
         let group = volume.spec.fs_group.or_else(|| volume.with_record(|record| record.fs_group));
         let new = files::encode(&current.credential, &current.trust, &volume.spec, group)?;
         Ok(self.store.write_generation(&volume.id, &new)?)
     }
 
-    /// Hands over the credential in use with the volume's own trust bundle: a generation and a record, and no issuance.
-    /// Without a certificate yet, the trust bundle is handed over with the first one.
+    /// Writes the credential in use with the volume's own trust bundle as a new generation, and its record. Before the
+    /// first certificate it does nothing: the first generation will have the trust bundle.
     pub(super) fn refresh_trust(&self, volume: &Volume) -> Result<(), Failure> {
         let Some((trust, current)) = volume.trust().zip(self.current(volume)?) else { return Ok(()) };
         let current = Current { trust, ..current };
@@ -64,7 +64,7 @@ impl VolumeFiles {
         let before =
             record.issued.as_mut().map(|issued| std::mem::replace(&mut issued.generation, generation));
         self.store.write_record(&record)?;
-        // A renewal that waits for its signer is of the same certificate as before.
+        // A renewal that waits for its signer still replaces the same certificate.
         if let Some(checkpoint) = self.store.checkpoint(&volume.id)?
             && checkpoint.follows() == before
         {
@@ -94,13 +94,13 @@ impl VolumeFiles {
         Ok(self.mounts.bind(&record.volume_id, &record.target)?)
     }
 
-    /// Whether the volume is what a reader finds at `target`.
+    /// Whether this volume is mounted at `target`, on top of any other mount.
     pub(super) async fn is_bound(&self, id: &VolumeId, target: &Path) -> Result<bool, Failure> {
         let (id, target) = (id.clone(), target.to_owned());
         self.run(move |files| Ok(files.mounts.is_bound(&id, &target)?)).await
     }
 
-    /// Whether the volume is mounted, or can still be. On this thread.
+    /// As [`Self::presence`], on this thread.
     pub(super) fn presence_now(&self, id: &VolumeId, target: &Path) -> Result<Presence, Failure> {
         Ok(if self.mounts.is_bound(id, target)? {
             Presence::Mounted
@@ -111,14 +111,14 @@ impl VolumeFiles {
         })
     }
 
-    /// Whether the volume is mounted, or can still be.
+    /// Whether the volume is mounted, may still be mounted, or has lost its pod.
     pub(super) async fn presence(&self, volume: &Volume) -> Result<Presence, Failure> {
         let (id, target) = (volume.id.clone(), volume.with_record(|record| record.target.clone()));
         self.run(move |files| files.presence_now(&id, &target)).await
     }
 }
 
-/// A bug: the task that did the work panicked.
+/// The task that did the work panicked, which is a bug, or was cancelled.
 pub(super) fn ended_early(error: &tokio::task::JoinError) -> Failure {
     Failure::new(
         FailureKind::Internal,

@@ -1,4 +1,5 @@
-//! One issuance for a volume: obtained, written, recorded, published to the sinks, its renewal scheduled.
+//! One issuance for a volume: obtains the credential, writes files and record, publishes it to the sinks, and schedules
+//! the renewal.
 
 use super::admission::Admission;
 use super::context::Context;
@@ -16,13 +17,13 @@ use std::time::{Duration, Instant};
 pub(super) struct Issuance {
     pub(super) context: Arc<Context>,
     pub(super) admission: Admission,
-    /// How long a certificate is used at least (`--min-renewal-interval`).
+    /// The shortest time from an issuance to its renewal (`--min-renewal-interval`).
     pub(super) renewal_interval: Duration,
 }
 
 impl Issuance {
-    /// One issuance for a volume whose lock the caller holds: files written, record written, for a publish mounted, the
-    /// next renewal scheduled.
+    /// One issuance for a volume whose lock the caller holds: writes files and record, mounts the volume if this is a
+    /// publish, and schedules the renewal.
     pub(super) async fn issue(
         self: &Arc<Self>,
         guard: &Guard,
@@ -53,7 +54,7 @@ impl Issuance {
         let _arrival =
             if in_use.is_none() { Some(self.admission.admit(record.encoded_len())?) } else { None };
         if in_use.is_none() && obtainer.is_resumable(&volume.spec) {
-            // Before anything waits: without a record, a restart takes the volume for unfinished and removes it.
+            // Written before the signer is asked: a restart removes a volume without a record as unfinished.
             files.store.write_record(&record)?;
         }
         let workload = Workload {
@@ -75,7 +76,7 @@ impl Issuance {
         files.run(move |_| issuance.write(&volume, obtained, bind)).await
     }
 
-    /// Files, record and, for a publish, the mount. On this thread.
+    /// Writes files and record, and mounts the volume if this is a publish. Blocks.
     fn write(&self, volume: &Volume, obtained: Obtained, bind: bool) -> Result<(), Failure> {
         let Context { obtainer, files, clock, .. } = &*self.context;
         let Obtained { credential, trust, warning } = obtained;
@@ -90,17 +91,18 @@ impl Issuance {
         record.issued = Some(IssuedRecord { facts, issued_at, renew_at, generation, warning });
         record.last_error = None;
         files.store.write_record(&record)?;
-        // From here on the files are in place; should the bind fail, a retry finds them and binds.
+        // The files are in place now. If the bind fails, a retry finds them and only binds.
         volume.set_record(record.clone());
         volume.live.publish(current);
-        // Until now a crash would have had the signer resume the same request.
+        // Cleared last: after a crash before this point, the same request is resumed.
         if obtainer.is_resumable(&volume.spec) {
             files.store.clear_checkpoint(&volume.id)?;
         }
         if bind { files.bind(&record) } else { Ok(()) }
     }
 
-    /// Schedules the renewal of a mounted volume as its record says, or its first certificate now. Nothing is left to reap.
+    /// Schedules the renewal of a mounted volume as its record says, or its first certificate now. A mounted volume needs
+    /// no [`Work::Reap`].
     pub(super) fn schedule_renewal(&self, volume: &Volume) {
         volume.schedule.clear(Work::Reap);
         let renew_at = volume.with_record(|record| record.issued.as_ref().map(|issued| issued.renew_at));

@@ -1,13 +1,12 @@
 //! A CSI volume's life on this node: publish, renew, unpublish, recover; locks and bind mounts.
 //!
-//! Each part has one duty:
-//! [`registry`] is the one owner of what is known of a volume, its lock included; [`admission`] admits new volumes;
-//! [`publish`], [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is what publish and renewal share, and
-//! [`context`] what all of them use; [`files`] is a volume on the file systems, [`mounts`] its bind mount, [`tmpfs`] the
-//! node's store; [`report`] tells operators and authors.
+//! Each part has one duty: [`registry`] owns the volumes in memory and their locks; [`admission`] admits new volumes;
+//! [`publish`], [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is the part that publish and renewal
+//! share; [`context`] holds what all of them use; [`files`] is a volume on the file systems, [`mounts`] its bind mount,
+//! [`tmpfs`] the node's store; [`report`] writes metrics and Events.
 //!
-//! Every operation runs in a task of its own: a caller that goes away cancels the wait for the signer and nothing else, so
-//! that files and mounts are never left half done.
+//! Every operation runs in a task of its own. A caller that goes away only cancels the wait for the signer, so files and
+//! mounts are never left half done.
 
 mod admission;
 mod context;
@@ -55,14 +54,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How much can go on at once.
+/// Limits on concurrent work.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Publishes that are issuing or writing; `--max-volumes-in-flight`.
+    /// Publishes that issue or write at the same time; `--max-volumes-in-flight`.
     pub publishes: usize,
-    /// Renewals, but for those that have waited a while for their signer; `--max-renewals-in-flight`.
+    /// Active renewals. Those that wait for a slow signer do not count; `--max-renewals-in-flight`.
     pub renewals: usize,
-    /// How long a certificate is used at least; `--min-renewal-interval`.
+    /// The shortest time from an issuance to its renewal; `--min-renewal-interval`.
     pub renewal_interval: Duration,
 }
 
@@ -76,17 +75,17 @@ pub(crate) struct Parts {
     pub(crate) signers: Vec<ConfiguredSigner>,
     /// Wall time.
     pub(crate) clock: Arc<dyn Clock>,
-    /// What is counted.
+    /// Counts issuances.
     pub(crate) metrics: Arc<Metrics>,
-    /// Tells the pods' authors; none without a cluster.
+    /// Records Events on pods; none without a cluster.
     pub(crate) events: Option<Box<dyn EventSink>>,
-    /// How much can go on at once.
+    /// Limits on concurrent work.
     pub(crate) limits: Limits,
     /// Whether a volume is mounted empty while its pod is not ready to have a certificate requested.
     pub(crate) continue_on_not_ready: bool,
 }
 
-/// The volumes of this node. Cheap to clone: every clone is the same node.
+/// The volumes of this node. Cheap to clone: all clones share the same volumes.
 #[derive(Clone)]
 pub struct VolumeService {
     context: Arc<Context>,
@@ -95,7 +94,7 @@ pub struct VolumeService {
 }
 
 impl VolumeService {
-    /// Puts the parts together. Nothing happens before [`Self::recover`] and [`Self::run`].
+    /// Puts the parts together. [`Self::recover`] and [`Self::run`] start the work.
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { files, registry, signers, clock, metrics, events, limits, continue_on_not_ready } = parts;
         let store = Arc::clone(&files.store);
@@ -122,20 +121,20 @@ impl VolumeService {
         self.renewals.run().await;
     }
 
-    /// Whether work that falls due is started. A queue that is behind because all slots are taken by renewals that wait for
-    /// their signer counts as running, as long as a slot becomes free now and then.
+    /// Whether the renewal loop works. If renewals that wait for their signer hold all slots, the queue is late. That still
+    /// counts as running while a slot becomes free now and then.
     pub(crate) fn is_running(&self) -> bool {
         self.renewals.is_running()
     }
 
-    /// Follows a volume's credential and trust bundle, from the current ones on; the first value is there at once, or with
-    /// the first issuance. Where the credential is not in memory it is read back from the store.
+    /// Follows a volume's credential and trust bundle. The first value is the current one, or that of the first issuance.
+    /// If the credential is not in memory, it is read back from the store.
     pub async fn follow(&self, id: &VolumeId) -> Result<Follower, Failure> {
         let volume = self.volume(id)?;
         self.context.files.run(move |files| volume.live.follow(|| files.current(&volume))).await
     }
 
-    /// Hands over a new trust bundle with the credential in use, soon and without an issuance.
+    /// Sets a new trust bundle. The renewal loop soon hands it over with the credential in use, without an issuance.
     pub fn set_trust(&self, id: &VolumeId, trust: TrustBundle) -> Result<(), Failure> {
         let volume = self.volume(id)?;
         volume.set_trust(Arc::new(trust));
@@ -143,8 +142,8 @@ impl VolumeService {
         Ok(())
     }
 
-    /// Stops starting new work. What is in flight gets `grace` to end by itself, then is cancelled and waited for. Mounts
-    /// stay as they are.
+    /// Stops starting new work. Operations in flight have `grace` to end by themselves. Then they are cancelled and
+    /// waited for. Mounts stay as they are.
     pub(crate) async fn shut_down(&self, grace: Duration) {
         let Context { registry, shutdown, .. } = &*self.context;
         shutdown.cancel();

@@ -1,4 +1,5 @@
-//! The mount table of this process (`proc_pid_mountinfo(5)`). Reads all of it: for the start, not for every call.
+//! The mount table of this process (`proc_pid_mountinfo(5)`). Reading it takes long with many mounts, so it is read
+//! only at the start.
 
 use crate::store::{Attempt, StoreError};
 use std::fs;
@@ -12,7 +13,7 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 pub(super) struct Entry {
     pub(super) filesystem: String,
     pub(super) source: String,
-    /// Of the file system, as far as the kernel shows them.
+    /// Options of the file system, as far as the kernel shows them.
     pub(super) options: String,
 }
 
@@ -22,7 +23,7 @@ impl Entry {
         self.options.split(',').any(|one| one == option)
     }
 
-    /// Reads a line, if it is of a mount at that point.
+    /// Reads a line if it is about this mount point.
     fn parse(line: &str, mount_point: &str) -> Option<Self> {
         let mut fields = line.split(' ');
         fields.nth(4).filter(|field| *field == mount_point)?;

@@ -1,6 +1,6 @@
 //! Targets: the directories at which volumes are bound for their pods.
 //!
-//! What is mounted at a target is found by comparing inodes. That takes as long with ten thousand mounts as with one.
+//! What is mounted at a target is found by comparing inodes. The time for that does not grow with the number of mounts.
 
 use super::mount_error::MountError;
 use super::tmpfs;
@@ -27,8 +27,9 @@ impl Mounts {
         Self { root, view }
     }
 
-    /// Binds the volume at its target, read-only, nosuid, nodev, noexec, making the target's last component (CSI wants the
-    /// parent to be there). A target that has it already only gets these flags back. On failure nothing is left of this call.
+    /// Binds the volume at its target: read-only, nosuid, nodev, noexec. Makes the target directory, but not its parent,
+    /// which must exist as CSI says. If the volume is bound there already, it only sets these flags again. On failure it
+    /// undoes what this call made.
     pub(super) fn bind(&self, volume: &VolumeId, target: &Path) -> Result<(), MountError> {
         self.check_target(target)?;
         let is_new = make_target(target)?;
@@ -42,7 +43,7 @@ impl Mounts {
         bound
     }
 
-    /// Whether this volume is what a reader finds at `target`.
+    /// Whether this volume is mounted at `target`, on top of any other mount.
     pub(super) fn is_bound(&self, volume: &VolumeId, target: &Path) -> Result<bool, StoreError> {
         Ok(match (identity(&self.root.join(Store::mount_dir(volume)))?, identity(target)?) {
             (Some(ours), Some(theirs)) => ours == theirs,
@@ -50,18 +51,18 @@ impl Mounts {
         })
     }
 
-    /// Whether something is mounted at `target` that is not this volume: left by another driver, say, or by a store that
-    /// has gone since.
+    /// Whether something other than this volume is mounted at `target`: for example by another driver, or from a store
+    /// that no longer exists.
     pub(super) fn foreign_mount(&self, volume: &VolumeId, target: &Path) -> Result<bool, StoreError> {
         Ok(is_mount_point(target)? && !self.is_bound(volume, target)?)
     }
 
-    /// Unmounts whatever is stacked at `target` and removes the directory. A target that is not there, or holds nothing,
-    /// is fine; a file or directory with something in it is left as it is, and is an error.
+    /// Unmounts everything at `target` and removes the directory. Succeeds if the target does not exist, or is an empty
+    /// file or directory. Contents are never removed: a file or directory that is not empty is an error.
     pub(super) fn unbind(&self, target: &Path) -> Result<(), MountError> {
         self.check_target(target)?;
         loop {
-            // Detached: a process of the pod that has not ended yet must not block the pod's removal.
+            // Lazy unmount: a process of the pod that still runs must not block the pod's removal.
             match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
                 Ok(()) => {}
                 Err(Errno::EINVAL) => return remove_target(target),
@@ -80,7 +81,7 @@ impl Mounts {
         }
     }
 
-    /// Whether the volume is bound at a target that exists; an error where it can neither be nor become so.
+    /// Whether the volume is bound at a target that exists. Returns an error if it is not bound and cannot be.
     fn examine(&self, volume: &VolumeId, target: &Path) -> Result<bool, MountError> {
         if !fs::symlink_metadata(target).attempt("examine", target)?.is_dir() {
             return Err(target_error(target, NOT_A_DIRECTORY));
@@ -91,14 +92,15 @@ impl Mounts {
         if is_mount_point(target)? {
             return Err(target_error(target, OCCUPIED));
         }
-        // A mount over contents would hide them until the unpublish, which could not remove the directory then.
+        // A mount would hide the contents until the unpublish, which then could not remove the directory.
         match fs::read_dir(target).attempt("list", target)?.next() {
             Some(_) => Err(target_error(target, NOT_EMPTY)),
             None => Ok(false),
         }
     }
 
-    /// The caller can name any path: a wrong one must not unmount the store, or a file system of the node.
+    /// Checks a path from the caller, which can be any path: it must not lead to an unmount of the store or of a file
+    /// system of the node.
     fn check_target(&self, target: &Path) -> Result<(), MountError> {
         let plain = |component| matches!(component, Component::RootDir | Component::Normal(_));
         let problem = if !target.is_absolute() {
@@ -124,7 +126,7 @@ fn target_error(target: &Path, problem: &'static str) -> MountError {
     MountError::Target { target: target.to_owned(), problem }
 }
 
-/// Makes the target with the mode that the kubelet gives its own; false where it is there.
+/// Makes the target with the mode that the kubelet uses. Returns false if it exists.
 fn make_target(target: &Path) -> Result<bool, MountError> {
     match DirBuilder::new().mode(0o750).create(target) {
         Ok(()) => Ok(true),
@@ -156,7 +158,7 @@ fn remove_empty_file(target: &Path) -> Result<(), MountError> {
     Err(target_error(target, NOT_A_DIRECTORY))
 }
 
-/// Device and inode; `None` where there is nothing.
+/// Device and inode; `None` if the path does not exist.
 fn identity(path: &Path) -> Result<Option<(u64, u64)>, StoreError> {
     match tmpfs::inode(path) {
         Err(error) if error.is_vanished() => Ok(None),

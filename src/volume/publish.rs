@@ -22,15 +22,15 @@ use std::time::Duration;
 pub(crate) struct PublishRequest {
     /// The volume.
     pub(crate) volume: VolumeId,
-    /// Where the kubelet wants it: an absolute path whose parent exists.
+    /// Where to mount it: an absolute path whose parent exists.
     pub(crate) target: PathBuf,
-    /// Pod, tokens and the author's attributes as they came.
+    /// Pod, tokens, and the author's attributes as written.
     pub(crate) context: VolumeContext,
-    /// What the attributes ask for.
+    /// The parsed attributes.
     pub(crate) spec: CertificateSpec,
     /// The pod's fsGroup, as CSI's `volume_mount_group`.
     pub(crate) mount_group: Option<u32>,
-    /// How long the caller waits, where it says so.
+    /// How long the caller waits, if it sets a deadline.
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -43,17 +43,17 @@ pub(super) struct Publisher {
 
 /// What a target holds before the first publish that this process sees of its volume.
 enum Found {
-    /// Nothing that matters.
+    /// No mount.
     Nothing,
-    /// The mount of another driver with the files asked for: of cert-manager's csi-driver, before certlet took over its
-    /// name. The pod keeps it until it ends; certlet cannot renew what is not its own.
+    /// The mount of another driver with the requested files: of cert-manager's csi-driver, before certlet took over its
+    /// name. The pod keeps this mount until it ends, because certlet cannot renew it.
     AnotherDrivers,
-    /// This volume.
+    /// This volume, without a record.
     OursWithoutRecord,
 }
 
 impl VolumeService {
-    /// Makes the volume's files and mounts them at the target; at once if that is so already.
+    /// Makes the volume's files and mounts them at the target. Returns at once if they are mounted already.
     ///
     /// Dropping the future cancels the wait for the signer and undoes what this call made.
     pub(crate) async fn publish(&self, request: PublishRequest) -> Result<(), Failure> {
@@ -102,7 +102,7 @@ impl Publisher {
         {
             return Ok(());
         }
-        // Read again: a volume that was published with other parameters, and is mounted nowhere, was just removed.
+        // Read again: `republish` may have removed a volume with other parameters that is not mounted.
         let known = registry.get(&request.volume);
         if known.is_none() {
             match self.found_at_target(&request).await? {
@@ -126,8 +126,8 @@ impl Publisher {
         issued
     }
 
-    /// The pod is not ready to have a certificate requested, an address of its own missing perhaps, and would not become
-    /// ready before its volumes are mounted: it gets the volume empty, and the files follow as at a renewal.
+    /// Mounts a volume without files. Its pod is not ready for a certificate to be requested, for example because it has
+    /// no address yet, and it cannot become ready before its volumes are mounted. The files follow as at a renewal.
     async fn mount_empty(&self, volume: Arc<Volume>, retry_after: Duration) -> Result<(), Failure> {
         let record = volume.record();
         let mounted = self.context.files.run(move |files| {
@@ -144,7 +144,7 @@ impl Publisher {
         mounted
     }
 
-    /// A publish of a volume that this process knows. True: there is nothing more to do.
+    /// A publish of a volume that this process knows. Returns true if nothing more is to do.
     async fn republish(&self, volume: &Arc<Volume>, request: &PublishRequest) -> Result<bool, Failure> {
         let Context { files, obtainer, clock, .. } = &*self.context;
         let id = &request.volume;
@@ -155,7 +155,7 @@ impl Publisher {
                 let message = format!("volume {id} is already published with different {what}");
                 return Err(Failure::new(FailureKind::Conflict, message));
             }
-            // Nobody uses what is there: begin anew.
+            // The volume is not mounted, so no pod uses it: remove it and publish it as a new one.
             self.context.remove(id).await?;
             return Ok(false);
         }
@@ -170,18 +170,18 @@ impl Publisher {
             return Ok(true);
         }
         let is_renewed_now = match is_valid {
-            // An expired token may be all that the renewal failed for.
+            // The renewal may have failed only because the token had expired.
             Some(true) => {
                 let failed = record.last_error.is_some_and(|error| error.kind == FailureKind::Transient);
                 has_fresh_token && failed && obtainer.needs_token(&volume.spec)
             }
-            // An error here could make the kubelet take the mount away from a running pod (kubernetes#121271): the renewal
-            // is brought forward, and reports what is wrong by metric, log and volume condition.
+            // An error here could make the kubelet unmount the volume of a running pod (kubernetes#121271). So the renewal
+            // is started now, and its failure is reported by metric, log and volume condition.
             Some(false) => {
                 tracing::warn!(volume = %id, "republished with an expired certificate; renewing now");
                 true
             }
-            // Mounted empty: its first certificate is due, unless it is already scheduled.
+            // Mounted without files: the first certificate is requested now, unless it is already scheduled.
             None => volume.schedule.due(Work::Renew).is_none(),
         };
         if is_renewed_now {
@@ -190,8 +190,8 @@ impl Publisher {
         Ok(true)
     }
 
-    /// Whether a volume that is just being renewed is mounted as the request asks for: a republish has nothing to add,
-    /// valid or not. Takes no lock.
+    /// Whether a volume that is being renewed is already mounted as the request asks. Then a republish has nothing to
+    /// do, even if the certificate has expired. Takes no lock.
     async fn is_live(&self, request: &PublishRequest) -> bool {
         let Some(volume) = self.context.registry.get(&request.volume) else { return false };
         volume.refresh_tokens(request.context.tokens.clone());
@@ -199,7 +199,7 @@ impl Publisher {
             && self.context.files.is_bound(&request.volume, &request.target).await == Ok(true)
     }
 
-    /// What the target of a volume that this process does not know holds already.
+    /// What is mounted at the target of a volume that this process does not know.
     async fn found_at_target(&self, request: &PublishRequest) -> Result<Found, Failure> {
         if nothing_at(&request.target) {
             return Ok(Found::Nothing);
@@ -229,8 +229,8 @@ impl Publisher {
         examined.await
     }
 
-    /// Adopts a volume that is mounted and whose record was lost. A running pod has its files: they stay whatever becomes
-    /// of the new certificate, which is requested as at a renewal.
+    /// Adopts a volume that is mounted and whose record was lost. A running pod uses its files, so they stay even if no
+    /// new certificate is issued. The new certificate is requested as at a renewal.
     async fn adopt(&self, request: &PublishRequest) -> Result<(), Failure> {
         let volume = request.new_volume(&self.context);
         let (mut record, certificate) = (volume.record(), request.spec.files.certificate.clone());
@@ -253,8 +253,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// After a failed first publish: what waits for a slow signer stays for the retry, and so does its certificate that could
-    /// not be mounted; all else is removed.
+    /// Cleans up after a failed first publish. A volume with a checkpoint stays for the retry. So does a volume of a slow
+    /// signer whose certificate was issued but could not be mounted. Any other volume is removed.
     async fn undo(&self, volume: Arc<Volume>) {
         let Context { files, obtainer, registry, .. } = &*self.context;
         let is_issued = volume.with_record(|record| record.issued.is_some());
@@ -284,7 +284,7 @@ impl PublishRequest {
         node.new_volume(record, spec.clone(), context.tokens.clone())
     }
 
-    /// In what it differs from the request that the record is of.
+    /// The field in which the request differs from the record, if there is one.
     fn differs_from(&self, record: &Record) -> Option<&'static str> {
         if record.target != self.target {
             return Some("target_path");

@@ -1,4 +1,4 @@
-//! Recovery: what the last process left, adopted or removed.
+//! Recovery: adopts or removes the volumes of the last process.
 
 use super::VolumeService;
 use super::context::REAP_AFTER;
@@ -17,17 +17,17 @@ use std::time::Duration;
 pub(crate) struct Recovered {
     /// Mounted volumes, adopted.
     pub(crate) adopted: usize,
-    /// Volumes whose publish was cut off; the kubelet's retry will find what they have.
+    /// Volumes that are not mounted, because their publish was cut off. The kubelet's retry continues it.
     pub(crate) waiting: usize,
     /// Leftovers of volumes whose pod is gone, removed.
     pub(crate) removed: usize,
-    /// Volumes whose record could not be read: their files stay, and the next publish issues them anew.
+    /// Volumes whose record cannot be used. Their files stay, and the next publish requests a new certificate.
     pub(crate) unreadable: usize,
 }
 
 impl VolumeService {
-    /// Reads every record in the store: adopts what is mounted, schedules its renewal, and removes what nobody has any
-    /// more. An unreadable record costs that one volume a new issuance.
+    /// Reads every record in the store. Adopts mounted volumes and schedules their renewals; removes volumes whose pod
+    /// is gone. An unreadable record affects only its own volume.
     pub(crate) async fn recover(&self) -> Result<Recovered, Failure> {
         let store = &self.context.files.store;
         let mut recovered = Recovered::default();
@@ -35,14 +35,14 @@ impl VolumeService {
             match record {
                 Ok(record) => self.adopt(record, &mut recovered).await,
                 Err(RecordError::Missing) => {
-                    // A publish was cut off before its record was written, and so before anything was mounted.
+                    // A publish was cut off before its record was written, so nothing was mounted.
                     store.remove_dir(&dir)?;
                     recovered.removed += 1;
                 }
                 // The files stay for the pod that may have them mounted; its unpublish removes them.
                 Err(RecordError::MovedAway) => self.count_unreadable(dir, &mut recovered),
                 Err(error) => {
-                    tracing::warn!(directory = %dir, %error, "an unreadable record is moved away; the next publish issues the volume anew");
+                    tracing::warn!(directory = %dir, %error, "an unreadable record is moved away; the next publish requests a new certificate");
                     if let Err(error) = store.move_record_away(&dir) {
                         tracing::error!(directory = %dir, %error, "an unreadable record could not be moved away");
                     }
@@ -53,7 +53,7 @@ impl VolumeService {
         Ok(recovered)
     }
 
-    /// Nothing can be done for a volume without its record but to count it.
+    /// A volume without a usable record is only counted: it cannot be renewed.
     fn count_unreadable(&self, dir: VolumeDir, recovered: &mut Recovered) {
         self.context.registry.count_unreadable(dir);
         recovered.unreadable += 1;
@@ -62,11 +62,11 @@ impl VolumeService {
     async fn adopt(&self, record: Record, recovered: &mut Recovered) {
         let context = &self.context;
         let id = record.volume_id.clone();
-        // On this thread: nothing else runs yet, and handing over each of a thousand volumes would take longer.
+        // On this thread: nothing else runs yet, and a hop to the blocking pool for each volume would take longer.
         let presence = context.files.presence_now(&id, &record.target);
         let spec = match attributes::parse(&record.attributes, &record.pod) {
             Ok(spec) => spec,
-            // Mounted nowhere, it is of no use: its next publish is refused.
+            // The volume is not mounted, and its next publish would be refused.
             Err(_) if matches!(presence, Ok(Presence::Gone | Presence::Expected)) => {
                 recovered.removed += 1;
                 return context.remove_orphan(&id).await;
@@ -104,10 +104,10 @@ impl VolumeService {
         let put_in = |pause| volume.schedule.put_in(Work::Renew, pause);
         let live = self.context.files.store.generation(&volume.id).ok().flatten();
         match volume.with_record(|record| record.issued.clone()) {
-            // The files are of another generation than the record: the last process ended between the two, and what the
-            // record says is of an older certificate.
+            // The files are of another generation than the record: the last process ended after it wrote the files. The
+            // record describes an older certificate.
             Some(IssuedRecord { generation, .. }) if Some(generation) != live => put_in(Duration::ZERO),
-            // Issued while the clock was ahead: the certificate is not valid yet, and its end says nothing.
+            // Issued while the clock was ahead: the certificate is not valid yet, and the recorded times are wrong.
             Some(IssuedRecord { issued_at, .. }) if is_ahead(issued_at, now) => {
                 put_in(offset_within(CATCH_UP, &volume.id));
             }
@@ -115,11 +115,11 @@ impl VolumeService {
                 volume.schedule.put(Work::Renew, renew_at);
             }
             Some(IssuedRecord { facts, .. }) => {
-                // It fell due while no process ran.
+                // The renewal fell due while no process ran.
                 let window = CATCH_UP.min(until(now, facts.not_after) / 10);
                 put_in(offset_within(window, &volume.id));
             }
-            // Mounted empty, because its pod was not ready.
+            // Mounted without files, because its pod was not ready.
             None => put_in(Duration::ZERO),
         }
     }

@@ -1,4 +1,4 @@
-//! The one owner of all that this process knows of the node's volumes: removing a volume is dropping one value.
+//! The owner of the node's volumes in memory. Removing a volume from it drops all state of the volume.
 
 use super::event_history::EventHistory;
 use super::volume::Volume;
@@ -13,16 +13,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a slot outlives its volume. A request that was in flight when its volume was removed can show up this late. A
-/// publish that fails again and again tells its pod's author only once in this time.
+/// How long a slot is kept after its volume was removed. A request that was in flight at the removal can appear this
+/// late. The slot also holds the Event history of a publish that fails again and again.
 const KEPT_AFTER_REMOVAL: Duration = Duration::from_mins(15);
 
-/// What is being done to a volume.
+/// An operation on a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     /// A publish.
     Publish,
-    /// Work that fell due: a renewal, for example.
+    /// Work that fell due, such as a renewal.
     Renewal,
     /// An unpublish.
     Unpublish,
@@ -42,11 +42,11 @@ impl fmt::Display for Operation {
 #[derive(Default)]
 pub(crate) struct Registry {
     slots: Mutex<HashMap<VolumeId, Slot>>,
-    /// Volumes of an earlier process whose records cannot be used. They can be mounted, and are not renewed.
+    /// Volumes of an earlier process whose records cannot be used. They may be mounted, and are not renewed.
     unreadable: Mutex<HashSet<VolumeDir>>,
 }
 
-/// One volume, or what is remembered of one.
+/// The state of one volume id. It outlives its volume for a while.
 #[derive(Default)]
 struct Slot {
     held: Option<Held>,
@@ -61,9 +61,9 @@ struct Slot {
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) operation: Operation,
-    /// Cancels it.
+    /// Cancels the operation.
     cancel: CancellationToken,
-    /// Cancelled when it has ended.
+    /// Cancelled when the operation has ended.
     released: CancellationToken,
 }
 
@@ -75,7 +75,7 @@ impl Held {
 }
 
 impl Slot {
-    /// Whether nothing of it is worth keeping.
+    /// Whether the slot can be dropped.
     fn is_over(&self, now: Instant) -> bool {
         let is_recent = self.idle_since.is_some_and(|at| now.duration_since(at) < KEPT_AFTER_REMOVAL);
         self.held.is_none() && self.volume.is_none() && !is_recent
@@ -115,7 +115,7 @@ impl Registry {
     ) -> Result<Guard, Held> {
         let mut slots = self.slots.lock();
         if !slots.contains_key(volume) {
-            // With each new volume, so that slots do not pile up.
+            // Done for each new volume, so that the number of slots stays bounded.
             let now = Instant::now();
             slots.retain(|_, slot| !slot.is_over(now));
         }
@@ -148,7 +148,7 @@ impl Registry {
         }
     }
 
-    /// How many volumes are being worked on.
+    /// The number of operations in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.slots.lock().values().filter(|slot| slot.held.is_some()).count()
     }
@@ -158,7 +158,7 @@ impl Registry {
         self.slots.lock().get(id)?.volume.clone()
     }
 
-    /// Keeps a volume.
+    /// Adds a volume.
     pub(super) fn insert(&self, volume: Arc<Volume>) {
         self.forget_unreadable(&volume.id);
         let mut slots = self.slots.lock();
@@ -167,7 +167,7 @@ impl Registry {
         slot.volume = Some(volume);
     }
 
-    /// Removes a volume, and returns it. Which Events its pod had is kept for a while.
+    /// Removes a volume, and returns it. Its Event history is kept for a while.
     pub(super) fn remove(&self, id: &VolumeId) -> Option<Arc<Volume>> {
         self.forget_unreadable(id);
         let mut slots = self.slots.lock();
@@ -178,12 +178,12 @@ impl Registry {
         Some(volume)
     }
 
-    /// The Events that the volume's pod had lately.
+    /// The Event history of the volume.
     pub(super) fn events(&self, id: &VolumeId) -> Arc<EventHistory> {
         Arc::clone(&self.slots.lock().entry(id.clone()).or_default().events)
     }
 
-    /// Forgets which Events the volume's pod had: the pod is gone.
+    /// Clears the Event history of the volume, because its pod is gone.
     pub(super) fn forget_events(&self, id: &VolumeId) {
         if let Some(slot) = self.slots.lock().get_mut(id) {
             slot.events = Arc::default();
@@ -200,7 +200,7 @@ impl Registry {
         self.unreadable.lock().insert(dir);
     }
 
-    /// How many of them have neither been published anew nor removed.
+    /// The number of volumes with unusable records that were neither published again nor removed.
     pub(super) fn unreadable(&self) -> usize {
         self.unreadable.lock().len()
     }
@@ -217,7 +217,8 @@ impl LiveRequests for Registry {
     fn was_removed(&self, id: &RequestId) -> bool {
         let slots = self.slots.lock();
         slots.get(&VolumeId::new(id.as_str())).is_some_and(|slot| {
-            // The operation that removes it still holds it; a publish brings it back.
+            // During the unpublish that removed the volume, its request counts as removed. During a new publish it does
+            // not.
             let is_published = slot.held.as_ref().is_some_and(|held| held.operation == Operation::Publish);
             slot.was_removed && slot.volume.is_none() && !is_published && !slot.is_over(Instant::now())
         })

@@ -1,4 +1,4 @@
-//! Unpublish: everything about a volume is removed.
+//! Unpublish: removes a volume with everything that belongs to it.
 
 use super::VolumeService;
 use super::context::Context;
@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 impl VolumeService {
-    /// Cancels what is in flight for the volume, unmounts it and removes it. Nothing there: nothing to do.
+    /// Cancels the operation in flight on the volume, unmounts it and removes it. Succeeds if the volume does not
+    /// exist.
     pub(crate) async fn unpublish(&self, volume: VolumeId, target: PathBuf) -> Result<(), Failure> {
         let context = Arc::clone(&self.context);
         let guard = context.registry.acquire_for_unpublish(&volume).await;
         let guard = guard.map_err(|held| busy(&volume, &held))?;
-        // A task of its own: a caller that goes away leaves no half of an unpublish behind.
+        // A task of its own, so that the unpublish is completed even if the caller goes away.
         let task = tokio::spawn(async move {
             let _guard = guard;
             context.unpublish(&volume, target).await
@@ -29,7 +30,7 @@ impl Context {
             self.registry.get(id).map(|volume| volume.with_record(|record| record.target.clone()));
         let elsewhere = published.filter(|published| *published != target);
         self.files.run(move |files| Ok(files.mounts.unbind(&target)?)).await?;
-        // The target of a publish that was refused is removed without the live volume at the other target.
+        // This target is that of a publish that was refused. The volume is live at its other target, and stays.
         if let Some(published) = elsewhere
             && self.files.is_bound(id, &published).await?
         {

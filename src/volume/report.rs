@@ -1,4 +1,4 @@
-//! What operators and pods' authors are told of issuances: metrics and Events.
+//! Reports issuances: metrics for operators, Events for the pods' authors.
 
 use super::volume::Volume;
 use crate::model::{EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity};
@@ -16,7 +16,7 @@ pub(super) struct Reporter {
 
 /// Records Events on pods.
 pub(crate) trait EventSink: Send + Sync + 'static {
-    /// Records one, in the background.
+    /// Records an Event in the background.
     fn record(&self, pod: &WorkloadIdentity, event: PodEvent);
 }
 
@@ -37,7 +37,7 @@ impl Before {
 }
 
 impl Reporter {
-    /// Counts an issuance, and tells the pod's author of a first certificate, a failure, and the end of one.
+    /// Counts an issuance. Records an Event for a first certificate, for a failure, and for the end of a failure.
     pub(super) fn issuance(
         &self,
         volume: &Volume,
