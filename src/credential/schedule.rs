@@ -40,7 +40,7 @@ impl Lifetime {
 /// earlier. It depends only on the volume id and the two times of `lifetime`.
 ///
 /// A `renew_before` as long as the life or longer is ignored, because it would renew all the time. A certificate is used
-/// for `at_least` or two thirds of its life, whichever is shorter, before its renewal.
+/// for at least `at_least`, or for two thirds of its life less the jitter, if that is shorter.
 pub fn renew_at(
     volume: &VolumeId,
     lifetime: Lifetime,

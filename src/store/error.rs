@@ -159,7 +159,7 @@ impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
     }
 }
 
-/// Which of the two ENOSPC means. Each has its own flag.
+/// Whether ENOSPC means bytes or inodes. Each has its own flag.
 fn exhausted(path: &Path) -> Resource {
     let statistics = path.ancestors().find_map(|ancestor| nix::sys::statvfs::statvfs(ancestor).ok());
     match statistics {

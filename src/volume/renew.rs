@@ -118,7 +118,8 @@ impl Renewals {
             return;
         }
         // Checked last, with no await after it. An operation takes the volume out of the queue first, and puts it back
-        // after it has cleared the checkpoint. So a volume with both still waits for its signer.
+        // after it has cleared the checkpoint. So a volume in the queue that has a checkpoint has an unfinished
+        // signing.
         if volume.schedule.due(Work::Renew).is_some() && files.store.has_checkpoint(id) {
             volume.schedule.put_now(Work::Renew);
         }

@@ -172,8 +172,8 @@ fn ensure_view(root: &Path) -> Result<PathBuf, MountError> {
     let view = root.join(VIEW);
     ensure_dir(&view, 0o700)?;
     // The tmpfs has propagated to the host by now, and stays there. The view must not propagate. A view bound from a
-    // private mount is private too. So each target is a peer group of its own: a mount on one target appears neither at
-    // other targets nor in the store.
+    // private mount is private too. So each target is private too: a mount on one target appears neither at other
+    // targets nor in the store.
     mount(None::<&str>, root, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
         .attempt("make private", root)?;
     if inode(&view)? != inode(root)? {
