@@ -45,7 +45,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     fail(USAGE)(format!("{}; see certlet --help", fault.join(" ").trim_start_matches("error: ")))
 }
 
-/// The explanation of a denial goes to standard output, like that of a permission.
+/// Prints the decision to standard output, also if it is a denial.
 #[cfg(feature = "aws")]
 fn check_policy(args: &CheckArgs) -> ExitCode {
     match args.render() {

@@ -12,14 +12,15 @@ use support::{Node, assert_whole, eventually, get_from, key_in, mounts_below, po
 use tokio::task::JoinSet;
 use tonic::Code;
 
-/// A name, and what is done to a record.
+/// A name, and a function that damages a record.
 type Damage = (&'static str, fn(&str) -> String);
 
 /// How often the driver is killed.
 const KILLS: u64 = 200;
 
 node_test! {
-    /// The points are spread over the time that a round takes; a failure names the round, and so the point.
+    /// Each round kills the driver at another time. The message of a failure names the round, which determines the
+    /// time.
     async fn a_kill_at_any_point_leaves_every_volume_whole_or_cleanly_absent() {
         let mut node = Node::new();
         let pods: Vec<Pod> = (0..6).map(|number| pod(&format!("web-{number}"))).collect();
@@ -37,7 +38,8 @@ node_test! {
                     }
                 });
             }
-            // A multiplier that shares no factor with the period visits every tenth of a millisecond up to 12 ms.
+            // The multiplier has no common factor with the period, so the times cover every tenth of a millisecond up
+            // to 12 ms.
             tokio::time::sleep(Duration::from_micros(round * 7919 % 120 * 100)).await;
             node.kill();
             calls.shutdown().await;
@@ -60,7 +62,8 @@ fn is_mounted(target: &Path) -> bool {
     mounts_below(target).iter().any(|mount| mount == target)
 }
 
-/// As [`assert_whole`], without two hundred times six processes: key and certificate belong together.
+/// Checks that key and certificate belong together. Unlike [`assert_whole`] it starts no processes, because it runs for
+/// 200 rounds with six volumes.
 fn assert_whole_in_process(volume: &Path, round: u64) {
     let read = |name: &str| {
         fs::read(volume.join(name))
@@ -97,7 +100,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_key_that_is_to_be_reused_outlives_renewals_and_restarts() {
+    async fn a_reused_key_outlives_renewals_and_restarts() {
         let mut node = Node::new();
         let kubelet = node.started().await;
         let reuse = pod_with("reuse", &[("duration", "6s"), ("reuse-private-key", "true")]);
@@ -119,7 +122,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_damaged_record_costs_one_volume_a_new_issuance_and_never_the_process() {
+    async fn a_damaged_record_leads_to_a_new_issuance_for_that_volume_only() {
         let mut node = Node::with_flags(&["--allow-local-signer", "--metrics-bind-address=127.0.0.1:19404"]);
         let unreadable = async |count: usize| {
             let (_, metrics) = get_from("127.0.0.1:19404", "/metrics").await.unwrap();
@@ -186,7 +189,7 @@ node_test! {
         nix::mount::umount(&kubelet.target(&gone)).unwrap();
         fs::remove_dir_all(kubelet.target(&gone).parent().unwrap()).unwrap();
         let kubelet = node.started().await;
-        assert!(!node.stored_at(&gone).exists(), "nobody has it any more");
+        assert!(!node.stored_at(&gone).exists(), "its pod is gone");
         let (_, metrics) = get_from("127.0.0.1:19405", "/metrics").await.unwrap();
         assert!(metrics.contains("certlet_volumes{state=\"unreadable\"} 1\n"), "{metrics}");
         let mut again = kubelet.publish_request(&lives);
@@ -225,7 +228,7 @@ node_test! {
 }
 
 node_test! {
-    async fn leftovers_of_a_crash_do_not_stand_in_the_way() {
+    async fn leftovers_of_a_crash_do_not_block_a_renewal() {
         let mut node = Node::new();
         let kubelet = node.started().await;
         let pod = pod_with("web-0", &[("duration", "6s")]);
@@ -252,7 +255,7 @@ node_test! {
 
 node_test! {
     async fn a_full_store_refuses_new_volumes_and_keeps_the_live_ones() {
-        // As many renewals at once as the part that is kept for them has room for.
+        // The reserved part of this small store is enough for two renewals at once.
         let mut node =
             Node::with_flags(&["--allow-local-signer", "--store-size=256Ki", "--max-renewals-in-flight=2"]);
         let kubelet = node.started().await;

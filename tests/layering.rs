@@ -1,4 +1,4 @@
-//! The modules import to the left and no other way. docs/architecture.md shows the same table: `make docs` writes it there.
+//! Checks that modules import only modules to their left. `make docs` writes the same table into docs/architecture.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -14,16 +14,16 @@ const LAYERS: [&[Module]; 9] = [
     &[
         Module(
             "model",
-            "The words of the crate, typed: `VolumeId`, `WorkloadIdentity`, `CertificateSpec`, `SignerSpec`, `Failure`",
+            "The types that all modules share: `VolumeId`, `WorkloadIdentity`, `CertificateSpec`, `SignerSpec`, `Failure`",
             false,
         ),
         Module("proto", "The gRPC services of `proto/`, as generated", true),
     ],
     &[
-        Module("x509", "Keys, signing requests, certificates, PEM: built, read, verified", false),
+        Module("x509", "Builds, reads and verifies keys, signing requests, certificates and PEM", false),
         Module(
             "attributes",
-            "`volumeAttributes` under each prefix to a `CertificateSpec`, from one table; pure",
+            "Parses `volumeAttributes` into a `CertificateSpec`, by one table for both prefixes; pure",
             false,
         ),
         Module("policy", "Who may ask AWS Private CA for what: patterns and decisions", false),
@@ -50,7 +50,7 @@ const LAYERS: [&[Module]; 9] = [
     ],
     &[Module(
         "credential",
-        "Obtains and verifies a credential, publishes it on its channel; the one queue of renewals and other due work",
+        "Obtains and verifies a credential, publishes it on its channel; the queue of renewals and other due work",
         false,
     )],
     &[Module("sink", "Hands a credential and its trust bundle to a pod: files as PEM and PKCS#12", false)],
@@ -59,12 +59,16 @@ const LAYERS: [&[Module]; 9] = [
         "A CSI volume's life: publish, renew, unpublish, recover; locks and bind mounts",
         false,
     )],
-    &[Module("csi", "gRPC front door: requests in, status codes out, registration with the kubelet", true)],
+    &[Module(
+        "csi",
+        "The gRPC services: requests to types, failures to status codes, registration with the kubelet",
+        true,
+    )],
     &[Module("run", "Puts the modules together: `certlet node`", true)],
     &[Module("cli", "The command line; every flag is an environment variable too", false)],
 ];
 
-/// Where the table stands in docs/architecture.md.
+/// The marks around the table in docs/architecture.md.
 const BEGIN: &str = "<!-- modules: begin; written by `make docs` from tests/layering.rs -->\n";
 const END: &str = "<!-- modules: end -->";
 
@@ -141,7 +145,7 @@ fn the_documentation_shows_this_table() {
     }
 }
 
-/// The picture and the table, in Markdown.
+/// The layers and the table of modules, in Markdown.
 fn table() -> String {
     let layer = |layer: &[Module]| {
         let names: Vec<&str> =
@@ -174,7 +178,7 @@ fn modules_named(line: &str) -> Vec<String> {
         .collect()
 }
 
-/// Lines of a module's files that are code: comments aside, and tests with all that follows them.
+/// The lines of code of a module's files, without comments, and without tests and everything after them.
 fn code_lines(source: &Path, module: &str) -> Vec<(PathBuf, String)> {
     let mut files = vec![source.join(format!("{module}.rs"))];
     let mut directories = vec![source.join(module)];
@@ -189,7 +193,7 @@ fn code_lines(source: &Path, module: &str) -> Vec<(PathBuf, String)> {
     let mut lines = Vec::new();
     for file in files.into_iter().filter(|file| file.exists() && !is_test(file)) {
         let text = fs::read_to_string(&file).unwrap();
-        // The line after the attribute too: a declaration of a test module ends there, an inline one ends the file.
+        // Skips the line after the attribute too. If that line opens a module, the rest of the file is skipped.
         let mut skip = 0;
         for line in text.lines() {
             if line.trim() == "#[cfg(test)]" {

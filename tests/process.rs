@@ -118,7 +118,7 @@ node_test! {
         let kubelet = node.started().await;
         let cancelled = "certlet_csi_calls_total{method=\"NodePublishVolume\",code=\"CANCELLED\"}";
         eventually("it is counted", async || {
-            // Its key takes a while to make.
+            // Generating this key takes a while.
             let pod = pod_with("web-0", &[("key-algorithm", "RSA"), ("key-size", "4096")]);
             let _cut_off = tokio::time::timeout(Duration::from_millis(50), kubelet.publish(&pod)).await;
             get_from("127.0.0.1:19403", "/metrics").await.is_some_and(|(_, metrics)| metrics.contains(cancelled))
@@ -127,10 +127,10 @@ node_test! {
 }
 
 node_test! {
-    async fn the_kubelet_is_answered_whatever_it_takes_for_the_authority_of_a_socket() {
+    async fn the_kubelet_is_answered_whatever_authority_it_sends() {
         let mut node = Node::new();
         node.started().await;
-        // grpc-go makes the authority of the registration socket's path; Huffman code where that is shorter.
+        // grpc-go makes the authority from the registration socket's path, and uses Huffman code if that is shorter.
         let path = b"%2Fvar%2Flib%2Fkubelet%2Fplugins_registry%2Fcsi.certlet.io-reg.sock";
         let plain = [b"\x41\x43", &path[..]].concat();
         let huffman = b"\x41\xb0\x54\x58\x7b\x8e\xc5\x45\x86\x83\x46\xa8\xb0\xf5\xb6\x32\xd0\x54\xaa\x2c\x35\xd1\x6c\xc6\xa9\x11\
@@ -140,12 +140,12 @@ node_test! {
             let info: PluginInfo =
                 kubelet.call("/pluginregistration.Registration/GetInfo", authority, &InfoRequest {}).await.unwrap();
             assert_eq!(info.name, support::DRIVER);
-            // From the second call on it is the newest entry of the dynamic table.
+            // From the second call on, the authority is the newest entry of the dynamic table.
             let status = RegistrationStatus { plugin_registered: true, error: String::new() };
             let notify = "/pluginregistration.Registration/NotifyRegistrationStatus";
             let _taken: RegistrationStatusResponse = kubelet.call(notify, b"\xbe", &status).await.unwrap();
         }
-        // Of the CSI socket the kubelet says localhost.
+        // For the CSI socket, the kubelet sends localhost.
         let mut kubelet = RawClient::connect(&node.endpoint()).await;
         let probe: ProbeResponse =
             kubelet.call("/csi.v1.Identity/Probe", b"\x41\x09localhost", &ProbeRequest {}).await.unwrap();
@@ -153,7 +153,7 @@ node_test! {
     }
 }
 
-/// One GET from the admin server of the first of these tests.
+/// One GET from the admin server of the registration test.
 async fn get(path: &str) -> Option<(u16, String)> {
     get_from("127.0.0.1:19402", path).await
 }
@@ -177,7 +177,7 @@ node_test! {
         let publish = { let (kubelet, slow) = (kubelet.clone(), slow.clone()); tokio::spawn(async move { kubelet.publish(&slow).await }) };
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         node.stop();
-        assert!(!node.endpoint().exists() && !node.registration_socket().exists(), "sockets are taken away");
+        assert!(!node.endpoint().exists() && !node.registration_socket().exists(), "the sockets are removed");
         support::assert_whole(&settled);
         let cut_off = publish.await.unwrap();
         let kubelet = node.started().await;

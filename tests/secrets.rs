@@ -1,4 +1,4 @@
-//! Keys and passwords are nowhere but where they belong.
+//! Keys, tokens and passwords appear only where they belong.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -48,7 +48,7 @@ node_test! {
             let record = fs::read(stored.join("record.json")).unwrap();
             assert!(!secrets.iter().any(|secret| contains(&record, secret)), "a key or token is in a record");
         }
-        // Everything the driver could have written outside its store: below the kubelet's root, and in /tmp.
+        // All files that the driver could have written outside of its store: below the kubelet's root, and in /tmp.
         let mut seen = 0;
         let skip = [node.data_root(), node.root.join("pods")];
         for file in files_below(Path::new("/tmp"), &skip) {
@@ -68,8 +68,8 @@ node_test! {
         let limits = fs::read_to_string(format!("/proc/{id}/limits")).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
-        // An undumpable process's files in /proc belong to root of the initial namespace, or to nobody when seen from
-        // a user namespace (proc(5)); as root of the host only the core limit shows.
+        // That the process is undumpable can only be seen in a user namespace, where its files in /proc belong to
+        // nobody (proc(5)). So only the core limit is checked.
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let store = mounts.lines().find(|line| line.contains(node.data_root().to_str().unwrap())).unwrap();
         for option in ["nosuid", "nodev", "noexec", "size=", "nr_inodes="] {
@@ -84,7 +84,7 @@ node_test! {
 fn key_bytes(volume: &Path) -> Vec<Vec<u8>> {
     let pem = key_in(volume);
     let text = String::from_utf8(pem.clone()).unwrap();
-    // The second line on: the first is the same for every key of an algorithm.
+    // From the second line on, because the first is the same for every key of an algorithm.
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("-----")).collect();
     let key = certlet::x509::PrivateKey::from_pem(&pem).unwrap();
     let der = key.to_pkcs8_der();

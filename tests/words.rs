@@ -1,4 +1,4 @@
-//! The glossary of docs/architecture.md holds in code and docs: words that the field does not know are gone.
+//! Checks that code and docs use the words of the glossary in docs/architecture.md, and not others for the same things.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -83,7 +83,7 @@ fn no_name_has_a_word_that_the_field_does_not_know() {
 }
 
 #[test]
-fn no_heading_has_one() {
+fn no_heading_has_such_a_word() {
     let mut faults = Vec::new();
     for file in files(&["md"]) {
         let page = fs::read_to_string(&file).unwrap();
@@ -99,7 +99,7 @@ fn no_heading_has_one() {
 }
 
 #[test]
-fn no_text_has_one_that_is_never_plain_english_here() {
+fn no_text_has_a_word_that_is_always_jargon_here() {
     let mut faults = Vec::new();
     for file in files(&["rs", "md", "sh", "yaml", "toml"]) {
         if file.ends_with("tests/words.rs") {
@@ -126,7 +126,7 @@ fn no_text_has_one_that_is_never_plain_english_here() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// `some_name` and `SomeName` taken apart, in lower case.
+/// The words of `some_name` or `SomeName`, in lower case.
 fn parts(name: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut before = ' ';
@@ -205,7 +205,7 @@ fn files(endings: &[&str]) -> Vec<PathBuf> {
 }
 
 #[test]
-fn strings_and_comments_are_no_code() {
+fn strings_and_comments_do_not_count_as_code() {
     let text = "let a = \"note \\\" wish\"; // turn\nlet b = r#\"look \" x\"#; let c = '\"'; let d: &'static str = x;\n";
     let stripped = code(text);
     for word in ["note", "wish", "turn", "look"] {

@@ -1,4 +1,4 @@
-//! Plays the kubelet against the release binary and measures how long a publish takes, what an idle driver costs, and how
+//! Acts as the kubelet for the release binary and measures how long a publish takes, what an idle driver costs, and how
 //! soon a killed driver is ready again. Prints the budgets of docs/architecture.md beside the measured values.
 //!
 //! Needs no root: like `certlet demo`, it makes a mount namespace of its own. Client and driver share the machine's

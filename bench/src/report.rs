@@ -16,7 +16,7 @@ use std::path::Path;
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) driver: Driver,
-    /// Measured with fewer volumes than the budgets are for.
+    /// Whether fewer volumes were measured than the budgets are for.
     pub(crate) quick: bool,
     pub(crate) budget: Vec<Line>,
     pub(crate) series: Vec<Series>,

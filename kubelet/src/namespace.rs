@@ -11,7 +11,7 @@ use thiserror::Error;
 /// Errors of entering a namespace.
 #[derive(Debug, Error)]
 pub enum NamespaceError {
-    /// The host does not allow it to an ordinary user.
+    /// The host does not allow namespaces or mounts by an ordinary user.
     #[error(
         "this host does not allow mounts by an ordinary user ({what}: {errno}){setting}; or run it with sudo"
     )]

@@ -76,8 +76,8 @@ impl VolumeContext {
     }
 }
 
-/// Kubernetes sets no limit. Without one, a pod could keep the driver busy with parsing, or fill the store with records. So
-/// the size is checked before anything is parsed.
+/// Checks the size before anything is parsed. Kubernetes sets no limit, so a pod could keep the driver busy with parsing,
+/// or fill the store with records.
 fn within_limits(raw: &RawAttributes) -> Result<(), AttributeError> {
     let (count, bytes) = (raw.0.len(), raw.bytes());
     if bytes <= MAX_BYTES && count <= MAX_ATTRIBUTES {
@@ -90,7 +90,7 @@ fn within_limits(raw: &RawAttributes) -> Result<(), AttributeError> {
     ))
 }
 
-/// A volume that outlives its pod would hold the certificate of a pod that no longer exists.
+/// Refuses a volume that is not ephemeral: it would keep the certificate of a pod that no longer exists.
 fn ephemeral(value: Option<&str>) -> Result<(), AttributeError> {
     let accepted = "\"true\", as the kubelet sets it for a volume that is declared in the pod itself (spec.volumes[].csi)";
     match value {

@@ -173,7 +173,7 @@ fn dialect(raw: &RawAttributes) -> Result<Dialect, AttributeError> {
 }
 
 fn unknown(key: &str, name: &str, dialect: Dialect) -> AttributeError {
-    // A name that exists under our prefix only is its own nearest name.
+    // The name exists under our prefix only. The message names it with that prefix.
     if TABLE.iter().any(|row| row.name == name) {
         return AttributeError::unknown(key, Dialect::Certlet.prefix(), name);
     }

@@ -13,13 +13,13 @@ const RULES: &str = include_str!("reference/rules.md");
 const TOPICS: [(Topic, &str, &str); 6] = [
     (Topic::Signer, "Who signs", "Variables are not replaced."),
     (Topic::Names, "Names", "A certificate may have no name, but few verifiers accept one."),
-    (Topic::Certificate, "The certificate", "A request; the signer decides."),
+    (Topic::Certificate, "The certificate", "These values are requests: the signer decides."),
     (Topic::Key, "The private key", "It is made on the node, and never leaves the node."),
     (Topic::Files, "Files", "The contents of the mounted directory."),
     (
         Topic::PrivateCa,
         "AWS Private CA",
-        "For `csi.certlet.io/signer: acm-pca`, which signs without cert-manager. Another signer does not accept them.",
+        "For `csi.certlet.io/signer: acm-pca`, which signs without cert-manager. Other signers do not accept them.",
     ),
 ];
 

@@ -66,7 +66,7 @@ attributes! {
             => issuer(Derived("required with the signer `cert-manager`"));
         IssuerKind: "issuer-kind", "The issuer's kind.",
             "a kind such as `Issuer` or `ClusterIssuer`, with the signer `cert-manager` only" => issuer(Value("Issuer"));
-        IssuerGroup: "issuer-group", "The API group of the issuer; that of an external issuer works as well.",
+        IssuerGroup: "issuer-group", "The API group of the issuer. It may be that of an external issuer.",
             "an API group such as `cert-manager.io`, with the signer `cert-manager` only"
             => issuer(Value("cert-manager.io"));
     }

@@ -53,7 +53,7 @@ impl StatusArgs {
 fn row(stored: StoredVolume) -> Option<Row> {
     let record = match stored.record {
         Ok(record) => record,
-        // A publish that has just begun.
+        // A publish has just begun, and has not written its record yet.
         Err(RecordError::Missing) => return None,
         Err(error) => {
             let volume = stored.dir.to_string();

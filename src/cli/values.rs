@@ -32,7 +32,7 @@ pub(super) fn duration_or_zero(value: &str) -> Result<Duration, String> {
     if matches!(value, "0" | "0s") { Ok(Duration::ZERO) } else { duration(value) }
 }
 
-/// Long enough for a person to watch a rotation.
+/// A Go duration of 5 s or more, so that a person can watch a rotation.
 pub(super) fn demo_duration(value: &str) -> Result<Duration, String> {
     accept(Some(duration(value)?).filter(|duration| *duration >= Duration::from_secs(5)), "5s or more")
 }

@@ -13,7 +13,7 @@ impl ClockJumpDetector {
         Self(Mutex::new((now, Instant::now())))
     }
 
-    /// Whether the wall clock shows less than it should after the time that has passed since the last poll.
+    /// Whether the wall clock was set back since the last poll: it shows less than the last time plus the elapsed time.
     pub(super) fn poll(&self, now: Timestamp) -> bool {
         let (before, at) = std::mem::replace(&mut *self.0.lock(), (now, Instant::now()));
         is_ahead(before.saturating_add(at.elapsed()).unwrap_or(Timestamp::MAX), now)

@@ -16,7 +16,7 @@ impl KeyMaker {
         Self { slow_keys: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
     }
 
-    /// Makes a key, off the async threads where that takes long.
+    /// Makes a key; on the blocking pool if that takes long.
     pub(super) async fn make(&self, algorithm: KeyAlgorithm) -> Result<PrivateKey, Failure> {
         let generate =
             move || PrivateKey::generate(algorithm).map_err(|error| Failure::transient(error.to_string()));
@@ -26,7 +26,7 @@ impl KeyMaker {
         let stopping = || Failure::transient("the driver is shutting down");
         let permit = Arc::clone(&self.slow_keys).acquire_owned().await.map_err(|_| stopping())?;
         let work = tokio::task::spawn_blocking(move || {
-            // The permit moves with the work: a caller that gives up does not stop the thread.
+            // The work owns the permit, because it goes on if the caller gives up.
             let _permit = permit;
             generate()
         });

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
-/// What a sink hands over: credential and trust bundle of one moment, never of two.
+/// What a sink hands over: a credential, and the trust bundle that belongs to it at the same moment.
 #[derive(Clone, Debug)]
 pub struct Current {
     /// Key, leaf and chain.
@@ -69,7 +69,7 @@ impl LiveCredential {
         Ok(Follower { receiver: Some(receiver), live: Arc::downgrade(self) })
     }
 
-    /// The credential, where it is in memory.
+    /// The credential, if it is in memory.
     pub(crate) fn current(&self) -> Option<Current> {
         self.0.lock().channel.as_ref().and_then(|channel| channel.borrow().current.clone())
     }
@@ -83,7 +83,7 @@ impl LiveCredential {
     }
 }
 
-/// What a sink holds of a channel. With the last one that is dropped, the key leaves memory.
+/// A sink's end of a channel. When the last follower is dropped, the key leaves memory.
 #[derive(Debug)]
 pub struct Follower {
     receiver: Option<watch::Receiver<Published>>,
@@ -96,7 +96,7 @@ impl Follower {
         self.receiver.as_mut().map(|receiver| receiver.borrow_and_update().clone()).unwrap_or_default()
     }
 
-    /// Waits for what is published next. False: the workload is gone. Cancel-safe.
+    /// Waits for the next value. Returns false if the workload is gone. Cancel-safe.
     pub async fn changed(&mut self) -> bool {
         match &mut self.receiver {
             Some(receiver) => receiver.changed().await.is_ok(),
@@ -107,7 +107,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        // Before the release, which counts the receivers.
+        // Dropped before the release, because the release counts the receivers.
         drop(self.receiver.take());
         if let Some(live) = self.live.upgrade() {
             live.release();

@@ -1,7 +1,8 @@
 //! One issuance: spec and workload identity in, verified credential out.
 //!
-//! In order: the key and its signing request, or the pair of an interrupted issuance; the signer; the verification of its
-//! answer. The pair stays in the store until the credential is written, so that an interrupted signing loses nothing.
+//! The steps: make the key and its signing request, or load those of an interrupted issuance; ask the signer; verify its
+//! answer. Key and request stay in the store until the credential is written, so that an interrupted signing can be
+//! resumed.
 
 use super::credential::Credential;
 use super::keys::KeyMaker;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long a refused request, or a refused certificate, is final.
+/// How long a refusal of a request or a certificate stands.
 const MAX_REFUSAL: Duration = Duration::from_mins(10);
 
 /// Runs issuances. One serves the whole node.
@@ -64,9 +65,9 @@ pub(crate) struct IssueOptions {
 pub(crate) struct Obtained {
     /// The credential.
     pub(crate) credential: Credential,
-    /// The trust anchors: those the signer named, else the chain's root, else none.
+    /// The trust anchors: those that the signer named, else the chain's root, else none.
     pub(crate) trust: TrustBundle,
-    /// What the pod's author should know though the issuance succeeded.
+    /// What the pod's author should know although the issuance succeeded.
     pub(crate) warning: Option<String>,
 }
 
@@ -93,26 +94,26 @@ impl Obtainer {
         })
     }
 
-    /// Whether such a spec is signed only with a token of the pod.
+    /// Whether the signer needs a token of the pod for this spec.
     pub(crate) fn needs_token(&self, spec: &CertificateSpec) -> bool {
         self.signer(spec.signer.kind()).is_ok_and(|signer| signer.signer.needs_token(spec))
     }
 
-    /// Whether a signing for such a spec can outlast a call.
+    /// Whether a signing for this spec can take longer than one call.
     pub(crate) fn is_resumable(&self, spec: &CertificateSpec) -> bool {
         self.signer(spec.signer.kind()).is_ok_and(|signer| signer.signer.is_resumable())
     }
 
     /// Resolves to a request that one of the signers completed while nobody waited for it. Cancel-safe.
     pub(crate) async fn next_completed(&self) -> RequestId {
-        // Without any signer there is nothing to wait for.
+        // `select_all` panics on an empty list, so there is always one future.
         let never: BoxFuture<'_, RequestId> = Box::pin(std::future::pending());
         let all = self.signers.iter().map(|signer| signer.notification.next_completed()).chain([never]);
         select_all(all).await.0
     }
 
-    /// Obtains a credential. Dropping the future, the timeout and the cancellation end the wait and nothing else: the next
-    /// call resumes what was begun.
+    /// Obtains a credential. Dropping the future, the timeout and the cancellation only end the wait: the next call
+    /// resumes the signing.
     pub(crate) async fn obtain(
         &self,
         workload: Workload<'_>,
@@ -180,8 +181,8 @@ impl Obtainer {
         })
     }
 
-    /// The key to certify, with its request: the pair of an interrupted issuance, the key in use where it is to be kept, or
-    /// a new one.
+    /// The key to certify, with its request: those of an interrupted issuance, else the key in use if the spec reuses it,
+    /// else a new key.
     async fn prepare(&self, workload: Workload<'_>, signer: &dyn Signer) -> Result<Prepared, Failure> {
         let Workload { id, spec, in_use, .. } = workload;
         let follows = in_use.map(|in_use| in_use.generation);
@@ -213,12 +214,12 @@ impl Obtainer {
         Ok(Prepared { key, csr_der, checkpoint })
     }
 
-    /// Whether an interrupted issuance is resumed; an error while its refusal by the signer stands.
+    /// Whether an interrupted issuance is resumed. Returns an error while a refusal by the signer stands.
     ///
-    /// While a refusal by the verification stands, the same certificate is verified again: that asks nobody, and succeeds
-    /// where our clock was wrong. Afterwards another one is requested, in case the issuer was corrected. While a refusal by
-    /// the signer stands, it is not asked again. Afterwards one more request is made with the same key, in case the signer's
-    /// policy was corrected.
+    /// While a refusal by the verification stands, the same certificate is verified again. That needs no signer, and
+    /// succeeds if the cause was a wrong clock of this node. Afterwards a new certificate is requested, in case the issuer
+    /// was corrected. While a refusal by the signer stands, the signer is not asked again. Afterwards it gets one more
+    /// request with the same key, in case its policy was corrected.
     fn is_resumed(
         &self,
         checkpoint: &CheckpointFile,
@@ -226,7 +227,7 @@ impl Obtainer {
     ) -> Result<bool, Failure> {
         let Some(Refusal { at, by_signer }) = checkpoint.refusal() else { return Ok(true) };
         let now = self.clock.now();
-        // Shorter where the certificate in use would otherwise expire meanwhile.
+        // Shorter if the certificate in use would expire meanwhile.
         let stands =
             in_use.map_or(MAX_REFUSAL, |in_use| MAX_REFUSAL.min(until(at, in_use.facts.not_after) / 2));
         // A time in the future was recorded while the clock was wrong.

@@ -37,7 +37,7 @@ pub(crate) struct WorkQueue {
     last_entry: AtomicU64,
 }
 
-/// Ordered by time. The number is of the volume's entry, so that two entries of one volume stay apart.
+/// Ordered by time. The number identifies the [`Schedule`], because one volume can have two of them for a moment.
 type Key = (Timestamp, u64, Work);
 
 /// What [`WorkQueue::next`] returns.
@@ -45,11 +45,11 @@ type Key = (Timestamp, u64, Work);
 pub(crate) enum Next {
     /// Work of a volume is due.
     Due(VolumeId, Work),
-    /// The wall clock was set back: a point in time that was set before can be wrong now.
+    /// The wall clock was set back: the due times that were set before can be wrong now.
     ClockSetBack,
 }
 
-/// A volume's entry in the queue. Dropping it removes all work of that volume.
+/// A volume's entry in the queue. Dropping it removes the work that was added with it.
 pub(crate) struct Schedule {
     queue: Arc<WorkQueue>,
     volume: VolumeId,
@@ -59,14 +59,14 @@ pub(crate) struct Schedule {
 }
 
 impl WorkQueue {
-    /// An empty queue by that clock.
+    /// An empty queue that uses this clock.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let jumps = ClockJumpDetector::new(clock.now());
         let (due, earlier, last_entry) = Default::default();
         Arc::new(Self { clock, due, earlier, jumps, last_entry })
     }
 
-    /// Makes an entry for a volume, with nothing due.
+    /// Adds an entry for a volume, without work.
     pub(crate) fn register(self: &Arc<Self>, volume: &VolumeId) -> Schedule {
         let entry = self.last_entry.fetch_add(1, Ordering::Relaxed);
         Schedule { queue: Arc::clone(self), volume: volume.clone(), entry, set: Mutex::default() }
@@ -109,7 +109,7 @@ impl WorkQueue {
 }
 
 impl Schedule {
-    /// Sets the one point at which work of that kind is due; an earlier setting is forgotten.
+    /// Sets when work of this kind is due. It replaces an earlier setting.
     pub(crate) fn put(&self, work: Work, at: Timestamp) {
         let mut set = self.set.lock();
         let mut due = self.queue.due.lock();
@@ -136,13 +136,13 @@ impl Schedule {
         self.put_in(work, Duration::ZERO);
     }
 
-    /// When work of that kind is due.
+    /// When work of this kind is due; `None` if the queue has none.
     pub(crate) fn due(&self, work: Work) -> Option<Timestamp> {
         let at = self.set.lock()[work as usize]?;
         self.queue.due.lock().contains_key(&(at, self.entry, work)).then_some(at)
     }
 
-    /// Forgets work of that kind.
+    /// Removes work of this kind.
     pub(crate) fn clear(&self, work: Work) {
         if let Some(at) = self.set.lock()[work as usize].take() {
             self.queue.due.lock().remove(&(at, self.entry, work));
@@ -161,14 +161,14 @@ impl Drop for Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::x509::testing::Stopped;
+    use crate::x509::testing::StoppedClock;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
     fn queue(now: i64) -> Arc<WorkQueue> {
-        WorkQueue::new(Arc::new(Stopped(at(now))))
+        WorkQueue::new(Arc::new(StoppedClock(at(now))))
     }
 
     fn due(volume: &str, work: Work) -> Next {

@@ -6,10 +6,11 @@ use crate::store::IssuedRecord;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// Share of the rotation window over which renewals of different volumes spread, always towards earlier.
+/// Share of the time until the renewal by which a renewal may come earlier, so that volumes do not renew together.
 const JITTER: f64 = 0.1;
 
-/// The life of one certificate, counted from the time of issue: AWS Private CA and others backdate `notBefore`.
+/// The life of one certificate. It is counted from the time of issue, because AWS Private CA and others backdate
+/// `notBefore`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     /// When it was issued.
@@ -35,11 +36,11 @@ impl Lifetime {
     }
 }
 
-/// The point at which a certificate is renewed: two thirds into its life, or `renew_before` ahead of its end, moved
-/// earlier by a jitter fixed by (issued at, lifetime, volume id).
+/// When a certificate is renewed: after two thirds of its life, or `renew_before` ahead of its end. A jitter moves this
+/// earlier. It depends only on the volume id and the two times of `lifetime`.
 ///
-/// A `renew_before` as long as the life or longer is ignored: it would renew at once, for ever. Where it leaves less than
-/// `at_least`, jitter included, the renewal comes later, at two thirds of the life at the latest.
+/// A `renew_before` as long as the life or longer is ignored, because it would renew all the time. A certificate is used
+/// for at least `at_least`, or for two thirds of its life less the jitter, if that is shorter.
 pub fn renew_at(
     volume: &VolumeId,
     lifetime: Lifetime,
@@ -59,7 +60,7 @@ pub fn renew_at(
     lifetime.issued_at.saturating_add((window - earlier).max(at_least)).unwrap_or(lifetime.not_after)
 }
 
-/// A number in [0, 1) fixed by the volume and the count of an attempt.
+/// A number in [0, 1) that depends only on the volume and the number of the attempt.
 pub(crate) fn spread(volume: &VolumeId, attempt: u32) -> f64 {
     jitter(volume.as_str(), &attempt.to_be_bytes())
 }
@@ -67,10 +68,11 @@ pub(crate) fn spread(volume: &VolumeId, attempt: u32) -> f64 {
 /// Renewals that fall due together, after a restart or a change of the clock, are spread over this time.
 pub(crate) const CATCH_UP: Duration = Duration::from_secs(30);
 
-/// A clock that goes back by no more than this is being corrected, not set.
+/// A clock that goes back by no more than this was corrected, for example by NTP, and not set back.
 const MAX_CORRECTION: Duration = Duration::from_mins(1);
 
-/// Whether a time that was recorded lies in the future: the clock was wrong then, and has been set back since.
+/// Whether a recorded time lies in the future. Then the clock was ahead when it was recorded, and has been set back
+/// since.
 pub(crate) fn is_ahead(recorded: Timestamp, now: Timestamp) -> bool {
     until(now, recorded) > MAX_CORRECTION
 }
@@ -82,8 +84,9 @@ pub(crate) fn offset_within(window: Duration, volume: &VolumeId) -> Duration {
 
 /// The pause after the `failures`-th failure of a kind in a row (counted from one).
 ///
-/// Doubles from a base that fits the kind, up to a cap; `jitter` in [0, 1) spreads it over its upper half. While the
-/// certificate lives, the pause is never more than half of what is left, so that attempts come closer as the end does.
+/// It doubles from a base to a cap, which depend on the kind. `jitter` in [0, 1) spreads it over its upper half. While
+/// the certificate is valid, the pause is at most half of the remaining lifetime, so that attempts become more frequent
+/// towards the end.
 pub(crate) fn retry_after(
     failure: &Failure,
     failures: u32,
@@ -98,7 +101,7 @@ pub(crate) fn retry_after(
         FailureKind::Throttled => (Duration::from_secs(10), Duration::from_mins(10)),
         _ => (Duration::from_secs(2), Duration::from_mins(5)),
     };
-    // A certificate that lives for a minute cannot wait as long as one that lives for a day.
+    // A certificate with a lifetime of a minute needs shorter pauses than one with a day.
     let base = base.min(lifetime.total().unsigned_abs() / 50).max(MIN_RETRY);
     let pause = Backoff::new(base, cap).pause(failures.saturating_sub(1), jitter).max(asked);
     let left = until(now, lifetime.not_after);
@@ -181,7 +184,7 @@ mod tests {
         let nearly_all = Duration::from_hours(24) - Duration::from_secs(3);
         let minute = used(life, nearly_all).as_secs();
         assert!((60..67).contains(&minute), "{minute} s");
-        // Of a life of nine seconds, six.
+        // With a lifetime of nine seconds it is used for six, less the jitter.
         let short = Lifetime { not_after: life.issued_at + SignedDuration::from_secs(9), ..life };
         let six = used(short, Duration::from_secs(8)).as_secs_f64();
         assert!((5.4..=6.0).contains(&six), "{six} s");

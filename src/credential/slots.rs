@@ -8,7 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// After this a renewal gives up its active slot, so that a slow signer cannot block others.
 const SLOW_AFTER: Duration = Duration::from_secs(5);
 
-/// Active slots, and four times as many waiting slots. Waiting is bounded too: it costs the API server and AWS something.
+/// Active slots, and four times as many waiting slots. Waiting renewals have a limit too, because they make calls to the
+/// API server or AWS.
 #[derive(Clone, Debug)]
 pub(crate) struct RenewalSlots {
     active: Arc<Semaphore>,

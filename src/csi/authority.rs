@@ -26,7 +26,8 @@ pub(super) fn accept_any_authority(kubelet: UnixStream) -> io::Result<UnixStream
     Ok(server)
 }
 
-/// Copies rewritten bytes until an error. At the end of the requests the server still has to answer.
+/// Copies rewritten bytes until an error. After the last request it does not return, because the server still has to
+/// answer.
 async fn copy_requests(mut requests: OwnedReadHalf, mut to_server: OwnedWriteHalf) -> io::Result<Infallible> {
     let mut frames = Frames::new();
     let mut chunk = [0; 4096];

@@ -68,7 +68,7 @@ impl Registration {
                 Ok(reason) => (RegistrationState::Refused(reason), "refused"),
                 Err(reason) => (RegistrationState::Lost(reason), "lost"),
             };
-            let retry = RETRIES.grown(failures);
+            let retry = RETRIES.full_pause(failures);
             tracing::error!(
                 socket = %self.socket.display(), ?state, retry_in_seconds = retry.as_secs_f64(),
                 "not registered with the kubelet; offering the driver again"
@@ -83,11 +83,11 @@ impl Registration {
             }
             failures += 1;
         }
-        // The kubelet would call a driver that no longer runs as long as the socket exists.
+        // As long as the socket exists, the kubelet would call a driver that no longer runs.
         let _ = std::fs::remove_file(&self.socket);
     }
 
-    /// Offers the driver on one socket. Ends with the reason of a refusal, or with the error by which the socket was lost.
+    /// Offers the driver on one socket. Returns `Ok` with the reason of a refusal, or `Err` if the socket was lost.
     async fn offer(&self) -> Result<String, String> {
         let listener = socket::listen(&self.socket).map_err(|error| error.to_string())?;
         // Watched before the first check, so that no removal is missed.

@@ -49,8 +49,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
 
 impl Cluster {
-    /// Prepares the clients with a kubeconfig file, else with the pod's own service account; nothing is sent yet. None:
-    /// there is no kubeconfig, and this process is not in a cluster.
+    /// Prepares the clients with a kubeconfig file, else with the pod's own service account; nothing is sent yet.
+    /// Returns `None` if there is no kubeconfig and this process is not in a cluster.
     pub(crate) async fn connect(
         kubeconfig: Option<&Path>,
         observer: Arc<dyn ApiObserver>,

@@ -42,7 +42,7 @@ impl EventRecorder {
         Self { warnings: start(Duration::ZERO), normals: start(NORMAL_PAUSE) }
     }
 
-    /// Records an Event on a pod; it is dropped where too many wait.
+    /// Records an Event on a pod. It is dropped if too many wait.
     pub(crate) fn record(&self, pod: &WorkloadIdentity, event: PodEvent) {
         let queue = match event.kind {
             EventKind::Normal => &self.normals,

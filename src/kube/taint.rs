@@ -5,7 +5,7 @@ use kube::api::{GetParams, Patch, PatchParams};
 use kube::core::Request;
 use serde_json::{Value, json};
 
-/// Removes all taints with this key from the node. True: there was one.
+/// Removes all taints with this key from the node. Returns whether there was one.
 pub(crate) async fn remove_startup_taint(
     cluster: &Cluster,
     node: &str,

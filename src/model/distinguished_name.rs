@@ -1,4 +1,4 @@
-//! Distinguished names: the subject that `literal-subject` names, and the string form of RFC 4514.
+//! Distinguished names: the value of `literal-subject`, and the string form of RFC 4514.
 
 use super::hex;
 use const_oid::ObjectIdentifier;
@@ -44,7 +44,7 @@ pub struct NameAttribute {
 pub enum NameValue {
     /// Text: not empty, without control characters.
     Text(String),
-    /// A value given by its encoding: DER, one value.
+    /// The DER encoding of one value.
     Der(Vec<u8>),
 }
 

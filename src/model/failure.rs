@@ -13,7 +13,7 @@ pub struct Failure {
     pub kind: FailureKind,
     /// Says what is wrong and what is accepted. It holds no secret.
     pub message: String,
-    /// The pause that the other side asks for before the next attempt.
+    /// The pause before the next attempt, if the signer, the API or a readiness gate sets one.
     pub retry_after: Option<Duration>,
     /// Whether the signer's decision on this request is final: the same request cannot succeed later.
     pub is_refusal: bool,

@@ -29,7 +29,7 @@ pub(crate) fn go_duration(duration: Duration) -> String {
     }
 }
 
-/// The same without the components that are zero: `24h`, `1h1s`.
+/// As [`go_duration`], but without the components that are zero: `24h`, `1h1s`.
 pub(crate) fn short_go_duration(duration: Duration) -> String {
     components(duration).into_iter().filter(|part| !matches!(part.as_str(), "0h" | "0m" | "0s")).collect()
 }

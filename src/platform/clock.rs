@@ -21,7 +21,7 @@ pub trait Clock: Send + Sync + 'static {
 /// The machine's wall clock.
 ///
 /// Waiting is a `timerfd` on `CLOCK_REALTIME` with `TFD_TIMER_CANCEL_ON_SET` (`timerfd_create(2)`): the kernel ends the
-/// wait when the clock is set and when the machine comes back from suspend, and nothing wakes up before.
+/// wait when the clock is set and when the machine comes back from suspend. There are no wakeups before that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SystemClock;
 
@@ -47,7 +47,7 @@ impl Clock for SystemClock {
 /// How long a wait without a timerfd lasts before the caller reads the clock again.
 const MAX_WAIT_WITHOUT_TIMERFD: Duration = Duration::from_mins(1);
 
-/// Time from `now` to `then`; zero where `then` has passed.
+/// Time from `now` to `then`; zero if `then` has passed.
 pub(crate) fn until(now: Timestamp, then: Timestamp) -> Duration {
     then.duration_since(now).try_into().unwrap_or(Duration::ZERO)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// A watch on one directory. Nothing wakes up while nothing changes: the watcher's thread blocks in the kernel.
+/// A watch on one directory. It costs no wakeups while nothing changes: its thread blocks in the kernel.
 #[derive(Debug)]
 pub(crate) struct DirectoryWatch {
     changed: Arc<Notify>,
@@ -20,7 +20,7 @@ impl DirectoryWatch {
         let changed = Arc::new(Notify::new());
         let notify = Arc::clone(&changed);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // An error, such as a queue that overflowed, hides changes: it counts as one.
+            // An error, such as an overflow of the kernel's queue, can hide a change. So it counts as a change.
             if event.map_or(true, |event| is_change(event.kind)) {
                 notify.notify_one();
             }
@@ -37,7 +37,8 @@ impl DirectoryWatch {
     }
 }
 
-/// Opening and reading change nothing. The end of a write counts: what was read before it may be half of a file.
+/// Whether the event is a change. Opening and reading are not. The end of a write is: an earlier read may have got half
+/// of the file.
 fn is_change(kind: EventKind) -> bool {
     !matches!(kind, EventKind::Access(_)) || kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
 }

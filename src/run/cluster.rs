@@ -29,7 +29,8 @@ pub struct ClusterConfig {
     pub startup_taint: Option<String>,
 }
 
-/// Adds what a cluster offers to the parts of the driver, if there is one: the signer, which works until `end`, and Events.
+/// If there is a cluster, adds the cert-manager signer, which works until `end`, and Events to `parts`. It also starts the
+/// removal of the startup taint.
 pub(super) async fn join(
     config: &Config,
     parts: &mut Parts,
@@ -82,6 +83,6 @@ async fn untaint(
                 tracing::warn!(taint, %error, "the startup taint could not be removed; trying again");
             }
         }
-        tokio::time::sleep(RETRIES.grown(failures)).await;
+        tokio::time::sleep(RETRIES.full_pause(failures)).await;
     }
 }

@@ -64,7 +64,7 @@ pub enum NodeError {
     Admin {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The CSI server.
@@ -83,7 +83,7 @@ pub struct Node {
     /// The volumes of this node.
     pub volumes: VolumeService,
     metrics: Arc<Metrics>,
-    /// What the kubelet has answered to the registration, and where that is written.
+    /// The state of the registration: both ends of its channel.
     registered: watch::Receiver<RegistrationState>,
     registration: watch::Sender<RegistrationState>,
     /// Ends the signers when dropped.
@@ -92,7 +92,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the store and recovers its volumes, with a clock, and with signers beside those of the configuration.
+    /// Opens the store and recovers its volumes. `signers` are used in addition to those of the configuration.
     pub async fn start(
         config: Config,
         clock: Arc<dyn Clock>,
@@ -135,7 +135,7 @@ impl Node {
         Ok(Self { config, volumes, metrics, registered, registration, signing, shutdown })
     }
 
-    /// Serves until shutdown, then until what is in flight has ended.
+    /// Serves until shutdown, then until the calls and renewals in flight have ended.
     pub async fn serve(self) -> Result<(), NodeError> {
         let Self { config, volumes, metrics, registered, registration, signing, shutdown } = self;
         let listener = csi::listen(&config.endpoint)?;

@@ -23,7 +23,7 @@ pub enum PcaError {
     PolicyWatch {
         /// The policy file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -21,8 +21,8 @@ const FILE: &str = "pending.pem";
 const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----\n";
 const END: &str = "-----END CERTIFICATE REQUEST-----\n";
 
-/// An issuance that can take longer than one publish. The store has it from its first save on. Before that no signer was
-/// asked, so nothing is lost with the key.
+/// The checkpoint of an issuance that can take longer than one publish. The file exists from the first save on. Before
+/// that no signer was asked, so a lost key does not matter.
 pub(crate) struct CheckpointFile {
     path: PathBuf,
     /// The private key, PKCS#8 in PEM.
@@ -37,25 +37,25 @@ pub(crate) struct CheckpointFile {
 struct State {
     follows: Option<u64>,
     refused_at: Option<Timestamp>,
-    /// Why the signer refused the request; none where the verification refused the certificate.
+    /// Why the signer refused the request; none if the verification refused the certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refused_because: Option<String>,
     #[serde(skip)]
     checkpoint: Option<String>,
 }
 
-/// That the request, or the certificate it led to, was refused.
+/// A refusal of the request, or of the certificate that was signed for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// When it was refused.
     pub(crate) at: Timestamp,
-    /// Why the signer refused the request; none where the verification refused the certificate.
+    /// Why the signer refused the request; none if the verification refused the certificate.
     pub(crate) by_signer: Option<String>,
 }
 
 impl Store {
-    /// The checkpoint of a new issuance; it is on the tmpfs from its first save on. The volume must have a record by then:
-    /// a restart removes a volume without one as unfinished.
+    /// The checkpoint of a new issuance. The file exists from the first save on. The volume must have a record by then,
+    /// because a restart removes a volume without a record as unfinished.
     pub(crate) fn new_checkpoint(
         &self,
         volume: &VolumeId,
@@ -73,8 +73,8 @@ impl Store {
         let Some(contents) = files::read(&path)? else { return Ok(None) };
         let loaded = CheckpointFile::parse(&path, &contents);
         if loaded.is_none() {
-            // Without it the issuance begins anew, which costs one more signing and nothing else.
-            tracing::warn!(path = %path.display(), "the checkpoint of an issuance cannot be read; the issuance begins anew");
+            // Without it the issuance starts again, which costs one more signing.
+            tracing::warn!(path = %path.display(), "the checkpoint of an issuance cannot be read; the issuance starts again");
         }
         Ok(loaded)
     }
@@ -104,27 +104,27 @@ impl CheckpointFile {
         })
     }
 
-    /// The generation that the volume had when the issuance began, none before its first certificate. If another one is
-    /// live, the certificate is in use already, and the process ended before it removed this file.
+    /// The generation that the volume had when the issuance began; none before its first certificate. If another
+    /// generation is live, the certificate is already in use, and the process ended before it removed this file.
     pub(crate) fn follows(&self) -> Option<u64> {
         self.state.lock().follows
     }
 
-    /// Records that the volume's certificate now stands in another generation, which a new trust bundle has made.
+    /// Records the generation that a new trust bundle has made of the certificate in use.
     pub(crate) fn follow(&self, generation: u64) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let next = State { follows: Some(generation), ..state.clone() };
         self.write(&mut state, next)
     }
 
-    /// Whether the request, or the certificate it led to, was refused.
+    /// The refusal of the request, or of its certificate, if there was one.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         let state = self.state.lock();
         state.refused_at.map(|at| Refusal { at, by_signer: state.refused_because.clone() })
     }
 
-    /// Saves a refusal. Of those by the verification the first one stands, because the same certificate is verified again
-    /// and again. Without a checkpoint no signer was asked, and nothing is saved.
+    /// Saves a refusal. A refusal by the verification does not replace an earlier refusal, because each attempt verifies
+    /// the same certificate again. Without a checkpoint no signer was asked, and nothing is saved.
     pub(crate) fn refuse(&self, refusal: Refusal) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         if state.checkpoint.is_none() || refusal.by_signer.is_none() && state.refused_at.is_some() {
@@ -140,8 +140,8 @@ impl CheckpointFile {
         self.state.lock().checkpoint.clone()
     }
 
-    /// Saves the signer's checkpoint; an empty text means none. A changed checkpoint is about another request, so it clears
-    /// the refusal.
+    /// Saves the signer's checkpoint; an empty text means none. A changed checkpoint belongs to another request, so it
+    /// clears the refusal.
     pub(crate) fn save(&self, checkpoint: &str) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let mut next = State { checkpoint: non_empty(checkpoint), ..state.clone() };

@@ -1,4 +1,4 @@
-//! Why the store could not do something, and what a person can do about it.
+//! Errors of the store, with what a person can do about them.
 
 use super::RecordError;
 use crate::model::{Failure, FailureKind};
@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Why the store could not do something. After an error nothing is half done.
+/// An error of the store. The operation has changed nothing, or has been undone.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The operating system refused an operation.
@@ -62,7 +62,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A record that cannot be written.
-    #[error("the record {}: {source}", path.display())]
+    #[error("{}: {source}", path.display())]
     Record {
         /// The record's file.
         path: PathBuf,
@@ -159,7 +159,7 @@ impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
     }
 }
 
-/// ENOSPC means either of the two, and each has its own flag to raise.
+/// Whether ENOSPC means bytes or inodes. Each has its own flag.
 fn exhausted(path: &Path) -> Resource {
     let statistics = path.ancestors().find_map(|ancestor| nix::sys::statvfs::statvfs(ancestor).ok());
     match statistics {

@@ -1,4 +1,4 @@
-//! The few file operations the store is made of. Modes are exact, as long as the process's umask takes nothing from the owner.
+//! The file operations of the store. Files and directories get exactly their mode if the umask leaves the owner's bits.
 
 use super::error::{Attempt, Cause, StoreError};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 /// setting it would wake watchers of the directory.
 pub(crate) fn ensure_dir(path: &Path, mode: u32) -> Result<bool, StoreError> {
     let is_new = match DirBuilder::new().mode(mode).create(path) {
-        // A umask takes nothing from the owner.
+        // The umask leaves the owner's bits.
         Ok(()) if mode == 0o700 => return Ok(true),
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
@@ -41,8 +41,8 @@ pub(super) fn create(path: &Path, mode: u32, contents: &[u8]) -> Result<File, St
     Ok(file)
 }
 
-/// Replaces a file as a whole (mode 0600); on failure the old one stays. No fsync is needed: a tmpfs survives a kill -9,
-/// and nothing of it survives a power cut.
+/// Replaces a file as a whole (mode 0600); on failure the old one stays. It needs no fsync: a tmpfs survives a kill -9,
+/// and does not survive a power cut.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     let temporary = temporary(path);
     let created = match create(&temporary, 0o600, contents) {
@@ -70,7 +70,7 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
 /// Reads a whole file; `None` if there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
     let Some(mut file) = if_present(File::open(path)).attempt("open", path)? else { return Ok(None) };
-    // Allocated at once: a buffer that grows leaves copies of a key behind.
+    // Allocated in full: a buffer that grows leaves copies of a key behind.
     let length = file.metadata().attempt("examine", path)?.len();
     let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0)));
     file.read_to_end(&mut contents).attempt("read", path)?;
@@ -99,7 +99,7 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
 /// Ignores the failure of a clean-up: it must not hide the first failure, and the next sweep removes what is left.
 pub(super) fn discard(cleared: Result<(), StoreError>) {
     if let Err(error) = cleared {
-        tracing::warn!(%error, "left for the next sweep");
+        tracing::warn!(%error, "a leftover could not be removed; the next sweep tries again");
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! mount/
-//!   ..7/            the generation that is live: tls.crt, tls.key, ca.crt as plain files
+//!   ..7/            the live generation: tls.crt, tls.key, ca.crt as plain files
 //!   ..data -> ..7
-//!   tls.crt -> ..data/tls.crt       and so for every name
+//!   tls.crt -> ..data/tls.crt       the same for every name
 //! ```
 
 use super::NewFile;
@@ -68,7 +68,7 @@ pub(super) fn read<const N: usize>(
     }
 }
 
-/// What a sweep left.
+/// What is left after a sweep.
 #[derive(Debug, Default)]
 pub(super) struct Swept {
     /// The live generation.
@@ -129,7 +129,7 @@ fn undo(mount: &Path, generation: u64, fresh: &[&String]) {
     files::discard(files::remove_tree(&directory(mount, generation)));
 }
 
-/// Writes a file. Only its owner can use it until its group owns it; then it gets its mode.
+/// Writes a file. Only its owner can use it until its group is set. Then it gets its mode.
 fn write_file(path: &Path, file: &NewFile) -> Result<(), StoreError> {
     let owners = file.mode & 0o700;
     let written = files::create(path, owners, &file.contents)?;
@@ -166,7 +166,7 @@ fn checked_names(new: &[NewFile]) -> Result<BTreeSet<String>, StoreError> {
     Ok(names)
 }
 
-/// The layout's own names begin with two dots, so a file's may not.
+/// Checks that the name is plain. Names that begin with two dots are reserved for generations and links.
 pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
     let problem = match name {
         "" => "is empty",

@@ -1,4 +1,4 @@
-//! A signer's own small file beside the volumes, for work that outlasts them.
+//! A small file of a signer in the root of the store, for work that outlasts a volume.
 
 use super::files;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ pub struct JournalFile {
 }
 
 impl JournalFile {
-    /// Its text; empty where there is none.
+    /// Its text; empty if there is no file.
     pub(crate) fn load(&self) -> String {
         let text = files::read(&self.path).unwrap_or_else(|error| {
             tracing::warn!(%error, "a signer's journal is lost");

@@ -5,14 +5,14 @@
 //!
 //! ```text
 //! <root>/
-//!   volumes/<dir>/          0700; <dir> is the volume id, or its hash where that is no safe name
+//!   volumes/<dir>/          0700; <dir> is the volume id, or its hash if the id is no safe name
 //!     record.json           0600
 //!     mount/                what the pod sees (generation.rs)
 //!     pending.pem           0600: key, request and checkpoint while a signing is under way
 //! ```
 //!
 //! # kill -9 between any two steps
-//! What a volume's steps leave when the process ends after one of them, and who clears it up:
+//! What is left behind if the process ends after a step, and what clears it:
 //!
 //! | step | left behind | cleared by |
 //! |---|---|---|
@@ -24,10 +24,10 @@
 //! | `record.json.tmp` or `pending.pem.tmp` written | the old file and that one | the next open, or write of it |
 //! | volume renamed to `.trash-*`, being deleted | some of it | the next open |
 //!
-//! A sweep comes before every write of a generation in a directory that was there and, for all volumes, with every open.
-//! The record is written before the bind, so a volume without one is mounted nowhere unless its record was moved away. Calls
-//! for one volume come one at a time (the caller has a lock per volume); calls for different volumes do not touch each
-//! other's paths.
+//! A sweep runs before every write of a generation in an existing directory, and for all volumes when the store is opened.
+//! The record is written before the bind, so a volume without a record is not mounted, unless its record was moved away.
+//! Calls for one volume come one at a time (the caller has a lock per volume). Calls for different volumes use different
+//! paths.
 
 mod checkpoint;
 mod error;
@@ -61,7 +61,7 @@ const RECORD: &str = "record.json";
 const UNREADABLE_RECORD: &str = "record.json.unreadable";
 const TRASH: &str = ".trash-";
 
-/// A file to be written: its name, bytes, mode and, where it is not the process's own, its group.
+/// A file to be written: its name, bytes and mode, and its group if it is not the process's own.
 #[derive(Clone)]
 pub(crate) struct NewFile {
     /// A plain file name.
@@ -70,7 +70,7 @@ pub(crate) struct NewFile {
     pub(crate) contents: Zeroizing<Vec<u8>>,
     /// The permission bits, such as `0o400`.
     pub(crate) mode: u32,
-    /// The group that owns it; without one, the process's own.
+    /// The group that owns it; none: the process's own.
     pub(crate) group: Option<u32>,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct NewFile {
 #[derive(Debug)]
 pub(crate) struct Store {
     root: PathBuf,
-    /// Held, not read: the lock on the root ends with it.
+    /// Holds the lock on the root until it is dropped.
     _lock: File,
 }
 
@@ -113,7 +113,7 @@ impl Store {
     }
 
     /// Writes the volume's next generation, swaps it in atomically, and returns its number. On failure the old generation
-    /// stays, and nothing of the new one.
+    /// stays live, and nothing of the new one is left.
     pub(crate) fn write_generation(&self, volume: &VolumeId, new: &[NewFile]) -> Result<u64, StoreError> {
         self.in_dir_of(volume, || generation::write(&self.mount_of(volume), new))
     }
@@ -146,12 +146,12 @@ impl Store {
         fs::rename(&record, self.path_of(dir).join(UNREADABLE_RECORD)).attempt("move away", &record)
     }
 
-    /// A signer's own file beside the volumes.
+    /// A signer's own file in the root of the store.
     pub(crate) fn journal(&self, name: &'static str) -> JournalFile {
         JournalFile { path: self.root.join(name) }
     }
 
-    /// Removes everything that the store has of a volume. The volume must no longer be bind-mounted.
+    /// Removes a volume from the store. The volume must no longer be bind-mounted.
     pub(crate) fn remove(&self, volume: &VolumeId) -> Result<(), StoreError> {
         self.remove_dir(&VolumeDir::of(volume))
     }
@@ -207,7 +207,7 @@ impl Store {
     }
 }
 
-/// Two processes would remove each other's half-written generations.
+/// Locks the root: two processes would remove each other's unfinished generations.
 fn lock(root: &Path) -> Result<File, StoreError> {
     let file = File::open(root).attempt("open", root)?;
     match file.try_lock() {

@@ -21,7 +21,7 @@ pub struct Record {
     pub pod: WorkloadIdentity,
     /// `volumeAttributes` as the pod's author wrote them.
     pub attributes: RawAttributes,
-    /// CSI's `volume_mount_group`, where the kubelet sent one.
+    /// CSI's `volume_mount_group`, if the kubelet sent one.
     #[serde(default)]
     pub fs_group: Option<u32>,
     /// The signer's name, for people to read.
@@ -43,10 +43,11 @@ pub struct IssuedRecord {
     pub issued_at: Timestamp,
     /// When its renewal is due.
     pub renew_at: Timestamp,
-    /// The generation it was written as. Where [`Store::generation`](super::Store::generation) gives another, the
-    /// process died between writing the files and writing this, and the facts here are an older certificate's.
+    /// The generation it was written as. If [`Store::generation`](super::Store::generation) returns another, the
+    /// process ended after it wrote the files and before it wrote this record. Then the facts are those of an older
+    /// certificate.
     pub generation: u64,
-    /// What the pod's author should know though the issuance succeeded.
+    /// What the pod's author should know although the issuance succeeded.
     #[serde(default, rename = "remark")]
     pub warning: Option<String>,
 }
@@ -121,25 +122,25 @@ impl Write for Length {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RecordError {
     /// It is not there. No bind mount is made before the record is written, so nothing depends on this volume.
-    #[error("there is none: the volume was never finished")]
+    #[error("the record is missing: the publish ended before it was written")]
     Missing,
     /// It was moved away before, since it could not be read; the volume may be mounted.
-    #[error("there is none: it was moved away to {}", super::UNREADABLE_RECORD)]
+    #[error("the record was moved away to {}, because it could not be used", super::UNREADABLE_RECORD)]
     MovedAway,
     /// It cannot be read.
-    #[error("it cannot be read: {problem}")]
+    #[error("the record cannot be read: {problem}")]
     Unreadable {
         /// What is wrong, without any of its contents.
         problem: String,
     },
     /// A newer build wrote it.
-    #[error("it has version {version}, and this build knows versions up to {}", Record::VERSION)]
+    #[error("the record has version {version}, and this build knows versions up to {}", Record::VERSION)]
     FutureVersion {
         /// The version it has.
         version: u32,
     },
-    /// It belongs to another volume than the directory it lies in.
-    #[error("it is that of another volume, {volume}")]
+    /// It is in the directory of another volume.
+    #[error("the record belongs to another volume, {volume}")]
     Misplaced {
         /// The volume it names.
         volume: VolumeId,

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What a volume uses, and what the store, which all volumes share, has.
+/// The usage of one volume, and the limits of the store, which all volumes share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Bytes in the volume's directory.
@@ -50,7 +50,7 @@ impl Store {
         Ok(())
     }
 
-    /// What the volume uses and what the store has.
+    /// The usage of the volume, and the limits of the store.
     pub(crate) fn usage(&self, volume: &VolumeId) -> Result<Usage, StoreError> {
         let (volume_bytes, volume_inodes) = measure(&self.dir_of(volume))?;
         let store = statvfs(&self.root).attempt("examine", &self.root)?;
@@ -69,13 +69,13 @@ impl Store {
 /// Bytes and inodes of a file or directory, with all that is in it.
 fn measure(path: &Path) -> Result<(u64, u64), StoreError> {
     let metadata = fs::symlink_metadata(path).attempt("examine", path)?;
-    // st_blocks counts in units of 512 bytes, whatever the file system's own are.
+    // st_blocks counts in units of 512 bytes on every file system.
     let mut sum = (metadata.blocks() * 512, 1);
     let names = if metadata.is_dir() { files::names(path)? } else { Vec::new() };
     for name in names {
         match measure(&path.join(name)) {
             Ok(part) => sum = (sum.0 + part.0, sum.1 + part.1),
-            // No lock is held here, so a record may be replaced or an old generation removed meanwhile.
+            // No lock is held here: a record may be replaced, or an old generation removed, at the same time.
             Err(error) if error.is_vanished() => {}
             Err(error) => return Err(error),
         }

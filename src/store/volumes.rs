@@ -37,8 +37,8 @@ pub(crate) fn read_volumes(root: &Path) -> Result<Vec<StoredVolume>, StoreError>
 }
 
 impl VolumeDir {
-    /// The directory of a volume: named after it where the name is safe, after its hash otherwise. Identifiers that look
-    /// like a hash are hashed too, so that no two volumes share a directory.
+    /// The directory of a volume: its id if that is a safe name, else the hash of its id. An id that begins like a hash
+    /// is hashed too, so that no two volumes share a directory.
     pub(crate) fn of(volume: &VolumeId) -> Self {
         let id = volume.as_str();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

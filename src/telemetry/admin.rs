@@ -105,7 +105,7 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
-    /// For steps of milliseconds. Together with [`HEAD_TIMEOUT`] it is less than [`CONNECTION_TIMEOUT`].
+    /// Limit on steps that take milliseconds. Together with [`HEAD_TIMEOUT`] it is less than [`CONNECTION_TIMEOUT`].
     const TIMEOUT: Duration = Duration::from_secs(5);
 
     async fn started() -> (SocketAddr, JoinHandle<()>, CancellationToken) {
@@ -124,7 +124,7 @@ mod tests {
         answer
     }
 
-    /// Waits until the server has closed all of them; a reset counts.
+    /// Waits until the server has closed or reset every stream.
     async fn all_closed(streams: impl IntoIterator<Item = TcpStream>) {
         for mut stream in streams {
             let _ = stream.read_to_end(&mut Vec::new()).await;

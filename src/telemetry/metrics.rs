@@ -39,43 +39,43 @@ struct ApiCallLabels {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("certlet");
-        let of = &mut registry;
-        of.register("build", "The version of certlet", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let reg = &mut registry;
+        reg.register("build", "The version of certlet", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self {
             issuances: registered(
-                of,
+                reg,
                 "issuances",
                 "Issuances by signer, purpose (publish or renewal) and result (ok, permanent, throttled, not-ready, transient)",
             ),
             issuance_seconds: histogram(
-                of,
+                reg,
                 "issuance_duration_seconds",
                 "Duration of successful issuances, from key to mounted files",
             ),
-            csi_calls: registered(of, "csi_calls", "CSI calls by method and gRPC code"),
-            csi_seconds: histogram(of, "csi_call_duration_seconds", "Duration of CSI calls"),
+            csi_calls: registered(reg, "csi_calls", "CSI calls by method and gRPC code"),
+            csi_seconds: histogram(reg, "csi_call_duration_seconds", "Duration of CSI calls"),
             registered: registered(
-                of,
+                reg,
                 "registered",
                 "Whether the kubelet has accepted the driver's registration: 1 or 0",
             ),
             registrations: registered(
-                of,
+                reg,
                 "registrations",
                 "Registrations with the kubelet by result (accepted, refused, lost)",
             ),
             signer_calls: registered(
-                of,
+                reg,
                 "signer_calls",
                 "Calls of a signer by result (ok, permanent, throttled, not-ready, transient, abandoned)",
             ),
             api_calls: registered(
-                of,
+                reg,
                 "kubernetes_api_calls",
                 "Calls of the Kubernetes API by verb and HTTP status; 0: no answer",
             ),
             watch_restarts: registered(
-                of,
+                reg,
                 "kubernetes_watch_restarts",
                 "Interruptions of the watch on CertificateRequests",
             ),
@@ -91,7 +91,7 @@ fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, 
     metric
 }
 
-/// As [`registered`], for durations from 250 microseconds, the time of a local signer, to half an hour, the time of a human.
+/// Registers a histogram. Its buckets go from 250 microseconds (a local signer) to 20 minutes (an approval by a person).
 fn histogram(registry: &mut Registry, name: &str, help: &str) -> Family<Labels<1>, Histogram> {
     let family = Family::<_, Histogram>::new_with_constructor(|| {
         Histogram::new(exponential_buckets(0.000_25, 3.0, 15))
@@ -115,7 +115,7 @@ impl Metrics {
         self.registry.lock().register_collector(Box::new(VolumeCollector { sample, per_volume }));
     }
 
-    /// An issuance has ended: without `failed`, successfully.
+    /// An issuance has ended; `failed` is `None` if it succeeded.
     pub(crate) fn issuance(
         &self,
         signer: SignerKind,
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::telemetry::{VolumeSample, VolumeState};
 
-    fn two() -> VolumeSamples {
+    fn two_volumes() -> VolumeSamples {
         let sample = |state, remaining| VolumeSample {
             state,
             namespace: "shop".to_owned(),
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn pods_and_volumes_are_named_only_on_request() {
         let metrics = Metrics::default();
-        metrics.watch_volumes(two, false);
+        metrics.watch_volumes(two_volumes, false);
         let text = metrics.encode().unwrap();
         assert!(text.lines().any(|line| line == "certlet_volumes{state=\"ready\"} 1"), "{text}");
         assert!(text.lines().any(|line| line == "certlet_volumes{state=\"unreadable\"} 3"), "{text}");
@@ -199,7 +199,7 @@ mod tests {
         assert!(!text.contains("web-0") && !text.contains("csi-1"), "{text}");
 
         let metrics = Metrics::default();
-        metrics.watch_volumes(two, true);
+        metrics.watch_volumes(two_volumes, true);
         let text = metrics.encode().unwrap();
         assert!(text.contains("pod=\"web-0\""), "{text}");
     }

@@ -1,11 +1,11 @@
 //! Trust bundles: the anchors that a workload trusts, apart from its own credential.
 //!
-//! The one source today is the signer's answer. A trust bundle changes without an issuance: the sinks hand over the
-//! current credential with the new trust bundle.
+//! Today the signer's answer is the only source. A trust bundle can change without an issuance: then the sinks hand
+//! over the current credential with the new trust bundle.
 
 /// Trust anchors, DER: roots, or intermediates that are trusted like roots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustBundle {
-    /// The certificates; none where the signer names none (ACME, say).
+    /// The certificates; empty if the signer names none, as with ACME.
     pub anchors: Vec<Vec<u8>>,
 }

@@ -1,4 +1,4 @@
-//! Admits new volumes: a number of publishes at a time, and only while the store has space for them.
+//! Admits new volumes: a limited number of publishes at a time, and only while the store has space for them.
 
 use crate::model::{Failure, FailureKind};
 use crate::store::{Store, StoreError};
@@ -47,8 +47,9 @@ impl Admission {
         })
     }
 
-    /// Admits a new volume where the store has space for it and for all that were admitted before it. `record_bytes` is the
-    /// size of its record, which holds what the pod's author wrote; the request holds it once more.
+    /// Admits a new volume if the store has space for it and for all admitted volumes that are not written yet.
+    /// `record_bytes` is the size of its record, which holds the author's attributes. It counts twice, because the signing
+    /// request can hold them too.
     pub(super) fn admit(&self, record_bytes: usize) -> Result<Arrival<'_>, StoreError> {
         let bytes = u64::try_from(USUAL_VOLUME + 2 * record_bytes).unwrap_or(u64::MAX / 2);
         let arrival = Arrival::new(&self.arrivals, bytes);

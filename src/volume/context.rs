@@ -35,7 +35,8 @@ impl Context {
         Volume::new(record, spec, tokens, schedule, events)
     }
 
-    /// Removes a volume that is mounted nowhere: from the store, from memory, and what its signer keeps for it.
+    /// Removes a volume that is not mounted: from the store and from memory. Notifies its signer, which removes what it
+    /// keeps for it.
     pub(super) async fn remove(&self, id: &VolumeId) -> Result<(), Failure> {
         let volume = id.clone();
         self.files.run(move |files| Ok(files.store.remove(&volume)?)).await?;
@@ -45,7 +46,7 @@ impl Context {
         Ok(())
     }
 
-    /// Removes the volume of a pod that is gone; where that fails, it is tried again later.
+    /// Removes the volume of a pod that is gone. If that fails, it is tried again later.
     pub(super) async fn remove_orphan(&self, id: &VolumeId) {
         if let Err(error) = self.remove(id).await {
             tracing::error!(volume = %id, %error, "the volume of a pod that is gone could not be removed");
@@ -55,7 +56,8 @@ impl Context {
         }
     }
 
-    /// Notifies a volume's signer of the certificate in use. A certificate that was written twice supersedes nothing.
+    /// Notifies a volume's signer of the certificate in use. A certificate that was written twice does not supersede
+    /// itself.
     pub(super) fn notify_signer(
         &self,
         volume: &Volume,

@@ -1,11 +1,11 @@
-//! Which Events of a volume's pod are recorded: a few a minute, and the same one only after a while again.
+//! Limits the Events of a volume's pod: a few a minute, and the same one only once in a while.
 
 use crate::model::{PodEvent, fingerprint};
 use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long the same Event is not recorded again.
+/// The same Event is recorded again only after this time.
 const REPEAT_AFTER: Duration = Duration::from_mins(15);
 /// Events per volume and minute.
 const MAX_EVENTS_PER_MINUTE: usize = 4;
@@ -17,7 +17,7 @@ pub(super) struct EventHistory(Mutex<Vec<Recorded>>);
 #[derive(Debug)]
 struct Recorded {
     at: Instant,
-    /// Identifies the same Event; none if that may be recorded again.
+    /// Identifies equal Events; none if the Event may be recorded again.
     key: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl EventHistory {
         self.0.lock().iter_mut().for_each(|recorded| recorded.key = None);
     }
 
-    /// Whether an Event is recorded, or dropped as a repetition or as one too many in a minute.
+    /// Whether to record an Event. Repetitions and Events above the limit of a minute are dropped.
     pub(super) fn admits(&self, event: &PodEvent) -> bool {
         let now = Instant::now();
         let key = Some(fingerprint(&[event.reason.as_bytes(), stable_part(&event.message).as_bytes()]));

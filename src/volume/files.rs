@@ -22,9 +22,9 @@ pub(crate) struct VolumeFiles {
 pub(super) enum Presence {
     /// Mounted at its target.
     Mounted,
-    /// Not mounted, but the kubelet still keeps the directory around the target: a publish may come.
+    /// Not mounted, but the target's parent directory still exists: a publish may come.
     Expected,
-    /// The directory around the target is gone, and so is the pod.
+    /// The target's parent directory is gone, and so is the pod.
     Gone,
 }
 
@@ -54,8 +54,8 @@ impl VolumeFiles {
         Ok(self.store.write_generation(&volume.id, &new)?)
     }
 
-    /// Hands over the credential in use with the volume's own trust bundle: a generation and a record, and no issuance.
-    /// Without a certificate yet, the trust bundle is handed over with the first one.
+    /// Writes the credential in use with the volume's own trust bundle as a new generation, and its record. Before the
+    /// first certificate it does nothing: the first generation will have the trust bundle.
     pub(super) fn refresh_trust(&self, volume: &Volume) -> Result<(), Failure> {
         let current = match volume.live.current() {
             Some(current) => Some(current),
@@ -68,7 +68,7 @@ impl VolumeFiles {
         let before =
             record.issued.as_mut().map(|issued| std::mem::replace(&mut issued.generation, generation));
         self.store.write_record(&record)?;
-        // A renewal that waits for its signer is of the same certificate as before.
+        // A renewal that waits for its signer still replaces the same certificate.
         if let Some(checkpoint) = self.store.checkpoint(&volume.id)?
             && checkpoint.follows() == before
         {
@@ -112,14 +112,14 @@ impl VolumeFiles {
         })
     }
 
-    /// Whether the volume is mounted, or can still be.
+    /// Whether the volume is mounted, may still be mounted, or has lost its pod.
     pub(super) async fn presence(&self, volume: &Volume) -> Result<Presence, Failure> {
         let (id, target) = (volume.id.clone(), volume.with_record(|record| record.target.clone()));
         self.run(move |files| files.presence_now(&id, &target)).await
     }
 }
 
-/// A bug: the task that did the work panicked.
+/// The task that did the work panicked, which is a bug, or was cancelled.
 pub(super) fn ended_early(error: &tokio::task::JoinError) -> Failure {
     Failure::new(
         FailureKind::Internal,

@@ -1,4 +1,5 @@
-//! One issuance for a volume: obtained, written, recorded, published to the sinks, its renewal scheduled.
+//! One issuance for a volume: obtains the credential, writes files and record, publishes it to the sinks, and schedules
+//! the renewal.
 
 use super::admission::Admission;
 use super::context::Context;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Issuance {
     pub(super) context: Arc<Context>,
     pub(super) admission: Admission,
-    /// How long a certificate is used at least (`--min-renewal-interval`).
+    /// The shortest time from an issuance to its renewal (`--min-renewal-interval`).
     pub(super) renewal_interval: Duration,
 }
 
@@ -93,7 +94,7 @@ impl Issuance {
         // From here on the files are in place. If the bind fails, a retry finds them and binds.
         volume.set_record(record.clone());
         volume.live.publish(current);
-        // Until now a crash would have had the signer resume the same request.
+        // Cleared last: after a crash before this point, the same request is resumed.
         if obtainer.is_resumable(&volume.spec) {
             files.store.clear_checkpoint(&volume.id)?;
         }

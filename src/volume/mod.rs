@@ -55,14 +55,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How much can go on at once.
+/// Limits on concurrent work.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Publishes that are issuing or writing; `--max-volumes-in-flight`.
+    /// Publishes that issue or write at the same time; `--max-volumes-in-flight`.
     pub publishes: usize,
-    /// Renewals, but for those that have waited a while for their signer; `--max-renewals-in-flight`.
+    /// Active renewals. Those that wait for a slow signer do not count; `--max-renewals-in-flight`.
     pub renewals: usize,
-    /// How long a certificate is used at least; `--min-renewal-interval`.
+    /// The shortest time from an issuance to its renewal; `--min-renewal-interval`.
     pub renewal_interval: Duration,
 }
 
@@ -80,13 +80,13 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// Records Events on pods; none without a cluster.
     pub(crate) events: Option<Box<dyn EventSink>>,
-    /// How much can go on at once.
+    /// Limits on concurrent work.
     pub(crate) limits: Limits,
     /// Whether a volume is mounted empty while its pod is not ready to have a certificate requested.
     pub(crate) continue_on_not_ready: bool,
 }
 
-/// The volumes of this node. Cheap to clone: every clone is the same node.
+/// The volumes of this node. Cheap to clone: all clones share the same volumes.
 #[derive(Clone)]
 pub struct VolumeService {
     context: Arc<Context>,
@@ -95,7 +95,7 @@ pub struct VolumeService {
 }
 
 impl VolumeService {
-    /// Puts the parts together. Nothing happens before [`Self::recover`] and [`Self::run`].
+    /// Puts the parts together. [`Self::recover`] and [`Self::run`] start the work.
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { files, registry, signers, clock, metrics, events, limits, continue_on_not_ready } = parts;
         let store = Arc::clone(&files.store);
@@ -122,20 +122,20 @@ impl VolumeService {
         self.renewals.run().await;
     }
 
-    /// Whether work that falls due is started. A queue that is behind because all slots are taken by renewals that wait for
-    /// their signer counts as running, as long as a slot becomes free now and then.
+    /// Whether the renewal loop works. If renewals that wait for their signer hold all slots, the queue is late. That still
+    /// counts as running while a slot becomes free now and then.
     pub(crate) fn is_running(&self) -> bool {
         self.renewals.is_running()
     }
 
-    /// Follows a volume's credential and trust bundle, from the current ones on; the first value is there at once, or with
-    /// the first issuance. Where the credential is not in memory it is read back from the store.
+    /// Follows a volume's credential and trust bundle. The first value is the current one, or that of the first issuance.
+    /// If the credential is not in memory, it is read back from the store.
     pub async fn follow(&self, id: &VolumeId) -> Result<Follower, Failure> {
         let volume = self.volume(id)?;
         self.context.files.run(move |files| volume.live.follow(|| files.read_back(&volume))).await
     }
 
-    /// Hands over a new trust bundle with the credential in use, soon and without an issuance.
+    /// Sets a new trust bundle. The renewal loop soon hands it over with the credential in use, without an issuance.
     pub fn set_trust(&self, id: &VolumeId, trust: TrustBundle) -> Result<(), Failure> {
         let volume = self.volume(id)?;
         volume.set_trust(Arc::new(trust));
@@ -143,8 +143,8 @@ impl VolumeService {
         Ok(())
     }
 
-    /// Stops starting new work. What is in flight gets `grace` to end by itself, then is cancelled and waited for. Mounts
-    /// stay as they are.
+    /// Stops starting new work. Operations in flight have `grace` to end by themselves. Then they are cancelled and
+    /// waited for. Mounts stay as they are.
     pub(crate) async fn shut_down(&self, grace: Duration) {
         let Context { registry, shutdown, .. } = &*self.context;
         shutdown.cancel();

@@ -1,4 +1,4 @@
-//! Why a mount could not be made or removed, and what a person can do about it.
+//! Errors of mounting and unmounting, with what a person can do about them.
 
 use crate::model::{Failure, FailureKind};
 use crate::store::StoreError;

@@ -1,6 +1,6 @@
 //! Targets: the directories at which volumes are bound for their pods.
 //!
-//! What is mounted at a target is found by comparing inodes. That takes as long with ten thousand mounts as with one.
+//! What is mounted at a target is found by comparing inodes. The time for that does not grow with the number of mounts.
 
 use super::mount_error::MountError;
 use super::tmpfs;
@@ -61,7 +61,7 @@ impl Mounts {
     pub(super) fn unbind(&self, target: &Path) -> Result<(), MountError> {
         self.check_target(target)?;
         loop {
-            // Detached: a process of the pod that has not ended yet must not block the pod's removal.
+            // Lazy unmount: a process of the pod that still runs must not block the pod's removal.
             match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
                 Ok(()) => {}
                 Err(Errno::EINVAL) => return remove_target(target),
@@ -91,14 +91,15 @@ impl Mounts {
         if is_mount_point(target)? {
             return Err(target_error(target, OCCUPIED));
         }
-        // A mount over contents would hide them until the unpublish, which could not remove the directory then.
+        // A mount would hide the contents until the unpublish, which then could not remove the directory.
         match fs::read_dir(target).attempt("list", target)?.next() {
             Some(_) => Err(target_error(target, NOT_EMPTY)),
             None => Ok(false),
         }
     }
 
-    /// The caller can name any path: a wrong one must not unmount the store, or a file system of the node.
+    /// Checks a path from the caller, which can be any path: it must not lead to an unmount of the store or of a file
+    /// system of the node.
     fn check_target(&self, target: &Path) -> Result<(), MountError> {
         let plain = |component| matches!(component, Component::RootDir | Component::Normal(_));
         let problem = if !target.is_absolute() {

@@ -24,7 +24,7 @@ pub(crate) struct PublishRequest {
     pub(crate) volume: VolumeId,
     /// Where the kubelet wants the volume: an absolute path whose parent exists.
     pub(crate) target: PathBuf,
-    /// Pod, tokens and the author's attributes as they came.
+    /// Pod, tokens, and the author's attributes as written.
     pub(crate) context: VolumeContext,
     /// The spec that the attributes ask for.
     pub(crate) spec: CertificateSpec,
@@ -43,12 +43,12 @@ pub(super) struct Publisher {
 
 /// What a target holds before the first publish that this process sees of its volume.
 enum Found {
-    /// Nothing that matters.
+    /// No mount.
     Nothing,
-    /// The mount of another driver with the files asked for: of cert-manager's csi-driver, before certlet took over its
-    /// name. The pod keeps it until it ends; certlet cannot renew what is not its own.
+    /// The mount of another driver with the requested files: of cert-manager's csi-driver, before certlet took over its
+    /// name. The pod keeps this mount until it ends, because certlet cannot renew it.
     AnotherDrivers,
-    /// This volume.
+    /// This volume, without a record.
     OursWithoutRecord,
 }
 
@@ -99,7 +99,7 @@ impl Publisher {
         {
             return Ok(());
         }
-        // Read again: a volume that was published with other parameters, and is mounted nowhere, was just removed.
+        // Read again: `republish` may have removed a volume with other parameters that is not mounted.
         let known = registry.get(&request.volume);
         if known.is_none() {
             match self.found_at_target(&request).await? {
@@ -145,7 +145,7 @@ impl Publisher {
         mounted
     }
 
-    /// A publish of a volume that this process knows. True: there is nothing more to do.
+    /// A publish of a volume that this process knows. Returns true if nothing more is to do.
     async fn republish(&self, volume: &Arc<Volume>, request: &PublishRequest) -> Result<bool, Failure> {
         let Context { files, obtainer, clock, .. } = &*self.context;
         let id = &request.volume;
@@ -171,18 +171,18 @@ impl Publisher {
             return Ok(true);
         }
         let is_renewed_now = match is_valid {
-            // An expired token may be all that the renewal failed for.
+            // The renewal may have failed only because the token had expired.
             Some(true) => {
                 let failed = record.last_error.is_some_and(|error| error.kind == FailureKind::Transient);
                 has_fresh_token && failed && obtainer.needs_token(&volume.spec)
             }
-            // An error here could make the kubelet take the mount away from a running pod (kubernetes#121271): the renewal
-            // is brought forward, and reports what is wrong by metric, log and volume condition.
+            // An error here could make the kubelet unmount the volume of a running pod (kubernetes#121271). So the renewal
+            // is started now, and its failure is reported by metric, log and volume condition.
             Some(false) => {
                 tracing::warn!(volume = %id, "republished with an expired certificate; renewing now");
                 true
             }
-            // Mounted empty: its first certificate is due, unless it is already scheduled.
+            // Mounted without files: the first certificate is requested now, unless it is already scheduled.
             None => volume.schedule.due(Work::Renew).is_none(),
         };
         if is_renewed_now {

@@ -21,7 +21,7 @@ pub(crate) struct Recovered {
     pub(crate) waiting: usize,
     /// Volumes that were removed, because their pod is gone.
     pub(crate) removed: usize,
-    /// Volumes whose record could not be read: their files stay, and the next publish issues them anew.
+    /// Volumes whose record cannot be used. Their files stay, and the next publish requests a new certificate.
     pub(crate) unreadable: usize,
 }
 
@@ -35,14 +35,14 @@ impl VolumeService {
             match record {
                 Ok(record) => self.adopt(record, &mut recovered).await,
                 Err(RecordError::Missing) => {
-                    // A publish was cut off before its record was written, and so before anything was mounted.
+                    // A publish was cut off before its record was written, so nothing was mounted.
                     store.remove_dir(&dir)?;
                     recovered.removed += 1;
                 }
                 // The files stay for the pod that may have them mounted; its unpublish removes them.
                 Err(RecordError::MovedAway) => self.count_unreadable(dir, &mut recovered),
                 Err(error) => {
-                    tracing::warn!(directory = %dir, %error, "an unreadable record is moved away; the next publish issues the volume anew");
+                    tracing::warn!(directory = %dir, %error, "an unreadable record is moved away; the next publish requests a new certificate");
                     if let Err(error) = store.move_record_away(&dir) {
                         tracing::error!(directory = %dir, %error, "an unreadable record could not be moved away");
                     }
@@ -62,7 +62,7 @@ impl VolumeService {
     async fn adopt(&self, record: Record, recovered: &mut Recovered) {
         let context = &self.context;
         let id = record.volume_id.clone();
-        // On this thread: nothing else runs yet, and handing over each of a thousand volumes would take longer.
+        // On this thread: nothing else runs yet, and a hop to the blocking pool for each volume would take longer.
         let presence = context.files.presence_now(&id, &record.target);
         let spec = match attributes::parse(&record.attributes, &record.pod) {
             Ok(spec) => spec,
@@ -104,8 +104,8 @@ impl VolumeService {
         let put_in = |pause| volume.schedule.put_in(Work::Renew, pause);
         let live = self.context.files.store.generation(&volume.id).ok().flatten();
         match volume.with_record(|record| record.issued.clone()) {
-            // The files are of another generation than the record: the last process ended between the two, and what the
-            // record says is of an older certificate.
+            // The files are of another generation than the record: the last process ended after it wrote the files. The
+            // record describes an older certificate.
             Some(IssuedRecord { generation, .. }) if Some(generation) != live => put_in(Duration::ZERO),
             // Issued while the clock was ahead: the certificate is not valid yet, and its end is wrong.
             Some(IssuedRecord { issued_at, .. }) if is_ahead(issued_at, now) => {
@@ -119,7 +119,7 @@ impl VolumeService {
                 let window = CATCH_UP.min(until(now, facts.not_after) / 10);
                 put_in(offset_within(window, &volume.id));
             }
-            // Mounted empty, because its pod was not ready.
+            // Mounted without files, because its pod was not ready.
             None => put_in(Duration::ZERO),
         }
     }

@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 /// publish that fails repeatedly has its Event recorded only once in this time.
 const KEPT_AFTER_REMOVAL: Duration = Duration::from_mins(15);
 
-/// What is being done to a volume.
+/// An operation on a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     /// A publish.
     Publish,
-    /// Work that fell due: a renewal, for example.
+    /// Work that fell due, such as a renewal.
     Renewal,
     /// An unpublish.
     Unpublish,
@@ -42,11 +42,11 @@ impl fmt::Display for Operation {
 #[derive(Default)]
 pub(crate) struct Registry {
     slots: Mutex<HashMap<VolumeId, Slot>>,
-    /// Volumes of an earlier process whose records cannot be used. They can be mounted, and are not renewed.
+    /// Volumes of an earlier process whose records cannot be used. They may be mounted, and are not renewed.
     unreadable: Mutex<HashSet<VolumeDir>>,
 }
 
-/// One volume, or what is remembered of one.
+/// The state of one volume id. It outlives its volume for a while.
 #[derive(Default)]
 struct Slot {
     held: Option<Held>,
@@ -61,9 +61,9 @@ struct Slot {
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) operation: Operation,
-    /// Cancels it.
+    /// Cancels the operation.
     cancel: CancellationToken,
-    /// Cancelled when it has ended.
+    /// Cancelled when the operation has ended.
     released: CancellationToken,
 }
 
@@ -148,7 +148,7 @@ impl Registry {
         }
     }
 
-    /// How many volumes are being worked on.
+    /// The number of operations in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.slots.lock().values().filter(|slot| slot.held.is_some()).count()
     }
@@ -158,7 +158,7 @@ impl Registry {
         self.slots.lock().get(id)?.volume.clone()
     }
 
-    /// Keeps a volume.
+    /// Adds a volume.
     pub(super) fn insert(&self, volume: Arc<Volume>) {
         self.forget_unreadable(&volume.id);
         let mut slots = self.slots.lock();
@@ -167,7 +167,7 @@ impl Registry {
         slot.volume = Some(volume);
     }
 
-    /// Removes a volume, and returns it. Which Events its pod had is kept for a while.
+    /// Removes a volume, and returns it. Its Event history is kept for a while.
     pub(super) fn remove(&self, id: &VolumeId) -> Option<Arc<Volume>> {
         self.forget_unreadable(id);
         let mut slots = self.slots.lock();
@@ -178,12 +178,12 @@ impl Registry {
         Some(volume)
     }
 
-    /// The Events that the volume's pod had lately.
+    /// The Event history of the volume.
     pub(super) fn events(&self, id: &VolumeId) -> Arc<EventHistory> {
         Arc::clone(&self.slots.lock().entry(id.clone()).or_default().events)
     }
 
-    /// Forgets which Events the volume's pod had: the pod is gone.
+    /// Clears the Event history of the volume, because its pod is gone.
     pub(super) fn forget_events(&self, id: &VolumeId) {
         if let Some(slot) = self.slots.lock().get_mut(id) {
             slot.events = Arc::default();

@@ -29,7 +29,7 @@ impl Context {
             self.registry.get(id).map(|volume| volume.with_record(|record| record.target.clone()));
         let elsewhere = published.filter(|published| *published != target);
         self.files.run(move |files| Ok(files.mounts.unbind(&target)?)).await?;
-        // The target of a publish that was refused is removed without the live volume at the other target.
+        // This target is that of a publish that was refused. The volume is live at its other target, and stays.
         if let Some(published) = elsewhere
             && self.files.is_bound(id, &published).await?
         {

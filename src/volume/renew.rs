@@ -15,19 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The pause after work that was cancelled or that the node itself could not do, and between checks for a pod's token.
+/// The pause after work that was cancelled or that failed on the node itself, and between checks for a pod's token.
 const SHORT_PAUSE: Duration = Duration::from_secs(5);
 
-/// Within this time the kubelet has called for every volume whose driver has `requiresRepublish`.
+/// With `requiresRepublish`, the kubelet has republished every volume within this time.
 const MAX_WAIT_FOR_TOKENS: Duration = Duration::from_mins(3);
 
 /// Time for a timed-out renewal to record its failure and requeue.
 const TIMEOUT_BOOKKEEPING: Duration = Duration::from_secs(1);
 
-/// How long one renewal waits for its signer. For a signer that needs longer, the next attempt resumes what was begun.
+/// How long one renewal waits for its signer. If the signer needs longer, the next attempt resumes the request.
 const RENEWAL_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A queue that is this far behind, and from which nothing was taken for as long, is stuck and not busy.
+/// If the queue is this late, and nothing was taken from it for this time, it is stuck and not just busy.
 const STUCK_AFTER: Duration = Duration::from_mins(5);
 
 /// Runs work that falls due.
@@ -77,10 +77,10 @@ impl Renewals {
         }
     }
 
-    /// The clock was ahead and has been set back. Pauses that began meanwhile would end in what is the future again, and so
-    /// would the lives of certificates that were issued meanwhile.
+    /// Schedules all work again after the clock was ahead and was set back. Due times that were set while it was ahead are
+    /// too late now. So are the renewals of certificates that were issued while it was ahead.
     fn reschedule_all(&self) {
-        tracing::warn!("the clock was set back; renewals are scheduled anew");
+        tracing::warn!("the clock was set back; all work is scheduled again");
         let now = self.context.clock.now();
         for volume in self.context.registry.all() {
             let renew_at = volume.with_record(|record| {
@@ -96,7 +96,7 @@ impl Renewals {
         }
     }
 
-    /// Brings renewals forward whose requests were completed while they pause. Never returns.
+    /// Starts renewals early if their requests were completed during the pause before the next attempt. Never returns.
     async fn follow_completed(self: &Arc<Self>) {
         loop {
             let id = VolumeId::new(self.context.obtainer.next_completed().await.as_str());
@@ -105,26 +105,27 @@ impl Renewals {
         }
     }
 
-    /// A renewal that timed out is tried again now, and not after its pause. For a publish that failed the kubelet calls
-    /// again, whatever is done here.
+    /// Tries a renewal that timed out again now, and not after its pause. A publish that failed needs nothing here,
+    /// because the kubelet calls again.
     async fn bring_forward(&self, id: &VolumeId) {
         let Context { registry, files, .. } = &*self.context;
         let Some(volume) = registry.get(id) else { return };
         if volume.schedule.due(Work::Renew).is_none() {
-            // It has just timed out, and is not in the queue yet.
+            // The renewal has just timed out, and is not in the queue yet.
             tokio::time::sleep(TIMEOUT_BOOKKEEPING).await;
         }
         if files.presence(&volume).await != Ok(Presence::Mounted) {
             return;
         }
-        // Checked last, without waiting for anything after it: an operation takes the volume out of the queue first, and
-        // puts it back after it has cleared the checkpoint.
+        // Checked last, with no await after it. An operation takes the volume out of the queue first, and puts it back
+        // after it has cleared the checkpoint. So a volume in the queue that has a checkpoint has an unfinished
+        // signing.
         if volume.schedule.due(Work::Renew).is_some() && files.store.has_checkpoint(id) {
             volume.schedule.put_now(Work::Renew);
         }
     }
 
-    /// Runs work of a volume: nothing but removal, where its pod is gone.
+    /// Runs due work of a volume. If its pod is gone, removes the volume instead.
     async fn run_due(self: &Arc<Self>, id: &VolumeId, work: Work, slot: RenewalSlot) {
         let Context { registry, files, .. } = &*self.context;
         let guard = match registry.try_acquire(id, Operation::Renewal) {
@@ -132,7 +133,7 @@ impl Renewals {
             Err(held) => {
                 drop(slot);
                 held.released().await;
-                // A publish schedules the renewal itself if it issues, an unpublish removes the volume.
+                // A publish that issues schedules the renewal itself. An unpublish removes the volume.
                 if let Some(volume) = registry.get(id)
                     && volume.schedule.due(work).is_none()
                 {
@@ -141,14 +142,14 @@ impl Renewals {
                 return;
             }
         };
-        // Under the lock: before it the volume can have been removed and published again.
+        // Read under the lock: the volume can have been removed and published again before.
         let Some(volume) = registry.get(id) else { return };
         match (work, files.presence(&volume).await) {
             (_, Ok(Presence::Gone)) => {
                 tracing::info!(volume = %id, "the pod is gone; removing its volume");
                 self.context.remove_orphan(id).await;
             }
-            // Also where it is not mounted: the next publish binds the files that are there.
+            // Also if the volume is not mounted, because the next publish binds the existing files.
             (Work::RefreshTrust, Ok(Presence::Mounted | Presence::Expected)) => {
                 self.refresh_trust(&volume).await;
             }
@@ -156,7 +157,7 @@ impl Renewals {
                 volume.schedule.put_in(Work::Reap, REAP_AFTER);
             }
             (Work::Reap, Ok(Presence::Mounted)) => {
-                // Its mount could not be examined when the process started.
+                // The mount could not be examined when the process started, so no renewal was scheduled.
                 if volume.schedule.due(Work::Renew).is_none() {
                     self.issuance.schedule_renewal(&volume);
                 }
@@ -188,20 +189,20 @@ impl Renewals {
         }
     }
 
-    /// Tokens are never stored: after a start they come with the kubelet's next call, and until then a renewal can only
-    /// fail.
+    /// Whether a renewal must wait for the pod's token. Tokens are never stored: after a start they come with the
+    /// kubelet's next call, and a renewal before that would fail.
     fn awaits_token(&self, volume: &Volume) -> bool {
         self.context.obtainer.needs_token(&volume.spec)
             && volume.tokens().is_empty()
             && self.started.elapsed() < MAX_WAIT_FOR_TOKENS
     }
 
-    /// The old certificate stays: records the failure, logs it, and schedules the next attempt.
+    /// Records and logs the failure, and schedules the next attempt. The old certificate stays.
     fn renewal_failed(&self, volume: &Volume, failure: &Failure) {
         let (id, kind) = (&volume.id, failure.kind.retry_kind());
         if failure.kind == FailureKind::Cancelled {
-            // An unpublish wants the volume, or the process ends: neither is a failure. An unpublish of another target
-            // leaves the volume as it is, with its renewal still to come.
+            // An unpublish waits for the volume, or the process ends. Neither is a failure. An unpublish of another
+            // target keeps the volume, so its renewal must stay in the queue.
             return volume.schedule.put_in(Work::Renew, SHORT_PAUSE);
         }
         if kind == FailureKind::NotReady {
@@ -212,7 +213,7 @@ impl Renewals {
         let mut record = volume.record();
         let lifetime =
             record.issued.as_ref().map_or(Lifetime { issued_at: now, not_after: now }, Lifetime::of);
-        // Counted by kind: one refusal after a long outage does not begin with the longest pause.
+        // Failures are counted by kind, so that the first refusal after a long outage does not get the longest pause.
         let last = record.last_error.as_ref().filter(|last| last.kind == kind);
         let consecutive = last.map_or(1, |last| last.consecutive.saturating_add(1));
         let pause = retry_after(failure, consecutive, lifetime, now, spread(id, consecutive));

@@ -37,7 +37,7 @@ impl Before {
 }
 
 impl Reporter {
-    /// Counts an issuance, and tells the pod's author of a first certificate, a failure, and the end of one.
+    /// Counts an issuance. Records an Event for a first certificate, for a failure, and for the end of a failure.
     pub(super) fn issuance(
         &self,
         volume: &Volume,

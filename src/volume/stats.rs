@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Share of the lifetime by which a renewal may be late before the volume is called abnormal.
+/// A volume is abnormal if its renewal is late by more than this share of the lifetime.
 const MARGIN: f64 = 0.1;
 
 /// CSI's `VolumeCondition`.
@@ -43,8 +43,8 @@ impl VolumeService {
         Ok(VolumeStats { usage: measured.await?, condition })
     }
 
-    /// Samples every volume, for a scrape of `/metrics`. It holds no more of the node than it needs, so that metrics do not
-    /// keep the store open.
+    /// Samples every volume, for a scrape of `/metrics`. The sampler holds only registry and clock, so that the metrics do
+    /// not keep the store open.
     pub(crate) fn sampler(&self) -> impl Fn() -> VolumeSamples + Send + Sync + 'static {
         let (registry, clock) = (Arc::clone(&self.context.registry), Arc::clone(&self.context.clock));
         move || VolumeSamples {

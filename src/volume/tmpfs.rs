@@ -1,9 +1,9 @@
 //! The node's tmpfs at the data root, and its read-only view.
 //!
 //! The view is the same tmpfs, mounted a second time below the root: read-only, nosuid, nodev, noexec. A target is bound
-//! from the view and so has those flags from its first instant, in one system call. Binding first and remounting then
-//! would leave a moment in which the target is writable. A remount also does not propagate: where the driver's container
-//! shares mounts with the host, the host's copy, which is the one that pods get, would stay writable.
+//! from the view, so one system call makes the mount with all these flags. With a bind and a remount, the target would
+//! be writable for a moment. A remount also does not propagate: if the driver's container shares mounts with the host,
+//! the host's copy, which the pods get, would stay writable.
 
 use super::mount_error::MountError;
 use super::mount_table::{self, Entry};
@@ -22,18 +22,17 @@ const SOURCE: &str = "certlet";
 const VIEW: &str = "view";
 const DATA_ROOT: &str = "--data-root";
 
-/// Where the node's store is and how large it can grow.
+/// Path and limits of the node's store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
     /// The data root, where the tmpfs is mounted; created if it does not exist. A relative path starts at the working directory.
     pub root: PathBuf,
-    /// Bytes that the files of all volumes can take; each takes whole pages.
+    /// Limit on the bytes of all volumes; each file takes whole pages.
     pub size_bytes: u64,
-    /// Files, links and directories that all volumes can have; one volume has about 12, and half as many again during a
-    /// renewal.
+    /// Limit on files, links and directories of all volumes. One volume has about 12, and about 18 during a renewal.
     pub inodes: u64,
-    /// The SELinux context of all that is in the store, such as `system_u:object_r:container_file_t:s0`; without one the
-    /// policy's own for a tmpfs, which containers may not read where SELinux is enforcing.
+    /// The SELinux context of everything in the store, such as `system_u:object_r:container_file_t:s0`. Without it, the
+    /// policy's default for a tmpfs applies, which containers may not read if SELinux is enforcing.
     pub selinux_context: Option<String>,
 }
 
@@ -116,7 +115,7 @@ fn adopt(root: &Path, options: &StoreOptions, found: &Entry) -> Result<Opened, M
 }
 
 fn mount_new(root: &Path, options: &StoreOptions) -> Result<Opened, MountError> {
-    // In quotes, since a range of categories has commas.
+    // In quotes, because a list of categories has commas.
     let context = options.selinux_context.as_ref().map(|context| format!(",context=\"{context}\""));
     let limits = format!("mode=0700,{}{}", limits(options), context.unwrap_or_default());
     let mut noswap = true;
@@ -129,7 +128,7 @@ fn mount_new(root: &Path, options: &StoreOptions) -> Result<Opened, MountError> 
         outcome => outcome,
     };
     match (outcome, &options.selinux_context) {
-        // The answer of a kernel without SELinux, and of one whose policy does not know the context.
+        // EINVAL comes from a kernel without SELinux, and from one whose policy does not know the context.
         (Err(Errno::EINVAL), Some(context)) => Err(unusable(
             "--store-selinux-context",
             context,
@@ -165,13 +164,14 @@ fn resize(root: &Path, options: &StoreOptions, opened: &mut Opened) -> Result<()
     Ok(())
 }
 
-/// Makes the read-only view, and returns its path. An earlier process can have ended after any of these steps.
+/// Makes the read-only view, and returns its path. Each step is repeatable, because an earlier process can have ended
+/// after any of them.
 fn ensure_view(root: &Path) -> Result<PathBuf, MountError> {
     let view = root.join(VIEW);
     ensure_dir(&view, 0o700)?;
-    // The tmpfs has propagated to the host by now and has to stay there; its view must not propagate. A view bound from a
-    // private mount is private too. So each target is a mount group of its own: a mount on one target shows at no other
-    // target, and not in the store.
+    // The tmpfs has propagated to the host by now, and stays there. The view must not propagate. A view bound from a
+    // private mount is private too. So each target is private too: a mount on one target appears neither at other
+    // targets nor in the store.
     mount(None::<&str>, root, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
         .attempt("make private", root)?;
     if inode(&view)? != inode(root)? {
@@ -182,7 +182,7 @@ fn ensure_view(root: &Path) -> Result<PathBuf, MountError> {
     Ok(view)
 }
 
-/// Makes a bind mount read-only, nosuid, nodev and noexec, unless it is.
+/// Makes a bind mount read-only, nosuid, nodev and noexec, if it is not yet.
 pub(super) fn protect(mounted: &Path) -> Result<(), StoreError> {
     let wanted = FsFlags::ST_RDONLY | FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC;
     if statvfs(mounted).attempt("examine", mounted)?.flags().contains(wanted) {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// One volume as this process knows it. Whoever holds its lock changes it; only tokens and trust bundle also change
+/// One volume in this process. Only the holder of its lock changes it, except for tokens and trust bundle, which change
 /// without the lock.
 pub(super) struct Volume {
     pub(super) id: VolumeId,
@@ -18,7 +18,7 @@ pub(super) struct Volume {
     pub(super) schedule: Schedule,
     /// The channel that sinks follow.
     pub(super) live: Arc<LiveCredential>,
-    /// The Events that its pod had lately.
+    /// The recent Events of its pod.
     pub(super) events: Arc<EventHistory>,
     record: Mutex<Record>,
     tokens: Mutex<Arc<PodTokens>>,
@@ -61,7 +61,7 @@ impl Volume {
         *self.record.lock() = record;
     }
 
-    /// One of the facts of the certificate in use.
+    /// A fact of the certificate in use.
     pub(super) fn fact<T>(&self, of: impl FnOnce(&CertificateFacts) -> T) -> Option<T> {
         self.with_record(|record| record.issued.as_ref().map(|issued| of(&issued.facts)))
     }
@@ -82,7 +82,7 @@ impl Volume {
         lasts_longer
     }
 
-    /// Sets the trust bundle that every later generation has, whatever the signer names.
+    /// Sets the trust bundle of every later generation. It replaces the one that the signer names.
     pub(super) fn set_trust(&self, trust: Arc<TrustBundle>) {
         *self.trust.lock() = Some(trust);
     }
@@ -97,7 +97,7 @@ impl Volume {
         self.not_ready_count.load(Ordering::Relaxed)
     }
 
-    /// Counts whether the pod was ready.
+    /// Updates the count: zero if the pod was ready, else one more.
     pub(super) fn count_ready(&self, is_ready: bool) {
         let next = if is_ready { 0 } else { self.not_ready_count().saturating_add(1) };
         self.not_ready_count.store(next, Ordering::Relaxed);

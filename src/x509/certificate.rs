@@ -69,7 +69,7 @@ impl Template<'_> {
     }
 }
 
-/// In whole seconds. `UTCTime` up to 2049, `GeneralizedTime` after (RFC 5280 section 4.1.2.5).
+/// A time in whole seconds: `UTCTime` up to 2049, `GeneralizedTime` from 2050 (RFC 5280 section 4.1.2.5).
 fn time(at: Timestamp) -> der::Result<Time> {
     let seconds = u64::try_from(at.as_second()).unwrap_or_default();
     DateTime::from_unix_duration(std::time::Duration::from_secs(seconds)).map(Time::from)

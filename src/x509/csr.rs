@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_request_says_so_and_may_sign_certificates() {
+    fn a_ca_request_has_basic_constraints_and_the_usage_cert_sign() {
         let mut attributes = attributes();
         attributes.is_ca = true;
         attributes.usages = vec![Usage::CrlSign];
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_for_is_a_request_without_extensions() {
+    fn a_spec_without_names_and_usages_makes_a_request_without_extensions() {
         let mut attributes = attributes();
         attributes.sans = SubjectAltNames::default();
         attributes.usages = Vec::new();

@@ -111,15 +111,15 @@ impl PrivateKey {
     }
 
     /// The key as one PEM block. [`KeyEncoding::Pkcs1`] means the algorithm's own form, as in cert-manager: PKCS#1 for RSA,
-    /// SEC 1 for ECDSA. Ed25519 has no own form, so it is PKCS#8.
+    /// SEC 1 for ECDSA. Ed25519 has no form of its own, so it is PKCS#8.
     pub fn to_pem(&self, encoding: KeyEncoding) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         match (encoding, &self.pair) {
             (KeyEncoding::Pkcs8, _) | (KeyEncoding::Pkcs1, Pair::Ed25519(_)) => {
                 Ok(secret_pem("PRIVATE KEY", &self.pkcs8))
             }
-            (KeyEncoding::Pkcs1, Pair::Rsa(_)) => Ok(secret_pem("RSA PRIVATE KEY", self.algorithms_own()?)),
+            (KeyEncoding::Pkcs1, Pair::Rsa(_)) => Ok(secret_pem("RSA PRIVATE KEY", self.inner_der()?)),
             (KeyEncoding::Pkcs1, Pair::Ecdsa(_)) => {
-                let mut key = EcPrivateKey::from_der(self.algorithms_own()?)?;
+                let mut key = EcPrivateKey::from_der(self.inner_der()?)?;
                 // PKCS#8 names the curve beside the key. A SEC 1 key must name its curve itself.
                 key.parameters = self.curve().map(|(curve, _)| EcParameters::NamedCurve(curve));
                 let der = Zeroizing::new(key.to_der()?);
@@ -193,7 +193,7 @@ impl PrivateKey {
     }
 
     /// The algorithm's own structure inside PKCS#8: `RSAPrivateKey` or `ECPrivateKey`.
-    fn algorithms_own(&self) -> Result<&[u8], KeyError> {
+    fn inner_der(&self) -> Result<&[u8], KeyError> {
         let info = PrivateKeyInfoRef::try_from(self.pkcs8.as_slice())
             .map_err(|_| KeyError::Library("encoding the private key".to_owned()))?;
         Ok(info.private_key.as_bytes())

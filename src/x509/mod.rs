@@ -33,8 +33,8 @@ pub(crate) fn serial_number(bytes: &[u8]) -> String {
     }
 }
 
-/// A time of a certificate, cut to the range of [`Timestamp`]: "no end" is 99991231235959Z (RFC 5280 section 4.1.2.5), a day
-/// later than [`Timestamp::MAX`].
+/// A time of a certificate, limited to the range of [`Timestamp`]. "No well-defined expiration" is 99991231235959Z (RFC 5280
+/// section 4.1.2.5), which is a day later than [`Timestamp::MAX`].
 pub(crate) fn timestamp(time: ASN1Time) -> Timestamp {
     let seconds = time.timestamp();
     Timestamp::from_second(seconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_serial_number_has_no_byte_that_only_makes_it_positive() {
+    fn a_serial_number_has_no_leading_zero_byte() {
         assert_eq!(serial_number(&[0, 0x89, 1]), "8901");
         assert_eq!(serial_number(&[0x7f, 0]), "7f00");
         assert_eq!(serial_number(&[0]), "00");

@@ -1,4 +1,4 @@
-//! What the tests of several modules share: openssl as the judge, attributes to start from, a clock that stands still.
+//! Helpers for the tests of several modules: openssl, a simple spec, a stopped clock.
 
 use crate::model::{
     CertificateSpec, Dialect, Files, KeyAlgorithm, KeyEncoding, KeySpec, SignerSpec, Subject,
@@ -23,7 +23,7 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: &[u8]) -> (bool, Str
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
-    // A program that does not read its input closes it: that is not ours to judge.
+    // The write fails if the program does not read its input. That is not an error here.
     let _ = child.stdin.take().unwrap().write_all(input);
     let output = child.wait_with_output().unwrap();
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned(), output.stdout)
@@ -46,7 +46,7 @@ pub(crate) fn openssl_public_key(pem: &[u8]) -> Vec<u8> {
     openssl(&["pkey", "-pubout", "-outform", "DER"], pem)
 }
 
-/// The `Name`, DER, that a string in RFC 4514's form stands for.
+/// A string in the form of RFC 4514 as a `Name`, DER.
 pub(crate) fn name(text: &str) -> Vec<u8> {
     encoded(&Subject::Literal(text.parse().unwrap()))
 }
@@ -56,7 +56,7 @@ pub(crate) fn encoded(subject: &Subject) -> Vec<u8> {
     crate::x509::name::encode(subject).unwrap().to_der().unwrap()
 }
 
-/// A volume that asks for little.
+/// The spec of a simple volume.
 pub(crate) fn attributes() -> CertificateSpec {
     CertificateSpec {
         dialect: Dialect::Certlet,
@@ -83,10 +83,10 @@ pub(crate) fn attributes() -> CertificateSpec {
     }
 }
 
-/// A clock that stands still.
-pub(crate) struct Stopped(pub(crate) Timestamp);
+/// A clock that always shows the same time.
+pub(crate) struct StoppedClock(pub(crate) Timestamp);
 
-impl Clock for Stopped {
+impl Clock for StoppedClock {
     fn now(&self) -> Timestamp {
         self.0
     }

@@ -25,7 +25,8 @@ pub struct VerifiedChain {
     pub leaf: Vec<u8>,
     /// From the leaf's issuer upwards, DER, without a self-signed root.
     pub intermediates: Vec<Vec<u8>>,
-    /// The trust anchors that the signer returned; without any, the chain's root or the self-signed leaf, if there is one.
+    /// The trust anchors that the signer returned. If it returned none: the chain's root or the self-signed leaf, if there
+    /// is one.
     pub trust_anchors: Vec<Vec<u8>>,
     /// The leaf's facts.
     pub facts: CertificateFacts,

@@ -43,7 +43,7 @@ node_test! {
 }
 
 node_test! {
-    async fn every_key_algorithm_is_delivered_and_fits_its_certificate() {
+    async fn every_key_algorithm_gives_a_key_that_fits_its_certificate() {
         let mut node = Node::new();
         let kubelet = node.started().await;
         for (algorithm, size) in [("RSA", "2048"), ("ECDSA", "256"), ("ECDSA", "384"), ("ECDSA", "521"), ("Ed25519", "")] {
@@ -55,7 +55,7 @@ node_test! {
 }
 
 node_test! {
-    async fn all_the_files_asked_for_are_there_under_their_names() {
+    async fn all_requested_files_exist_under_their_names() {
         let mut node = Node::new();
         let kubelet = node.started().await;
         let pod = pod_with("web-0", &[

@@ -1,4 +1,4 @@
-//! Volumes that come and go, one after the other, at once, and interrupted.
+//! Publishes and unpublishes: one after the other, at the same time, and interrupted.
 
 use crate::node_test;
 use crate::support::{self, Node, assert_whole, mounts_below, pod, pod_with, serial};
@@ -67,7 +67,7 @@ node_test! {
 }
 
 node_test! {
-    async fn an_unpublish_is_fine_whatever_is_left_to_undo() {
+    async fn an_unpublish_succeeds_whatever_is_left_to_undo() {
         let mut node = Node::new();
         let kubelet = node.started().await;
         let pod = pod("web-0");
@@ -79,13 +79,13 @@ node_test! {
         kubelet.publish(&pod).await.unwrap();
         nix::mount::umount(&volume).unwrap();
         fs::remove_dir(&volume).unwrap();
-        kubelet.unpublish(&pod).await.expect("a target that somebody took away");
+        kubelet.unpublish(&pod).await.expect("a target that was removed");
         assert_eq!(node.stored(), Vec::<std::path::PathBuf>::new());
     }
 }
 
 node_test! {
-    async fn an_unpublish_cuts_a_publish_short() {
+    async fn an_unpublish_ends_a_publish_in_flight() {
         let mut node = Node::new();
         let kubelet = node.started().await;
         for round in 0..10 {
@@ -94,10 +94,10 @@ node_test! {
             tokio::time::sleep(std::time::Duration::from_millis(5 * round)).await;
             kubelet.unpublish(&pod).await.unwrap();
             if let Err(status) = publish.await.unwrap() {
-                // Aborted, where it came while the unpublish was under way.
+                // Aborted if it came during the unpublish.
                 assert!(matches!(status.code(), Code::Cancelled | Code::Aborted), "{status:?}");
             }
-            // The publish may have begun after the unpublish had ended.
+            // The publish may have started after the unpublish had ended.
             kubelet.unpublish(&pod).await.unwrap();
             assert!(!kubelet.target(&pod).exists());
         }
@@ -113,7 +113,8 @@ node_test! {
             let pod = pod_with(&format!("web-{round}"), &[("key-algorithm", "RSA"), ("key-size", "2048")]);
             let cut = std::time::Duration::from_millis(round);
             let _cut_off = tokio::time::timeout(cut, kubelet.publish(&pod)).await;
-            // The kubelet's retry either finds the volume done or does it; the lock may still be held for a moment.
+            // The kubelet's retry finds the volume or makes it. The interrupted call may still hold the lock for a
+            // moment.
             support::eventually("the retry succeeds", async || match kubelet.publish(&pod).await {
                 Ok(_) => true,
                 Err(status) => { assert_eq!(status.code(), Code::Aborted, "{status:?}"); false }

@@ -1,4 +1,4 @@
-//! What is refused, and what the refusal says.
+//! Refused calls and their messages.
 
 use crate::node_test;
 use crate::support::{Node, assert_whole, pod, pod_with, serial};
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 node_test! {
-    async fn a_signer_that_is_not_there_is_named_in_the_refusal() {
+    async fn a_signer_that_is_not_configured_is_named_in_the_refusal() {
         let mut node = Node::with_flags(&[]);
         let kubelet = node.started().await;
         let refused = kubelet.publish(&pod("web-0")).await.unwrap_err();
@@ -72,7 +72,7 @@ node_test! {
 }
 
 node_test! {
-    async fn what_one_author_writes_without_end_keeps_nobody_waiting() {
+    async fn huge_attributes_are_refused_with_a_short_message() {
         let mut node = Node::new();
         let kubelet = node.started().await;
         let long = [
@@ -84,10 +84,10 @@ node_test! {
             assert_eq!(refused.code(), Code::InvalidArgument, "{name}");
             assert!(refused.message().contains("at most 200 with 65536 bytes"), "{name}: {}", refused.message().len());
         }
-        // Of what is within bounds a part is told.
+        // Within the size limit, the message lists only some of the faults.
         let refused = kubelet.publish(&pod_with("web-0", &[("dns-names", &(0..500).map(|n| format!("!{n}")).collect::<Vec<_>>().join(","))])).await.unwrap_err();
         assert!(refused.message().contains("more") && refused.message().len() < 10_000, "{refused:?}");
-        // Short as written, and long with a pod's name in the place of each variable.
+        // These attributes are too long only after the variables are replaced with the pod's name.
         let grown = pod_with(&"x".repeat(253), &[("organizations", &"$POD_NAME".repeat(7_000))]);
         let refused = kubelet.publish(&grown).await.unwrap_err();
         assert!(refused.message().contains("organizations") && refused.message().contains("variables replaced"), "{refused:?}");
@@ -111,7 +111,7 @@ node_test! {
         fs::write(target.join("tls.crt"), "theirs").unwrap();
         kubelet.publish(&pod).await.unwrap();
         assert_eq!(fs::read(target.join("tls.crt")).unwrap(), b"theirs");
-        // So is our own that is in use, whatever becomes of its attributes: a build that refuses them is not the pod's fault.
+        // The same holds for our own volume in use: its attributes may come from a build that accepted them.
         let known = crate::support::pod("web-1");
         let volume = kubelet.publish(&known).await.unwrap();
         let before = serial(&volume);
@@ -122,7 +122,7 @@ node_test! {
     }
 }
 
-/// The field at fault, and what breaks it.
+/// A field, and a function that makes it invalid.
 type Breakage = (&'static str, fn(&mut NodePublishVolumeRequest));
 
 fn mount(
@@ -135,7 +135,7 @@ fn mount(
 }
 
 node_test! {
-    async fn what_is_not_offered_is_unimplemented() {
+    async fn calls_that_are_not_offered_are_unimplemented() {
         let mut node = Node::new();
         let kubelet = node.started().await;
         let codes = [

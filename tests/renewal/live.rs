@@ -1,6 +1,6 @@
-//! The live credential: what follows it sees, and a new trust bundle without an issuance.
+//! The live credential: what its followers see, and a new trust bundle without an issuance.
 
-use crate::in_process::{InProcess, Mood, started};
+use crate::in_process::{Behaviour, InProcess, started};
 use crate::node_test;
 use crate::support::{Node, eventually, pod, serial};
 use certlet::credential::{Follower, Published};
@@ -34,7 +34,7 @@ fn another_anchor(driver: &InProcess) -> TrustBundle {
     TrustBundle { anchors: vec![block.contents] }
 }
 
-/// What is published is whole: the key is the leaf's, and the files in the volume say the same.
+/// Checks that the published key belongs to the leaf, and that the files in the volume have the same contents.
 fn assert_whole(published: &Published, volume: &Path) {
     let current = published.current.as_ref().expect("a credential for its follower");
     let (_, leaf) = x509_parser::parse_x509_certificate(&current.credential.leaf).unwrap();
@@ -45,8 +45,8 @@ fn assert_whole(published: &Published, volume: &Path) {
     assert_eq!(ders(&volume.join("ca.crt")), current.trust.anchors);
 }
 
-/// Turns the clock by such steps until something is published. Work that falls due while another operation has the volume is
-/// tried again five seconds later, by this clock.
+/// Advances the clock in steps until something is published. Work that failed is tried again five seconds later by this
+/// clock.
 async fn next(driver: &InProcess, follower: &mut Follower, step: SignedDuration) -> Published {
     for _ in 0..100 {
         driver.clock.advance(step);
@@ -72,12 +72,12 @@ node_test! {
         assert_eq!((serial(&volume), fs::read(volume.join("tls.key")).unwrap()), (before.clone(), key));
         assert_eq!(fs::read_link(volume.join("..data")).unwrap(), Path::new("..2"), "one swap");
         assert_eq!(driver.signer.calls(), 1, "the signer was not called");
-        // The record goes with it: a restart finds the generation that it expects, and renews nothing.
+        // The record has the new generation, so that a restart does not renew.
         eventually("the record", async || {
             let record = fs::read_to_string(node.stored_at(&pod).join("record.json")).unwrap();
             record.contains("\"generation\":2") && record.contains(&before)
         }).await;
-        // What the operator's source says outlasts the signer's own answer.
+        // The trust bundle of the other source stays after a renewal, although the signer names its own.
         eventually("the renewal", async || {
             driver.clock.advance(SignedDuration::from_hours(1));
             serial(&volume) != before
@@ -99,7 +99,7 @@ node_test! {
         }
         driver.volumes.set_trust(&id(&pod), another_anchor(&driver)).unwrap();
         assert_whole(&next(&driver, &mut follower, SignedDuration::from_secs(5)).await, &volume);
-        // After a restart it is read back from the store, and no signer is called.
+        // After a restart the credential is read back from the store, and no signer is called.
         let calls = driver.signer.calls();
         let (driver, kubelet) = driver.restarted(&mut node).await;
         let mut follower = driver.volumes.follow(&id(&pod)).await.unwrap();
@@ -117,7 +117,7 @@ node_test! {
     async fn a_request_that_its_signer_refused_stands_for_ten_minutes() {
         let (_node, driver, kubelet) = started(true).await;
         let pod = pod("web-0");
-        driver.signer.set(Mood::Fails(Failure::refused("was denied by a policy")));
+        driver.signer.set(Behaviour::Fails(Failure::refused("was denied by a policy")));
         for _ in 0..3 {
             let refused = kubelet.publish(&pod).await.unwrap_err();
             assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -127,8 +127,8 @@ node_test! {
         assert!(refused.message().contains("; certlet asks again after "), "{refused}");
         assert_eq!(driver.signer.calls(), 1, "nobody is asked while the refusal stands");
         driver.clock.advance(SignedDuration::from_mins(11));
-        driver.signer.set(Mood::Signs);
-        // A publish can meet the check whether its pod is gone, which is due by now too: the kubelet tries again.
+        driver.signer.set(Behaviour::Signs);
+        // The check whether the pod is gone is due by now too, and may hold the lock. The kubelet tries again.
         eventually("it is published", async || kubelet.publish(&pod).await.is_ok()).await;
         let requests = driver.signer.requests.lock().unwrap().clone();
         assert_eq!(requests.len(), 2);
@@ -142,9 +142,9 @@ const RECORDS: [&str; 2] =
     [include_str!("../fixtures/record-0.1.0.json"), include_str!("../fixtures/record-failed-0.1.0.json")];
 const ROOT: &str = "@ROOT@";
 
-/// Lays a volume out as version 0.1.0 left it, mounted at its target.
+/// Writes a volume as version 0.1.0 did, and mounts it at its target.
 fn laid_out(node: &Node, record: &str) -> (VolumeId, std::path::PathBuf) {
-    // Made on a day that lies a month back, whenever the test runs.
+    // Issued a month before the day in the fixture.
     let record = record.replace(ROOT, node.root.to_str().unwrap()).replace("2026-11-26", "2026-10-26");
     let json: serde_json::Value = serde_json::from_str(&record).unwrap();
     let id = json["record"]["volume_id"].as_str().unwrap();
@@ -176,7 +176,7 @@ node_test! {
         let rows: serde_json::Value = serde_json::from_str(&status).unwrap();
         assert_eq!(rows.as_array().unwrap().len(), 2, "{status}");
         assert!(node.log().contains("\"adopted\":2"), "{}", node.log());
-        // Both fell due long ago: they are renewed in place.
+        // Both renewals fell due long ago.
         for (_, target) in &volumes {
             eventually("the renewal", async || certlet_kubelet::leaf(target).is_ok()).await;
         }

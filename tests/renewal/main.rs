@@ -1,4 +1,4 @@
-//! Renewal through the socket, with a clock that tests turn and a signer that fails when told to.
+//! Renewals, with a clock and a signer that the tests control.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ mod support;
 
 use certlet::model::Failure;
 use certlet_kubelet::{Kubelet, Pod};
-use in_process::{InProcess, Mood, started};
+use in_process::{Behaviour, InProcess, started};
 use jiff::SignedDuration;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -20,35 +20,40 @@ use support::{eventually, key_in, pod, pod_with, serial};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-/// Publishes, and turns the clock until a renewal has been tried with the signer in this mood. Answers where the volume is, and
-/// the serial number that it had.
-async fn renewed_in_vain(driver: &InProcess, kubelet: &Kubelet, pod: &Pod, mood: Mood) -> (PathBuf, String) {
+/// Publishes, and advances the clock until a renewal was tried with this behaviour of the signer. Returns the volume's target,
+/// and the serial number of its first certificate.
+async fn publish_and_try_renewal(
+    driver: &InProcess,
+    kubelet: &Kubelet,
+    pod: &Pod,
+    behaviour: Behaviour,
+) -> (PathBuf, String) {
     let volume = kubelet.publish(pod).await.unwrap();
     let before = serial(&volume);
-    driver.signer.set(mood);
+    driver.signer.set(behaviour);
     driver.clock.advance(SignedDuration::from_hours(17));
     eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
     (volume, before)
 }
 
-fn down() -> Mood {
-    Mood::Fails(Failure::transient("the signer is down".to_owned()))
+fn down() -> Behaviour {
+    Behaviour::Fails(Failure::transient("the signer is down".to_owned()))
 }
 
 node_test! {
-    async fn a_failed_renewal_keeps_the_old_certificate_and_follows_by_itself() {
+    async fn a_failed_renewal_keeps_the_old_certificate_and_is_tried_again() {
         let (_node, driver, kubelet) = started(false).await;
         let pod = pod("web-0");
-        let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod, down()).await;
+        let (volume, before) = publish_and_try_renewal(&driver, &kubelet, &pod, down()).await;
         assert_eq!(serial(&volume), before);
-        // Trouble is told, and a republish is fine all the same.
+        // A republish succeeds although the renewal fails, and the volume condition reports the failure.
         kubelet.publish(&pod).await.unwrap();
         driver.clock.advance(SignedDuration::from_hours(3));
         eventually("the condition says so", async || {
             let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
             condition.abnormal && condition.message.contains("2 attempts") && condition.message.contains("the signer is down")
         }).await;
-        driver.signer.set(Mood::Signs);
+        driver.signer.set(Behaviour::Signs);
         driver.clock.advance(SignedDuration::from_mins(10));
         eventually("the renewal follows", async || serial(&volume) != before).await;
         let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
@@ -65,17 +70,17 @@ async fn publish_with_token(kubelet: &Kubelet, pod: &Pod) {
 }
 
 node_test! {
-    async fn a_fresh_token_puts_a_failed_renewal_ahead() {
+    async fn a_fresh_token_brings_a_failed_renewal_forward() {
         let (node, driver, kubelet) = started(false).await;
         let pod = pod("web-0");
-        let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod, down()).await;
+        let (volume, before) = publish_and_try_renewal(&driver, &kubelet, &pod, down()).await;
         eventually("the failure is on record", async || {
             let record = std::fs::read(node.stored_at(&pod).join("record.json")).unwrap();
             let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
             record["record"]["last_error"].is_object()
         }).await;
         driver.signer.wants_token.store(true, Ordering::Relaxed);
-        driver.signer.set(Mood::Signs);
+        driver.signer.set(Behaviour::Signs);
         kubelet.publish(&pod).await.unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(serial(&volume), before, "nothing has changed, so nothing is tried before its time");
@@ -86,7 +91,7 @@ node_test! {
 }
 
 node_test! {
-    async fn after_a_start_a_renewal_waits_for_the_pods_token_and_fails_nothing() {
+    async fn after_a_start_a_renewal_waits_for_the_pods_token() {
         let (mut node, driver, kubelet) = started(false).await;
         let pod = pod("web-0");
         let volume = kubelet.publish(&pod).await.unwrap();
@@ -115,8 +120,8 @@ node_test! {
         let reader = { let (volume, done) = (volume.clone(), done.clone()); std::thread::spawn(move || read_until(&volume, &done)) };
         for _ in 0..1000 {
             let before = serial(&volume);
-            // Due at two thirds of the day at the latest. The clock may have been turned in the middle of the renewal
-            // before this one, which then counts from there: a little more until it is due.
+            // The renewal is due after 16 hours at the latest. If the clock was advanced during the renewal before this
+            // one, it is due a little later.
             driver.clock.advance(SignedDuration::from_hours(16));
             eventually("the renewal", async || {
                 driver.clock.advance(SignedDuration::from_mins(1));
@@ -130,8 +135,8 @@ node_test! {
     }
 }
 
-/// Reads the volume as Envoy does, through one resolution of `..data`, until told to stop: the pieces belong together.
-/// Answers how often it read, and how many generations it saw.
+/// Reads the volume like Envoy, through one resolution of `..data`, until `done`. Checks that the files belong
+/// together. Returns the number of reads and of generations.
 fn read_until(volume: &std::path::Path, done: &CancellationToken) -> (usize, usize) {
     let (mut reads, mut seen) = (0, std::collections::HashSet::new());
     while !done.is_cancelled() {
@@ -139,8 +144,8 @@ fn read_until(volume: &std::path::Path, done: &CancellationToken) -> (usize, usi
             panic!("..data is gone");
         };
         let files = ["tls.key", "tls.crt", "all.pem"].map(|name| std::fs::read(generation.join(name)));
-        // A generation that was swapped out while it was read is gone, which a reader of the kubelet's own volumes has to
-        // expect too; a reader that got all the files got them of one generation.
+        // A swap removes the generation that is being read. Readers of the kubelet's own volumes must expect that too. A
+        // reader that gets all files gets them from one generation.
         let [Ok(key), Ok(certificate), Ok(all)] = files else { continue };
         assert_eq!([key, certificate.clone()].concat(), all, "mixed generations in {}", generation.display());
         reads += 1;
@@ -152,7 +157,7 @@ fn read_until(volume: &std::path::Path, done: &CancellationToken) -> (usize, usi
 node_test! {
     async fn an_answer_that_is_no_certificate_changes_nothing() {
         let (_node, driver, kubelet) = started(false).await;
-        let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod("web-0"), Mood::Babbles).await;
+        let (volume, before) = publish_and_try_renewal(&driver, &kubelet, &pod("web-0"), Behaviour::AnswersGarbage).await;
         let refused = kubelet.publish(&pod("web-1")).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
         assert_eq!(serial(&volume), before);
@@ -161,18 +166,18 @@ node_test! {
 }
 
 node_test! {
-    async fn an_expired_volume_is_republished_and_renewed_as_soon_as_can_be() {
+    async fn an_expired_volume_is_republished_and_renewed_at_once() {
         let (_node, driver, kubelet) = started(false).await;
         let pod = pod("web-0");
-        let (volume, before) = renewed_in_vain(&driver, &kubelet, &pod, down()).await;
+        let (volume, before) = publish_and_try_renewal(&driver, &kubelet, &pod, down()).await;
         driver.clock.advance(SignedDuration::from_hours(10));
         let condition = kubelet.stats(&pod).await.unwrap().volume_condition.unwrap();
         assert!(condition.abnormal && condition.message.contains("expired"), "{condition:?}");
         kubelet.publish(&pod).await.expect("a republish of a mounted volume never fails");
         assert_eq!(serial(&volume), before, "the old files stay");
-        driver.signer.set(Mood::Signs);
+        driver.signer.set(Behaviour::Signs);
         kubelet.publish(&pod).await.unwrap();
-        // A try that began before the signer's change of mood pauses first.
+        // An attempt that began before the signer's behaviour changed is followed by a pause.
         eventually("it is renewed", async || {
             driver.clock.advance(SignedDuration::from_secs(1));
             serial(&volume) != before
@@ -196,29 +201,29 @@ node_test! {
 }
 
 node_test! {
-    async fn a_clock_that_was_ahead_for_a_while_leaves_nothing_to_its_future() {
+    async fn after_a_clock_was_ahead_all_volumes_are_renewed_in_time() {
         let (_node, driver, kubelet) = started(false).await;
         let failing = kubelet.publish(&pod("web-0")).await.unwrap();
         let before = serial(&failing);
         driver.signer.set(down());
         driver.clock.advance(SignedDuration::from_hours(720));
         eventually("a renewal is tried", async || driver.signer.calls() == 2).await;
-        driver.signer.set(Mood::Signs);
+        driver.signer.set(Behaviour::Signs);
         let issued_ahead = kubelet.publish(&pod("web-1")).await.unwrap();
         let ahead = serial(&issued_ahead);
         driver.clock.advance(SignedDuration::from_hours(-720));
-        eventually("what is not valid yet is renewed", async || {
+        eventually("the certificate that is not valid yet is renewed", async || {
             driver.clock.advance(SignedDuration::from_secs(1));
             serial(&issued_ahead) != ahead
         }).await;
         driver.clock.advance(SignedDuration::from_hours(17));
-        eventually("what failed is renewed in time", async || serial(&failing) != before).await;
+        eventually("the volume whose renewal failed is renewed", async || serial(&failing) != before).await;
         driver.stop().await;
     }
 }
 
 node_test! {
-    async fn nothing_wakes_up_when_nothing_is_due() {
+    async fn without_due_work_nothing_wakes_up() {
         let (_node, driver, kubelet) = started(false).await;
         for number in 0..50 {
             kubelet.publish(&pod(&format!("web-{number}"))).await.unwrap();
@@ -238,17 +243,18 @@ node_test! {
         for number in 0..40 {
             volumes.push(kubelet.publish(&pod(&format!("web-{number}"))).await.unwrap());
         }
-        // Between the earliest point (two thirds less a tenth) and the latest, renewals come one after the other.
+        // Between the earliest and the latest due time (two thirds of the lifetime, less up to a tenth), renewals come
+        // one after the other.
         driver.clock.advance(SignedDuration::from_mins(16 * 60 - 48));
         tokio::time::sleep(Duration::from_millis(200)).await;
         let some = driver.signer.calls() - 40;
         assert!((2..38).contains(&some), "{some} of 40 renewed at half the window");
-        driver.signer.set(Mood::Waits);
+        driver.signer.set(Behaviour::Waits);
         driver.clock.advance(SignedDuration::from_hours(1));
-        eventually("four are at work", async || driver.signer.calls() == 40 + some + 4).await;
+        eventually("four renewals are active", async || driver.signer.calls() == 40 + some + 4).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(driver.signer.calls(), 40 + some + 4, "as many as --max-renewals-in-flight allows");
-        driver.signer.set(Mood::Signs);
+        driver.signer.set(Behaviour::Signs);
         eventually("all are renewed", async || driver.signer.calls() == 80).await;
         driver.stop().await;
     }
@@ -257,7 +263,7 @@ node_test! {
 node_test! {
     async fn an_unpublish_ends_a_publish_that_waits_for_a_signer() {
         let (node, driver, kubelet) = started(true).await;
-        driver.signer.set(Mood::Waits);
+        driver.signer.set(Behaviour::Waits);
         let pod = pod("web-0");
         let publish = { let (kubelet, pod) = (kubelet.clone(), pod.clone()); tokio::spawn(async move { kubelet.publish(&pod).await }) };
         eventually("the signer is asked", async || driver.signer.calls() == 1).await;
@@ -274,7 +280,7 @@ node_test! {
         let (node, driver, kubelet) = started(false).await;
         let pod = pod("web-0");
         kubelet.publish(&pod).await.unwrap();
-        driver.signer.set(Mood::Waits);
+        driver.signer.set(Behaviour::Waits);
         driver.clock.advance(SignedDuration::from_hours(17));
         eventually("the renewal waits", async || driver.signer.calls() == 2).await;
         kubelet.publish(&pod).await.unwrap();
@@ -287,7 +293,7 @@ node_test! {
 node_test! {
     async fn a_shutdown_does_not_wait_for_ever_for_a_signer() {
         let (_node, driver, kubelet) = started(false).await;
-        driver.signer.set(Mood::Waits);
+        driver.signer.set(Behaviour::Waits);
         let publish = { let kubelet = kubelet.clone(); tokio::spawn(async move { kubelet.publish(&pod("web-0")).await }) };
         eventually("the signer is asked", async || driver.signer.calls() == 1).await;
         driver.stop().await;
@@ -296,7 +302,7 @@ node_test! {
 }
 
 node_test! {
-    async fn a_key_that_is_to_be_kept_is_kept() {
+    async fn a_reused_key_stays_after_a_renewal() {
         let (_node, driver, kubelet) = started(false).await;
         let volume = kubelet.publish(&pod_with("web-0", &[("reuse-private-key", "true"), ("key-algorithm", "RSA"), ("key-encoding", "PKCS1")])).await.unwrap();
         let (before, key) = (serial(&volume), key_in(&volume));

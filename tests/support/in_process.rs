@@ -1,4 +1,4 @@
-//! The driver in the process of the test, with a clock that is turned by hand and a signer that does as it is told.
+//! The driver in the process of the test, with a clock and a signer that the test controls.
 
 #![allow(
     unreachable_pub,
@@ -32,27 +32,27 @@ use tokio_util::sync::CancellationToken;
 /// A node, its driver with a signer that signs, and the kubelet.
 pub async fn started(slow: bool) -> (Node, InProcess, Kubelet) {
     let mut node = Node::new();
-    let clock = HandClock::new();
-    let signer = MoodySigner::new(&clock, slow);
+    let clock = ManualClock::new();
+    let signer = ScriptedSigner::new(&clock, slow);
     let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
     (node, driver, kubelet)
 }
 
 /// The driver in this process, on a node's directories.
 pub struct InProcess {
-    pub clock: Arc<HandClock>,
-    pub signer: Arc<MoodySigner>,
+    pub clock: Arc<ManualClock>,
+    pub signer: Arc<ScriptedSigner>,
     pub volumes: VolumeService,
     shutdown: CancellationToken,
     running: JoinHandle<Result<(), NodeError>>,
 }
 
 impl InProcess {
-    /// Starts it, and registers it as the kubelet would.
+    /// Starts the driver, and registers it as the kubelet would.
     pub async fn start(
         node: &mut Node,
-        clock: &Arc<HandClock>,
-        signer: &Arc<MoodySigner>,
+        clock: &Arc<ManualClock>,
+        signer: &Arc<ScriptedSigner>,
     ) -> (Self, Kubelet) {
         let config = Config {
             driver: Driver { name: DRIVER.to_owned(), node_id: "node-1".to_owned() },
@@ -88,7 +88,7 @@ impl InProcess {
         (driver, node.kubelet().await)
     }
 
-    /// Ends it, and starts another one in its place with the same clock and signer.
+    /// Stops the driver, and starts a new one with the same clock and signer.
     pub async fn restarted(self, node: &mut Node) -> (Self, Kubelet) {
         let (clock, signer) = (Arc::clone(&self.clock), Arc::clone(&self.signer));
         self.stop().await;
@@ -102,25 +102,25 @@ impl InProcess {
 }
 
 /// A wall clock that stands still until it is set.
-pub struct HandClock {
+pub struct ManualClock {
     now: watch::Sender<Timestamp>,
-    /// How often anybody began to wait.
+    /// The number of calls of `wait_until`.
     pub waits: AtomicUsize,
 }
 
-impl HandClock {
+impl ManualClock {
     pub fn new() -> Arc<Self> {
-        // Now, so that openssl, which has no other clock, finds certificates valid.
+        // It starts at the real time, so that certificates are valid for openssl, which uses the machine's clock.
         Arc::new(Self { now: watch::Sender::new(Timestamp::now()), waits: AtomicUsize::new(0) })
     }
 
-    /// Sets it forward, or back.
+    /// Sets the clock forward, or back.
     pub fn advance(&self, by: SignedDuration) {
         self.now.send_modify(|now| *now += by);
     }
 }
 
-impl Clock for HandClock {
+impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.now.borrow()
     }
@@ -132,81 +132,81 @@ impl Clock for HandClock {
             if deadline.is_some_and(|deadline| deadline <= *now.borrow_and_update()) {
                 return;
             }
-            // Every setting is a jump to the waiter, as it is for a timerfd.
+            // Every change ends the wait, as with a timerfd.
             let _ended = now.changed().await;
         })
     }
 }
 
-/// What the signer does next.
+/// How the signer answers.
 #[derive(Clone)]
-pub enum Mood {
+pub enum Behaviour {
     Signs,
     Fails(Failure),
     Waits,
-    Babbles,
+    AnswersGarbage,
 }
 
-/// A local CA with moods, as slow as a remote signer where it is told to be.
-pub struct MoodySigner {
+/// A local CA whose behaviour a test can change. If `slow`, its requests are resumable, as with a remote signer.
+pub struct ScriptedSigner {
     ca: LocalCa,
-    mood: Mutex<Mood>,
+    behaviour: Mutex<Behaviour>,
     slow: bool,
-    /// Whether it signs only with a token of the pod's.
+    /// Whether it signs only with a token of the pod.
     pub wants_token: AtomicBool,
     calls: AtomicUsize,
     /// The request of each call.
     pub requests: Mutex<Vec<Vec<u8>>>,
-    /// What each call found noted of those before it.
+    /// The checkpoint that each call found.
     pub checkpoints: Mutex<Vec<Option<String>>>,
-    /// How many volumes it was told are gone.
+    /// The number of `removed` notifications.
     pub removed: AtomicUsize,
-    cheer_up: Notify,
-    /// Volumes whose answers it announces.
-    answers: Mutex<Vec<VolumeId>>,
+    behaviour_changed: Notify,
+    /// Volumes whose requests it reports as completed.
+    completed: Mutex<Vec<VolumeId>>,
     announced: Notify,
 }
 
-impl MoodySigner {
-    pub fn new(clock: &Arc<HandClock>, slow: bool) -> Arc<Self> {
+impl ScriptedSigner {
+    pub fn new(clock: &Arc<ManualClock>, slow: bool) -> Arc<Self> {
         Arc::new(Self {
             ca: LocalCa::ephemeral(Arc::clone(clock) as Arc<dyn Clock>).unwrap(),
-            mood: Mutex::new(Mood::Signs),
+            behaviour: Mutex::new(Behaviour::Signs),
             slow,
             wants_token: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             requests: Mutex::default(),
             checkpoints: Mutex::default(),
             removed: AtomicUsize::new(0),
-            cheer_up: Notify::new(),
-            answers: Mutex::default(),
+            behaviour_changed: Notify::new(),
+            completed: Mutex::default(),
             announced: Notify::new(),
         })
     }
 
-    pub fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-        self.cheer_up.notify_waiters();
+    pub fn set(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
+        self.behaviour_changed.notify_waiters();
     }
 
-    /// Announces an answer, as a signer does whose watch shows one that nobody waits for.
-    pub fn answer(&self, volume: VolumeId) {
-        self.answers.lock().unwrap().push(volume);
+    /// Reports a request as completed, like a signer whose watch shows a certificate that no call waits for.
+    pub fn complete(&self, volume: VolumeId) {
+        self.completed.lock().unwrap().push(volume);
         self.announced.notify_one();
     }
 
-    /// How many answers the driver has not heard of yet.
-    pub fn answers(&self) -> usize {
-        self.answers.lock().unwrap().len()
+    /// The number of reports that the driver has not taken yet.
+    pub fn unreported(&self) -> usize {
+        self.completed.lock().unwrap().len()
     }
 
-    /// How often it was asked.
+    /// The number of `sign` calls.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }
 }
 
-impl Signer for MoodySigner {
+impl Signer for ScriptedSigner {
     fn kind(&self) -> SignerKind {
         SignerKind::Local
     }
@@ -232,27 +232,27 @@ impl Signer for MoodySigner {
                 request.checkpoint.save("request-1")?;
             }
             loop {
-                let cheered_up = self.cheer_up.notified();
-                let mood = self.mood.lock().unwrap().clone();
-                match mood {
-                    Mood::Signs => return self.ca.sign(request).await,
-                    Mood::Fails(error) => return Err(error),
-                    Mood::Babbles => {
+                let changed = self.behaviour_changed.notified();
+                let behaviour = self.behaviour.lock().unwrap().clone();
+                match behaviour {
+                    Behaviour::Signs => return self.ca.sign(request).await,
+                    Behaviour::Fails(error) => return Err(error),
+                    Behaviour::AnswersGarbage => {
                         let chain = b"<html>busy</html>".to_vec();
                         return Ok(SignedChain { chain, ca: None, warning: None });
                     }
-                    Mood::Waits => cheered_up.await,
+                    Behaviour::Waits => changed.await,
                 }
             }
         })
     }
 }
 
-impl SignerNotification for MoodySigner {
+impl SignerNotification for ScriptedSigner {
     fn next_completed(&self) -> BoxFuture<'_, RequestId> {
         Box::pin(async {
             loop {
-                if let Some(volume) = self.answers.lock().unwrap().pop() {
+                if let Some(volume) = self.completed.lock().unwrap().pop() {
                     return RequestId::new(volume);
                 }
                 self.announced.notified().await;

@@ -1,4 +1,4 @@
-//! The one harness of the integration tests: a real driver process in a namespace of its own, and a kubelet for it.
+//! The harness of the integration tests: a real driver process in its own namespace, and a kubelet for it.
 
 #![allow(unreachable_pub, dead_code, reason = "every test binary uses a part of it")]
 #![allow(
@@ -23,9 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub const CERTLET: &str = env!("CARGO_BIN_EXE_certlet");
 /// Its name.
 pub const DRIVER: &str = "csi.certlet.io";
-/// How long anything may take that is expected to happen.
+/// Time limit for anything that a test waits for.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-/// What a certificate is for, unless a test says otherwise.
+/// The DNS name of certificates, unless a test sets another.
 const DNS_NAME: &str = "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local";
 
 /// Declares a test that runs in a mount namespace of its own, with a runtime.
@@ -74,12 +74,12 @@ impl Node {
         }
     }
 
-    /// One flag more for the driver's next start.
+    /// Adds a flag for the driver's next start.
     pub fn flag(&mut self, flag: &str) {
         self.flags.push(flag.to_owned());
     }
 
-    /// One environment variable more for the driver's next start.
+    /// Adds an environment variable for the driver's next start.
     pub fn env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
@@ -104,7 +104,7 @@ impl Node {
         command
     }
 
-    /// Starts the driver; its log goes on in the same file.
+    /// Starts the driver. Its log is appended to the same file.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "the driver runs already");
         let log =
@@ -248,7 +248,7 @@ pub fn pod_with(name: &str, attributes: &[(&str, &str)]) -> Pod {
     pod_of(&[("signer", "local"), ("dns-names", DNS_NAME)], name, attributes)
 }
 
-/// A pod with a volume of the attributes and, where they leave one out, the usual ones.
+/// A pod with a volume of these attributes. Missing attributes are taken from `usual`.
 fn pod_of(usual: &[(&str, &str)], name: &str, attributes: &[(&str, &str)]) -> Pod {
     let is_given = |key: &str| attributes.iter().any(|(given, _)| *given == key);
     let all = usual.iter().filter(|(key, _)| !is_given(key)).chain(attributes);
@@ -288,7 +288,7 @@ pub fn openssl(args: &[&str]) -> Output {
     output
 }
 
-/// Waits until `done` says so.
+/// Waits until `done` returns true.
 pub async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !done().await {

@@ -9,7 +9,7 @@ pub const DRIVER_KEY: &str = "AKIADRIVER";
 
 /// A node with this policy and this address of AWS. It is not started yet.
 pub fn node(policy: &str, endpoint: &str) -> Node {
-    // Logs everything, so that the tests can find secrets in the log.
+    // Logs everything, so that the tests can check the log for secrets.
     let mut node = Node::with_flags(&["--log-level=trace"]);
     // In a directory of its own: the driver watches it, and at level trace each write of the log would cause the next.
     let directory = node.root.join("policy");

@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2 (RFC 9113) frame by frame, to send what no client library here would.
+//! gRPC over HTTP/2 (RFC 9113) frame by frame, to send headers that no client library here sends.
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "support for tests")]
 
@@ -19,7 +19,7 @@ const END_HEADERS: u8 = 4;
 /// A connection.
 pub struct RawClient {
     stream: UnixStream,
-    /// Of the next call; a client's are odd.
+    /// The stream id of the next call. A client's ids are odd.
     id: u32,
 }
 
@@ -31,7 +31,7 @@ impl RawClient {
         Self { stream, id: 1 }
     }
 
-    /// A unary call. The authority is a field as HPACK (RFC 7541) has it; of the others none enters the dynamic table.
+    /// A unary call. `authority` is an encoded HPACK field (RFC 7541). The other fields do not enter the dynamic table.
     pub async fn call<T: Message + Default>(
         &mut self,
         path: &str,
@@ -64,7 +64,7 @@ impl RawClient {
             self.stream.read_exact(&mut payload).await.map_err(|error| error.to_string())?;
             let is_ours = head[5..] == id.to_be_bytes();
             match head[3] {
-                // After the five bytes that gRPC puts in front of a message.
+                // gRPC puts five bytes in front of a message.
                 DATA if is_ours => return T::decode(&payload[5..]).map_err(|error| error.to_string()),
                 RST_STREAM if is_ours => return Err(format!("the stream was reset: {payload:?}")),
                 HEADERS if is_ours && head[4] & END_STREAM != 0 => return Err("no message came".to_owned()),

@@ -18,7 +18,7 @@ const ROLE_ARN: &str = "arn:aws:iam::123456789012:role/shop-web";
 const CA_ARN: &str =
     "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
 
-/// No lists of host names.
+/// Texts that are not lists of host names.
 #[rustfmt::skip]
 const DNS_NAMES: &[&str] = &[
     "a b", "a,,b", "a,", ",a", ",", "-a", "a-", "a..b", ".a", "a.", "*", "a.*.b", "*a.b",
@@ -26,7 +26,7 @@ const DNS_NAMES: &[&str] = &[
     "${pod_name}", "$HOSTNAME.a", "${POD_NAME", " ", "a@b",
 ];
 
-/// No lists of absolute URIs.
+/// Texts that are not lists of absolute URIs.
 #[rustfmt::skip]
 const URIS: &[&str] = &[
     "/ns/shop", "ns/shop", "spiffe:", "spiffe://", "a b:c", "https://a b", "https://a,", "https://\u{fc}",
@@ -34,28 +34,28 @@ const URIS: &[&str] = &[
     "${POD_NAME}",
 ];
 
-/// No lists of addresses.
+/// Texts that are not lists of IP addresses.
 #[rustfmt::skip]
 const ADDRESSES: &[&str] = &[
     "10.0.0.0/8", "10.0.0.256", "010.0.0.1", "localhost", "10.0.0.1:443", "fe80::1%eth0", "[::1]",
     "10.0.0.1,", "10.0.0.1;10.0.0.2", "10.0.0.1 10.0.0.2", "${POD_IP}", "1::2::3",
 ];
 
-/// No distinguished names.
+/// Texts that are not distinguished names.
 #[rustfmt::skip]
 const SUBJECTS: &[&str] = &[
     "example.com", "CN=", "CN=a,", "CN=a,,O=b", "XX=a", "=a", "CN=a;O=b", "CN=\"a\"", "/CN=a/O=b", "CN=a\\",
     "CN=#zz", "CN=\\FF", "C=\u{d6}", "CN=a+CN=a", "CN=${NODE_NAME}", "1.2.x=a",
 ];
 
-/// No durations above zero.
+/// Texts that are not durations above zero.
 #[rustfmt::skip]
 const DURATIONS: &[&str] = &[
     "0", "0s", "-1h", "+0h0m", "1d", "1", "h", "1h30", " 1h", "1h ", "1 h", "1,5h", "1H", "-", ".", "1.h.",
     "2562048h", "9223372036854775808ns", "99999999999999999999h", "forever", "P1D", "${POD_NAME}",
 ];
 
-/// All of them, names unique.
+/// All rejected volumes, with unique names.
 pub fn rejected_inputs() -> Vec<Rejected> {
     let mut inputs = Inputs(Vec::new());
     for group in [CERTLET, CERT_MANAGER] {
@@ -76,18 +76,18 @@ pub fn rejected_inputs() -> Vec<Rejected> {
 struct Inputs(Vec<Rejected>);
 
 impl Inputs {
-    /// A volume of one dialect with exactly these attributes beside the kubelet's.
+    /// Adds a volume of one prefix with exactly these attributes and the kubelet's.
     fn add(&mut self, group: &str, faulty: &str, why: &str, attributes: &[(&str, &str)]) {
         let own = attributes.iter().map(|(name, value)| (format!("{group}/{name}"), (*value).to_owned()));
         self.push(format!("{group}/{faulty}"), why, kubelet_keys().chain(own).collect());
     }
 
-    /// A volume that is good but for one value.
+    /// Adds a volume that is valid except for one value.
     fn value(&mut self, group: &str, name: &str, value: &str) {
         self.beside(group, name, value, &[]);
     }
 
-    /// A volume that is good but for one value beside others.
+    /// Adds a volume with other attributes that is valid except for one value.
     fn beside(&mut self, group: &str, name: &str, value: &str, others: &[(&str, &str)]) {
         let mut attributes = vec![("issuer-name", "ca")];
         attributes.extend(others.iter().filter(|(other, _)| *other != "signer"));

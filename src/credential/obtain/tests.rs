@@ -2,11 +2,11 @@ use super::*;
 use crate::model::{KeyAlgorithm, Pkcs12};
 use crate::signer::{IssuedCertificate, LocalCa, SignedChain, SignerNotification};
 use crate::sink::files;
-use crate::x509::testing::{ALL_ALGORITHMS, Stopped, attributes, openssl};
+use crate::x509::testing::{ALL_ALGORITHMS, StoppedClock, attributes, openssl};
 use std::time::Instant;
 use tempfile::TempDir;
 
-/// Answers what it is told to.
+/// A signer that always gives this answer.
 struct Scripted(Result<SignedChain, Failure>);
 
 impl Signer for Scripted {
@@ -42,7 +42,7 @@ impl SignerNotification for Scripted {
 }
 
 fn clock() -> Arc<dyn Clock> {
-    Arc::new(Stopped(Timestamp::now()))
+    Arc::new(StoppedClock(Timestamp::now()))
 }
 
 /// An obtainer whose store is in a directory of a tmpfs.
@@ -100,7 +100,7 @@ async fn an_issuance_with_every_key_algorithm_gives_a_credential_that_openssl_ve
 }
 
 #[tokio::test]
-async fn a_signer_that_is_not_configured_is_named_with_what_configures_it() {
+async fn the_error_for_a_signer_that_is_not_configured_says_how_to_configure_it() {
     let (obtainer, _root) = obtainer(Vec::new());
     let failure = obtain(&obtainer, &attributes()).await.unwrap_err();
     assert_eq!(
@@ -129,7 +129,7 @@ async fn failures_are_told_apart_by_kind() {
     assert!(expired.may_pass());
 }
 
-/// Prints what each step of an issuance costs; asserts nothing, machines differ.
+/// Prints how long each step of an issuance takes. It asserts nothing, because machines differ.
 #[tokio::test]
 async fn the_cost_of_each_step_is_printed() {
     const ROUNDS: u32 = 300;

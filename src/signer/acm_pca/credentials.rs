@@ -169,7 +169,7 @@ mod tests {
     use crate::model::{Arn, PodTokens, SignerSpec, WorkloadIdentity};
     use crate::signer::testing::NoCheckpoint;
     use crate::signer::{Purpose, RequestId};
-    use crate::x509::testing::{Stopped, attributes};
+    use crate::x509::testing::{StoppedClock, attributes};
     use aws_sdk_acmpca::config::Credentials;
 
     const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/1";
@@ -220,7 +220,7 @@ mod tests {
             purpose: Purpose::Publish,
             not_ready_count: 0,
         };
-        let (metrics, clock) = (PcaMetrics::default(), Stopped(Timestamp::UNIX_EPOCH));
+        let (metrics, clock) = (PcaMetrics::default(), StoppedClock(Timestamp::UNIX_EPOCH));
         clients.client(&request, attributes.signer.acm_pca().unwrap(), &metrics, &clock).await
     }
 

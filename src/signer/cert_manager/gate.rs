@@ -89,13 +89,13 @@ impl Default for GateBackoff {
 }
 
 impl GateBackoff {
-    /// The pause after so many earlier attempts; `jitter` is in [0, 1).
+    /// The pause after this number of earlier attempts; `jitter` is in [0, 1).
     fn pause(&self, attempts: u32, jitter: f64) -> Duration {
-        /// The cap where the operator sets none.
+        /// The cap if the operator sets none.
         const MAX_PAUSE: Duration = Duration::from_hours(1);
         let cap = if self.cap.is_zero() { MAX_PAUSE } else { self.cap };
         let backoff = Backoff::with_factor(self.duration, self.factor, cap);
-        backoff.grown(attempts).mul_f64(1.0 + self.jitter * jitter)
+        backoff.full_pause(attempts).mul_f64(1.0 + self.jitter * jitter)
     }
 }
 
@@ -138,7 +138,8 @@ impl Gate {
                     IpFamily::V4 => ip.is_ipv4(),
                     IpFamily::V6 => ip.is_ipv6(),
                 });
-                (!has).then(|| format!("the pod has no {family} address yet"))
+                let wanted = if *family == IpFamily::Any { "IP" } else { family.as_str() };
+                (!has).then(|| format!("the pod has no {wanted} address yet"))
             }
             Self::PodCondition { kind, status } => {
                 let condition = status_list("conditions").find(|condition| condition["type"] == **kind);

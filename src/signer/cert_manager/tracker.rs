@@ -126,8 +126,8 @@ impl RequestTracker {
         self.inner.lock().lose(key);
     }
 
-    /// A full list may follow. Requests that are recorded from now on survive its end: a list need not name what was
-    /// created while it was made.
+    /// A full list may begin. Requests that are recorded from now on stay at its end, because a list may not name
+    /// requests that were created meanwhile.
     pub(super) fn list_may_begin(&self) {
         self.inner.lock().listed.get_or_insert_default();
     }
@@ -187,7 +187,7 @@ impl RequestTracker {
     }
 
     /// The id's requests, without the newest `keep` and without the one whose certificate is in use: later requests may
-    /// all have failed. After a restart that one is not known, and the newest issued one is taken for it.
+    /// all have failed. After a restart that one is not known. Then the newest issued request counts as the one in use.
     pub(super) fn superseded(&self, id: &RequestId, keep: usize) -> Vec<Key> {
         let inner = self.inner.lock();
         let mut requests = inner.by_age(id);

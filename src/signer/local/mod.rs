@@ -82,8 +82,8 @@ impl LocalCa {
         }
         let may_sign = ca.key_usage().ok().flatten().is_none_or(|usage| usage.value.key_cert_sign());
         if !ca.is_ca() || !may_sign {
-            return Err("is not a CA's; it needs basic constraints CA:TRUE and, where it has a key usage, certificate \
-                        signing in it"
+            return Err("is not a CA certificate; it needs basic constraints CA:TRUE and, if it has a key usage, certificate \
+                        signing"
                 .to_owned());
         }
         let (not_before, not_after) =

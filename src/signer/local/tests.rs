@@ -2,7 +2,7 @@ use super::*;
 use crate::model::{PodTokens, Usage, WorkloadIdentity};
 use crate::signer::testing::NoCheckpoint;
 use crate::x509::extensions::usages;
-use crate::x509::testing::{ALL_ALGORITHMS, Stopped, attributes, name, openssl, openssl_text};
+use crate::x509::testing::{ALL_ALGORITHMS, StoppedClock, attributes, name, openssl, openssl_text};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -11,14 +11,14 @@ fn now() -> Timestamp {
 }
 
 fn clock() -> Arc<dyn Clock> {
-    Arc::new(Stopped(now()))
+    Arc::new(StoppedClock(now()))
 }
 
 fn real_clock() -> Arc<dyn Clock> {
-    Arc::new(Stopped(Timestamp::now()))
+    Arc::new(StoppedClock(Timestamp::now()))
 }
 
-/// A request made by openssl, so that it is not only our own that are understood.
+/// A request made by openssl, and not by this crate.
 fn request(subject: &str, extensions: &[&str]) -> Vec<u8> {
     let key = openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], b"");
     let mut arguments = vec!["req", "-new", "-key", "/dev/stdin", "-outform", "DER", "-subj", subject];
@@ -187,7 +187,7 @@ async fn an_intermediate_ca_comes_with_its_chain() {
     let answer = sign(&ca, &request("/CN=web", &[]), &attributes()).await.unwrap();
     assert!(answer.chain.ends_with(&alone) && answer.chain.len() > alone.len());
 
-    // Without the root its certificate has to serve as the anchor.
+    // Without the root, the CA's own certificate is the anchor.
     std::fs::write(&certificate, &alone).unwrap();
     let ca = LocalCa::from_files(&certificate, &key_file, real_clock()).unwrap();
     assert_eq!((ca.anchor_pem(), ca.intermediates.as_slice()), (alone.as_slice(), alone.as_slice()));
@@ -247,8 +247,9 @@ fn files_that_cannot_serve_are_refused_with_the_reason() {
         error(&good.certificate, &other.key, real_clock()).contains("is not the certificate of the CA's key")
     );
     let leaf = Files::new(KeyAlgorithm::EcdsaP256, &["-addext", "basicConstraints=critical,CA:FALSE"]);
-    assert!(error(&leaf.certificate, &leaf.key, real_clock()).contains("is not a CA's"));
-    let later: Arc<dyn Clock> = Arc::new(Stopped(Timestamp::now() + SignedDuration::from_hours(24 * 60)));
+    assert!(error(&leaf.certificate, &leaf.key, real_clock()).contains("is not a CA certificate"));
+    let later: Arc<dyn Clock> =
+        Arc::new(StoppedClock(Timestamp::now() + SignedDuration::from_hours(24 * 60)));
     assert!(error(&good.certificate, &good.key, later).contains(", not now"));
 }
 
@@ -267,7 +268,7 @@ async fn a_ca_with_path_length_zero_issues_no_cas() {
 async fn an_expired_ca_says_so() {
     let mut ca = LocalCa::ephemeral(clock()).unwrap();
     ca.not_after = now();
-    ca.clock = Arc::new(Stopped(now() + SignedDuration::from_secs(1)));
+    ca.clock = Arc::new(StoppedClock(now() + SignedDuration::from_secs(1)));
     let error = sign(&ca, &request("/CN=web", &[]), &attributes()).await.unwrap_err();
     assert!(error.to_string().starts_with("the local CA expired at 2026-05-01"), "{error}");
 }

@@ -66,7 +66,7 @@ pub(crate) fn decode(
     Ok((Credential { key, leaf, intermediates, facts }, TrustBundle { anchors }))
 }
 
-/// Why files could not be encoded or read back. What is in the volume stays as it is.
+/// Why files could not be encoded or read back. The files in the volume stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum FileError {
     /// Encoding the private key file.

@@ -1,8 +1,8 @@
 //! The PKCS#12 keystore (RFC 7292), as OpenSSL 3 and Java 17 write and read it: PBES2 with AES-256-CBC and
 //! HMAC-SHA-256, and a SHA-256 MAC.
 //!
-//! No library writes it, so that no copy of the key stays in memory: the only plaintext is one buffer, which is encrypted
-//! in place.
+//! It is written here and not by a library, so that no copy of the key stays in memory: the only plaintext is one buffer,
+//! which is encrypted in place.
 
 use super::FileError;
 use super::asn1::{CONTEXT_0, CONTEXT_0_PRIMITIVE, octet_string, sequence, set_of, tlv};

@@ -51,7 +51,7 @@ fn issued(algorithm: KeyAlgorithm) -> (Credential, TrustBundle) {
     (credential, TrustBundle { anchors })
 }
 
-/// All files that there are.
+/// A spec with every optional file.
 fn spec(encoding: KeyEncoding, password: &str) -> CertificateSpec {
     let mut spec = attributes();
     spec.key.encoding = encoding;
@@ -176,7 +176,7 @@ fn java_17_opens_the_keystore_and_trusts_the_anchors() {
         assert!(listing.contains("Certificate chain length: 3"), "{listing}");
         assert!(listing.contains("Alias name: ca\n") && listing.contains("Alias name: ca-2\n"), "{listing}");
         assert_eq!(listing.matches("Entry type: trustedCertEntry").count(), 2, "{listing}");
-        // Taking the key out again needs the key's own password to be right too.
+        // An import also decrypts the key, which has a password of its own.
         let copy = folder.path().join(format!("{algorithm:?}.p12"));
         let import = ["-importkeystore", "-srckeystore", path, "-srcstorepass", "changeit", "-destkeystore"];
         let import = [&import[..], &[copy.to_str().unwrap(), "-deststorepass", "changeit"]].concat();

@@ -98,8 +98,8 @@ fn files_that_are_read_back_are_of_one_generation_in_a_thousand_swaps() {
     });
 }
 
-/// Follows `..data` once and reads every file in it, as a careful reader of a Secret volume does. False where the
-/// generation went away in the meantime, which such a reader answers by starting over.
+/// Follows `..data` once and reads every file in it, as a careful reader of a Secret volume does. Returns false if the
+/// generation was removed meanwhile. Such a reader then starts again.
 fn read_one_generation(target: &Path) -> bool {
     fs::read_link(target.join("..data")).expect("there is a live generation at every instant");
     let path_only = nix::fcntl::OFlag::O_PATH.bits();
@@ -197,12 +197,12 @@ fn a_key_belongs_to_the_pods_group_where_it_has_one() {
 }
 
 #[test]
-fn a_group_that_cannot_be_given_fails_whole() {
+fn a_group_that_cannot_be_set_leaves_the_old_generation() {
     in_namespace(|scratch| {
         let store = open(scratch);
         let id = volume("v");
         store.write_generation(&id, &generation("old")).unwrap();
-        // The one number that is no group.
+        // A user namespace does not map this group.
         let error = store.write_generation(&id, &generation_of("new", u32::MAX - 1));
         if maps_all_groups() {
             error.unwrap();

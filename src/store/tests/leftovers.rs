@@ -1,4 +1,4 @@
-//! What a kill -9 leaves, made by hand: each test sets up the state after one step and lets the next call find it.
+//! What a kill -9 leaves behind: each test sets up the state after one step, and checks that the next call clears it.
 
 use super::{generation, mount_dir, names, open, read, record, set, target, volume};
 use crate::namespace::in_namespace;
@@ -128,7 +128,7 @@ fn a_volume_that_was_being_removed_is_gone_after_the_restart() {
         fs::remove_file(volumes.join(".trash-v/mount/..data")).unwrap();
         let store = open(scratch);
         assert!(names(&volumes).is_empty());
-        // Within one process: a removal that failed halfway, of a volume that came back.
+        // Within one process: a removal failed halfway, and the volume was published again.
         fs::create_dir_all(volumes.join(".trash-v/mount")).unwrap();
         store.write_generation(&volume("v"), &generation("one")).unwrap();
         store.remove(&volume("v")).unwrap();

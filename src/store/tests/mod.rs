@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 
 const MIB: u64 = 1024 * 1024;
 
-/// A tmpfs of that size, at the scratch directory's `data`, and the store in it. One that is there is opened again.
+/// Opens the store in the tmpfs at the scratch directory's `data`. Mounts the tmpfs with this size if it does not
+/// exist.
 fn open_sized(scratch: &Path, bytes: u64, inodes: u64) -> Store {
     let root = scratch.join("data");
     if !root.exists() {
@@ -44,14 +45,14 @@ fn read(store: &Store, id: &str, name: &str) -> Option<String> {
     read.map(|read| String::from_utf8(read.to_vec()).unwrap())
 }
 
-/// Files whose key is a group's.
+/// The files of a generation, with a key for a group.
 fn generation_of(mark: &str, group: u32) -> Vec<NewFile> {
     let mut files = generation(mark);
     (files[1].mode, files[1].group) = (0o440, Some(group));
     files
 }
 
-/// Files each of which says which generation it is of.
+/// The files of a generation; each contains `mark`.
 fn generation(mark: &str) -> Vec<NewFile> {
     vec![file("tls.crt", mark, false), file("tls.key", mark, true), file("ca.crt", mark, false)]
 }
@@ -74,7 +75,7 @@ fn record(id: &str, target: &Path) -> Record {
     }
 }
 
-/// The target as the kubelet lays it out, its parent made.
+/// A target path as the kubelet makes it. Its parent exists.
 fn target(scratch: &Path, pod: &str) -> PathBuf {
     let parent = scratch.join("pods").join(pod);
     fs::create_dir_all(&parent).unwrap();

@@ -63,13 +63,13 @@ fn unknown_fields_are_ignored_and_absent_ones_have_defaults() {
 }
 
 #[test]
-fn a_record_of_a_newer_version_says_so_whatever_it_holds() {
+fn a_record_of_a_newer_version_is_recognised_whatever_it_holds() {
     let future = br#"{"version":2,"record":["all","different"]}"#;
     assert_eq!(Record::parse(future), Err(RecordError::FutureVersion { version: 2 }));
 }
 
 #[test]
-fn a_record_cut_off_anywhere_is_unreadable_and_nothing_worse() {
+fn a_record_cut_off_anywhere_is_unreadable_without_a_panic() {
     let json = whole().encode().unwrap();
     for length in 0..json.len() {
         assert!(matches!(Record::parse(&json[..length]), Err(RecordError::Unreadable { .. })), "{length}");
@@ -94,7 +94,7 @@ fn neither_debug_output_nor_errors_show_a_password() {
 }
 
 #[test]
-fn an_unreadable_record_is_moved_away_and_costs_that_volume_only() {
+fn an_unreadable_record_is_moved_away_and_other_volumes_are_unaffected() {
     in_namespace(|scratch| {
         let store = open(scratch);
         let (id, target) = (volume("broken"), mount_dir(scratch, "broken"));

@@ -83,7 +83,7 @@ fn with_node(scratch: &Path, body: impl AsyncFnOnce(Node)) {
     runtime.block_on(async { body(Node::start(scratch).await).await });
 }
 
-/// Well below the pause after work that failed.
+/// Waits for a condition, for less time than the pause after failed work.
 async fn soon(what: &str, is_so: impl Fn() -> bool) {
     for _ in 0..3000 {
         if is_so() {
@@ -112,7 +112,7 @@ fn work_that_meets_a_held_lock_runs_as_soon_as_the_lock_is_released() {
 fn a_renewal_that_is_due_before_its_publish_has_ended_is_not_lost() {
     in_namespace(|scratch| {
         with_node(scratch, async |node| {
-            // As a publish leaves it that has issued a short-lived certificate and still holds the lock.
+            // The state during a publish that has issued a short-lived certificate and still holds the lock.
             let publish = node.registry().try_acquire(&volume("v"), Operation::Publish).unwrap();
             let published = node.registry().remove(&volume("v")).unwrap();
             published.schedule.put_now(Work::Renew);

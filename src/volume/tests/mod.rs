@@ -10,7 +10,7 @@ use super::{MountError, Opened, StoreOptions, VolumeFiles};
 use crate::credential::WorkQueue;
 use crate::model::{PodTokens, VolumeId, WorkloadIdentity};
 use crate::store::{NewFile, Record, Store};
-use crate::x509::testing::{Stopped, attributes};
+use crate::x509::testing::{StoppedClock, attributes};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fs;
@@ -44,7 +44,7 @@ fn volume(id: &str) -> VolumeId {
     VolumeId::new(id)
 }
 
-/// Files each of which says which generation it is of.
+/// The files of a generation; each contains `mark`.
 fn generation(mark: &str) -> Vec<NewFile> {
     let file = |name: &str, mode| NewFile {
         name: name.into(),
@@ -71,7 +71,7 @@ fn pod() -> WorkloadIdentity {
 
 /// A volume as the registry holds it, without a certificate.
 pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
-    let clock = Arc::new(Stopped(Timestamp::UNIX_EPOCH));
+    let clock = Arc::new(StoppedClock(Timestamp::UNIX_EPOCH));
     let record = Record {
         volume_id: volume(id),
         target: "/target".into(),
@@ -86,7 +86,7 @@ pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
     Volume::new(record, attributes(), PodTokens::default(), schedule, Arc::default())
 }
 
-/// The target as the kubelet lays it out, its parent made.
+/// A target path as the kubelet makes it. Its parent exists.
 fn target(scratch: &Path, pod: &str) -> PathBuf {
     let parent = scratch.join("pods").join(pod);
     fs::create_dir_all(&parent).unwrap();

@@ -49,7 +49,7 @@ fn a_target_is_read_only_nosuid_nodev_and_noexec() {
 #[test]
 fn the_copy_that_the_host_sees_is_read_only_too() {
     in_namespace(|scratch| {
-        // Two views of the pods directory that share mounts, as the container's and the host's do.
+        // Two views of the pods directory that share mounts, like those of container and host.
         let (pods, host) = (scratch.join("pods"), scratch.join("host"));
         fs::create_dir_all(&pods).unwrap();
         fs::create_dir_all(&host).unwrap();
@@ -221,7 +221,7 @@ fn another_drivers_mount_is_recognised_and_left_alone() {
         assert!(!opens.mounts.foreign_mount(&id, &target).unwrap());
         fs::create_dir(&target).unwrap();
         assert!(!opens.mounts.foreign_mount(&id, &target).unwrap());
-        // From the same file system, so that its device number does not tell it from a directory.
+        // From the same file system, so the device number does not show that it is a mount.
         let theirs = scratch.join("theirs");
         fs::create_dir(&theirs).unwrap();
         bind_mount(&theirs, &target);

@@ -19,7 +19,7 @@ fn the_store_is_a_limited_and_hardened_tmpfs() {
         );
         let hardened = FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC;
         assert!(statistics.flags().contains(hardened));
-        // Not every kernel takes noswap; what it did has to be reported.
+        // Not every kernel has noswap. The result must say whether it is set.
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let line = table.lines().find(|line| line.split(' ').nth(4) == root.to_str()).unwrap();
         assert_eq!(line.ends_with(",noswap") || line.contains(",noswap,"), opened.noswap, "{line}");
@@ -49,7 +49,7 @@ fn a_restart_adopts_the_store_and_every_mount() {
 #[test]
 fn the_host_keeps_the_store_over_a_container_restart_but_never_its_view() {
     in_namespace(|scratch| {
-        // The plugin directory as the host has it, and as two containers after each other see it.
+        // The plugin directory on the host, and the views of it in two successive containers.
         let [host, first, second] = ["host", "first", "second"].map(|name| scratch.join(name));
         for directory in [&host, &first, &second] {
             fs::create_dir(directory).unwrap();
@@ -66,7 +66,7 @@ fn the_host_keeps_the_store_over_a_container_restart_but_never_its_view() {
         opens.store.write_generation(&id, &generation("one")).unwrap();
         opens.mounts.bind(&id, &target).unwrap();
         drop(opens);
-        // A namespace that ends takes its mounts with it, but no others: unlike umount(2) it does not propagate.
+        // The end of a mount namespace removes its mounts, but unlike umount(2) it does not propagate.
         let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, &first, None::<&str>, alone, None::<&str>).unwrap();
         umount2(&first, MntFlags::MNT_DETACH).unwrap();
@@ -159,7 +159,7 @@ fn an_selinux_context_is_the_stores_or_the_flag_is_named() {
     in_namespace(|scratch| {
         let context = "system_u:object_r:container_file_t:s0:c1,c2".to_owned();
         let options = StoreOptions { selinux_context: Some(context.clone()), ..options(scratch) };
-        // Depends on the machine's kernel and policy; one of the two has to be the case.
+        // Which of the two happens depends on the machine's kernel and policy.
         match open_with(&options) {
             Ok(_) => {
                 let table = fs::read_to_string("/proc/self/mountinfo").unwrap();

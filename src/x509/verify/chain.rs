@@ -141,7 +141,8 @@ impl<'a> Certificate<'a> {
             }
     }
 
-    /// Whether the algorithm fits its kind of key. It does not if an old root key of another kind signed the new one.
+    /// Whether a key of this kind can sign with the algorithm. It cannot if an old root key of another kind signed this
+    /// certificate.
     fn may_have_signed_with(&self, algorithm: &str) -> bool {
         let key = self.x509.public_key().algorithm.algorithm.to_id_string();
         FAMILIES.iter().all(|family| !algorithm.starts_with(family) || key.starts_with(family))
@@ -243,15 +244,15 @@ impl<'p, 'a> Path<'p, 'a> {
         self.certificates.iter().copied().chain(self.root)
     }
 
-    /// Whether it belongs to the chain: it is in the path, has the subject of one in the path (cross-signed), or is named as
-    /// issuer by another certificate.
+    /// Whether `certificate` belongs to the chain: it is in the path, has the same subject as a certificate in the path
+    /// (cross-signed), or another certificate names it as issuer.
     fn is_related(&self, certificate: &Certificate<'a>, chain: &[Certificate<'a>]) -> bool {
         let subject = certificate.x509.subject().as_raw();
         self.members().any(|member| member.x509.subject().as_raw() == subject)
             || chain.iter().any(|other| other.der != certificate.der && other.names_as_issuer(certificate))
     }
 
-    /// Whether one of `anchors` is in the path or has signed a certificate of it.
+    /// Checks that one of `anchors` is in the path or has signed a certificate of it.
     pub(super) fn check_anchored(
         &self,
         anchors: &[Certificate<'_>],

@@ -124,7 +124,7 @@ impl FakePca {
         self.state().faults.entry(call.to_owned()).or_default().extend(faults.iter().cloned());
     }
 
-    /// For certificates issued from now on, so many GetCertificate calls answer that it is in progress.
+    /// For certificates issued from now on, this number of GetCertificate calls is answered with "in progress".
     pub fn slow(&self, times: usize) {
         self.state().not_ready = times;
     }

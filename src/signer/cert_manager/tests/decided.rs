@@ -1,6 +1,6 @@
 //! Requests that are decided, and refused calls.
 
-use super::server::Mishap;
+use super::server::CreateFailure;
 use super::*;
 use serde_json::json;
 
@@ -23,7 +23,7 @@ async fn a_certificate_costs_one_create_and_no_get() {
         object["spec"]["issuerRef"],
         json!({"name": "ca", "kind": "Issuer", "group": "cert-manager.io"})
     );
-    driver.sign_anew().await;
+    driver.sign_new_request().await;
     assert_eq!(driver.server.calls("watch"), 1, "one watch serves all requests");
 }
 
@@ -35,10 +35,10 @@ async fn the_request_in_use_stays_until_a_newer_one_is() {
     driver.signer.in_use(&driver.issued());
     // Each is issued, and its certificate is refused by certlet.
     for _ in 0..3 {
-        driver.sign_anew().await;
+        driver.sign_new_request().await;
     }
     // The third call has deleted the request of the first.
-    assert!(driver.server.number(3).await.contains(&in_use));
+    assert!(driver.server.wait_for_count(3).await.contains(&in_use));
     driver.signer.in_use(&driver.issued());
     assert_ne!(driver.server.only().await, in_use);
 }
@@ -53,7 +53,7 @@ async fn failed_requests_after_a_restart_do_not_delete_the_request_in_use() {
         *driver.checkpoint.0.lock() = None;
         let known = driver.server.names();
         let failing = async {
-            let names = driver.server.number(known.len() + 1).await;
+            let names = driver.server.wait_for_count(known.len() + 1).await;
             let name = names.into_iter().find(|name| !known.contains(name)).unwrap();
             driver.server.set(&name, &[("Ready", "False", "Failed", "no")], &json!({}));
         };
@@ -69,17 +69,17 @@ async fn keep_requests_sets_how_many_requests_are_kept() {
     driver.sign_and_issue().await;
     let first = driver.server.only().await;
     for _ in 0..2 {
-        driver.sign_anew().await;
+        driver.sign_new_request().await;
         driver.signer.in_use(&driver.issued());
     }
-    assert!(!driver.server.number(2).await.contains(&first));
+    assert!(!driver.server.wait_for_count(2).await.contains(&first));
 }
 
 #[tokio::test]
 async fn a_retry_after_of_the_server_delays_later_calls() {
     let driver = Driver::new().await;
     let body = "Too many requests, please try again later.\n".to_owned();
-    driver.server.next_create(Mishap::Refuse { code: 429, body, retry_after: Some(1) });
+    driver.server.next_create(CreateFailure::Refuse { code: 429, body, retry_after: Some(1) });
     let Failure { kind: FailureKind::Throttled, retry_after, .. } = driver.sign().await.unwrap_err() else {
         panic!("not throttled")
     };
@@ -89,7 +89,7 @@ async fn a_retry_after_of_the_server_delays_later_calls() {
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
 
     let body = "Service Unavailable\n".to_owned();
-    driver.server.next_create(Mishap::Refuse { code: 503, body, retry_after: Some(60) });
+    driver.server.next_create(CreateFailure::Refuse { code: 503, body, retry_after: Some(60) });
     *driver.checkpoint.0.lock() = None;
     for _ in 0..3 {
         assert_eq!(driver.sign().await.unwrap_err().kind, FailureKind::Throttled);
@@ -105,7 +105,7 @@ async fn a_retry_after_of_the_server_delays_later_calls() {
 async fn a_retry_after_in_a_refusal_of_one_request_does_not_delay_the_others() {
     let driver = Driver::new().await;
     let body = r#"{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"the webhook says no","details":{"retryAfterSeconds":60}}"#;
-    driver.server.next_create(Mishap::Refuse { code: 403, body: body.to_owned(), retry_after: None });
+    driver.server.next_create(CreateFailure::Refuse { code: 403, body: body.to_owned(), retry_after: None });
     assert!(permanent(driver.sign().await).contains("the webhook says no"));
     driver.sign_and_issue().await;
 }
@@ -151,7 +151,7 @@ async fn a_failed_request_is_replaced_by_another_for_the_same_key() {
 #[tokio::test]
 async fn a_request_without_approval_says_so_and_is_signed_after_its_approval() {
     let driver = Driver::new().await;
-    driver.sign_in_vain().await;
+    driver.sign_until_cancelled().await;
     let described = driver.signer.describe(&driver.checkpoint.load().unwrap());
     assert!(
         described.contains("CertificateRequest shop/web-0-") && described.contains("not approved yet"),

@@ -1,13 +1,13 @@
 //! Interrupted calls, watches and processes, and requests that somebody else changes.
 
-use super::server::Mishap;
+use super::server::CreateFailure;
 use super::*;
 use serde_json::json;
 
 #[tokio::test]
 async fn a_create_whose_answer_was_lost_is_found_again() {
     let driver = Driver::new().await;
-    driver.server.next_create(Mishap::LoseAnswer);
+    driver.server.next_create(CreateFailure::LoseAnswer);
     transient(driver.sign().await);
     driver.sign_and_issue().await;
     assert_eq!(driver.server.names().len(), 1);
@@ -45,7 +45,7 @@ async fn an_expired_resource_version_costs_a_new_list_and_loses_nothing() {
 #[tokio::test]
 async fn a_create_that_failed_is_retried_under_the_same_name() {
     let driver = Driver::new().await;
-    driver.server.next_create(Mishap::Refuse { code: 500, body: "oops".into(), retry_after: None });
+    driver.server.next_create(CreateFailure::Refuse { code: 500, body: "oops".into(), retry_after: None });
     transient(driver.sign().await);
     let before = driver.checkpoint.load();
     driver.sign_and_issue().await;
@@ -55,7 +55,7 @@ async fn a_create_that_failed_is_retried_under_the_same_name() {
 #[tokio::test]
 async fn a_restart_resumes_the_request_that_waits() {
     let mut driver = Driver::new().await;
-    driver.sign_in_vain().await;
+    driver.sign_until_cancelled().await;
     driver.restart().await;
     driver.sign_and_issue().await;
     assert_eq!(driver.server.calls("create"), 1);
@@ -64,7 +64,7 @@ async fn a_restart_resumes_the_request_that_waits() {
 #[tokio::test]
 async fn a_certificate_that_nobody_waits_for_is_announced_once() {
     let driver = Driver::new().await;
-    driver.sign_in_vain().await;
+    driver.sign_until_cancelled().await;
     let name = driver.server.only().await;
     driver.server.set(&name, &[("Approved", "True", "", "")], &json!({}));
     driver.server.issue(&name);
@@ -80,9 +80,9 @@ async fn a_certificate_that_nobody_waits_for_is_announced_once() {
 }
 
 #[tokio::test]
-async fn a_request_signed_while_nobody_ran_is_found_signed() {
+async fn a_request_signed_while_no_process_ran_is_found_signed() {
     let mut driver = Driver::new().await;
-    driver.sign_in_vain().await;
+    driver.sign_until_cancelled().await;
     driver.server.issue(&driver.server.only().await);
     driver.restart().await;
     driver.sign().await.unwrap();
@@ -101,9 +101,9 @@ async fn requests_without_a_usable_certificate_do_not_pile_up() {
     let driver = Driver::new().await;
     for _ in 0..4 {
         // Each is issued, and its certificate is refused by certlet.
-        driver.sign_anew().await;
+        driver.sign_new_request().await;
     }
-    driver.server.number(2).await;
+    driver.server.wait_for_count(2).await;
     assert_eq!(driver.server.calls("create"), 4);
 }
 
@@ -113,18 +113,18 @@ async fn a_request_that_cannot_be_deleted_has_one_pending_deletion() {
     driver.server.refuse_deletes(true);
     for _ in 0..6 {
         // Each issuance passes all older requests.
-        driver.sign_anew().await;
+        driver.sign_new_request().await;
         driver.signer.in_use(&driver.issued());
     }
     assert_eq!(driver.signer.deletions.pending(), 5);
 
     driver.server.refuse_deletes(false);
-    driver.server.number(1).await;
+    driver.server.wait_for_count(1).await;
     // A second task for the same request would delete what is already gone.
     while driver.signer.deletions.pending() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(driver.server.calls("delete in vain"), 0);
+    assert_eq!(driver.server.calls("failed delete"), 0);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn only_the_newest_request_is_kept_and_none_after_the_removal() {
     let first = driver.server.only().await;
     *driver.checkpoint.0.lock() = None;
     let renewal = async {
-        let names = driver.server.number(2).await;
+        let names = driver.server.wait_for_count(2).await;
         driver.server.issue(names.iter().find(|name| **name != first).unwrap());
     };
     // The same signing request, as RSA and Ed25519 give it with a kept key, must get another certificate.
@@ -143,13 +143,13 @@ async fn only_the_newest_request_is_kept_and_none_after_the_removal() {
     driver.signer.in_use(&driver.issued());
     assert_ne!(driver.server.only().await, first);
     driver.signer.removed(&driver.issued());
-    driver.server.number(0).await;
+    driver.server.wait_for_count(0).await;
 }
 
 #[tokio::test]
 async fn a_request_that_is_seen_after_the_removal_of_its_id_is_deleted() {
     let mut driver = Driver::new().await;
-    driver.sign_in_vain().await;
+    driver.sign_until_cancelled().await;
     // The new process learns of the removal before its first list.
     driver.signer = signer(
         driver.address,
@@ -159,5 +159,5 @@ async fn a_request_that_is_seen_after_the_removal_of_its_id_is_deleted() {
     );
     driver.removed.0.lock().push(driver.id.clone());
     driver.signer.removed(&driver.issued());
-    driver.server.number(0).await;
+    driver.server.wait_for_count(0).await;
 }

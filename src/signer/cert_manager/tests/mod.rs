@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-struct HandClock(Mutex<Timestamp>);
+struct ManualClock(Mutex<Timestamp>);
 
-impl Clock for HandClock {
+impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.0.lock()
     }
@@ -46,7 +46,7 @@ impl Checkpoint for SavedCheckpoint {
 struct Driver {
     server: Server,
     address: SocketAddr,
-    clock: Arc<HandClock>,
+    clock: Arc<ManualClock>,
     signer: CertManager,
     removed: Arc<Removed>,
     checkpoint: SavedCheckpoint,
@@ -63,7 +63,7 @@ impl Driver {
 
     async fn with(options: CertManagerOptions) -> Self {
         let (server, address) = Server::start().await;
-        let clock = Arc::new(HandClock(Mutex::new("2026-05-01T12:00:00Z".parse().unwrap())));
+        let clock = Arc::new(ManualClock(Mutex::new("2026-05-01T12:00:00Z".parse().unwrap())));
         let issuer = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
         let removed = Arc::new(Removed::default());
         let driver = Self {
@@ -102,7 +102,7 @@ impl Driver {
     }
 
     /// A call that is cancelled while its request waits.
-    async fn sign_in_vain(&self) {
+    async fn sign_until_cancelled(&self) {
         let waiting = tokio::time::timeout(Duration::from_millis(300), self.sign()).await;
         assert!(waiting.is_err());
     }
@@ -122,7 +122,7 @@ impl Driver {
         tokio::time::timeout(limit, self.signer.sign(&request)).await.expect("an answer within 20 s")
     }
 
-    /// Signs while something is done to the one request there is.
+    /// Signs, and meanwhile runs `act` on the only request.
     async fn sign_while(&self, act: impl AsyncFnOnce(&Server, String)) -> Result<SignedChain, Failure> {
         let acting = async { act(&self.server, self.server.only().await).await };
         tokio::join!(self.sign(), acting).0
@@ -134,7 +134,7 @@ impl Driver {
     }
 
     /// Signs without a checkpoint, with a new request.
-    async fn sign_anew(&self) {
+    async fn sign_new_request(&self) {
         *self.checkpoint.0.lock() = None;
         let known = self.server.names();
         tokio::join!(self.sign(), self.issue_new(&known)).0.unwrap();
@@ -176,7 +176,7 @@ impl LiveRequests for Removed {
 
 fn signer(
     address: SocketAddr,
-    clock: &Arc<HandClock>,
+    clock: &Arc<ManualClock>,
     options: CertManagerOptions,
     live: Arc<dyn LiveRequests>,
 ) -> CertManager {

@@ -23,7 +23,7 @@ async fn requests_are_made_with_the_pods_token_until_it_expires() {
     assert!(expired.contains("expired at 2026-05-01T12:10:00Z"), "{expired}");
     assert_eq!(driver.server.calls("create"), 1);
     driver.tokens = tokens("", "2026-05-01T12:20:00Z");
-    driver.sign_anew().await;
+    driver.sign_new_request().await;
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn no_request_is_made_before_the_gates_open() {
     let driver = Driver::with(CertManagerOptions { gates, ..CertManagerOptions::default() }).await;
     driver.server.put_pod("web-0", json!({ "metadata": {}, "status": {} }));
     let reason = driver.sign().await.unwrap_err().message;
-    assert!(reason.contains("no any address") || reason.contains("address yet"), "{reason}");
+    assert!(reason.contains("the pod has no IP address yet"), "{reason}");
     assert_eq!(driver.server.calls("create"), 0);
     driver.server.put_pod("web-0", json!({ "metadata": {}, "status": { "podIPs": [{ "ip": "10.0.0.1" }] } }));
     driver.sign_and_issue().await;

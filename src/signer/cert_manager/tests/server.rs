@@ -19,7 +19,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// A failure of a create.
-pub(super) enum Mishap {
+pub(super) enum CreateFailure {
     /// Refuses it.
     Refuse { code: u16, body: String, retry_after: Option<u64> },
     /// Creates the object, and the answer is lost.
@@ -33,7 +33,7 @@ struct Inner {
     version: u64,
     calls: Vec<String>,
     tokens: Vec<Option<String>>,
-    mishaps: VecDeque<Mishap>,
+    create_failures: VecDeque<CreateFailure>,
     watches: Vec<mpsc::UnboundedSender<String>>,
     /// The oldest version in the history.
     oldest: u64,
@@ -65,8 +65,8 @@ impl Server {
     }
 
     /// Scripts a failure of the next create.
-    pub(super) fn next_create(&self, mishap: Mishap) {
-        self.lock().mishaps.push_back(mishap);
+    pub(super) fn next_create(&self, failure: CreateFailure) {
+        self.lock().create_failures.push_back(failure);
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -81,7 +81,7 @@ impl Server {
         self.lock().pods.insert(name.to_owned(), pod);
     }
 
-    /// Calls so far. A `delete` of an object that does not exist is also counted as `delete in vain`.
+    /// Calls so far. A `delete` of an object that does not exist is also counted as `failed delete`.
     pub(super) fn calls(&self, verb: &str) -> usize {
         self.lock().calls.iter().filter(|call| call.as_str() == verb).count()
     }
@@ -93,11 +93,11 @@ impl Server {
 
     /// Waits until there is one object, and returns its name.
     pub(super) async fn only(&self) -> String {
-        self.number(1).await.remove(0)
+        self.wait_for_count(1).await.remove(0)
     }
 
-    /// Waits until there are so many objects, and returns their names.
-    pub(super) async fn number(&self, count: usize) -> Vec<String> {
+    /// Waits until there are `count` objects, and returns their names.
+    pub(super) async fn wait_for_count(&self, count: usize) -> Vec<String> {
         for _ in 0..1000 {
             let names = self.names();
             if names.len() == count {
@@ -108,7 +108,7 @@ impl Server {
         panic!("{:?} are not {count}", self.names());
     }
 
-    /// Waits until so many watches have begun.
+    /// Waits until this number of watches has begun.
     pub(super) async fn watched(&self, times: usize) {
         for _ in 0..1000 {
             if self.calls("watch") >= times {
@@ -132,7 +132,7 @@ impl Server {
         object["status"] = more.clone();
         object["status"]["conditions"] = conditions.into();
         let object = object.clone();
-        inner.tell("MODIFIED", object);
+        inner.publish("MODIFIED", object);
     }
 
     /// Signs a request.
@@ -148,7 +148,7 @@ impl Server {
     pub(super) fn delete(&self, name: &str) {
         let mut inner = self.lock();
         let object = inner.objects.remove(name).unwrap();
-        inner.tell("DELETED", object);
+        inner.publish("DELETED", object);
     }
 
     /// Whether deletes are refused from now on.
@@ -175,7 +175,7 @@ impl Server {
 }
 
 impl Inner {
-    fn tell(&mut self, kind: &str, mut object: Value) {
+    fn publish(&mut self, kind: &str, mut object: Value) {
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
         if let Some(kept) = self.objects.get_mut(object["metadata"]["name"].as_str().unwrap()) {
@@ -188,8 +188,8 @@ impl Inner {
 
     fn create(&mut self, body: &[u8], token: Option<String>) -> Response {
         self.tokens.push(token);
-        let mishap = self.mishaps.pop_front();
-        if let Some(Mishap::Refuse { code, body, retry_after }) = mishap {
+        let failure = self.create_failures.pop_front();
+        if let Some(CreateFailure::Refuse { code, body, retry_after }) = failure {
             let mut response = (StatusCode::from_u16(code).unwrap(), body).into_response();
             if let Some(seconds) = retry_after {
                 response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
@@ -204,8 +204,8 @@ impl Inner {
         object["metadata"]["creationTimestamp"] =
             format!("2026-05-01T12:00:{:02}Z", self.objects.len()).into();
         self.objects.insert(name.clone(), object.clone());
-        self.tell("ADDED", object);
-        if mishap.is_some() {
+        self.publish("ADDED", object);
+        if failure.is_some() {
             status(504, "Timeout")
         } else {
             self.objects[&name].to_string().into_response()
@@ -278,10 +278,10 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         _ if inner.undeletable => status(403, "Forbidden"),
         _ => {
             if let Some(object) = inner.objects.remove(&name) {
-                inner.tell("DELETED", object);
+                inner.publish("DELETED", object);
                 status(200, "")
             } else {
-                inner.calls.push("delete in vain".to_owned());
+                inner.calls.push("failed delete".to_owned());
                 status(404, "NotFound")
             }
         }

@@ -1,4 +1,4 @@
-//! A hierarchy of CAs to take answers from.
+//! Tests of `verify`, with answers from a hierarchy of CAs.
 
 use super::*;
 use crate::model::{KeyAlgorithm, Subject};
@@ -22,12 +22,12 @@ struct Answer {
     ca: Option<Vec<u8>>,
 }
 
-/// A hierarchy to take certificates from: two roots, two intermediates one under the other, a key for the leaf.
-struct World {
+/// A hierarchy of CAs (two roots, an upper and a lower intermediate), a key for the leaf, and the spec.
+struct Hierarchy {
     root: Authority,
     upper: Authority,
     lower: Authority,
-    stranger: Authority,
+    other_root: Authority,
     key: PrivateKey,
     attributes: CertificateSpec,
 }
@@ -69,8 +69,7 @@ fn version_1(subject: &Authority, issuer: &Authority) -> Vec<u8> {
     template.sign(&issuer.key).unwrap()
 }
 
-/// A certificate that ecdsa-with-SHA256 signs, made to say ecdsa-with-SHA224: an algorithm that is not accepted, whatever the
-/// signature.
+/// Changes the algorithm in a certificate from ecdsa-with-SHA256 to ecdsa-with-SHA224, which is not accepted.
 fn with_sha224(der: &[u8]) -> Vec<u8> {
     const ECDSA_WITH_SHA2: [u8; 9] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
     let mut changed = der.to_vec();
@@ -82,12 +81,12 @@ fn with_sha224(der: &[u8]) -> Vec<u8> {
     changed
 }
 
-/// A leaf for the world's key in PEM, and the PEM of the root that signed it, made by `openssl req` with these arguments.
-fn openssl_chain(world: &World, root: &[&str]) -> (Vec<u8>, Vec<u8>) {
+/// A leaf for the hierarchy's key in PEM, and the PEM of the root that signed it, made by `openssl req` with these arguments.
+fn openssl_chain(hierarchy: &Hierarchy, root: &[&str]) -> (Vec<u8>, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (key, ca, request) = (path("key"), path("ca"), path("csr"));
-    std::fs::write(&request, csr(&world.attributes, &world.key).unwrap()).unwrap();
+    std::fs::write(&request, csr(&hierarchy.attributes, &hierarchy.key).unwrap()).unwrap();
     let usual = ["req", "-x509", "-nodes", "-subj", "/CN=openssl", "-keyout", &key, "-out", &ca];
     openssl(&[&usual, root].concat(), b"");
     let sign = ["x509", "-req", "-sha256", "-inform", "DER", "-in", &request, "-CA", &ca, "-CAkey", &key];
@@ -95,16 +94,16 @@ fn openssl_chain(world: &World, root: &[&str]) -> (Vec<u8>, Vec<u8>) {
     (leaf, std::fs::read(&ca).unwrap())
 }
 
-fn world() -> World {
+fn hierarchy() -> Hierarchy {
     let root = authority("CN=root", KeyAlgorithm::EcdsaP384, None);
     let upper = authority("CN=upper", KeyAlgorithm::EcdsaP256, Some(&root));
     let lower = authority("CN=lower", KeyAlgorithm::EcdsaP521, Some(&upper));
-    let stranger = authority("CN=stranger", KeyAlgorithm::Ed25519, None);
+    let other_root = authority("CN=other root", KeyAlgorithm::Ed25519, None);
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    World { root, upper, lower, stranger, key, attributes: attributes() }
+    Hierarchy { root, upper, lower, other_root, key, attributes: attributes() }
 }
 
-/// How one leaf differs from the one that was asked for.
+/// The contents of a leaf. A test changes them to get another leaf than the requested one.
 struct Leaf {
     attributes: CertificateSpec,
     spki: Vec<u8>,
@@ -112,7 +111,7 @@ struct Leaf {
     to: Timestamp,
 }
 
-impl World {
+impl Hierarchy {
     fn leaf(&self, issuer: &Authority, change: impl FnOnce(&mut Leaf)) -> Vec<u8> {
         let mut leaf = Leaf {
             attributes: self.attributes.clone(),
