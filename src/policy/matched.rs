@@ -92,7 +92,6 @@ fn field(question: &Question<'_>, of: impl Fn(&SubjectFields) -> &[String]) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::WorkloadIdentity;
     use crate::policy::Policy;
 
     const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
@@ -167,12 +166,7 @@ mod tests {
     #[test]
     fn a_rule_checks_an_attribute_after_defaults_and_variables() {
         let raw = WRITTEN.iter().map(|(name, value)| (format!("csi.certlet.io/{name}"), (*value).to_owned()));
-        let pod = WorkloadIdentity {
-            namespace: "shop".into(),
-            name: "web-0".into(),
-            uid: "u".into(),
-            service_account: "web".into(),
-        };
+        let pod = crate::x509::testing::pod();
         let spec = crate::attributes::parse(&raw.collect(), &pod).unwrap();
         let question =
             Question { pod: &pod, spec: &spec, pca: spec.signer.acm_pca().unwrap(), template: TEMPLATE };

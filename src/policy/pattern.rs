@@ -148,15 +148,7 @@ impl fmt::Display for Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pod() -> WorkloadIdentity {
-        WorkloadIdentity {
-            namespace: "shop".into(),
-            name: "web-0".into(),
-            uid: "u".into(),
-            service_account: "web".into(),
-        }
-    }
+    use crate::x509::testing::pod;
 
     fn fit(pattern: &str, name: &str, kind: Kind) -> bool {
         Pattern::try_from(pattern.to_owned()).unwrap().fits(name, kind, &pod())

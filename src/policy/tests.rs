@@ -36,12 +36,7 @@ rules:
 "#;
 
 fn pod(namespace: &str) -> WorkloadIdentity {
-    WorkloadIdentity {
-        namespace: namespace.into(),
-        name: "web-0".into(),
-        uid: "u".into(),
-        service_account: "web".into(),
-    }
+    WorkloadIdentity { namespace: namespace.into(), ..crate::x509::testing::pod() }
 }
 
 fn question<'a>(pod: &'a WorkloadIdentity, spec: &'a CertificateSpec, template: &'a str) -> Question<'a> {

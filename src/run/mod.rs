@@ -83,8 +83,7 @@ pub struct Node {
     /// The volumes of this node.
     pub volumes: VolumeService,
     metrics: Arc<Metrics>,
-    /// The state of the registration: both ends of its channel.
-    registered: watch::Receiver<RegistrationState>,
+    /// The state of the registration.
     registration: watch::Sender<RegistrationState>,
     /// Ends the signers when dropped.
     signing: DropGuard,
@@ -101,7 +100,7 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let metrics = Arc::new(Metrics::default());
         let files = open_store(&config, &shutdown).await?;
-        let (registration, registered) = watch::channel(RegistrationState::Waiting);
+        let registration = watch::Sender::new(RegistrationState::Waiting);
         // Signers run until everything that is in flight at the shutdown has ended. They also end if this function fails.
         let signers_end = CancellationToken::new();
         let signing = signers_end.clone().drop_guard();
@@ -119,7 +118,7 @@ impl Node {
             continue_on_not_ready: false,
         };
         #[cfg(feature = "kubernetes")]
-        cluster::join(&config, &mut parts, registered.clone(), &signers_end).await?;
+        cluster::join(&config, &mut parts, registration.subscribe(), &signers_end).await?;
         let kinds: Vec<SignerKind> = parts.signers.iter().map(|signer| signer.signer.kind()).collect();
         for configured in &mut parts.signers {
             configured.signer = CountedSigner::wrap(Arc::clone(&configured.signer), Arc::clone(&metrics));
@@ -132,12 +131,12 @@ impl Node {
             version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id,
             signers = ?kinds, adopted, waiting, removed, unreadable, "certlet starts"
         );
-        Ok(Self { config, volumes, metrics, registered, registration, signing, shutdown })
+        Ok(Self { config, volumes, metrics, registration, signing, shutdown })
     }
 
     /// Serves until shutdown, then until the calls and renewals in flight have ended.
     pub async fn serve(self) -> Result<(), NodeError> {
-        let Self { config, volumes, metrics, registered, registration, signing, shutdown } = self;
+        let Self { config, volumes, metrics, registration, signing, shutdown } = self;
         let listener = csi::listen(&config.endpoint)?;
         if let Some(address) = config.metrics_bind_address {
             let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
@@ -145,7 +144,7 @@ impl Node {
                 metrics: Arc::clone(&metrics),
                 endpoint: config.endpoint.clone(),
                 volumes: volumes.clone(),
-                registered: config.registration_dir.is_some().then_some(registered),
+                registered: config.registration_dir.as_ref().map(|_| registration.subscribe()),
             };
             tokio::spawn(serve_admin(admin, pages.router(), shutdown.clone()));
         }

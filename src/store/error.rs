@@ -138,7 +138,7 @@ impl Resource {
     }
 }
 
-/// Turns an error of the operating system into a [`StoreError`] that says what was tried, and on what.
+/// Makes a [`StoreError`] of an error of the operating system. It says what was tried, and on what.
 pub(crate) trait Attempt<T> {
     fn attempt(self, operation: &'static str, path: &Path) -> Result<T, StoreError>;
 }

@@ -1,8 +1,8 @@
-//! Helpers for the tests of several modules: openssl, a simple spec, a stopped clock.
+//! Helpers for the tests of several modules: openssl, a pod, a simple spec, a stopped clock.
 
 use crate::model::{
     CertificateSpec, Dialect, Files, KeyAlgorithm, KeyEncoding, KeySpec, SignerSpec, Subject,
-    SubjectAltNames, SubjectFields, Usage,
+    SubjectAltNames, SubjectFields, Usage, WorkloadIdentity,
 };
 use crate::platform::Clock;
 use der::Encode;
@@ -54,6 +54,16 @@ pub(crate) fn name(text: &str) -> Vec<u8> {
 /// A subject's `Name`, DER.
 pub(crate) fn encoded(subject: &Subject) -> Vec<u8> {
     crate::x509::name::encode(subject).unwrap().to_der().unwrap()
+}
+
+/// A pod.
+pub(crate) fn pod() -> WorkloadIdentity {
+    WorkloadIdentity {
+        namespace: "shop".into(),
+        name: "web-0".into(),
+        uid: "u".into(),
+        service_account: "web".into(),
+    }
 }
 
 /// The spec of a simple volume.

@@ -2,7 +2,7 @@ use super::*;
 use crate::model::{KeyAlgorithm, Pkcs12};
 use crate::signer::{IssuedCertificate, LocalCa, SignedChain, SignerNotification};
 use crate::sink::files;
-use crate::x509::testing::{ALL_ALGORITHMS, StoppedClock, attributes, openssl};
+use crate::x509::testing::{ALL_ALGORITHMS, StoppedClock, attributes, openssl, pod};
 use std::time::Instant;
 use tempfile::TempDir;
 
@@ -57,12 +57,7 @@ fn local() -> (Obtainer, TempDir) {
 }
 
 async fn obtain(obtainer: &Obtainer, spec: &CertificateSpec) -> Result<Obtained, Failure> {
-    let identity = WorkloadIdentity {
-        namespace: "shop".into(),
-        name: "web-0".into(),
-        uid: "u".into(),
-        service_account: "web".into(),
-    };
+    let identity = pod();
     let workload = Workload {
         id: &VolumeId::new("csi-1"),
         identity: &identity,

@@ -169,7 +169,7 @@ mod tests {
     use crate::model::{Arn, PodTokens, SignerSpec, WorkloadIdentity};
     use crate::signer::testing::NoCheckpoint;
     use crate::signer::{Purpose, RequestId};
-    use crate::x509::testing::{StoppedClock, attributes};
+    use crate::x509::testing::{StoppedClock, attributes, pod};
     use aws_sdk_acmpca::config::Credentials;
 
     const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/1";
@@ -197,12 +197,7 @@ mod tests {
 
     /// The client of a pod that has a role but no token for it.
     async fn without_token(clients: &Clients, uid: &str) -> Result<Client, Failure> {
-        let pod = WorkloadIdentity {
-            namespace: "shop".into(),
-            name: "web-0".into(),
-            uid: uid.into(),
-            service_account: "web".into(),
-        };
+        let pod = WorkloadIdentity { uid: uid.into(), ..pod() };
         let mut attributes = attributes();
         attributes.signer = SignerSpec::AcmPca(PcaRequest {
             certificate_authority_arn: Arn::parse(CA).unwrap(),

@@ -72,15 +72,11 @@ fn session_name(pod: &WorkloadIdentity) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::x509::testing::pod;
 
     #[test]
     fn the_session_name_shows_the_pod_in_a_form_that_sts_accepts() {
-        let pod = |name: &str| WorkloadIdentity {
-            namespace: "shop".into(),
-            name: name.into(),
-            uid: "u".into(),
-            service_account: "web".into(),
-        };
+        let pod = |name: &str| WorkloadIdentity { name: name.into(), ..pod() };
         assert_eq!(session_name(&pod("web-0")), "shop@web@web-0");
         let long =
             [session_name(&pod(&"a".repeat(250))), session_name(&pod(&format!("{}b", "a".repeat(249))))];

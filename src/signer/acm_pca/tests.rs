@@ -5,9 +5,9 @@
 mod fake_pca;
 
 use super::*;
-use crate::model::{FailureKind, PcaRequest, PodTokens, SignerSpec, WorkloadIdentity};
+use crate::model::{FailureKind, PcaRequest, PodTokens, SignerSpec};
 use crate::signer::testing::NoCheckpoint;
-use crate::x509::testing::attributes;
+use crate::x509::testing::{attributes, pod};
 use fake_pca::{CA, FakePca, Fault};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, KeyPair};
@@ -90,12 +90,7 @@ impl Stage {
     }
 
     async fn sign(&self) -> Result<SignedChain, Failure> {
-        let pod = WorkloadIdentity {
-            namespace: "shop".to_owned(),
-            name: "web-0".to_owned(),
-            uid: "u".to_owned(),
-            service_account: "web".to_owned(),
-        };
+        let pod = pod();
         let request = SigningRequest {
             id: &RequestId::new("csi-1"),
             identity: &pod,

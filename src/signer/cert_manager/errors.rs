@@ -69,6 +69,7 @@ fn is_rbac_refusal(message: &str) -> bool {
 mod tests {
     use super::*;
     use crate::model::FailureKind;
+    use crate::x509::testing::pod;
     use std::time::Duration;
 
     fn refused(code: u16, message: &str) -> CallError {
@@ -77,13 +78,7 @@ mod tests {
     }
 
     fn failure_of(error: &CallError) -> Failure {
-        let pod = WorkloadIdentity {
-            namespace: "shop".into(),
-            name: "web-0".into(),
-            uid: "u".into(),
-            service_account: "web".into(),
-        };
-        sign_error(error, Action::Create { as_pod: true }, &pod)
+        sign_error(error, Action::Create { as_pod: true }, &pod())
     }
 
     #[test]

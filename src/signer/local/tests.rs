@@ -1,8 +1,8 @@
 use super::*;
-use crate::model::{PodTokens, Usage, WorkloadIdentity};
+use crate::model::{PodTokens, Usage};
 use crate::signer::testing::NoCheckpoint;
 use crate::x509::extensions::usages;
-use crate::x509::testing::{ALL_ALGORITHMS, StoppedClock, attributes, name, openssl, openssl_text};
+use crate::x509::testing::{ALL_ALGORITHMS, StoppedClock, attributes, name, openssl, openssl_text, pod};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -29,12 +29,7 @@ fn request(subject: &str, extensions: &[&str]) -> Vec<u8> {
 }
 
 async fn sign(ca: &LocalCa, csr_der: &[u8], attributes: &CertificateSpec) -> Result<SignedChain, Failure> {
-    let pod = WorkloadIdentity {
-        namespace: "shop".into(),
-        name: "web-0".into(),
-        uid: "u".into(),
-        service_account: "web".into(),
-    };
+    let pod = pod();
     let request = SigningRequest {
         id: &RequestId::new("csi-1"),
         identity: &pod,

@@ -8,9 +8,9 @@ use super::mounts::Mounts;
 use super::volume::Volume;
 use super::{MountError, Opened, StoreOptions, VolumeFiles};
 use crate::credential::WorkQueue;
-use crate::model::{PodTokens, VolumeId, WorkloadIdentity};
+use crate::model::{PodTokens, VolumeId};
 use crate::store::{NewFile, Record, Store};
-use crate::x509::testing::{StoppedClock, attributes};
+use crate::x509::testing::{StoppedClock, attributes, pod};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fs;
@@ -58,15 +58,6 @@ fn generation(mark: &str) -> Vec<NewFile> {
 fn read(store: &Store, id: &str, name: &str) -> Option<String> {
     let [read] = store.read_files(&volume(id), [name]).unwrap();
     read.map(|read| String::from_utf8(read.to_vec()).unwrap())
-}
-
-fn pod() -> WorkloadIdentity {
-    WorkloadIdentity {
-        namespace: "shop".into(),
-        name: "web-0".into(),
-        uid: "u".into(),
-        service_account: "web".into(),
-    }
 }
 
 /// A volume as the registry holds it, without a certificate.
