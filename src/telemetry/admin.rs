@@ -109,7 +109,8 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(5);
 
     async fn started() -> (SocketAddr, JoinHandle<()>, CancellationToken) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // An address of this file alone: tests that listen on 127.0.0.1 may be given a port that a server here has closed.
+        let listener = TcpListener::bind("127.0.83.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let pages = Router::new().fallback(async || "ok\n");
