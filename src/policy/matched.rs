@@ -174,11 +174,16 @@ mod tests {
             service_account: "web".into(),
         };
         let spec = crate::attributes::parse(&raw.collect(), &pod).unwrap();
-        let question =
-            Question { pod: &pod, spec: &spec, pca: spec.signer.acm_pca().unwrap(), template: TEMPLATE };
+        let question = Question {
+            pod: &pod,
+            spec: &spec,
+            pca: spec.signer.acm_pca().unwrap(),
+            template: TEMPLATE,
+            usages: &[],
+        };
         let is_selected = |attribute: &str, pattern: &str| {
             let rule = format!(
-                "{{version: 1, rules: [{{name: r, match: {{attributes: {{{attribute}: ['{pattern}']}}}}, \
+                "{{version: 2, rules: [{{name: r, match: {{attributes: {{{attribute}: ['{pattern}']}}}}, \
                  allow: {{certificateAuthorities: [], maxDuration: 24h}}}}]}}"
             );
             Policy::parse(&rule).unwrap().decide(&question).findings[0].is_for_pod
