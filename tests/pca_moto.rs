@@ -78,12 +78,14 @@ impl Drop for Moto {
 }
 
 const POLICY: &str = r#"
-version: 1
+version: 2
 rules:
   - name: shop
     match: {namespaces: [shop]}
     allow:
       certificateAuthorities: ["arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*"]
+      callers: [driver]
+      usages: [digital signature, key encipherment, server auth, client auth]
       maxDuration: 24h
       dnsNames: ["*.{namespace}.svc.cluster.local"]
 "#;

@@ -26,14 +26,14 @@ const ISSUE: &str = "IssueCertificate";
 const SHORT_LIFE: Duration = Duration::from_secs(300 + 2);
 
 const POLICY: &str = r#"
-version: 1
+version: 2
 rules:
   - name: shop
     match: {namespaces: [shop], attributes: {use-pod-identity: ["true"]}}
-    allow: {certificateAuthorities: ["**"], roles: [pod-identity], minDuration: 1s, maxDuration: 24h, dnsNames: ["*.{namespace}.svc"]}
+    allow: {certificateAuthorities: ["**"], callers: [driver, pod-identity], usages: [digital signature, key encipherment, server auth, client auth], minDuration: 1s, minRenewalInterval: 1s, maxDuration: 24h, dnsNames: ["*.{namespace}.svc"]}
   - name: bank
     match: {namespaces: [bank]}
-    allow: {certificateAuthorities: ["**"], roles: ["**"], maxDuration: 24h, dnsNames: ["*.{namespace}.svc"]}
+    allow: {certificateAuthorities: ["**"], callers: ["**"], usages: [digital signature, key encipherment, server auth, client auth], maxDuration: 24h, dnsNames: ["*.{namespace}.svc"]}
 "#;
 
 struct Stage {
@@ -249,7 +249,7 @@ node_test! {
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(
             refused.message().contains(
-                "rule \"bank\" comes nearest: use-pod-identity: \"pod-identity\" is none of the roles [**]"
+                "rule \"bank\" comes nearest: use-pod-identity: \"pod-identity\" is none of the callers [**]"
             ),
             "{refused}"
         );

@@ -16,11 +16,11 @@ arn=$("$E2E/cases/support/make-private-ca" $endpoint)
 
 policy() { # NAME-PATTERN: a policy file with that pattern for DNS names.
 	cat <<-YAML
-		version: 1
+		version: 2
 		rules:
 		  - name: shop
 		    match: { namespaces: ["$NS"] }
-		    allow: { certificateAuthorities: ["$arn"], maxDuration: 24h, dnsNames: ["$1"] }
+		    allow: { certificateAuthorities: ["$arn"], callers: [driver], usages: [digital signature, key encipherment, server auth, client auth], maxDuration: 24h, dnsNames: ["$1"] }
 	YAML
 }
 apply_policy() { k create configmap rules --from-file=rules.yaml=/dev/stdin --dry-run=client -o yaml | k apply -f -; }

@@ -1,7 +1,7 @@
 //! The volume context of a publish, split into the kubelet's part and the author's part.
 
-use super::errors::{AttributeError, AttributeErrors, shown};
-use crate::model::{PodTokens, RawAttributes, WorkloadIdentity};
+use super::errors::{AttributeError, AttributeErrors};
+use crate::model::{PodTokens, RawAttributes, WorkloadIdentity, shown};
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
 use zeroize::Zeroizing;

@@ -3,9 +3,6 @@
 use std::fmt::{self, Display};
 use thiserror::Error;
 
-/// How many characters of a value a message shows: an Event holds 1,024 bytes, and there may be several faults.
-const MAX_SHOWN_CHARACTERS: usize = 80;
-
 /// One fault of one attribute. It never holds the value of a password or of an unknown attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
 #[error("{attribute}: {problem}")]
@@ -78,13 +75,6 @@ impl Display for AttributeErrors {
 
 impl std::error::Error for AttributeErrors {}
 
-/// A value as a message shows it: quoted, control characters escaped, long ones cut.
-pub(super) fn shown(value: &str) -> String {
-    let mut characters = value.chars();
-    let head: String = characters.by_ref().take(MAX_SHOWN_CHARACTERS).collect();
-    if characters.next().is_none() { format!("{head:?}") } else { format!("{head:?}...") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,12 +103,5 @@ mod tests {
         let many = (0..1000).map(|n| missing(&format!("a/{n:04}"))).collect();
         let text = AttributeErrors::new(many).to_string();
         assert!(text.starts_with("1000 faults: (1) a/0000: ") && text.ends_with(" and 980 more"), "{text}");
-    }
-
-    #[test]
-    fn a_long_value_is_cut_and_control_characters_are_escaped() {
-        assert_eq!(shown("a\nb"), r#""a\nb""#);
-        assert_eq!(shown(&"x".repeat(80)).len(), 82);
-        assert_eq!(shown(&"x".repeat(81)), format!("\"{}\"...", "x".repeat(80)));
     }
 }

@@ -1,12 +1,12 @@
 //! The attributes of one volume: sorted by name, then read one by one while faults are collected.
 
 use super::context::MAX_BYTES;
-use super::errors::{AttributeError, AttributeErrors, shown};
+use super::errors::{AttributeError, AttributeErrors};
 use super::rows::{Key, TABLE};
 use super::table::Default;
 use super::values::names::is_annotation_key;
 use super::values::{list, template};
-use crate::model::{Dialect, RawAttributes, WorkloadIdentity, nearest_name, parse_duration};
+use crate::model::{Dialect, RawAttributes, WorkloadIdentity, nearest_name, parse_duration, shown};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -28,7 +28,10 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     let subject = subject(fields);
     let sans = SubjectAltNames {
         dns_names: fields.list(Key::DnsNames, names::dns_name),
-        uris: fields.list(Key::UriSans, names::uri),
+        uris: fields.list(
+            Key::UriSans,
+            if fields.dialect == Dialect::Certlet { names::plain_uri } else { names::uri },
+        ),
         ip_addresses: fields.list(Key::IpSans, names::ip_address),
     };
     let duration = fields.duration(Key::Duration);

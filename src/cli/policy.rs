@@ -2,7 +2,7 @@
 
 use crate::attributes;
 use crate::model::{RawAttributes, WorkloadIdentity};
-use crate::policy::{Policy, PolicyError, Question};
+use crate::policy::{Policy, PolicyError, Question, upgrade};
 use crate::signer::template_of;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -29,6 +29,10 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub service_account: String,
 
+    /// Print what a file of version 1 needs to be one of version 2, and check nothing else.
+    #[arg(long, conflicts_with = "pod")]
+    pub upgrade: bool,
+
     /// Attributes of the volume: KEY=VALUE, separated by commas or in repeated flags. The prefix csi.certlet.io/ and
     /// "signer=acm-pca" are added if missing.
     #[arg(long, value_name = "KEY=VALUE,...")]
@@ -52,9 +56,16 @@ pub enum PolicyCheckError {
 impl CheckArgs {
     /// The explanation.
     pub fn render(&self) -> Result<String, PolicyCheckError> {
+        if self.upgrade
+            && let Some(lines) = std::fs::read_to_string(&self.file).ok().and_then(|text| upgrade(&text))
+        {
+            return Ok(lines);
+        }
         let policy = Policy::read(&self.file)?;
+        let warnings: String =
+            policy.warnings().iter().map(|warning| "warning: ".to_owned() + warning + "\n").collect();
         let Some((namespace, name)) = &self.pod else {
-            return Ok(format!("{}: {} rules, all valid\n", self.file.display(), policy.rules()));
+            return Ok(format!("{warnings}{}: {} rules, all valid\n", self.file.display(), policy.rules()));
         };
         let pod = WorkloadIdentity {
             namespace: namespace.clone(),
@@ -69,9 +80,9 @@ impl CheckArgs {
             let fault = "signer: a policy is for acm-pca only; accepted: signer=acm-pca";
             PolicyCheckError::Attributes(fault.to_owned())
         })?;
-        let template = template_of(&spec, &pod).map_err(PolicyCheckError::Attributes)?;
-        let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template: &template });
-        let text = format!("template {template}\n{decision}");
+        let (template, usages) = template_of(&spec, &pod).map_err(PolicyCheckError::Attributes)?;
+        let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template: &template, usages });
+        let text = format!("{warnings}template {template}\n{decision}");
         if decision.allowed_by().is_some() { Ok(text) } else { Err(PolicyCheckError::Denied(text)) }
     }
 }
@@ -123,11 +134,13 @@ mod tests {
     fn check(attributes: &str) -> Result<String, PolicyCheckError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(
-            b"{version: 1, rules: [{name: shop, match: {namespaces: [shop]}, allow: {certificateAuthorities: ['**'],
+            b"{version: 2, rules: [{name: shop, match: {namespaces: [shop]}, allow: {certificateAuthorities: ['**'],
+              callers: [driver], usages: ['digital signature', 'key encipherment', 'client auth', 'server auth'],
               maxDuration: 24h, dnsNames: ['*.{namespace}.svc']}}]}",
         )
         .unwrap();
         let args = CheckArgs {
+            upgrade: false,
             file: file.path().to_owned(),
             pod: Some(("shop".into(), "web-0".into())),
             service_account: "web".into(),
@@ -143,7 +156,10 @@ mod tests {
         let denied = check("dns-names=a.shop.svc,b.bank.svc").unwrap_err().to_string();
         assert!(denied.contains("  dns-names: \"b.bank.svc\" fits none of [*.{namespace}.svc]"), "{denied}");
         let denied = check("dns-names=a.shop.svc,use-pod-identity=true").unwrap_err().to_string();
-        assert!(denied.contains("  use-pod-identity: \"pod-identity\" is none of the roles []"), "{denied}");
+        assert!(
+            denied.contains("  use-pod-identity: \"pod-identity\" is none of the callers [driver]"),
+            "{denied}"
+        );
         let odd = check("dns-nam=a.shop.svc").unwrap_err().to_string();
         assert!(odd.contains("dns-names"), "{odd}");
     }

@@ -18,6 +18,9 @@ pub trait ApiObserver: Send + Sync + 'static {
 
     /// A watch was interrupted.
     fn watch_restarted(&self);
+
+    /// So many CertificateRequests are tracked now, and so many were ignored so far, because too many were tracked.
+    fn requests_tracked(&self, tracked: usize, ignored: u64);
 }
 
 /// Adds the observer to a service.
@@ -109,6 +112,8 @@ mod tests {
         }
 
         fn watch_restarted(&self) {}
+
+        fn requests_tracked(&self, _tracked: usize, _ignored: u64) {}
     }
 
     #[tokio::test(start_paused = true)]

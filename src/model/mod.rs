@@ -13,8 +13,10 @@ mod identity;
 pub(crate) mod named;
 mod nearest;
 mod raw;
+mod shown;
 mod spec;
 mod tokens;
+mod uri;
 mod usage;
 
 pub use arn::Arn;
@@ -28,9 +30,11 @@ pub(crate) use go_duration::{go_duration, positive as parse_duration, short_go_d
 pub use identity::{VolumeId, WorkloadIdentity};
 pub(crate) use nearest::nearest as nearest_name;
 pub use raw::RawAttributes;
+pub(crate) use shown::{shown, shown_list};
 pub use spec::{
     CertificateSpec, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
     Pkcs12, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields,
 };
 pub use tokens::{PodToken, PodTokens};
+pub(crate) use uri::encoded_separator;
 pub use usage::Usage;

@@ -1,10 +1,13 @@
 //! Key usages by the names that cert-manager gives them.
 
 use super::named::named_enum;
+use serde::Deserialize;
 
 named_enum! {
     /// A key usage (RFC 5280 section 4.2.1.3) or extended key usage (section 4.2.1.12). Its name is the one that a
     /// `CertificateRequest` carries.
+    #[derive(Deserialize)]
+    #[serde(try_from = "String")]
     #[expect(missing_docs, reason = "each variant is the usage it is named after")]
     pub enum Usage {
         DigitalSignature = "digital signature",
@@ -28,6 +31,15 @@ named_enum! {
         OcspSigning = "ocsp signing",
         MicrosoftSgc = "microsoft sgc",
         NetscapeSgc = "netscape sgc",
+    }
+}
+
+impl TryFrom<String> for Usage {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let names = || Self::ALL.iter().map(|usage| usage.as_str()).collect::<Vec<_>>().join(", ");
+        Self::parse(&name).map_err(|fault| format!("usages: {name:?} {fault}; accepted: {}", names()))
     }
 }
 

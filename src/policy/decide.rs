@@ -1,10 +1,13 @@
 //! The decision on a request: the first rule that fits allows it. Otherwise it is denied, and the denial explains the rule that
 //! comes nearest.
 
-use super::file::{Allow, Match, POD_IDENTITY, Policy, Rule};
+use super::file::{Allow, DRIVER, Match, POD_IDENTITY, Policy, Rule};
 use super::matched::{MATCHED, Matched};
 use super::pattern::{Kind, Pattern};
-use crate::model::{CertificateSpec, PcaCaller, PcaRequest, WorkloadIdentity};
+use crate::model::{
+    CertificateSpec, PcaCaller, PcaRequest, Subject, SubjectFields, Usage, WorkloadIdentity, shown,
+    shown_list,
+};
 use std::fmt;
 
 /// The templates that a rule allows if it names none: those for client and server authentication.
@@ -24,6 +27,8 @@ pub struct Question<'a> {
     pub pca: &'a PcaRequest,
     /// The ARN of the template, requested or chosen.
     pub template: &'a str,
+    /// The usages that the certificate will carry: those that the template sets, else those requested.
+    pub usages: &'a [Usage],
 }
 
 /// The decision and its explanation.
@@ -50,16 +55,17 @@ impl Decision {
         self.findings.last().filter(|last| last.faults.is_empty()).map(|last| last.rule.as_str())
     }
 
-    /// The denial for the pod's author: the rule that comes nearest, and why it does not allow the request.
+    /// The denial for the pod's author: of the rules for this pod the one that comes nearest, and why it does not allow the
+    /// request. It shows nothing of rules for others.
     pub fn denial(&self) -> Option<String> {
         if self.allowed_by().is_some() {
             return None;
         }
-        let nearest = self.findings.iter().min_by_key(|finding| (!finding.is_for_pod, finding.faults.len()));
-        let Some(Finding { rule, faults, .. }) = nearest else {
-            return Some("denied by the policy of this cluster: it has no rules".to_owned());
+        let for_pod = self.findings.iter().filter(|finding| finding.is_for_pod);
+        let Some(Finding { rule, faults, .. }) = for_pod.min_by_key(|finding| finding.faults.len()) else {
+            return Some("denied by the policy of this cluster: it has no rule for this pod".to_owned());
         };
-        let faults = faults.join("; ");
+        let faults = shown_list(faults, "; ");
         Some(format!("denied by the policy of this cluster; rule {rule:?} comes nearest: {faults}"))
     }
 }
@@ -103,8 +109,10 @@ fn check(rule: &Rule, question: &Question<'_>) -> Finding {
     let mut check = Check { question, faults: Vec::new() };
     check.selection(&rule.matches);
     let is_for_pod = check.faults.is_empty();
-    check.permission(&rule.allow);
-    check.names(&rule.allow);
+    if is_for_pod {
+        check.permission(&rule.allow);
+        check.names(&rule.allow);
+    }
     Finding { rule: rule.name.clone(), is_for_pod, faults: check.faults }
 }
 
@@ -132,22 +140,37 @@ impl Check<'_> {
         }
     }
 
-    /// Checks CA, caller, template, duration and `is-ca`.
+    /// Checks CA, caller, usages, template, duration, renewal and `is-ca`.
     fn permission(&mut self, allow: &Allow) {
         let Question { spec, pca, template, .. } = *self.question;
         self.attribute("certificate-authority-arn", &allow.certificate_authorities, false);
+        let by_name = |name: &str| allow.callers.iter().any(|caller| caller.text == name);
         match &pca.caller {
-            PcaCaller::Role(role) => self.value("role-arn", role, Kind::Path, &allow.roles),
-            // Only the exact entry allows it, because patterns for role ARNs are not meant for it.
-            PcaCaller::PodIdentity if !allow.roles.iter().any(|role| role.text == POD_IDENTITY) => {
-                let roles = listed(&allow.roles);
-                self.faults
-                    .push(format!("use-pod-identity: {POD_IDENTITY:?} is none of the roles [{roles}]"));
+            PcaCaller::Role(role) => self.value("role-arn", role, Kind::Path, &allow.callers),
+            // Only the exact entry allows these two, because patterns for role ARNs are not meant for them.
+            PcaCaller::PodIdentity if !by_name(POD_IDENTITY) => {
+                self.caller("use-pod-identity", POD_IDENTITY, allow);
+            }
+            PcaCaller::Driver if !by_name(DRIVER) => {
+                self.caller("role-arn, use-pod-identity: not set", DRIVER, allow);
             }
             PcaCaller::PodIdentity | PcaCaller::Driver => {}
         }
+        for usage in self.question.usages.iter().filter(|usage| !allow.usages.contains(usage)) {
+            let usages: Vec<_> = allow.usages.iter().map(|usage| usage.as_str()).collect();
+            self.faults.push(format!(
+                "key-usages: {:?}, which the certificate would have, is none of [{}]",
+                usage.as_str(),
+                listed(&usages)
+            ));
+        }
         let template = template.split_once(":template/").map_or(template, |(_, name)| name);
+        // Whatever the patterns say, a template for CAs is allowed only where CAs are.
+        let makes_ca = template.contains("CACertificate");
         match &allow.templates {
+            _ if makes_ca && !(allow.is_ca && spec.is_ca) => self.faults.push(format!(
+                "template-arn: {template:?} makes a CA certificate; is-ca: true, and a rule with isCa: true, are needed"
+            )),
             Some(patterns) => self.value("template-arn", template, Kind::Path, patterns),
             None if DEFAULT_TEMPLATES.contains(&template) => {}
             None if allow.is_ca && spec.is_ca && template == DEFAULT_CA_TEMPLATE => {}
@@ -166,9 +189,22 @@ impl Check<'_> {
                 self.faults.push(format!("duration: {seconds} s is {than} than {limit} s"));
             }
         }
+        let interval = spec.renew_before.and_then(|before| duration.checked_sub(before));
+        let interval = interval.filter(|interval| !interval.is_zero()).unwrap_or(duration * 2 / 3);
+        let least = allow.min_renewal_interval(duration);
+        if interval < least {
+            let (seconds, least) = (interval.as_secs(), least.as_secs());
+            self.faults.push(format!(
+                "renew-before: the renewal comes after {seconds} s; at least {least} s are required"
+            ));
+        }
         if spec.is_ca && !allow.is_ca {
             self.faults.push("is-ca: true is not allowed".to_owned());
         }
+    }
+
+    fn caller(&mut self, what: &str, caller: &str, allow: &Allow) {
+        self.faults.push(format!("{what}: {caller:?} is none of the callers [{}]", listed(&allow.callers)));
     }
 
     /// Checks the alternative names and the subject.
@@ -184,6 +220,16 @@ impl Check<'_> {
             }
         }
         self.attribute("common-name", allow.common_names.as_ref().unwrap_or(&allow.dns_names), false);
+        if allow.common_names.is_none()
+            && let Subject::Fields(SubjectFields { common_name: Some(name), .. }) =
+                &self.question.spec.subject
+            && !is_host_name(name)
+        {
+            self.faults.push(format!(
+                "common-name: {} is not a host name; a rule without commonNames allows host names only",
+                shown(name)
+            ));
+        }
         for row in MATCHED.iter().filter(|row| row.in_subject) {
             self.attribute(row.name, allow.subject.get(row.name).map_or(&[], Vec::as_slice), false);
         }
@@ -206,11 +252,20 @@ impl Check<'_> {
 
     fn value(&mut self, what: &str, value: &str, kind: Kind, patterns: &[Pattern]) {
         if !patterns.iter().any(|pattern| pattern.fits(value, kind, self.question.pod)) {
-            self.faults.push(format!("{what}: {value:?} fits none of [{}]", listed(patterns)));
+            self.faults.push(format!("{what}: {} fits none of [{}]", shown(value), listed(patterns)));
         }
     }
 }
 
+/// Whether a text has the form of a host name (RFC 1123 section 2.1), with an asterisk as its first label perhaps.
+fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    text.strip_prefix("*.").unwrap_or(text).split('.').all(is_label)
+}
+
 fn listed(items: &[impl ToString]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    shown_list(items, ", ")
 }

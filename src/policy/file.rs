@@ -2,7 +2,8 @@
 
 use super::matched::MATCHED;
 use super::pattern::Pattern;
-use crate::model::nearest_name;
+use super::upgrade::upgrade;
+use crate::model::{Usage, nearest_name};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -15,14 +16,16 @@ use thiserror::Error;
 /// second.
 const DEFAULT_MIN_DURATION: Duration = Duration::from_hours(1);
 
-/// The entry of `allow.roles` for the role that EKS Pod Identity associates with the pod's service account.
+/// The entry of `allow.callers` for the role that EKS Pod Identity associates with the pod's service account.
 pub(super) const POD_IDENTITY: &str = "pod-identity";
+/// The entry of `allow.callers` for the driver's own role.
+pub(super) const DRIVER: &str = "driver";
 
 /// The rules: which pods may have which certificates from AWS Private CA.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Policy {
-    /// The version of the format: 1.
+    /// The version of the format: 2.
     pub(super) version: u32,
     /// In order; the first one that fits allows the request.
     pub(super) rules: Vec<Rule>,
@@ -57,12 +60,17 @@ pub(super) struct Allow {
     pub(super) certificate_authorities: Vec<Pattern>,
     /// Names such as `EndEntityCertificate/V1`; default: the templates for client and server authentication.
     pub(super) templates: Option<Vec<Pattern>>,
-    /// ARNs for `role-arn`; [`POD_IDENTITY`] for `use-pod-identity`.
+    /// With whose role AWS is called: [`DRIVER`], [`POD_IDENTITY`] for `use-pod-identity`, ARNs for `role-arn`.
     #[serde(default)]
-    pub(super) roles: Vec<Pattern>,
+    pub(super) callers: Vec<Pattern>,
+    /// For `key-usages`.
+    #[serde(default)]
+    pub(super) usages: Vec<Usage>,
     pub(super) max_duration: Lifetime,
     /// Default: [`DEFAULT_MIN_DURATION`], or `maxDuration` if that is less.
     min_duration: Option<Lifetime>,
+    /// The shortest time from an issuance to its renewal; default: half of the duration.
+    min_renewal_interval: Option<Lifetime>,
     /// For `common-name`; default: `dnsNames`.
     pub(super) common_names: Option<Vec<Pattern>>,
     #[serde(default)]
@@ -84,6 +92,11 @@ impl Allow {
     pub(super) fn min_duration(&self) -> Duration {
         self.min_duration.map_or(DEFAULT_MIN_DURATION.min(self.max_duration.0), |given| given.0)
     }
+
+    /// The shortest allowed time from the issuance of a certificate with that duration to its renewal.
+    pub(super) fn min_renewal_interval(&self, duration: Duration) -> Duration {
+        self.min_renewal_interval.map_or(duration / 2, |given| given.0)
+    }
 }
 
 /// A Go duration.
@@ -96,7 +109,7 @@ impl TryFrom<String> for Lifetime {
 
     fn try_from(text: String) -> Result<Self, String> {
         crate::model::parse_duration(&text).map(Self).map_err(|fault| {
-            format!("maxDuration or minDuration: {text:?}: {fault}; accepted: a Go duration such as 24h")
+            format!("maxDuration, minDuration or minRenewalInterval: {text:?}: {fault}; accepted: a Go duration such as 24h")
         })
     }
 }
@@ -137,9 +150,14 @@ impl Policy {
 
     /// Parses a policy.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(lines) = upgrade(text) {
+            return Err(format!(
+                "version: 1; accepted: 2, which allows only what is listed. Change these lines:\n{lines}"
+            ));
+        }
         let policy: Self = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-        if policy.version != 1 {
-            return Err(format!("version: {}; accepted: 1", policy.version));
+        if policy.version != 2 {
+            return Err(format!("version: {}; accepted: 2", policy.version));
         }
         for (at, rule) in policy.rules.iter().enumerate() {
             if rule.name.trim().is_empty() {
@@ -161,6 +179,29 @@ impl Policy {
             }
         }
         Ok(policy)
+    }
+
+    /// Patterns that most likely allow more than was meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let of_rule = |rule: &Rule| {
+            let Rule { name, matches, allow } = rule;
+            let lists =
+                [&matches.namespaces, &matches.service_accounts, &allow.templates, &allow.common_names];
+            let lists = lists.into_iter().flatten();
+            let lists =
+                lists.chain([&allow.certificate_authorities, &allow.callers, &allow.dns_names, &allow.uris]);
+            let lists = lists.chain(matches.attributes.values()).chain(allow.subject.values());
+            let ambiguous = lists.flatten().filter(|pattern| pattern.is_ambiguous());
+            ambiguous
+                .map(|pattern| {
+                    format!(
+                        "rule {name:?}: {pattern}: a variable beside an asterisk, so that {{namespace}}-* of the \
+                         namespace shop matches names of the namespace shop-a; put a dot or a slash between them"
+                    )
+                })
+                .collect::<Vec<_>>()
+        };
+        self.rules.iter().flat_map(of_rule).collect()
     }
 
     /// The number of rules.

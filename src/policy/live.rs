@@ -22,7 +22,9 @@ pub struct LivePolicy {
 impl LivePolicy {
     /// Reads the file. It must be valid.
     pub fn open(path: &Path) -> Result<Self, PolicyError> {
-        let rules = RwLock::new(Arc::new(Policy::read(path)?));
+        let policy = Policy::read(path)?;
+        warn(path, &policy);
+        let rules = RwLock::new(Arc::new(policy));
         let loads = Counter::default();
         loads.inc();
         Ok(Self {
@@ -56,6 +58,7 @@ impl LivePolicy {
                 *self.refused.lock() = None;
                 if *self.rules() != policy {
                     tracing::info!(path = %self.path.display(), rules = policy.rules(), "the policy has changed");
+                    warn(&self.path, &policy);
                     *self.rules.write() = Arc::new(policy);
                     self.loads.inc();
                 }
@@ -69,5 +72,11 @@ impl LivePolicy {
                 }
             }
         }
+    }
+}
+
+fn warn(path: &Path, policy: &Policy) {
+    for warning in policy.warnings() {
+        tracing::warn!(path = %path.display(), "the policy may allow more than is meant: {warning}");
     }
 }

@@ -168,11 +168,16 @@ mod tests {
         let raw = WRITTEN.iter().map(|(name, value)| (format!("csi.certlet.io/{name}"), (*value).to_owned()));
         let pod = crate::x509::testing::pod();
         let spec = crate::attributes::parse(&raw.collect(), &pod).unwrap();
-        let question =
-            Question { pod: &pod, spec: &spec, pca: spec.signer.acm_pca().unwrap(), template: TEMPLATE };
+        let question = Question {
+            pod: &pod,
+            spec: &spec,
+            pca: spec.signer.acm_pca().unwrap(),
+            template: TEMPLATE,
+            usages: &[],
+        };
         let is_selected = |attribute: &str, pattern: &str| {
             let rule = format!(
-                "{{version: 1, rules: [{{name: r, match: {{attributes: {{{attribute}: ['{pattern}']}}}}, \
+                "{{version: 2, rules: [{{name: r, match: {{attributes: {{{attribute}: ['{pattern}']}}}}, \
                  allow: {{certificateAuthorities: [], maxDuration: 24h}}}}]}}"
             );
             Policy::parse(&rule).unwrap().decide(&question).findings[0].is_for_pod

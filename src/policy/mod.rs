@@ -9,7 +9,9 @@ mod matched;
 mod pattern;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub(crate) use decide::Question;
 pub(crate) use file::{Policy, PolicyError};
 pub(crate) use live::LivePolicy;
+pub(crate) use upgrade::upgrade;

@@ -1,6 +1,6 @@
 //! Patterns for names, with `*`, `**` and variables.
 
-use crate::model::WorkloadIdentity;
+use crate::model::{WorkloadIdentity, encoded_separator};
 use serde::Deserialize;
 use std::fmt;
 
@@ -87,9 +87,26 @@ impl TryFrom<String> for Pattern {
 }
 
 impl Pattern {
-    /// Whether a name fits.
+    /// Whether a name fits. A URI with a percent-encoded separator fits no pattern, because servers differ in whether they
+    /// decode it.
     pub(super) fn fits(&self, name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
-        fits(&self.pieces, name, kind, pod)
+        !(kind == Kind::Uri && encoded_separator(name).is_some()) && fits(&self.pieces, name, kind, pod)
+    }
+
+    /// Whether a variable stands beside an asterisk, so that the name of one pod's namespace can begin or end another's:
+    /// `{namespace}-*` for the namespace `shop` matches what `{namespace}` is for `shop-a`.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        let is_variable =
+            |piece: &Piece| matches!(piece, Piece::Namespace | Piece::ServiceAccount | Piece::Pod);
+        let is_any = |piece: &Piece| matches!(piece, Piece::Part | Piece::Anything);
+        let is_clash = |a: &Piece, b: &Piece| is_variable(a) && is_any(b) || is_any(a) && is_variable(b);
+        // Characters that a name in Kubernetes can go on with.
+        let goes_on = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        self.pieces.windows(2).any(|two| is_clash(&two[0], &two[1]))
+            || self.pieces.windows(3).any(|three| match &three[1] {
+                Piece::Literal(text) => goes_on(text) && is_clash(&three[0], &three[2]),
+                _ => false,
+            })
     }
 }
 
@@ -112,31 +129,53 @@ fn special_piece(whole: &str, special: &str) -> Result<(Piece, usize), String> {
     })
 }
 
+/// Walks over the name once for each piece, so that the time grows with the product of their lengths and no faster:
+/// backtracking would let a name of some kilobytes hold a thread for seconds.
 fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
-    let Some((piece, others)) = pieces.split_first() else { return name.is_empty() };
-    let literal = |text: &str| {
-        let head = name.get(..text.len());
-        let same = head.is_some_and(|head| match kind {
-            Kind::Dns => head.eq_ignore_ascii_case(text),
-            Kind::Path | Kind::Uri | Kind::Text | Kind::DistinguishedName => head == text,
-        });
-        same && fits(others, name.get(text.len()..).unwrap_or_default(), kind, pod)
-    };
-    match piece {
-        Piece::Literal(text) => literal(text),
-        Piece::Namespace => literal(&pod.namespace),
-        Piece::ServiceAccount => literal(&pod.service_account),
-        Piece::Pod => literal(&pod.name),
-        Piece::Part | Piece::Anything => {
-            let stops = |c: char| c == '*' || (*piece == Piece::Part && kind.separators().contains(&c));
-            let reach = name.find(stops).unwrap_or(name.len());
+    // The positions in the name at which the pieces before can end.
+    let mut ends = vec![false; name.len() + 1];
+    ends[0] = true;
+    for piece in pieces {
+        ends = match piece {
+            Piece::Literal(text) => after_literal(&ends, name, text, kind),
+            Piece::Namespace => after_literal(&ends, name, &pod.namespace, kind),
+            Piece::ServiceAccount => after_literal(&ends, name, &pod.service_account, kind),
+            Piece::Pod => after_literal(&ends, name, &pod.name, kind),
             // A part is never empty: `*.example.org` does not match `.example.org`.
-            let least = usize::from(*piece == Piece::Part);
-            let ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
-            ends.filter(|at| (least..=reach).contains(at))
-                .any(|at| fits(others, name.get(at..).unwrap_or_default(), kind, pod))
+            Piece::Part => after_any(&ends, name, kind.separators(), false),
+            Piece::Anything => after_any(&ends, name, &[], true),
+        };
+        if !ends.contains(&true) {
+            return false;
         }
     }
+    ends[name.len()]
+}
+
+fn after_literal(ends: &[bool], name: &str, text: &str, kind: Kind) -> Vec<bool> {
+    let same = |part: &[u8]| match kind {
+        Kind::Dns => part.eq_ignore_ascii_case(text.as_bytes()),
+        Kind::Path | Kind::Uri | Kind::Text | Kind::DistinguishedName => part == text.as_bytes(),
+    };
+    let mut after = vec![false; ends.len()];
+    for (at, _) in ends.iter().enumerate().filter(|(_, ends_here)| **ends_here) {
+        if name.as_bytes().get(at..at + text.len()).is_some_and(same) {
+            after[at + text.len()] = true;
+        }
+    }
+    after
+}
+
+/// After any text without an asterisk and without one of the separators.
+fn after_any(ends: &[bool], name: &str, separators: &[char], may_be_empty: bool) -> Vec<bool> {
+    let mut after = vec![false; ends.len()];
+    let mut is_open = false;
+    for (at, c) in name.char_indices() {
+        after[at] = is_open || may_be_empty && ends[at];
+        is_open = (is_open || ends[at]) && c != '*' && !separators.contains(&c);
+    }
+    after[name.len()] = is_open || may_be_empty && ends[name.len()];
+    after
 }
 
 impl fmt::Display for Pattern {
@@ -215,6 +254,75 @@ mod tests {
             assert!(!fit(pattern, &format!("{role}/c"), Kind::Path), "{pattern}");
         }
         assert!(fit("*/V1", "EndEntityCertificate/V1", Kind::Path), "a template is named without its ARN");
+    }
+
+    /// The same by backtracking, as the definition reads.
+    fn fits_by_definition(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
+        let Some((piece, others)) = pieces.split_first() else { return name.is_empty() };
+        let literal = |text: &str| {
+            let same = name.get(..text.len()).is_some_and(|head| match kind {
+                Kind::Dns => head.eq_ignore_ascii_case(text),
+                _ => head == text,
+            });
+            same && fits_by_definition(others, &name[text.len()..], kind, pod)
+        };
+        match piece {
+            Piece::Literal(text) => literal(text),
+            Piece::Namespace => literal(&pod.namespace),
+            Piece::ServiceAccount => literal(&pod.service_account),
+            Piece::Pod => literal(&pod.name),
+            Piece::Part | Piece::Anything => {
+                let stops = |c: char| c == '*' || (*piece == Piece::Part && kind.separators().contains(&c));
+                let reach = name.find(stops).unwrap_or(name.len());
+                (usize::from(*piece == Piece::Part)..=reach)
+                    .filter(|at| name.is_char_boundary(*at))
+                    .any(|at| fits_by_definition(others, &name[at..], kind, pod))
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_match_is_what_the_definition_says(
+            pattern in "[aA.*/é]{0,4}(\\{namespace\\}|\\{wildcard\\}|\\*\\*)?[a.*/é]{1,4}",
+            name in "(shop|[aA.*/é])[aA.*/é]{0,5}",
+        ) {
+            let pattern = Pattern::try_from(pattern).unwrap();
+            for kind in [Kind::Dns, Kind::Path, Kind::Uri, Kind::Text, Kind::DistinguishedName] {
+                let expected = fits_by_definition(&pattern.pieces, &name, kind, &pod());
+                proptest::prop_assert_eq!(pattern.fits(&name, kind, &pod()), expected, "{} {:?}", pattern, kind);
+            }
+        }
+    }
+
+    #[test]
+    fn an_encoded_separator_fits_nothing() {
+        for other in
+            ["spiffe://example.org/a%2Fb", "spiffe://example.org/a%2fb", "spiffe://example.org/%252F"]
+        {
+            for pattern in ["spiffe://example.org/*", "**"] {
+                assert!(!fit(pattern, other, Kind::Uri), "{pattern} {other}");
+            }
+        }
+        assert!(fit("https://example.org/*", "https://example.org/a%20b", Kind::Uri));
+    }
+
+    #[test]
+    fn a_variable_beside_an_asterisk_is_noticed() {
+        for (pattern, is_ambiguous) in [
+            ("arn:aws:iam::1:role/{namespace}-*", true),
+            ("*{namespace}", true),
+            ("**x{pod}", true),
+            ("*.{namespace}.svc", false),
+            ("role/{namespace}/*", false),
+            ("{namespace}-{serviceAccount}", false),
+        ] {
+            assert_eq!(
+                Pattern::try_from(pattern.to_owned()).unwrap().is_ambiguous(),
+                is_ambiguous,
+                "{pattern}"
+            );
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ const CA: &str =
 const TEMPLATE: &str = "arn:aws:acm-pca:::template/EndEntityCertificate/V1";
 
 const POLICY: &str = r#"
-version: 1
+version: 2
 rules:
   - name: bank
     match: {namespaces: [bank]}
@@ -26,7 +26,8 @@ rules:
       attributes: {key-algorithm: [ECDSA]}
     allow:
       certificateAuthorities: ["arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*"]
-      roles: ["arn:aws:iam::123456789012:role/{namespace}-*"]
+      callers: [driver, "arn:aws:iam::123456789012:role/{namespace}/*"]
+      usages: [digital signature, key encipherment, server auth, client auth]
       maxDuration: 24h
       commonNames: ["{serviceAccount}"]
       dnsNames: ["*.{namespace}.svc"]
@@ -40,7 +41,7 @@ fn pod(namespace: &str) -> WorkloadIdentity {
 }
 
 fn question<'a>(pod: &'a WorkloadIdentity, spec: &'a CertificateSpec, template: &'a str) -> Question<'a> {
-    Question { pod, spec, pca: spec.signer.acm_pca().unwrap(), template }
+    Question { pod, spec, pca: spec.signer.acm_pca().unwrap(), template, usages: &spec.usages }
 }
 
 fn pca(spec: &mut CertificateSpec) -> &mut PcaRequest {
@@ -78,8 +79,11 @@ fn a_denial_shows_the_nearest_rule_and_what_does_not_fit() {
         "denied by the policy of this cluster; rule \"shops\" comes nearest: dns-names: \"db.bank.svc\" fits none of \
          [*.{namespace}.svc]"
     );
-    let text = denial("elsewhere", &request(), TEMPLATE).unwrap();
-    assert!(text.contains("namespace: \"elsewhere\" fits none of"), "{text}");
+    // Other tenants' rules are theirs.
+    assert_eq!(
+        denial("elsewhere", &request(), TEMPLATE).unwrap(),
+        "denied by the policy of this cluster: it has no rule for this pod"
+    );
 }
 
 #[test]
@@ -98,7 +102,7 @@ fn every_attribute_of_a_request_is_checked() {
         (|a| caller(a, PcaCaller::Role("arn:aws:iam::123456789012:role/admin".into())), "role-arn: "),
         (
             |a| caller(a, PcaCaller::PodIdentity),
-            "use-pod-identity: \"pod-identity\" is none of the roles [arn:aws:iam::123456789012:role/{namespace}-*]",
+            "use-pod-identity: \"pod-identity\" is none of the callers [driver, arn:aws:iam::123456789012:role/{namespace}/*]",
         ),
         (
             |a| {
@@ -125,6 +129,93 @@ fn every_attribute_of_a_request_is_checked() {
     }
     let template = "arn:aws:acm-pca:::template/BlankEndEntityCertificate_CSRPassthrough/V1";
     assert!(denial("shop", &request(), template).unwrap().contains("template-arn: "));
+}
+
+#[test]
+fn what_is_not_listed_is_not_allowed() {
+    type Change = fn(&mut CertificateSpec);
+    let cases: [(&str, &str, Change, &str); 5] = [
+        (
+            "[driver, ",
+            "[",
+            |_| {},
+            "role-arn, use-pod-identity: not set: \"driver\" is none of the callers [",
+        ),
+        (
+            "server auth, client auth]",
+            "client auth]",
+            |a| a.usages.push(Usage::ServerAuth),
+            "key-usages: \"server auth\", which the certificate would have, is none of [digital signature, key encipherment, client auth]",
+        ),
+        (
+            "maxDuration: 24h",
+            "maxDuration: 24h",
+            |a| {
+                a.duration = Duration::from_hours(24);
+                a.renew_before = Some(Duration::from_hours(23));
+            },
+            "renew-before: the renewal comes after 3600 s; at least 43200 s are required",
+        ),
+        (
+            "      commonNames: [\"{serviceAccount}\"]\n      dnsNames: [\"*.{namespace}.svc\"]\n",
+            "      dnsNames: [\"**\"]\n",
+            |a| set(a, |s| s.common_name = Some("system:admin".into())),
+            "common-name: \"system:admin\" is not a host name",
+        ),
+        (
+            "      maxDuration: 24h\n",
+            "      maxDuration: 24h\n      templates: [\"**\"]\n",
+            |_| {},
+            "makes a CA certificate",
+        ),
+    ];
+    for (written, other, change, fault) in cases {
+        let text = POLICY.replace(written, other);
+        assert!(POLICY.contains(written), "{written}");
+        let mut spec = request();
+        change(&mut spec);
+        let pod = pod("shop");
+        let template = if fault.contains("CA certificate") {
+            "arn:aws:acm-pca:::template/SubordinateCACertificate_PathLen1/V1"
+        } else {
+            TEMPLATE
+        };
+        let decision = Policy::parse(&text).unwrap().decide(&question(&pod, &spec, template));
+        assert!(decision.denial().unwrap_or_default().contains(fault), "{fault}: {decision}");
+    }
+    let mut short = request();
+    short.duration = Duration::from_hours(24);
+    short.renew_before = Some(Duration::from_hours(23));
+    let lenient = POLICY.replace("maxDuration: 24h", "maxDuration: 24h\n      minRenewalInterval: 1h");
+    let pod = pod("shop");
+    let decision = Policy::parse(&lenient).unwrap().decide(&question(&pod, &short, TEMPLATE));
+    assert_eq!(decision.allowed_by(), Some("shops"), "{decision}");
+}
+
+#[test]
+fn a_file_of_version_1_is_refused_with_the_lines_to_change() {
+    let old = "{version: 1, rules: [{name: shop, allow: {certificateAuthorities: ['**'], roles: [pod-identity], maxDuration: 24h}}]}";
+    let error = Policy::parse(old).unwrap_err();
+    for line in [
+        "version: 2",
+        "rule \"shop\", under allow, in place of roles:",
+        "callers: [driver, \"pod-identity\"]",
+        "usages: [digital signature, key encipherment, server auth, client auth]",
+    ] {
+        assert!(error.contains(line), "{line}: {error}");
+    }
+    assert_eq!(upgrade(POLICY), None);
+}
+
+#[test]
+fn a_long_name_costs_no_time_in_a_pattern_with_many_asterisks() {
+    let text = POLICY.replace("*.{namespace}.svc", &"*-*".repeat(100));
+    let mut other = request();
+    other.sans.uris = vec![format!("spiffe://example.org/{}", "team-".repeat(12_000))];
+    other.sans.dns_names = vec!["a-".repeat(30_000)];
+    let pod = pod("shop");
+    let denial = Policy::parse(&text).unwrap().decide(&question(&pod, &other, TEMPLATE)).denial().unwrap();
+    assert!(denial.len() < 2000, "{}: {denial}", denial.len());
 }
 
 #[test]
@@ -217,13 +308,13 @@ fn set(attributes: &mut CertificateSpec, change: impl Fn(&mut SubjectFields)) {
 fn the_role_of_eks_pod_identity_is_allowed_by_its_exact_name_only() {
     let mut spec = request();
     caller(&mut spec, PcaCaller::PodIdentity);
-    for (roles, allowed) in [("[pod-identity]", true), ("['**', '*', 'pod-*']", false)] {
-        let policy = POLICY.replace("[\"arn:aws:iam::123456789012:role/{namespace}-*\"]", roles);
+    for (callers, allowed) in [("[pod-identity]", true), ("['**', '*', 'pod-*', driver]", false)] {
+        let policy = POLICY.replace("[driver, \"arn:aws:iam::123456789012:role/{namespace}/*\"]", callers);
         assert_ne!(policy, POLICY);
         let pod = pod("shop");
         let question = question(&pod, &spec, TEMPLATE);
         let decision = Policy::parse(&policy).unwrap().decide(&question);
-        assert_eq!(decision.allowed_by().is_some(), allowed, "{roles}: {decision}");
+        assert_eq!(decision.allowed_by().is_some(), allowed, "{callers}: {decision}");
     }
 }
 
@@ -258,7 +349,7 @@ fn attributes_may_select_a_rule() {
 #[test]
 fn an_invalid_file_is_refused() {
     let cases = [
-        ("version: 1", "version: 2"),
+        ("version: 2", "version: 3"),
         ("maxDuration: 24h", "maxDuration: 1 day"),
         ("maxDuration: 24h", "maxduration: 24h"),
         ("maxDuration: 24h", "maxDuration: 24h\n      minDuration: 1 day"),
@@ -291,10 +382,10 @@ fn a_rule_without_match_is_for_every_pod() {
 
 #[test]
 fn without_rules_everything_is_denied() {
-    let policy = Policy::parse("{version: 1, rules: []}").unwrap();
+    let policy = Policy::parse("{version: 2, rules: []}").unwrap();
     let (pod, spec) = (pod("shop"), request());
     let decision = policy.decide(&question(&pod, &spec, TEMPLATE));
-    assert!(decision.denial().unwrap().contains("it has no rules"));
+    assert!(decision.denial().unwrap().contains("it has no rule for this pod"));
 }
 
 #[tokio::test]
@@ -327,9 +418,9 @@ async fn a_swapped_configmap_is_loaded_and_an_invalid_file_keeps_the_old_rules()
             }
             panic!("{what}");
         };
-        swap("..2", "{version: 1, rules: []}");
+        swap("..2", "{version: 2, rules: []}");
         until("the new rules", &|| live.rules().rules() == 0).await;
-        swap("..3", "{version: 1, rulez: []}");
+        swap("..3", "{version: 2, rulez: []}");
         until("the refusal", &|| live.refusals.get() == 1).await;
         assert_eq!(live.rules().rules(), 0);
         swap("..4", POLICY);

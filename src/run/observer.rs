@@ -66,6 +66,10 @@ impl ApiObserver for CallObserver {
     fn watch_restarted(&self) {
         self.metrics.watch_restarted();
     }
+
+    fn requests_tracked(&self, tracked: usize, ignored: u64) {
+        self.metrics.requests_tracked(tracked, ignored);
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct Metrics {
     signer_calls: Family<Labels<2>, Counter>,
     api_calls: Family<ApiCallLabels, Counter>,
     watch_restarts: Counter,
+    requests_tracked: Gauge,
+    requests_ignored: Counter,
     registry: Mutex<Registry>,
 }
 
@@ -78,6 +80,16 @@ impl Default for Metrics {
                 reg,
                 "kubernetes_watch_restarts",
                 "Interruptions of the watch on CertificateRequests",
+            ),
+            requests_tracked: registered(
+                reg,
+                "certificate_requests_tracked",
+                "CertificateRequests with this node's label that are in memory, at most 2 KiB each",
+            ),
+            requests_ignored: registered(
+                reg,
+                "certificate_requests_ignored",
+                "CertificateRequests with this node's label that were ignored, because too many are in memory",
             ),
             registry: Mutex::new(registry),
         }
@@ -152,6 +164,12 @@ impl Metrics {
     /// A call of the Kubernetes API has ended; code 0 means that it got no answer.
     pub(crate) fn api_call(&self, verb: &'static str, code: u16) {
         self.api_calls.get_or_create(&ApiCallLabels { verb, code }).inc();
+    }
+
+    /// So many CertificateRequests are in memory, and so many were ignored so far.
+    pub(crate) fn requests_tracked(&self, tracked: usize, ignored: u64) {
+        self.requests_tracked.set(i64::try_from(tracked).unwrap_or(i64::MAX));
+        self.requests_ignored.inner().store(ignored, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The watch on CertificateRequests was interrupted.

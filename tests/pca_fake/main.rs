@@ -22,14 +22,16 @@ const AUTHORITY: &str = "GetCertificateAuthorityCertificate";
 const ASSUME: &str = "AssumeRoleWithWebIdentity";
 
 const POLICY: &str = r#"
-version: 1
+version: 2
 rules:
   - name: shop
     match: {namespaces: [shop]}
     allow:
       certificateAuthorities: ["arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*"]
       templates: ["*/V1"]
-      roles: ["arn:aws:iam::123456789012:role/{namespace}-{serviceAccount}"]
+      callers: [driver, "arn:aws:iam::123456789012:role/{namespace}-{serviceAccount}"]
+      usages: [digital signature, key encipherment, server auth, client auth, code signing, email protection, timestamping, cert sign, crl sign]
+      minRenewalInterval: 1s
       maxDuration: 2160h
       minDuration: 1s
       commonNames: ["**"]

@@ -30,6 +30,19 @@ fn a_volume_without_attributes_is_asked_for_issuer_or_signer() {
 }
 
 #[test]
+fn an_encoded_separator_in_a_uri_is_refused_under_our_prefix() {
+    let uri = "spiffe://example.org/ns/a%2Fb";
+    assert_eq!(
+        certlet(&[("uri-sans", uri)]).unwrap_err().to_string().split("; accepted").next(),
+        Some(
+            format!("csi.certlet.io/uri-sans: {uri:?} has the encoded separator %2F (use a name without it)")
+                .as_str()
+        )
+    );
+    cert_manager(&[("uri-sans", uri)]).unwrap();
+}
+
+#[test]
 fn mixing_the_prefixes_is_an_error() {
     let mixed = [("csi.cert-manager.io/issuer-name", "ca"), ("csi.certlet.io/duration", "1h")];
     assert_eq!(

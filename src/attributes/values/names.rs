@@ -1,5 +1,6 @@
 //! Names of files, hosts and Kubernetes resources, and the strings of a subject.
 
+use crate::model::encoded_separator;
 use std::net::IpAddr;
 
 /// Linux's limit on a file name (`NAME_MAX`).
@@ -84,6 +85,14 @@ pub(in crate::attributes) fn uri(text: &str) -> Result<String, String> {
         return Err(format!("has the path segment {segment:?} (write the resulting path)"));
     }
     Ok(format!("{}:{rest}", scheme.to_ascii_lowercase()))
+}
+
+/// A URI that every program reads alike.
+pub(in crate::attributes) fn plain_uri(text: &str) -> Result<String, String> {
+    match encoded_separator(text) {
+        Some(escape) => Err(format!("has the encoded separator {escape} (use a name without it)")),
+        None => uri(text),
+    }
 }
 
 /// The path (RFC 3986 section 3.3) in what follows a scheme, without the slash after an authority.

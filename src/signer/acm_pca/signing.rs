@@ -4,15 +4,33 @@ use super::checkpoint::IssueCheckpoint;
 use super::client::Api;
 use super::errors::{CallError, ErrorKind};
 use super::{AcmPca, authority, templates, validity};
-use crate::model::{CertificateSpec, Failure, PcaCaller, PcaRequest, WorkloadIdentity, fingerprint, jitter};
-use crate::policy::Question;
+use crate::model::{
+    CertificateSpec, Failure, PcaCaller, PcaRequest, Usage, WorkloadIdentity, fingerprint, jitter,
+};
+use crate::policy::{Policy, Question};
 use crate::signer::{SignedChain, SigningRequest};
 use crate::x509::pem;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How long one signing waits for a certificate that AWS is still issuing.
 const MAX_ISSUE_TIME: Duration = Duration::from_mins(2);
+
+/// Why the policy denies a request, if it does. Off the async threads, because its time grows with the policy and the request.
+async fn denial(
+    rules: Arc<Policy>,
+    request: &SigningRequest<'_>,
+    template: &str,
+) -> Result<Option<String>, Failure> {
+    let (pod, spec, template) = (request.identity.clone(), request.spec.clone(), template.to_owned());
+    let decided = tokio::task::spawn_blocking(move || {
+        let pca = spec.signer.acm_pca()?;
+        let usages = templates::carried(&template, &spec);
+        rules.decide(&Question { pod: &pod, spec: &spec, pca, template: &template, usages }).denial()
+    });
+    decided.await.map_err(|_| Failure::transient("the driver is shutting down"))
+}
 
 /// One issuance.
 pub(super) struct Signing<'a> {
@@ -27,9 +45,8 @@ impl<'a> Signing<'a> {
     pub(super) async fn start(signer: &'a AcmPca, request: &'a SigningRequest<'a>) -> Result<Self, Failure> {
         let parameters =
             SigningParameters::new(request.spec, request.identity).map_err(Failure::permanent)?;
-        let SigningParameters { pca, template, .. } = &parameters;
-        let question = Question { pod: request.identity, spec: request.spec, pca, template };
-        if let Some(denial) = signer.policy.rules().decide(&question).denial() {
+        let pca = parameters.pca;
+        if let Some(denial) = denial(signer.policy.rules(), request, &parameters.template).await? {
             return Err(Failure::permanent(denial));
         }
         let client = signer.clients.client(request, pca, &signer.metrics, &*signer.clock).await?;
@@ -171,7 +188,13 @@ impl<'a> SigningParameters<'a> {
     }
 }
 
-/// The ARN of the template that a certificate of this spec is issued with, for `certlet policy check`.
-pub fn template_of(spec: &CertificateSpec, pod: &WorkloadIdentity) -> Result<String, String> {
-    SigningParameters::new(spec, pod).map(|parameters| parameters.template)
+/// The ARN of the template that a certificate of this spec is issued with, and the usages that the certificate will carry;
+/// for `certlet policy check`.
+pub fn template_of<'a>(
+    spec: &'a CertificateSpec,
+    pod: &WorkloadIdentity,
+) -> Result<(String, &'a [Usage]), String> {
+    let template = SigningParameters::new(spec, pod)?.template;
+    let usages = templates::carried(&template, spec);
+    Ok((template, usages))
 }

@@ -64,6 +64,13 @@ pub(crate) fn choose(spec: &CertificateSpec, pca: &PcaRequest) -> Result<String,
     Ok(arn.clone())
 }
 
+/// The usages that the certificate will carry: those that the template sets, else those requested.
+pub(super) fn carried<'a>(template_arn: &str, spec: &'a CertificateSpec) -> &'a [Usage] {
+    let name = template_arn.split_once(":template/").map(|(_, name)| name);
+    let template = TEMPLATES.iter().find(|template| Some(template.name) == name);
+    template.and_then(|template| template.usages).unwrap_or(&spec.usages)
+}
+
 /// The template with the fewest usages besides the requested ones. If no purpose is requested, it is the one for servers and
 /// clients, because a sidecar of a service mesh is both.
 fn narrowest(spec: &CertificateSpec) -> Result<&'static Template, String> {

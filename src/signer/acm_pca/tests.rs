@@ -18,11 +18,13 @@ const DESCRIBE: &str = "DescribeCertificateAuthority";
 const AUTHORITY: &str = "GetCertificateAuthorityCertificate";
 
 const POLICY: &str = r#"
-version: 1
+version: 2
 rules:
   - name: all
     allow:
       certificateAuthorities: ["**"]
+      callers: [driver]
+      usages: [digital signature, key encipherment, server auth, client auth, code signing, ocsp signing]
       maxDuration: 24h
       commonNames: ["**"]
       dnsNames: ["**"]

@@ -6,7 +6,9 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::core::{ObjectMeta, Request};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -27,35 +29,99 @@ pub(super) struct CertificateRequest {
     status: Status,
 }
 
-/// Reads the metadata without `managedFields`. These are most of an object's bytes, and the API server sends each object
-/// four or five times.
+/// Longest id in [`VOLUME_ANNOTATION`], in bytes: CSI's limit on a `volume_id`. An object with a longer one is not ours.
+const MAX_ID_BYTES: usize = 128;
+
+/// Reads the metadata that the signer needs: without `managedFields`, which are most of an object's bytes, and without
+/// annotations of others, which can be 256 KiB.
 fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Metadata {
         name: Option<String>,
         namespace: Option<String>,
+        uid: Option<String>,
         resource_version: Option<String>,
         creation_timestamp: Option<Time>,
         deletion_timestamp: Option<Time>,
-        annotations: Option<BTreeMap<String, String>>,
+        #[serde(default, deserialize_with = "id")]
+        annotations: Option<String>,
     }
     let read = Metadata::deserialize(deserializer)?;
     Ok(ObjectMeta {
         name: read.name,
         namespace: read.namespace,
+        uid: read.uid,
         resource_version: read.resource_version,
         creation_timestamp: read.creation_timestamp,
         deletion_timestamp: read.deletion_timestamp,
-        annotations: read.annotations,
+        annotations: read.annotations.map(|id| BTreeMap::from([(VOLUME_ANNOTATION.to_owned(), id)])),
         ..ObjectMeta::default()
     })
 }
 
-#[derive(Clone, Debug, Deserialize)]
+/// Reads the id among the annotations.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct Id;
+
+    impl<'de> Visitor<'de> for Id {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("annotations")
+        }
+
+        fn visit_unit<E>(self) -> Result<Option<String>, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut annotations: A) -> Result<Option<String>, A::Error> {
+            let mut id = None;
+            while let Some(key) = annotations.next_key::<Cow<'_, str>>()? {
+                if key == VOLUME_ANNOTATION {
+                    id = Some(annotations.next_value::<String>()?).filter(|id| id.len() <= MAX_ID_BYTES);
+                } else {
+                    annotations.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(id)
+        }
+    }
+
+    deserializer.deserialize_any(Id)
+}
+
+/// What was requested. The creator is set by the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct Spec {
     /// Base64 of the PEM of the PKCS#10 request.
     pub(super) request: String,
+    pub(super) issuer_ref: IssuerRef,
+    duration: Option<String>,
+    usages: Vec<String>,
+    #[serde(rename = "isCA")]
+    is_ca: bool,
+    /// Who has created the object; cert-manager's webhook sets it.
+    pub(super) username: String,
+}
+
+/// The issuer of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct IssuerRef {
+    name: String,
+    kind: String,
+    group: String,
+}
+
+impl Spec {
+    /// Whether both ask for the same. Creators differ if both are known and not the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let is_known = !self.username.is_empty() && !other.username.is_empty();
+        let username = if is_known { other.username.clone() } else { self.username.clone() };
+        *self == Self { username, ..other.clone() } && (!is_known || self.username == other.username)
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -116,6 +182,8 @@ pub(super) enum State {
     Refused(String),
     /// Deleted.
     Gone,
+    /// Deleted, and made again by somebody else, with another issuer for example.
+    Replaced,
 }
 
 impl CertificateRequest {

@@ -35,7 +35,7 @@ use deletion::Deletions;
 use futures_util::future::BoxFuture;
 use limiter::CallLimiter;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 use tracker::RequestTracker;
 
@@ -62,6 +62,8 @@ pub struct CertManager {
     tracker: Arc<RequestTracker>,
     deletions: Arc<Deletions>,
     limiter: CallLimiter,
+    /// The driver's own account, as the server names it.
+    username: OnceLock<String>,
     /// None once it runs.
     watch: Mutex<Option<BoxFuture<'static, ()>>>,
 }
@@ -94,6 +96,7 @@ impl CertManager {
             tracker,
             deletions,
             limiter: CallLimiter::default(),
+            username: OnceLock::new(),
             watch: Mutex::new(Some(Box::pin(watch))),
         }
     }

@@ -1,14 +1,15 @@
 //! One signing: creates a request or resumes that of an earlier call, and waits until it is decided.
 
-use super::api::{CertificateRequest, Key, State};
+use super::api::{CertificateRequest, Key, Spec, State};
 use super::checkpoint::RequestCheckpoint;
 use super::errors::{Action, sign_error};
 use super::{CertManager, gate, object};
 use crate::kube::{CallError, Caller};
-use crate::model::Failure;
+use crate::model::{Failure, WorkloadIdentity};
 use crate::signer::{Checkpoint, SignedChain, SigningRequest};
 use kube::api::{GetParams, PostParams};
 use secrecy::SecretString;
+use serde::Deserialize;
 
 impl CertManager {
     pub(super) async fn sign_one(&self, request: &SigningRequest<'_>) -> Result<SignedChain, Failure> {
@@ -16,8 +17,10 @@ impl CertManager {
         // One permit for all calls, so that a signing queues once. The wait for the issuer is without it.
         let permit = self.limiter.acquire().await?;
         let checkpoint = self.checkpoint(request).await?;
-        let waiter = self.tracker.wait_for(checkpoint.key.clone());
-        let state = self.request(request, &checkpoint.key).await?;
+        let body = object::body(request, &checkpoint.key, &self.options.node)?;
+        let expected = self.expected(request, &body)?;
+        let waiter = self.tracker.wait_for(checkpoint.key.clone(), expected.clone());
+        let state = self.request(request, &checkpoint.key, body, &expected).await?;
         drop(permit);
         let decided = if let State::Open(_) = state { waiter.decided().await } else { state };
         outcome(request.checkpoint, checkpoint, decided)
@@ -42,21 +45,30 @@ impl CertManager {
     }
 
     /// The state of the request, which is created if it has not been seen yet.
-    async fn request(&self, request: &SigningRequest<'_>, key: &Key) -> Result<State, Failure> {
+    async fn request(
+        &self,
+        request: &SigningRequest<'_>,
+        key: &Key,
+        body: Vec<u8>,
+        expected: &Spec,
+    ) -> Result<State, Failure> {
         if self.tracker.knows(key) {
-            return self.existing(request, key).await;
+            return self.existing(request, key, expected).await;
         }
         let token = self.token(request)?;
         let caller = token.map_or(Caller::Driver, Caller::Token);
-        let body = object::body(request, key, &self.options.node)?;
-        match self.cluster.read(caller, key.collection().create(&PostParams::default(), body)).await {
+        let create = key.collection().create(&PostParams::default(), body);
+        match self.cluster.read::<CertificateRequest>(caller, create).await {
             Ok(created) => {
                 self.tracker.server_answered();
+                if token.is_none() {
+                    self.username.get_or_init(|| created.spec.username.clone());
+                }
                 Ok(self.saw(&created))
             }
             // An earlier create was carried out, though its answer was lost or the process has ended.
             Err(CallError::Refused { reason, .. }) if reason == "AlreadyExists" => {
-                self.existing(request, key).await
+                self.existing(request, key, expected).await
             }
             Err(error) => {
                 let failure =
@@ -71,13 +83,16 @@ impl CertManager {
     }
 
     /// The state of a request that an earlier call has created.
-    async fn existing(&self, request: &SigningRequest<'_>, key: &Key) -> Result<State, Failure> {
+    async fn existing(
+        &self,
+        request: &SigningRequest<'_>,
+        key: &Key,
+        expected: &Spec,
+    ) -> Result<State, Failure> {
         let get = key.collection().get(&key.name, &GetParams::default());
         match self.cluster.read::<CertificateRequest>(Caller::Driver, get).await {
             Ok(found) if found.metadata.deletion_timestamp.is_some() => Ok(State::Gone),
-            Ok(found) if found.spec.request != object::encoded_request(request.csr_der) => {
-                Err(Failure::permanent(format!("CertificateRequest {key} exists and is not ours; delete it")))
-            }
+            Ok(found) if !found.spec.is_same(expected) => Ok(State::Replaced),
             Ok(found) => Ok(self.saw(&found)),
             Err(CallError::Refused { code: 404, .. }) => {
                 self.tracker.lost(key);
@@ -95,6 +110,23 @@ impl CertManager {
     fn saw(&self, request: &CertificateRequest) -> State {
         self.deletions.delete_all(self.tracker.saw(request));
         request.state()
+    }
+
+    /// What the server should show for this request. Its creator is the pod's account, or the driver's, whose name is known
+    /// after the first create.
+    fn expected(&self, request: &SigningRequest<'_>, body: &[u8]) -> Result<Spec, Failure> {
+        #[derive(Deserialize)]
+        struct Body {
+            spec: Spec,
+        }
+        let Body { mut spec } = serde_json::from_slice(body)
+            .map_err(|error| Failure::transient(format!("the CertificateRequest cannot be read: {error}")))?;
+        let WorkloadIdentity { namespace, service_account, .. } = request.identity;
+        spec.username = match self.options.token_audience {
+            Some(_) => format!("system:serviceaccount:{namespace}:{service_account}"),
+            None => self.username.get().cloned().unwrap_or_default(),
+        };
+        Ok(spec)
     }
 
     /// The pod's token, if requests are made with one.
@@ -115,6 +147,9 @@ fn outcome(
         State::Issued { chain, ca } => return Ok(SignedChain { chain, ca, warning: None }),
         State::Gone | State::Open(_) => {
             return Err(Failure::transient(message("was deleted before it was signed")));
+        }
+        State::Replaced => {
+            Failure::transient(message("was replaced by another one of that name, which is not used"))
         }
         State::Failed(reason) => Failure::transient(message(&reason)),
         State::Refused(reason) => Failure::refused(message(&reason)),

@@ -1,6 +1,6 @@
 //! This node's CertificateRequests as the watch shows them, and the signings that wait for them.
 
-use super::api::{CertificateRequest, Key, State};
+use super::api::{CertificateRequest, Key, Spec, State};
 use crate::signer::{LiveRequests, RequestId};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -17,10 +17,12 @@ pub(super) struct RequestTracker {
 
 #[derive(Default)]
 struct Inner {
-    waiting: HashMap<Key, oneshot::Sender<State>>,
+    waiting: HashMap<Key, Awaited>,
     requests: HashMap<Key, Tracked>,
     /// Number of requests seen so far.
     seen: u64,
+    /// Number of times that a request was seen and not tracked, because too many are.
+    ignored: u64,
     /// The keys that the list in progress has named so far.
     listed: Option<HashSet<Key>>,
     /// Ids whose requests were issued while no `sign` was waiting.
@@ -29,9 +31,18 @@ struct Inner {
     watch_error: Option<String>,
 }
 
+/// A request that a signing waits for.
+struct Awaited {
+    /// What the signing asked for.
+    expected: Spec,
+    decided: oneshot::Sender<State>,
+}
+
 /// One request.
 struct Tracked {
     id: RequestId,
+    /// The object's uid: an object that is made again has another one.
+    uid: String,
     /// Seconds since the epoch by the API server's clock, and among requests of one second the order in which they were
     /// first seen.
     age: (i64, u64),
@@ -42,6 +53,10 @@ struct Tracked {
     in_use: bool,
 }
 
+/// Limit on the requests that are tracked. One takes at most 2 KiB, a node of 250 volumes has 250 to 500. Beyond it only those
+/// are tracked that a signing waits for, so that objects with this node's label, which anybody may have made, cannot fill the
+/// memory.
+const MAX_REQUESTS: usize = 8192;
 /// Characters that are kept of an issuer's message.
 const MAX_MESSAGE: usize = 300;
 
@@ -73,9 +88,9 @@ impl RequestTracker {
     }
 
     /// Waits for a request, which need not exist yet. A key has at most one waiter.
-    pub(super) fn wait_for(self: &Arc<Self>, key: Key) -> Waiter {
+    pub(super) fn wait_for(self: &Arc<Self>, key: Key, expected: Spec) -> Waiter {
         let (sender, decided) = oneshot::channel();
-        self.inner.lock().waiting.insert(key.clone(), sender);
+        self.inner.lock().waiting.insert(key.clone(), Awaited { expected, decided: sender });
         Waiter { tracker: Arc::clone(self), key, decided }
     }
 
@@ -86,14 +101,33 @@ impl RequestTracker {
         let unwanted = self.live.was_removed(&id).then(|| key.clone());
         let created = request.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
         let mut inner = self.inner.lock();
-        let Inner { waiting, requests, seen, listed, completed_unawaited, .. } = &mut *inner;
+        let Inner { waiting, requests, seen, ignored, listed, completed_unawaited, .. } = &mut *inner;
+        let uid = request.metadata.uid.clone().unwrap_or_default();
+        let is_other = |awaited: &Awaited| !request.spec.is_same(&awaited.expected);
+        if waiting.get(&key).is_some_and(is_other) || requests.get(&key).is_some_and(|old| old.uid != uid) {
+            requests.remove(&key);
+            if let Some(awaited) = waiting.remove(&key) {
+                let _abandoned = awaited.decided.send(State::Replaced);
+            }
+            return unwanted;
+        }
+        let is_new = !requests.contains_key(&key);
+        if is_new && requests.len() >= MAX_REQUESTS && !waiting.contains_key(&key) {
+            if *ignored == 0 {
+                tracing::warn!(
+                    limit = MAX_REQUESTS,
+                    "too many CertificateRequests have this node's label; more are ignored, but for those that pods wait for"
+                );
+            }
+            *ignored += 1;
+            return unwanted;
+        }
         if let Some(listed) = listed {
             listed.insert(key.clone());
         }
-        let is_new = !requests.contains_key(&key);
         let tracked = requests.entry(key.clone()).or_insert_with(|| {
             *seen += 1;
-            Tracked { id, age: (created, *seen), waits_for: None, is_issued: false, in_use: false }
+            Tracked { id, uid, age: (created, *seen), waits_for: None, is_issued: false, in_use: false }
         });
         let was_open = tracked.waits_for.is_some();
         match request.state() {
@@ -105,8 +139,8 @@ impl RequestTracker {
             decided => {
                 tracked.waits_for = None;
                 tracked.is_issued = matches!(decided, State::Issued { .. });
-                if let Some(waiter) = waiting.remove(&key) {
-                    let _abandoned = waiter.send(decided);
+                if let Some(awaited) = waiting.remove(&key) {
+                    let _abandoned = awaited.decided.send(decided);
                 } else if tracked.is_issued && was_open {
                     completed_unawaited.push_back(tracked.id.clone());
                     self.completed.notify_one();
@@ -114,6 +148,12 @@ impl RequestTracker {
             }
         }
         unwanted
+    }
+
+    /// How many requests are tracked, and how often one was ignored, because too many are.
+    pub(super) fn counts(&self) -> (usize, u64) {
+        let inner = self.inner.lock();
+        (inner.requests.len(), inner.ignored)
     }
 
     /// Whether the request has been seen to exist.
@@ -217,8 +257,8 @@ impl Inner {
         if let Some(listed) = &mut self.listed {
             listed.remove(key);
         }
-        if let Some(waiter) = self.waiting.remove(key) {
-            let _abandoned = waiter.send(State::Gone);
+        if let Some(awaited) = self.waiting.remove(key) {
+            let _abandoned = awaited.decided.send(State::Gone);
         }
     }
 }
@@ -257,7 +297,7 @@ mod tests {
     fn the_late_answer_to_a_create_does_not_reopen_an_issued_request() {
         let tracker = RequestTracker::new(Arc::new(NoneRemoved));
         let open = request("a", &json!({}));
-        let waiter = tracker.wait_for(open.key().unwrap());
+        let waiter = tracker.wait_for(open.key().unwrap(), open.spec.clone());
         tracker.saw(&request("a", &issued()));
         tracker.saw(&open);
         assert!(matches!(waiter.decided().now_or_never(), Some(State::Issued { .. })));
@@ -281,11 +321,51 @@ mod tests {
     }
 
     #[test]
+    fn requests_beyond_the_limit_are_not_kept_unless_a_signing_waits_for_them() {
+        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
+        for n in 0..MAX_REQUESTS + 100 {
+            tracker.saw(&request(&format!("flood-{n}"), &json!({})));
+        }
+        assert_eq!(tracker.counts(), (MAX_REQUESTS, 100));
+        let ours = request("ours", &issued());
+        let waiter = tracker.wait_for(ours.key().unwrap(), ours.spec.clone());
+        tracker.saw(&ours);
+        assert!(matches!(waiter.decided().now_or_never(), Some(State::Issued { .. })));
+    }
+
+    #[test]
+    fn a_request_that_was_made_again_is_not_adopted() {
+        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
+        let open = request("a", &json!({}));
+        let waiter = tracker.wait_for(open.key().unwrap(), open.spec.clone());
+        tracker.saw(&open);
+        let mut other = request("a", &issued());
+        other.metadata.uid = Some("another".into());
+        tracker.saw(&other);
+        assert_eq!(waiter.decided().now_or_never(), Some(State::Replaced));
+        assert!(!tracker.knows(&open.key().unwrap()));
+    }
+
+    #[test]
+    fn annotations_of_others_and_long_ids_are_not_kept() {
+        let object = |annotation: &str, value: &str| -> CertificateRequest {
+            serde_json::from_value(json!({
+                "metadata": { "namespace": "shop", "name": "a", "annotations": { annotation: value } },
+                "spec": { "request": "" },
+            }))
+            .unwrap()
+        };
+        assert_eq!(object("certlet.io/volume-id", &"x".repeat(128)).id(), Some(&*"x".repeat(128)));
+        assert_eq!(object("certlet.io/volume-id", &"x".repeat(129)).id(), None);
+        assert_eq!(object("other", &"x".repeat(250_000)).metadata.annotations, None);
+    }
+
+    #[test]
     fn a_list_ends_requests_that_it_does_not_name() {
         let tracker = RequestTracker::new(Arc::new(NoneRemoved));
         let old = request("a", &json!({}));
         tracker.saw(&old);
-        let waiter = tracker.wait_for(old.key().unwrap());
+        let waiter = tracker.wait_for(old.key().unwrap(), old.spec.clone());
         tracker.list_may_begin();
         tracker.saw(&request("created-meanwhile", &json!({})));
         tracker.list_ended();

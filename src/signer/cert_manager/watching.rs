@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Seconds after which the API server ends the watch, so that a dead connection is noticed. The watch is then resumed.
 const TIMEOUT: u32 = 120;
-/// Objects per page of a list, which limits its memory.
-const PAGE_SIZE: u32 = 200;
+/// Objects per page of a list. An object has at most 1.5 MiB (etcd's limit on a request), so this limits the memory of a page.
+const PAGE_SIZE: u32 = 25;
 /// The shortest time from one start of a watch to the next.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -72,6 +72,8 @@ async fn follow(
             tracing::info!("the watch on CertificateRequests works again");
         }
         failing = event.is_err();
+        let (in_memory, ignored) = tracker.counts();
+        observer.requests_tracked(in_memory, ignored);
         if let Ok(Event::Apply(_) | Event::Delete(_)) = &event {
             tracker.set_watch_error(None);
         }

@@ -161,3 +161,34 @@ async fn a_request_that_is_seen_after_the_removal_of_its_id_is_deleted() {
     driver.signer.removed(&driver.issued());
     driver.server.wait_for_count(0).await;
 }
+
+#[tokio::test]
+async fn a_request_that_somebody_made_again_with_another_issuer_is_not_adopted() {
+    for seen in [true, false] {
+        let mut driver = Driver::new().await;
+        driver.sign_until_cancelled().await;
+        let name = driver.server.only().await;
+        driver.server.replace(&name, seen, |object| object["spec"]["issuerRef"]["name"] = "evil".into());
+        driver.restart().await;
+        driver.server.issue(&name);
+        let failure = driver.sign().await.unwrap_err();
+        assert!(failure.message.contains("was replaced by another one of that name"), "{failure}");
+        // The next call makes another request.
+        driver.sign_again_and_issue(&name).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_not_adopted_from_another_creator() {
+    let options = CertManagerOptions { token_audience: Some(String::new()), ..Default::default() };
+    let mut driver = Driver::with(options).await;
+    driver.tokens = super::preconditions::tokens("", "2026-05-01T12:10:00Z");
+    driver.sign_until_cancelled().await;
+    let name = driver.server.only().await;
+    driver.server.replace(&name, true, |object| {
+        object["spec"]["username"] = "system:serviceaccount:shop:evil".into();
+    });
+    driver.server.issue(&name);
+    let failure = driver.sign().await.unwrap_err();
+    assert!(failure.message.contains("was replaced by another one of that name"), "{failure}");
+}

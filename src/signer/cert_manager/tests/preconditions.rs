@@ -39,7 +39,7 @@ async fn the_token_has_the_audience_that_the_operator_named() {
     driver.sign_and_issue().await;
 }
 
-fn tokens(audience: &str, expires: &str) -> PodTokens {
+pub(super) fn tokens(audience: &str, expires: &str) -> PodTokens {
     let pod = [("pod.name", "p"), ("pod.namespace", "n"), ("pod.uid", "u"), ("serviceAccount.name", "s")];
     let mut context: HashMap<String, String> =
         pod.iter().map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), (*value).to_owned())).collect();

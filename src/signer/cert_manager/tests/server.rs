@@ -145,6 +145,21 @@ impl Server {
         );
     }
 
+    /// Deletes a request and makes another one of its name, as somebody else would; watches show both only if `seen`.
+    pub(super) fn replace(&self, name: &str, seen: bool, change: impl FnOnce(&mut Value)) {
+        let mut inner = self.lock();
+        let mut object = inner.objects.remove(name).unwrap();
+        if seen {
+            inner.publish("DELETED", object.clone());
+        }
+        object["metadata"]["uid"] = "another".into();
+        change(&mut object);
+        inner.objects.insert(name.to_owned(), object.clone());
+        if seen {
+            inner.publish("ADDED", object);
+        }
+    }
+
     pub(super) fn delete(&self, name: &str) {
         let mut inner = self.lock();
         let object = inner.objects.remove(name).unwrap();
