@@ -239,7 +239,7 @@ impl Signer for MoodySigner {
                     Mood::Fails(error) => return Err(error),
                     Mood::Babbles => {
                         let chain = b"<html>busy</html>".to_vec();
-                        return Ok(SignedChain { chain, ca: None, warning: None });
+                        return Ok(SignedChain { chain, ca: None, warning: None, template_usages: &[] });
                     }
                     Mood::Waits => cheered_up.await,
                 }
