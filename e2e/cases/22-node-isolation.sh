@@ -2,6 +2,7 @@
 # The admission policies:
 # - a driver's token can use only the CertificateRequests of its own node
 # - a pod's token cannot make requests for another node
+# - a pod's token cannot make requests for another pod
 # - a service account can make requests only in its own namespace
 # - a driver can change nothing of a node but its taint
 # Real tokens take the part of stolen credentials. The API server binds each token to a pod, and so to that pod's node.
@@ -135,10 +136,43 @@ k delete rolebinding app-makes-requests
 makes_none() { if request probe "$node" | as "$here" create --dry-run=server -f -; then return 1; fi; }
 wait_for 30 makes_none
 denied "the driver's own request" "creates no CertificateRequests" create "$here" forged "$node"
-may_create_at_home() { request probe "$node" | as "$app" create --dry-run=server -f -; }
+uid_of() { k get pod "$1" -o 'jsonpath={.metadata.uid}'; }
+owned() { # NAME NODE-LABEL OWNER-NAME OWNER-UID
+	request "$1" "$2" | sed "s|^metadata: { |&ownerReferences: [{ apiVersion: v1, kind: Pod, name: $3, uid: $4 }], |"
+}
+create_owned() { owned "${@:2}" | as "$1" create -f -; } # TOKEN OWNED-ARGUMENTS
+app_uid=$(uid_of app-here)
+may_create_at_home() { owned probe "$node" app-here "$app_uid" | as "$app" create --dry-run=server -f -; }
 in_default() { IN=default "$@"; }
-stays_at_home() { if request probe "$node" | IN=default as "$app" create --dry-run=server -f -; then return 1; fi; }
+stays_at_home() { if owned probe "$node" app-here "$app_uid" | IN=default as "$app" create --dry-run=server -f -; then return 1; fi; }
 wait_for 30 may_create_at_home
 wait_for 30 stays_at_home
-create "$app" at-home "$node"
-denied "a request in another namespace" "in its own namespace only" in_default create "$app" abroad "$node"
+create_owned "$app" at-home "$node" app-here "$app_uid"
+denied "a request in another namespace" "in its own namespace only" \
+	in_default create_owned "$app" abroad "$node" app-here "$app_uid"
+
+# The owner reference and the node label must be those of the pod that the token is bound to. `app-there` has the same service
+# account, so that only the token tells the two pods apart.
+pod_on app-there elsewhere app
+there=$(token_of app-there app)
+there_uid=$(uid_of app-there)
+unbound_app=$(k create token app)
+needs_an_owner() { if request probe "$node" | as "$app" create --dry-run=server -f -; then return 1; fi; }
+wait_for 30 needs_an_owner
+denied "a request without an owner" "must be only the pod app-here" create "$app" forged "$node"
+denied "a request for another pod" "must be only the pod app-here" create_owned "$app" forged "$node" app-there "$there_uid"
+denied "a request for another pod, on that pod's node" "must be only the pod app-here" \
+	create_owned "$app" forged elsewhere app-there "$there_uid"
+denied "a request for an earlier pod of the same name" "must be only the pod app-here" \
+	create_owned "$app" forged "$node" app-here 00000000-0000-0000-0000-000000000000
+two_owners() {
+	owned forged "$node" app-here "$app_uid" |
+		sed "s|ownerReferences: \[|&{ apiVersion: v1, kind: Pod, name: app-there, uid: $there_uid }, |" | as "$app" create -f -
+}
+denied "a request for two pods" "must be only the pod app-here" two_owners
+denied "a request with the label of another node" "must be $node" create_owned "$app" forged elsewhere app-here "$app_uid"
+denied "a request with a token that is not bound to a pod" "bound to a pod" \
+	create_owned "$unbound_app" forged "$node" app-here "$app_uid"
+create_owned "$there" of-there elsewhere app-there "$there_uid"
+# Requests without the label are none of certlet's.
+create "$app" by-hand-at-home

@@ -8,7 +8,7 @@
 use base64ct::{Base64, Encoding};
 use certlet::model::CertificateSpec;
 use certlet::attributes::{self, VolumeContext};
-use certlet::x509::verify;
+use certlet::x509::{SignerAnswer, verify};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ fuzz_target!(|input: &[u8]| {
     let Some((form, rest)) = input.split_first() else { return };
     let (chain, ca) = if form & 1 == 0 { as_it_came(rest) } else { wrapped(rest, form & 2 != 0) };
     let now = Timestamp::from_second(NOW).expect("a time in range");
-    match verify(&chain, ca.as_deref(), KEY, &SPEC, now) {
+    match verify(&SignerAnswer { chain: &chain, ca: ca.as_deref(), template_usages: &[] }, KEY, &SPEC, now) {
         Ok(verified) => {
             // The point itself: how a signer writes the algorithm before it is its own affair.
             let point = &KEY[KEY.len() - 65..];

@@ -14,7 +14,7 @@ use crate::platform::{Clock, until};
 use crate::signer::{Checkpoint, ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
 use crate::store::{CheckpointFile, IssuedRecord, Refusal, Store};
 use crate::trust::TrustBundle;
-use crate::x509::{self, PrivateKey, VerifiedChain, pem};
+use crate::x509::{self, PrivateKey, SignerAnswer, VerifiedChain, pem};
 use futures_util::future::{BoxFuture, select_all};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -164,7 +164,12 @@ impl Obtainer {
             answer => answer?,
         };
         let now = self.clock.now();
-        let verified = x509::verify(&answer.chain, answer.ca.as_deref(), key.spki_der(), spec, now);
+        let verifiable = SignerAnswer {
+            chain: &answer.chain,
+            ca: answer.ca.as_deref(),
+            template_usages: answer.template_usages,
+        };
+        let verified = x509::verify(&verifiable, key.spki_der(), spec, now);
         let VerifiedChain { leaf, intermediates, trust_anchors: anchors, facts, warning } = match verified {
             Ok(chain) => chain,
             Err(error) => {

@@ -11,7 +11,7 @@ mod counted;
 mod local;
 
 use crate::model::named::named_enum;
-use crate::model::{CertificateSpec, Failure, PodTokens, SignerKind, WorkloadIdentity};
+use crate::model::{CertificateSpec, Failure, PodTokens, SignerKind, Usage, WorkloadIdentity};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -179,6 +179,8 @@ pub struct SignedChain {
     pub ca: Option<Vec<u8>>,
     /// A warning for the pod's author, such as a shortened lifetime.
     pub warning: Option<String>,
+    /// Usages that the signer was known to set before it was asked, such as those of its template.
+    pub template_usages: &'static [Usage],
 }
 
 /// For tests of signers.

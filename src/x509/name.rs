@@ -91,5 +91,32 @@ pub(crate) fn to_rfc4514(name: &X509Name<'_>) -> String {
     rfc4514(parts, Escape::Readable)
 }
 
+/// The attributes of one relative distinguished name, in a fixed order: dotted type, value.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Attributes(Vec<(String, Vec<u8>)>);
+
+/// A parsed name by its values: the types of strings do not count, nor does the order within one part.
+pub(crate) fn attributes(name: &X509Name<'_>) -> Vec<Attributes> {
+    let parts = name.iter_rdn().map(|rdn| {
+        let values = rdn.iter().map(|attribute| {
+            let value = attribute.as_str().map(|text| text.as_bytes().to_vec());
+            let der = || attribute.attr_value().to_der_vec().unwrap_or_default();
+            (attribute.attr_type().to_id_string(), value.unwrap_or_else(|_| der()))
+        });
+        let mut values: Vec<_> = values.collect();
+        values.sort();
+        Attributes(values)
+    });
+    parts.collect()
+}
+
+/// The common name, if the part holds nothing else.
+pub(crate) fn common_name(part: &Attributes) -> Option<&str> {
+    match part.0.as_slice() {
+        [(oid, value)] if *oid == CN.to_string() => std::str::from_utf8(value).ok(),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,15 @@
-//! Verifies what a signer returns: the leaf is for our key, has the requested names, is valid now, and its chain links up.
+//! Verifies what a signer returns: the leaf is for our key, has what was asked for and no more, is valid now, and its chain
+//! links up.
 
+mod additions;
 mod chain;
 mod error;
 
 use super::extensions::{self, Meaning};
 use super::{name, serial_number};
-use crate::model::{CertificateFacts, CertificateSpec, SubjectAltNames, Usage};
+use crate::model::{CertificateFacts, CertificateSpec, Dialect, SubjectAltNames, Usage, hex};
+pub use additions::Addition;
+use additions::{additions, check_extensions, described};
 use chain::{Certificate, Path, decode};
 use der::Decode;
 use der::flagset::FlagSet;
@@ -34,26 +38,44 @@ pub struct VerifiedChain {
     pub warning: Option<String>,
 }
 
+/// What a signer answered, and what is known of the signer.
+#[derive(Clone, Copy, Debug)]
+pub struct SignerAnswer<'a> {
+    /// PEM certificates: the leaf and its issuers, in any order.
+    pub chain: &'a [u8],
+    /// PEM certificates of the trust anchors, if the signer returns them separately.
+    pub ca: Option<&'a [u8]>,
+    /// Usages that the signer's template sets, whatever is asked. They count as asked for.
+    pub template_usages: &'a [Usage],
+}
+
 /// Checks a signer's answer against the key (`SubjectPublicKeyInfo`, DER) and the volume's spec, and puts the chain in
 /// order.
+///
+/// What the leaf has beyond the spec is refused under certlet's own prefix. Under a peer's prefix it is a warning, because
+/// issuers that add names are in use there. A CA certificate that was not asked for is refused under every prefix.
 pub fn verify(
-    chain: &[u8],
-    ca: Option<&[u8]>,
+    answer: &SignerAnswer<'_>,
     spki: &[u8],
     spec: &CertificateSpec,
     now: Timestamp,
 ) -> Result<VerifiedChain, VerifyError> {
-    let chain = decode(Part::Chain, chain)?;
-    let anchors = decode(Part::Anchors, ca.unwrap_or_default())?;
+    let chain = decode(Part::Chain, answer.chain)?;
+    let anchors = decode(Part::Anchors, answer.ca.unwrap_or_default())?;
     let certificates = Certificate::parse_all(Part::Chain, &chain)?;
     let trusted = Certificate::parse_all(Part::Anchors, &anchors)?;
 
     let leaf = leaf_of(&certificates, spki).ok_or(VerifyError::WrongKey)?;
     leaf.check_validity(now)?;
+    check_extensions(leaf)?;
     let names = names_of(leaf)?;
     check_names(&names, &spec.sans)?;
     if leaf.x509.is_ca() != spec.is_ca {
         return Err(if spec.is_ca { VerifyError::NotCa } else { VerifyError::IsCa });
+    }
+    let additions = additions(leaf, &names, spec, answer.template_usages)?;
+    if spec.dialect == Dialect::Certlet && !additions.is_empty() {
+        return Err(VerifyError::NotAsked(additions));
     }
     let path = Path::build(leaf, &certificates, now)?;
     if !trusted.is_empty() {
@@ -72,7 +94,7 @@ pub fn verify(
         intermediates,
         trust_anchors,
         facts: facts_of(leaf, &names),
-        warning: warning(leaf, &spec.usages, now),
+        warning: warning(leaf, &spec.usages, &additions, now),
     })
 }
 
@@ -89,17 +111,24 @@ fn leaf_of<'p, 'a>(certificates: &'p [Certificate<'a>], spki: &[u8]) -> Option<&
     certificates.iter().filter(is_ours).max_by_key(|certificate| certificate.not_after())
 }
 
-/// The leaf's alternative names, as `DNS:`, `URI:` and `IP:` strings.
+/// The leaf's alternative names, as `DNS:`, `URI:` and `IP:` strings. Other kinds have the prefixes of openssl.
 fn names_of(leaf: &Certificate<'_>) -> Result<Vec<String>, VerifyError> {
     let extension = leaf.x509.subject_alternative_name().map_err(|_| {
         VerifyError::Malformed(Part::Chain, 1, "its subject alternative names do not parse".to_owned())
     })?;
     let general_names = extension.iter().flat_map(|extension| &extension.value.general_names);
-    let names = general_names.filter_map(|general_name| match general_name {
-        GeneralName::DNSName(text) => Some(format!("DNS:{}", printable(text))),
-        GeneralName::URI(text) => Some(format!("URI:{}", printable(text))),
-        GeneralName::IPAddress(octets) => ip_address(octets).map(|address| format!("IP:{address}")),
-        _ => None,
+    let names = general_names.map(|general_name| match general_name {
+        GeneralName::DNSName(text) => format!("DNS:{}", printable(text)),
+        GeneralName::URI(text) => format!("URI:{}", printable(text)),
+        GeneralName::IPAddress(octets) => ip_address(octets)
+            .map_or_else(|| format!("IP:#{}", hex(octets)), |address| format!("IP:{address}")),
+        GeneralName::RFC822Name(text) => format!("email:{}", printable(text)),
+        GeneralName::DirectoryName(directory) => format!("dirName:{}", name::to_rfc4514(directory)),
+        GeneralName::RegisteredID(oid) => format!("RID:{oid}"),
+        GeneralName::OtherName(oid, value) => format!("othername:{oid}#{}", hex(value)),
+        GeneralName::X400Address(any) => format!("X400Name:#{}", hex(any.data)),
+        GeneralName::EDIPartyName(any) => format!("EdiPartyName:#{}", hex(any.data)),
+        GeneralName::Invalid(tag, value) => format!("invalid:{}#{}", tag.0, hex(value)),
     });
     Ok(names.collect())
 }
@@ -115,17 +144,22 @@ fn printable(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-fn check_names(names: &[String], asked: &SubjectAltNames) -> Result<(), VerifyError> {
+/// The names of a spec, in the form of [`names_of`].
+fn asked_names(asked: &SubjectAltNames) -> impl Iterator<Item = String> {
     let dns = asked.dns_names.iter().map(|name| format!("DNS:{name}"));
     let uris = asked.uris.iter().map(|uri| format!("URI:{uri}"));
     let addresses = asked.ip_addresses.iter().map(|address| format!("IP:{}", address.to_canonical()));
-    let is_there = |asked: &String| {
-        names.iter().any(|name| {
-            // The case of a DNS name does not matter (RFC 5280 section 7.2), that of a URI does.
-            name == asked || (asked.starts_with("DNS:") && name.eq_ignore_ascii_case(asked))
-        })
-    };
-    let missing: Vec<_> = dns.chain(uris).chain(addresses).filter(|asked| !is_there(asked)).collect();
+    dns.chain(uris).chain(addresses)
+}
+
+/// The case of a DNS name does not matter (RFC 5280 section 7.2), that of a URI does.
+fn is_same_name(name: &str, asked: &str) -> bool {
+    name == asked || (asked.starts_with("DNS:") && name.eq_ignore_ascii_case(asked))
+}
+
+fn check_names(names: &[String], asked: &SubjectAltNames) -> Result<(), VerifyError> {
+    let is_there = |asked: &String| names.iter().any(|name| is_same_name(name, asked));
+    let missing: Vec<_> = asked_names(asked).filter(|asked| !is_there(asked)).collect();
     if missing.is_empty() { Ok(()) } else { Err(VerifyError::MissingNames(missing)) }
 }
 
@@ -148,8 +182,16 @@ fn facts_of(leaf: &Certificate<'_>, names: &[String]) -> CertificateFacts {
 }
 
 /// What the pod's author should know. An issuer may change the usages, so a missing one is not an error.
-fn warning(leaf: &Certificate<'_>, asked: &[Usage], now: Timestamp) -> Option<String> {
+fn warning(
+    leaf: &Certificate<'_>,
+    asked: &[Usage],
+    additions: &[Addition],
+    now: Timestamp,
+) -> Option<String> {
     let mut warnings = Vec::new();
+    if !additions.is_empty() {
+        warnings.push(described(additions));
+    }
     let missing: Vec<_> =
         asked.iter().filter(|usage| !has_usage(leaf, **usage)).map(|usage| usage.as_str()).collect();
     if !missing.is_empty() {

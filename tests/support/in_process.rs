@@ -239,7 +239,7 @@ impl Signer for ScriptedSigner {
                     Behaviour::Fails(error) => return Err(error),
                     Behaviour::AnswersGarbage => {
                         let chain = b"<html>busy</html>".to_vec();
-                        return Ok(SignedChain { chain, ca: None, warning: None });
+                        return Ok(SignedChain { chain, ca: None, warning: None, template_usages: &[] });
                     }
                     Behaviour::Waits => changed.await,
                 }

@@ -118,7 +118,7 @@ async fn failures_are_told_apart_by_kind() {
     assert_eq!((throttled.kind, throttled.retry_after), (FailureKind::Throttled, retry_after));
     assert_eq!(failure(Err(Failure::transient("no"))).await.kind, FailureKind::Transient);
     assert_eq!(failure(Err(Failure::permanent("no"))).await.kind, FailureKind::Permanent);
-    let junk = SignedChain { chain: b"junk".to_vec(), ca: None, warning: None };
+    let junk = SignedChain { chain: b"junk".to_vec(), ca: None, warning: None, template_usages: &[] };
     assert_eq!(failure(Ok(junk)).await.kind, FailureKind::Permanent);
     let expired = x509::VerifyError::Expired(String::new(), Timestamp::now());
     assert!(expired.may_pass());

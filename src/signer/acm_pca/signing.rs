@@ -66,7 +66,8 @@ impl<'a> Signing<'a> {
         let is_final = [ErrorKind::Lost, ErrorKind::Permanent];
         let chain = self.collect(&arn, is_resumed).await.map_err(|error| self.failed(error, &is_final))?;
         let warning = checkpoint.limit.map(|limit| limit.warning().to_owned());
-        Ok(SignedChain { chain, ca: None, warning })
+        let template_usages = templates::usages(&self.parameters.template);
+        Ok(SignedChain { chain, ca: None, warning, template_usages })
     }
 
     /// The saved checkpoint, if it is of this request, or a new one.

@@ -19,27 +19,40 @@ const fn end_entity(name: &'static str, usages: Option<&'static [Usage]>) -> Tem
 }
 
 const TEMPLATES: [Template; 7] = [
-    end_entity(
-        "EndEntityCertificate/V1",
-        Some(&[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth, Usage::ClientAuth]),
-    ),
-    end_entity(
-        "EndEntityClientAuthCertificate/V1",
-        Some(&[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ClientAuth]),
-    ),
-    end_entity(
-        "EndEntityServerAuthCertificate/V1",
-        Some(&[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth]),
-    ),
-    end_entity("CodeSigningCertificate/V1", Some(&[Usage::DigitalSignature, Usage::CodeSigning])),
+    end_entity("EndEntityCertificate/V1", Some(SERVER_AND_CLIENT)),
+    end_entity("EndEntityClientAuthCertificate/V1", Some(CLIENT)),
+    end_entity("EndEntityServerAuthCertificate/V1", Some(SERVER)),
+    end_entity("CodeSigningCertificate/V1", Some(CODE_SIGNING)),
     end_entity("BlankEndEntityCertificate_CSRPassthrough/V1", None),
     end_entity("BlankEndEntityCertificate_APICSRPassthrough/V1", None),
-    Template {
-        name: "SubordinateCACertificate_PathLen0/V1",
-        usages: Some(&[Usage::DigitalSignature, Usage::CertSign, Usage::CrlSign]),
-        is_ca: true,
-    },
+    Template { name: "SubordinateCACertificate_PathLen0/V1", usages: Some(SUBORDINATE_CA), is_ca: true },
 ];
+
+const SERVER_AND_CLIENT: &[Usage] =
+    &[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth, Usage::ClientAuth];
+const CLIENT: &[Usage] = &[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ClientAuth];
+const SERVER: &[Usage] = &[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth];
+const CODE_SIGNING: &[Usage] = &[Usage::DigitalSignature, Usage::CodeSigning];
+const OCSP_SIGNING: &[Usage] = &[Usage::DigitalSignature, Usage::OcspSigning];
+const SUBORDINATE_CA: &[Usage] = &[Usage::DigitalSignature, Usage::CertSign, Usage::CrlSign];
+
+/// The usages that a family of templates sets. The passthrough templates of a family set the same ones.
+const FAMILIES: [(&str, &[Usage]); 6] = [
+    ("EndEntityCertificate", SERVER_AND_CLIENT),
+    ("EndEntityClientAuthCertificate", CLIENT),
+    ("EndEntityServerAuthCertificate", SERVER),
+    ("CodeSigningCertificate", CODE_SIGNING),
+    ("OCSPSigningCertificate", OCSP_SIGNING),
+    ("SubordinateCACertificate", SUBORDINATE_CA),
+];
+
+/// The usages that the template with this ARN sets, whatever is requested. None for a template that takes those of the
+/// request, and for one that is not known.
+pub(super) fn usages(arn: &str) -> &'static [Usage] {
+    let name = arn.split_once(":template/").map_or("", |(_, name)| name);
+    let family = name.split(['_', '/']).next().unwrap_or_default();
+    FAMILIES.iter().find(|(name, _)| *name == family).map_or(&[], |(_, usages)| usages)
+}
 
 /// The usages of a volume without the attribute `key-usages`.
 const DEFAULT_USAGES: [Usage; 2] = [Usage::DigitalSignature, Usage::KeyEncipherment];
@@ -154,6 +167,19 @@ mod tests {
         ];
         for (usages, template) in cases {
             assert_eq!(chosen(usages, false, None).unwrap(), template, "{usages:?}");
+        }
+    }
+
+    #[test]
+    fn a_template_sets_the_usages_of_its_family() {
+        let usages = |name: &str| super::usages(&format!("arn:aws:acm-pca:::template/{name}"));
+        assert_eq!(usages("EndEntityClientAuthCertificate/V1"), CLIENT);
+        assert_eq!(usages("EndEntityCertificate_APIPassthrough/V1"), SERVER_AND_CLIENT);
+        for open in ["BlankEndEntityCertificate_CSRPassthrough/V1", "Unknown/V1", ""] {
+            assert!(usages(open).is_empty(), "{open}");
+        }
+        for template in TEMPLATES {
+            assert_eq!(usages(template.name), template.usages.unwrap_or_default(), "{}", template.name);
         }
     }
 

@@ -144,7 +144,9 @@ fn outcome(
 ) -> Result<SignedChain, Failure> {
     let message = |what: &str| format!("CertificateRequest {} {what}", checkpoint.key);
     let failure = match state {
-        State::Issued { chain, ca } => return Ok(SignedChain { chain, ca, warning: None }),
+        State::Issued { chain, ca } => {
+            return Ok(SignedChain { chain, ca, warning: None, template_usages: &[] });
+        }
         State::Gone | State::Open(_) => {
             return Err(Failure::transient(message("was deleted before it was signed")));
         }

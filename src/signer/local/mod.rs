@@ -156,7 +156,7 @@ impl LocalCa {
         };
         let mut chain = pem::certificates([leaf.sign(&self.key).map_err(failed)?.as_slice()]);
         chain.extend_from_slice(&self.intermediates);
-        Ok(SignedChain { chain, ca: Some(self.anchor.clone()), warning })
+        Ok(SignedChain { chain, ca: Some(self.anchor.clone()), warning, template_usages: &[] })
     }
 
     /// The requested end in whole seconds, cut to the CA's own end. After that end nobody could verify the certificate.

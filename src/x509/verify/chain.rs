@@ -282,6 +282,6 @@ impl<'p, 'a> Path<'p, 'a> {
 }
 
 /// Cuts a name to 200 characters: enough for any real name, and short enough for a message.
-fn readable(name: String) -> String {
+pub(super) fn readable(name: String) -> String {
     if name.chars().count() <= 200 { name } else { name.chars().take(200).chain(['…']).collect() }
 }

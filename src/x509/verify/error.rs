@@ -1,8 +1,10 @@
 //! What can be wrong with a signer's answer.
 
+use super::additions::{Addition, described};
 use crate::model::named::named_enum;
 use jiff::Timestamp;
 use thiserror::Error;
+use x509_parser::oid_registry::Oid;
 
 named_enum! {
     /// The parts of a signer's answer.
@@ -29,6 +31,9 @@ pub enum VerifyError {
     /// Requested names that the leaf lacks: `DNS:`, `URI:` and `IP:` strings.
     #[error("the certificate lacks names that were asked for: {}", .0.join(", "))]
     MissingNames(Vec<String>),
+    /// What the leaf has although it was not asked for.
+    #[error("{}; accepted under csi.certlet.io/ is what the volume asks for, and nothing else", described(.0))]
+    NotAsked(Vec<Addition>),
     /// Past the end of validity: subject and end.
     #[error("the certificate of \"{0}\" expired at {1}")]
     Expired(String, Timestamp),
@@ -56,6 +61,11 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
+    /// An extension of the leaf that does not parse or that it has twice.
+    pub(super) fn unreadable_extension(oid: &Oid<'_>) -> Self {
+        Self::Malformed(Part::Chain, 1, format!("its extension {oid} does not parse, or is there twice"))
+    }
+
     /// Whether the next answer can pass without a change of the configuration.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Expired(..) | Self::NotYetValid(..))

@@ -10,10 +10,22 @@ use crate::x509::{PrivateKey, pem, testing};
 use jiff::SignedDuration;
 
 mod accepted;
+mod added;
 mod refused;
 
 fn now() -> Timestamp {
     "2026-05-01T12:00:00Z".parse().unwrap()
+}
+
+/// Verifies an answer of a signer without templates.
+fn verify(
+    chain: &[u8],
+    ca: Option<&[u8]>,
+    spki: &[u8],
+    spec: &CertificateSpec,
+    now: Timestamp,
+) -> Result<VerifiedChain, VerifyError> {
+    super::verify(&SignerAnswer { chain, ca, template_usages: &[] }, spki, spec, now)
 }
 
 /// What a signer answers.
