@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const SLOW: Duration = Duration::from_millis(400);
 
 /// Who floods the server, and who does not.
-const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+const ATTACKER: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 async fn started() -> (SocketAddr, JoinHandle<()>, CancellationToken) {
