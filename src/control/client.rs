@@ -2,7 +2,6 @@
 
 use super::{Check, MAX_ANSWER_BYTES, OK};
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,8 +46,7 @@ pub(crate) fn ask(socket: &Path, check: Check) -> Result<(), ControlError> {
 fn exchange(mut stream: UnixStream, check: Check) -> io::Result<String> {
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.write_all(check.as_str().as_bytes())?;
-    stream.shutdown(Shutdown::Write)?;
+    stream.write_all(format!("{}\n", check.as_str()).as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
     if answer.is_empty() {

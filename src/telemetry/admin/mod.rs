@@ -5,11 +5,12 @@ mod shares;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use shares::{Claim, Connections};
+
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use shares::{Claim, Connections};
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -17,6 +18,12 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
+
+/// Limit on open connections.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Limit on open connections from one address. Prometheus opens one at a time.
+const MAX_PER_ADDRESS: usize = 8;
 
 /// Time for a client to send the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Serves `pages` until `shutdown`, then until the open requests have been answered.
 pub(crate) async fn serve_admin(listener: TcpListener, pages: Router, shutdown: CancellationToken) {
-    let mut connections = Connections::default();
+    let mut connections = Connections::new(MAX_CONNECTIONS, MAX_PER_ADDRESS);
     while let Some((stream, address)) = shutdown.run_until_cancelled(accept(&listener)).await {
         // Otherwise the stream is dropped, and so closed.
         if connections.make_space(address).await {

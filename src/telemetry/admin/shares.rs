@@ -1,24 +1,18 @@
-//! The open connections of the admin server, shared by source address.
+//! The open connections of a server, shared by source.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Limit on open connections.
-pub(super) const MAX_CONNECTIONS: usize = 64;
-
-/// Limit on open connections from one address. Prometheus opens one at a time.
-pub(super) const MAX_PER_ADDRESS: usize = 8;
-
 /// Whether a connection may still be closed for another one. Only one of both sides can claim it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Claim(Arc<AtomicBool>);
+pub(crate) struct Claim(Arc<AtomicBool>);
 
 impl Claim {
     /// Claims it for an answer, or for its end. False: it was claimed before.
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
     }
 
@@ -27,41 +21,48 @@ impl Claim {
     }
 }
 
-struct Connection {
-    address: IpAddr,
+struct Connection<S> {
+    source: S,
     claim: Claim,
     task: AbortHandle,
 }
 
-/// The open connections: at most [`MAX_CONNECTIONS`], of them at most [`MAX_PER_ADDRESS`] from one address.
-#[derive(Default)]
-pub(super) struct Connections {
-    pub(super) tasks: JoinSet<()>,
+/// The open connections, of a limited number in all and from one source. A source is what the server tells clients apart by,
+/// such as an address.
+pub(crate) struct Connections<S> {
+    pub(crate) tasks: JoinSet<()>,
     /// All connections whose task has not ended.
-    oldest_first: Vec<Connection>,
+    oldest_first: Vec<Connection<S>>,
+    max: usize,
+    max_per_source: usize,
 }
 
-impl Connections {
-    /// Makes space for a connection from `address` by closing one that has sent no whole request. Those are the oldest of the
-    /// same address if it is at its limit; otherwise the oldest of the address that has most. A request that is being answered
-    /// goes on. False: there is no space, because all are being answered, or because the others' addresses have fewer.
-    pub(super) async fn make_space(&mut self, address: IpAddr) -> bool {
+impl<S: Copy + Eq + Hash> Connections<S> {
+    /// At most `max` connections, of them at most `max_per_source` from one source.
+    pub(crate) fn new(max: usize, max_per_source: usize) -> Self {
+        Self { tasks: JoinSet::new(), oldest_first: Vec::new(), max, max_per_source }
+    }
+
+    /// Makes space for a connection from `source` by closing one that has sent no whole request: the oldest one of the same
+    /// source if that is at its limit, otherwise the oldest one of the source that has most. A request that is being answered
+    /// goes on. False: there is no space, because all are being answered, or because the other sources have fewer.
+    pub(crate) async fn make_space(&mut self, source: S) -> bool {
         while self.tasks.try_join_next().is_some() {}
         self.oldest_first.retain(|connection| !connection.task.is_finished());
-        let mut open: HashMap<IpAddr, usize> = HashMap::new();
+        let mut open: HashMap<S, usize> = HashMap::new();
         for connection in &self.oldest_first {
-            *open.entry(connection.address).or_default() += 1;
+            *open.entry(connection.source).or_default() += 1;
         }
-        let own = open.get(&address).copied().unwrap_or_default();
-        let is_at_own_limit = own >= MAX_PER_ADDRESS;
-        if !is_at_own_limit && self.oldest_first.len() < MAX_CONNECTIONS {
+        let own = open.get(&source).copied().unwrap_or_default();
+        let is_at_own_limit = own >= self.max_per_source;
+        if !is_at_own_limit && self.oldest_first.len() < self.max {
             return true;
         }
-        let share = |connection: &Connection| open.get(&connection.address).copied().unwrap_or_default();
+        let share = |connection: &Connection<S>| open.get(&connection.source).copied().unwrap_or_default();
         loop {
             let waiting = self.oldest_first.iter().enumerate().filter(|(_, connection)| {
                 let is_candidate =
-                    if is_at_own_limit { connection.address == address } else { share(connection) >= own };
+                    if is_at_own_limit { connection.source == source } else { share(connection) >= own };
                 is_candidate && !connection.claim.is_taken()
             });
             // The first of several with the same share, which is the oldest.
@@ -78,13 +79,13 @@ impl Connections {
     }
 
     /// Adds a connection for which there is space. `claim` is taken when its answer begins.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
-        address: IpAddr,
+        source: S,
         claim: Claim,
         connection: impl Future<Output = ()> + Send + 'static,
     ) {
         let task = self.tasks.spawn(connection);
-        self.oldest_first.push(Connection { address, claim, task });
+        self.oldest_first.push(Connection { source, claim, task });
     }
 }

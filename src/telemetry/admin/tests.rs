@@ -1,6 +1,5 @@
 //! The server over real connections.
 
-use super::shares::{MAX_CONNECTIONS, MAX_PER_ADDRESS};
 use super::*;
 use axum::routing::get;
 use std::net::{Ipv4Addr, SocketAddr};
