@@ -122,6 +122,22 @@ fn only_the_store_and_the_mounts_write_files() {
 }
 
 #[test]
+fn the_client_of_the_probes_needs_no_async_runtime() {
+    // The kubelet starts it twice every half minute on every node.
+    let mut faults = Vec::new();
+    let (mut seen, files) = (BTreeSet::new(), ["control/client.rs", "cli/health.rs"]);
+    for (file, line) in ["control", "cli"].into_iter().flat_map(|module| code_lines(&source(), module)) {
+        let Some(name) = files.into_iter().find(|name| file.ends_with(name)) else { continue };
+        seen.insert(name);
+        if ["tokio", "async ", ".await"].iter().any(|word| line.contains(word)) {
+            faults.push(format!("{}: {}", file.display(), line.trim()));
+        }
+    }
+    assert_eq!(seen.len(), files.len(), "only {seen:?}");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
 fn every_module_is_in_the_table() {
     let in_source: BTreeSet<String> = fs::read_dir(source())
         .unwrap()

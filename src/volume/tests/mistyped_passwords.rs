@@ -170,3 +170,28 @@ fn a_warning_and_an_event_name_a_mistyped_password_and_nothing_holds_its_value()
         assert!(events.iter().all(|event| !event.message.contains(PASSWORD)), "{events:?}");
     });
 }
+
+#[test]
+fn a_volume_whose_record_holds_a_mistyped_password_is_adopted_without_it() {
+    in_namespace(|scratch| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let (events, annotations) = (Events::default(), Arc::default());
+        runtime.block_on(async {
+            service(scratch, &events, &annotations).publish(request(scratch)).await.unwrap();
+        });
+        // As an earlier build wrote it.
+        let path = scratch.join("data/volumes/v/record.json");
+        let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        record["attributes"][MISTYPED] = PASSWORD.into();
+        fs::write(&path, record.to_string()).unwrap();
+
+        runtime.block_on(async {
+            let service = service(scratch, &events, &annotations);
+            assert_eq!(service.recover().await.unwrap().adopted, 1);
+            service.publish(request(scratch)).await.expect("the same attributes");
+            let record = service.volume(&volume("v")).unwrap().record();
+            assert!(!serde_json::to_string(&record).unwrap().contains(PASSWORD));
+        });
+        assert_eq!(annotations.lock().len(), 1, "the certificate stays");
+    });
+}
