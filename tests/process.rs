@@ -115,14 +115,14 @@ node_test! {
 node_test! {
     async fn probes_are_answered_without_an_admin_port_over_a_socket_that_only_root_reaches() {
         let mut node = Node::new();
-        let (code, said) = health(&node, "--liveness");
+        let (code, said) = node.health("--liveness");
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("control.sock: No such file") && said.lines().count() == 1, "{said}");
 
         node.start();
-        eventually("it is alive", async || health(&node, "--liveness").0 == Some(0)).await;
-        assert_eq!(health(&node, "--liveness").1, "ok\n");
-        let (code, said) = health(&node, "--readiness");
+        eventually("it is alive", async || node.health("--liveness").0 == Some(0)).await;
+        assert_eq!(node.health("--liveness").1, "ok\n");
+        let (code, said) = node.health("--readiness");
         assert_eq!((code, said.as_str()), (Some(1), "certlet: the kubelet has not asked for the driver yet\n"));
         let socket = node.data_root().join("control.sock");
         for (path, mode) in [(&socket, 0o600), (&node.data_root(), 0o700)] {
@@ -130,16 +130,16 @@ node_test! {
         }
 
         let kubelet = node.kubelet().await;
-        assert_eq!(health(&node, "--readiness"), (Some(0), "ok\n".to_owned()));
+        assert_eq!(node.health("--readiness"), (Some(0), "ok\n".to_owned()));
         let volume = kubelet.publish(&pod("web-0")).await.unwrap();
         let seen = fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name());
         assert!(!seen.into_iter().any(|name| name == "control.sock"), "a pod sees the socket");
         fs::remove_file(node.registration_socket()).unwrap();
-        eventually("the loss shows", async || health(&node, "--readiness").1.contains("registration socket was removed")).await;
-        assert_eq!(health(&node, "--liveness").0, Some(0));
+        eventually("the loss shows", async || node.health("--readiness").1.contains("registration socket was removed")).await;
+        assert_eq!(node.health("--liveness").0, Some(0));
         node.stop();
         assert!(!socket.exists());
-        assert_eq!(health(&node, "--liveness").0, Some(1));
+        assert_eq!(node.health("--liveness").0, Some(1));
     }
 }
 
@@ -182,14 +182,6 @@ node_test! {
             kubelet.call("/csi.v1.Identity/Probe", b"\x41\x09localhost", &ProbeRequest {}).await.unwrap();
         assert_eq!(probe.ready, Some(true));
     }
-}
-
-/// `certlet health`: its exit code and its output.
-fn health(node: &Node, check: &str) -> (Option<i32>, String) {
-    let mut command = Command::new(CERTLET);
-    command.args(["health", check, "--data-root"]).arg(node.data_root());
-    let output = command.output().unwrap();
-    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
 /// One GET from the admin server of the registration test.
