@@ -6,14 +6,14 @@ use super::rows::TABLE;
 use crate::model::{Dialect, RawAttributes};
 use zeroize::Zeroize;
 
-/// This many wrong letters in the name of a secret attribute make it another key's name.
+/// A name with more wrong letters than this is not a mistyped name of an attribute that holds a password.
 const MAX_DISTANCE: usize = 2;
 
 /// Longer names are not near any attribute's.
 const MAX_NAME_BYTES: usize = 64;
 
-/// Whether a key with another prefix than the attributes of `dialect` may hold a password: "password" is in it, or it is nearly the name of an
-/// attribute that holds one.
+/// Whether a key with another prefix than the attributes of `dialect` may hold a password: "password" is in it, or it is nearly
+/// the name of an attribute that holds one.
 pub(super) fn may_hold_password(key: &str, dialect: Dialect) -> bool {
     let (prefix, name) = key.split_once('/').unwrap_or(("", key));
     // With the prefix of attributes it is one, or is refused.
