@@ -10,6 +10,7 @@
 
 pub mod attributes;
 pub mod cli;
+pub(crate) mod control;
 pub mod credential;
 pub mod csi;
 #[cfg(feature = "kubernetes")]

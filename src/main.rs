@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             certlet_demo::run(&DemoOptions { pods, duration, keep })
         }
         Command::Status(args) => print(args.render()),
+        Command::Health(args) => print(args.run()),
         #[cfg(feature = "aws")]
         Command::Policy(PolicyAction::Check(args)) => check_policy(&args),
         Command::Reference(args) => print::<std::convert::Infallible>(Ok(args.render())),

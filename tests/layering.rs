@@ -38,7 +38,7 @@ const LAYERS: [&[Module]; 9] = [
             false,
         ),
         Module("telemetry", "Logs, metrics, the admin server", false),
-        Module("platform", "Clock, file events, backoff, token bucket, private memory", false),
+        Module("platform", "Clock, file events, Unix sockets, backoff, token bucket, private memory", false),
     ],
     &[
         Module(
@@ -59,11 +59,14 @@ const LAYERS: [&[Module]; 9] = [
         "A CSI volume's life: publish, renew, unpublish, recover; locks and bind mounts",
         false,
     )],
-    &[Module(
-        "csi",
-        "The gRPC services: requests to types, failures to status codes, registration with the kubelet",
-        true,
-    )],
+    &[
+        Module(
+            "csi",
+            "The gRPC services: requests to types, failures to status codes, registration with the kubelet",
+            true,
+        ),
+        Module("control", "The local socket that only root reaches: health for the kubelet's probes", false),
+    ],
     &[Module("run", "Puts the modules together: `certlet node`", true)],
     &[Module("cli", "The command line; every flag is an environment variable too", false)],
 ];
@@ -109,12 +112,28 @@ fn only_the_store_and_the_mounts_write_files() {
     for Module(module, ..) in LAYERS.into_iter().flatten().filter(|module| module.0 != "store") {
         for (file, line) in code_lines(&source(), module) {
             // The mode of a Unix socket is set where it is bound.
-            let is_socket = file.ends_with("csi/socket.rs");
+            let is_socket = file.ends_with("platform/socket.rs");
             if !is_socket && writes.iter().any(|call| line.contains(call)) {
                 faults.push(format!("{}: {}", file.display(), line.trim()));
             }
         }
     }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_client_of_the_probes_needs_no_async_runtime() {
+    // The kubelet starts it twice every half minute on every node.
+    let mut faults = Vec::new();
+    let (mut seen, files) = (BTreeSet::new(), ["control/client.rs", "cli/health.rs"]);
+    for (file, line) in ["control", "cli"].into_iter().flat_map(|module| code_lines(&source(), module)) {
+        let Some(name) = files.into_iter().find(|name| file.ends_with(name)) else { continue };
+        seen.insert(name);
+        if ["tokio", "async ", ".await"].iter().any(|word| line.contains(word)) {
+            faults.push(format!("{}: {}", file.display(), line.trim()));
+        }
+    }
+    assert_eq!(seen.len(), files.len(), "only {seen:?}");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 

@@ -113,6 +113,37 @@ node_test! {
 }
 
 node_test! {
+    async fn probes_are_answered_without_an_admin_port_over_a_socket_that_only_root_reaches() {
+        let mut node = Node::new();
+        let (code, said) = node.health("--liveness");
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("control.sock: No such file") && said.lines().count() == 1, "{said}");
+
+        node.start();
+        eventually("it is alive", async || node.health("--liveness").0 == Some(0)).await;
+        assert_eq!(node.health("--liveness").1, "ok\n");
+        let (code, said) = node.health("--readiness");
+        assert_eq!((code, said.as_str()), (Some(1), "certlet: the kubelet has not asked for the driver yet\n"));
+        let socket = node.data_root().join("control.sock");
+        for (path, mode) in [(&socket, 0o600), (&node.data_root(), 0o700)] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
+        }
+
+        let kubelet = node.kubelet().await;
+        assert_eq!(node.health("--readiness"), (Some(0), "ok\n".to_owned()));
+        let volume = kubelet.publish(&pod("web-0")).await.unwrap();
+        let seen = fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(!seen.into_iter().any(|name| name == "control.sock"), "a pod sees the socket");
+        fs::remove_file(node.registration_socket()).unwrap();
+        eventually("the loss shows", async || node.health("--readiness").1.contains("registration socket was removed")).await;
+        assert_eq!(node.health("--liveness").0, Some(0));
+        node.stop();
+        assert!(!socket.exists());
+        assert_eq!(node.health("--liveness").0, Some(1));
+    }
+}
+
+node_test! {
     async fn a_call_whose_caller_goes_away_is_counted() {
         let mut node = Node::with_flags(&["--allow-local-signer", "--metrics-bind-address=127.0.0.1:19403"]);
         let kubelet = node.started().await;

@@ -1,6 +1,7 @@
 //! The volume context of a publish, split into the kubelet's part and the author's part.
 
 use super::errors::{AttributeError, AttributeErrors};
+use super::passwords::take_mistyped;
 use crate::model::{PodTokens, RawAttributes, WorkloadIdentity, shown};
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
@@ -29,6 +30,8 @@ pub struct VolumeContext {
     pub tokens: PodTokens,
     /// The author's attributes.
     pub raw: RawAttributes,
+    /// Keys that may hold a password under a mistyped name. They are not among the attributes.
+    pub mistyped_passwords: Vec<String>,
 }
 
 impl VolumeContext {
@@ -46,7 +49,7 @@ impl VolumeContext {
     ) -> Result<Self, AttributeErrors> {
         let mut kubelet: HashMap<_, _> =
             volume_context.extract_if(|key, _| key.starts_with(KUBELET_GROUP)).collect();
-        let raw: RawAttributes = volume_context.into_iter().collect();
+        let mut raw: RawAttributes = volume_context.into_iter().collect();
         let mut faults: Vec<AttributeError> = within_limits(&raw).err().into_iter().collect();
         let mut required = |key: &str| {
             kubelet.remove(key).filter(|value| !value.is_empty()).unwrap_or_else(|| {
@@ -67,7 +70,10 @@ impl VolumeContext {
         let json = [in_secrets, in_context].into_iter().flatten().find(|json| !json.is_empty());
         let tokens = json.map_or_else(|| Ok(PodTokens::default()), |json| tokens(&json));
         match tokens {
-            Ok(tokens) if faults.is_empty() => Ok(Self { pod, tokens, raw }),
+            Ok(tokens) if faults.is_empty() => {
+                let mistyped_passwords = take_mistyped(&mut raw);
+                Ok(Self { pod, tokens, raw, mistyped_passwords })
+            }
             tokens => {
                 faults.extend(tokens.err());
                 Err(AttributeErrors::new(faults))

@@ -2,6 +2,7 @@
 
 use super::context::MAX_BYTES;
 use super::errors::{AttributeError, AttributeErrors};
+use super::passwords::may_hold_password;
 use super::rows::{Key, TABLE};
 use super::table::Default;
 use super::values::names::is_annotation_key;
@@ -44,6 +45,10 @@ impl<'a> Fields<'a> {
 
     fn add(&mut self, key: &str, value: &'a str) -> Result<(), AttributeError> {
         let (dialect, ours) = (self.dialect, self.dialect.prefix());
+        // What `take_mistyped` takes out, in a volume that comes another way.
+        if dialect == Dialect::CertManager && key.contains('/') && may_hold_password(key, dialect) {
+            return Ok(());
+        }
         match key.split_once('/') {
             None => return Err(AttributeError::new(key, "has no prefix", format!("{ours}/NAME"))),
             Some((prefix, name)) if prefix == ours => {
@@ -157,7 +162,7 @@ impl<'a> Fields<'a> {
 }
 
 /// The prefix of a volume. A volume without a known prefix counts as ours, so that the messages name our attributes.
-fn dialect(raw: &RawAttributes) -> Result<Dialect, AttributeError> {
+pub(super) fn dialect(raw: &RawAttributes) -> Result<Dialect, AttributeError> {
     let first = |dialect: Dialect| {
         raw.0.keys().find(|key| key.split_once('/').is_some_and(|(prefix, _)| prefix == dialect.prefix()))
     };

@@ -13,6 +13,7 @@ mod errors;
 mod fields;
 mod files;
 mod parse;
+mod passwords;
 mod reference;
 mod rows;
 mod table;
@@ -21,6 +22,7 @@ mod values;
 pub use context::VolumeContext;
 pub use errors::{AttributeError, AttributeErrors};
 pub use parse::parse;
+pub(crate) use passwords::take_mistyped;
 pub(crate) use reference::reference_markdown;
 
 /// The names, without a prefix, of all attributes that a volume with `signer: acm-pca` may carry.

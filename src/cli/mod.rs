@@ -2,6 +2,7 @@
 
 #[cfg(feature = "kubernetes")]
 mod cluster;
+mod health;
 mod node;
 #[cfg(feature = "aws")]
 mod pca;
@@ -11,6 +12,7 @@ mod reference;
 mod status;
 mod values;
 
+pub use health::{ControlError, HealthArgs};
 pub use node::{NodeArgs, UsageError};
 #[cfg(feature = "aws")]
 pub use pca::PcaArgs;
@@ -38,6 +40,8 @@ pub enum Command {
     Node(Box<NodeArgs>),
     /// Show this node's volumes and the state of their certificates.
     Status(StatusArgs),
+    /// Ask this node's driver whether it works; for the kubelet's probes.
+    Health(HealthArgs),
     /// Try certlet with the real driver and a local signer; needs no cluster and no root.
     Demo(DemoArgs),
     /// Check a policy file for AWS Private CA.

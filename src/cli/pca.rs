@@ -29,6 +29,11 @@ pub struct PcaArgs {
     #[arg(long, env = "CERTLET_PCA_REVOKE_ON_UNPUBLISH", requires = "pca_policy")]
     pub pca_revoke_on_unpublish: bool,
 
+    /// Name private CAs in metrics by their ARNs, which hold account numbers. Without it, the label `authority` is the last part
+    /// of the ARN. Every pod of the cluster may be able to read metrics.
+    #[arg(long, env = "CERTLET_METRICS_PCA_ARNS", requires = "pca_policy")]
+    pub metrics_pca_arns: bool,
+
     /// Addresses of the node's EKS Pod Identity agent, for volumes with "use-pod-identity". The driver uses the first one that
     /// accepts a connection.
     #[arg(
@@ -48,6 +53,7 @@ impl PcaArgs {
             policy: self.pca_policy?,
             fleet: Fleet { issue_rate: self.pca_rate, nodes: self.pca_fleet_size },
             revoke: self.pca_revoke_on_unpublish,
+            metrics_arns: self.metrics_pca_arns,
             pod_identity: self.pca_pod_identity_endpoint,
         })
     }

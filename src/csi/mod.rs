@@ -5,12 +5,9 @@ mod identity;
 mod node;
 mod registration;
 mod request;
-mod socket;
 mod status;
 
 pub(crate) use registration::{Registration, RegistrationState};
-pub use socket::SocketError;
-pub(crate) use socket::listen;
 
 use crate::proto::csi::identity_server::IdentityServer;
 use crate::proto::csi::node_server::NodeServer;

@@ -4,8 +4,7 @@
 //! After a refusal, and when the socket was removed, the driver creates a new socket.
 
 use super::authority::accept_any_authority;
-use super::socket;
-use crate::platform::{Backoff, DirectoryWatch};
+use crate::platform::{Backoff, DirectoryWatch, listen};
 use crate::proto::registration::registration_server::{
     Registration as RegistrationService, RegistrationServer,
 };
@@ -89,7 +88,7 @@ impl Registration {
 
     /// Offers the driver on one socket. Returns `Ok` with the reason of a refusal, or `Err` if the socket was lost.
     async fn offer(&self) -> Result<String, String> {
-        let listener = socket::listen(&self.socket).map_err(|error| error.to_string())?;
+        let listener = listen(&self.socket).map_err(|error| error.to_string())?;
         // Watched before the first check, so that no removal is missed.
         let directory = DirectoryWatch::new(self.socket.parent().unwrap_or(Path::new("/")))
             .map_err(|error| format!("the registration directory cannot be watched: {error}"))?;

@@ -1,10 +1,11 @@
-//! The operating system: wall time, file events, private memory; and pauses between attempts.
+//! The operating system: wall time, file events, Unix sockets, private memory; and pauses between attempts.
 
 mod backoff;
 mod clock;
 mod hardening;
 mod inotify;
 mod readiness;
+mod socket;
 mod token_bucket;
 
 pub(crate) use backoff::Backoff;
@@ -12,4 +13,6 @@ pub use clock::Clock;
 pub(crate) use clock::{SystemClock, until};
 pub use hardening::keep_memory_private;
 pub(crate) use inotify::DirectoryWatch;
+pub use socket::SocketError;
+pub(crate) use socket::listen;
 pub(crate) use token_bucket::TokenBucket;

@@ -4,6 +4,7 @@ mod admin;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod config;
+mod health;
 #[cfg(feature = "kubernetes")]
 mod observer;
 #[cfg(feature = "aws")]
@@ -17,16 +18,18 @@ pub use observer::RateLimit;
 #[cfg(feature = "aws")]
 pub use pca::{PcaConfig, PcaError};
 
-use crate::csi::{self, CsiServer, Registration, RegistrationState, SocketError};
+use crate::control;
+use crate::csi::{CsiServer, Registration, RegistrationState};
 #[cfg(feature = "kubernetes")]
 use crate::kube::KubeError;
 use crate::model::{Failure, SignerKind};
-use crate::platform::{Clock, SystemClock};
+use crate::platform::{self, Clock, SocketError, SystemClock};
 use crate::signer::{ConfiguredSigner, CountedSigner, LocalCa, LocalCaError};
 use crate::store::StoreError;
 use crate::telemetry::{Metrics, serve_admin};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
 use admin::AdminPages;
+use health::Health;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -53,7 +56,7 @@ pub enum NodeError {
     #[cfg(feature = "aws")]
     #[error(transparent)]
     Pca(#[from] PcaError),
-    /// The CSI socket.
+    /// The CSI socket, or the control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// Recovery.
@@ -137,15 +140,22 @@ impl Node {
     /// Serves until shutdown, then until the calls and renewals in flight have ended.
     pub async fn serve(self) -> Result<(), NodeError> {
         let Self { config, volumes, metrics, registration, signing, shutdown } = self;
-        let listener = csi::listen(&config.endpoint)?;
+        let listener = platform::listen(&config.endpoint)?;
+        let health = Arc::new(Health {
+            endpoint: config.endpoint.clone(),
+            volumes: volumes.clone(),
+            registered: config.registration_dir.as_ref().map(|_| registration.subscribe()),
+        });
+        let control_socket = control::socket_in(&config.store.root);
+        let (checked, control) = (Arc::clone(&health), platform::listen(&control_socket)?);
+        let check = move |check| {
+            let health = Arc::clone(&checked);
+            async move { health.check(check).await }
+        };
+        tokio::spawn(control::serve(control, check, shutdown.clone()));
         if let Some(address) = config.metrics_bind_address {
             let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
-            let pages = AdminPages {
-                metrics: Arc::clone(&metrics),
-                endpoint: config.endpoint.clone(),
-                volumes: volumes.clone(),
-                registered: config.registration_dir.as_ref().map(|_| registration.subscribe()),
-            };
+            let pages = AdminPages { metrics: Arc::clone(&metrics), health };
             tokio::spawn(serve_admin(admin, pages.router(), shutdown.clone()));
         }
         let registering = config.registration_dir.as_ref().map(|directory| {
@@ -182,7 +192,9 @@ impl Node {
         if tokio::time::timeout(Duration::from_millis(500), &mut serving).await.is_err() {
             serving.abort();
         }
-        let _gone = std::fs::remove_file(&config.endpoint);
+        for socket in [&config.endpoint, &control_socket] {
+            let _gone = std::fs::remove_file(socket);
+        }
         tracing::info!("certlet ends");
         Ok(())
     }

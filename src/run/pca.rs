@@ -37,6 +37,8 @@ pub struct PcaConfig {
     pub fleet: Fleet,
     /// Whether certificates that are no longer in use are revoked.
     pub revoke: bool,
+    /// Whether metrics name CAs by their ARNs.
+    pub metrics_arns: bool,
     /// Possible addresses of this node's EKS Pod Identity agent, tried in this order.
     pub pod_identity: Vec<http::Uri>,
 }
@@ -49,11 +51,13 @@ pub(super) fn signer(
     store: &Store,
     end: &CancellationToken,
 ) -> Result<Option<ConfiguredSigner>, PcaError> {
-    let Some(PcaConfig { policy: path, fleet, revoke, pod_identity }) = &config.pca else { return Ok(None) };
+    let Some(PcaConfig { policy: path, fleet, revoke, metrics_arns, pod_identity }) = &config.pca else {
+        return Ok(None);
+    };
     // The watch starts before the file is read, so that no change is missed.
     let watch = watch_file(path).map_err(|source| PcaError::PolicyWatch { path: path.clone(), source })?;
     let policy = Arc::new(LivePolicy::open(path)?);
-    let counted = PcaMetrics::default();
+    let counted = PcaMetrics::new(*metrics_arns);
     metrics.extend(|registry| {
         counted.register(registry);
         policy.register(registry);

@@ -5,7 +5,7 @@ mod logging;
 mod metrics;
 mod samples;
 
-pub(crate) use admin::serve_admin;
+pub(crate) use admin::{Claim, Connections, serve_admin};
 pub use logging::{LogFormat, LoggingError, init as init_logging};
 pub use metrics::Metrics;
 pub(crate) use samples::{VolumeSample, VolumeSamples, VolumeState};

@@ -115,6 +115,9 @@ impl Publisher {
         let _slot = self.issuance.admission.slot()?;
         let is_new = known.is_none();
         let volume = known.unwrap_or_else(|| request.new_volume(&self.context));
+        if is_new {
+            self.context.reporter.mistyped_passwords(&volume, &request.context.mistyped_passwords);
+        }
         let issued = self.issuance.issue(guard, &volume, Purpose::Publish, request.timeout).await;
         match &issued {
             Ok(()) => registry.insert(volume),

@@ -59,7 +59,9 @@ impl VolumeService {
         recovered.unreadable += 1;
     }
 
-    async fn adopt(&self, record: Record, recovered: &mut Recovered) {
+    async fn adopt(&self, mut record: Record, recovered: &mut Recovered) {
+        // An earlier build kept them. A republish comes without them.
+        attributes::take_mistyped(&mut record.attributes);
         let context = &self.context;
         let id = record.volume_id.clone();
         // On this thread: nothing else runs yet, and a hop to the blocking pool for each volume would take longer.

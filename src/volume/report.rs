@@ -37,6 +37,23 @@ impl Before {
 }
 
 impl Reporter {
+    /// Tells the pod's author of attributes that are not used because they may hold a password under a mistyped name. Shows no
+    /// value.
+    pub(super) fn mistyped_passwords(&self, volume: &Volume, keys: &[String]) {
+        if keys.is_empty() {
+            return;
+        }
+        let message = mistyped_passwords_message(keys);
+        let pod = volume.with_record(|record| record.pod.clone());
+        tracing::warn!(volume = %volume.id, namespace = pod.namespace, pod = pod.name, "{message}");
+        let event = PodEvent { kind: EventKind::Warning, reason: "AttributeIgnored", message };
+        if let Some(events) = &self.events
+            && volume.events.admits(&event)
+        {
+            events.record(&pod, event);
+        }
+    }
+
     /// Counts an issuance. Records an Event for a first certificate, for a failure, and for the end of a failure.
     pub(super) fn issuance(
         &self,
@@ -56,6 +73,17 @@ impl Reporter {
             events.record(&volume.with_record(|record| record.pod.clone()), event);
         }
     }
+}
+
+/// Names at most three of the keys, each cut: an Event holds 1,024 bytes.
+fn mistyped_passwords_message(keys: &[String]) -> String {
+    let shown = keys.iter().take(3).map(|key| format!("{:?}", key.chars().take(80).collect::<String>()));
+    let (shown, more) = (shown.collect::<Vec<_>>().join(", "), keys.len().saturating_sub(3));
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "{shown}{more}: not a known attribute, and may hold a password, so it is ignored and not copied to the \
+         CertificateRequest; accepted: csi.cert-manager.io/pkcs12-password for the keystore's password"
+    )
 }
 
 fn event(volume: &Volume, before: &Before, result: Result<(), &Failure>) -> Option<PodEvent> {

@@ -1,8 +1,8 @@
 //! Requests and their certificates, up to the revocation.
 
-use crate::fake_pca::{Fault, now};
-use crate::support::{assert_whole, eventually, openssl, serial};
-use crate::{AUTHORITY, DESCRIBE, GET, ISSUE, node_test, pod, started};
+use crate::fake_pca::{CA, FakePca, Fault, ROLE, now};
+use crate::support::{assert_whole, eventually, get_from, openssl, pca, serial};
+use crate::{AUTHORITY, DESCRIBE, GET, ISSUE, POLICY, node_test, pod, started};
 use std::fs;
 use tonic::Code;
 
@@ -162,5 +162,31 @@ node_test! {
         let _kubelet = node.started().await;
         eventually("the revocation after the restart", async || fs::read_to_string(&list).unwrap_or_default().is_empty()).await;
         assert_eq!(fake.requests(REVOKE).pop().unwrap()["RevocationReason"], "CESSATION_OF_OPERATION");
+    }
+}
+
+node_test! {
+    async fn arns_and_account_numbers_are_on_metrics_only_with_the_flag() {
+        const ADMIN: &str = "127.0.0.1:19406";
+        let (_, id) = CA.rsplit_once('/').unwrap();
+        let fake = FakePca::start().await;
+        let mut node = pca::node(POLICY, fake.endpoint());
+        node.flag(&format!("--metrics-bind-address={ADMIN}"));
+        let kubelet = node.started().await;
+        kubelet.publish(&pod("web-0", &[])).await.unwrap();
+        // Failures have ARNs in their messages.
+        kubelet.publish(&pod("web-1", &[("role-arn", ROLE)])).await.unwrap_err();
+        fake.fail(ISSUE, &[Fault::Refuse("AccessDeniedException", 400)]);
+        kubelet.publish(&pod("web-2", &[])).await.unwrap_err();
+        let (_, metrics) = get_from(ADMIN, "/metrics").await.unwrap();
+        assert!(metrics.contains(&format!("{{authority=\"{id}\"}}")), "{metrics}");
+        assert!(!metrics.contains("arn:") && !metrics.contains("123456789012"), "{metrics}");
+
+        node.stop();
+        node.flag("--metrics-pca-arns");
+        let kubelet = node.started().await;
+        kubelet.publish(&pod("web-3", &[])).await.unwrap();
+        let (_, metrics) = get_from(ADMIN, "/metrics").await.unwrap();
+        assert!(metrics.contains(&format!("{{authority=\"{CA}\"}}")), "{metrics}");
     }
 }

@@ -217,6 +217,18 @@ impl Node {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
+
+    /// `certlet health`: its exit code and its output.
+    pub fn health(&self, check: &str) -> (Option<i32>, String) {
+        health(&self.data_root(), check)
+    }
+}
+
+/// `certlet health` of the driver with this data root: its exit code and its output.
+pub fn health(data_root: &Path, check: &str) -> (Option<i32>, String) {
+    let output =
+        Command::new(CERTLET).args(["health", check, "--data-root"]).arg(data_root).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
 impl Drop for Node {

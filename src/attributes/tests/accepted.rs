@@ -198,3 +198,25 @@ fn the_local_signer_needs_no_issuer_and_private_ca_needs_its_arn() {
 fn a_combined_file_is_written_on_request() {
     assert_eq!(certlet(&[("combined-file", "all.pem")]).unwrap().files.combined.as_deref(), Some("all.pem"));
 }
+
+#[test]
+fn a_password_under_a_mistyped_name_is_no_annotation_and_is_not_kept() {
+    let key = "csi.cert-manger.io/pkcs12-password";
+    let spec = parse(&[("csi.cert-manager.io/issuer-name", "ca"), (key, "hunter2")]).unwrap();
+    let SignerSpec::CertManager { annotations, .. } = &spec.signer else { panic!("another signer") };
+    assert!(annotations.is_empty(), "{:?}", annotations.keys());
+
+    let kubelet = [
+        ("csi.storage.k8s.io/pod.name", "cart-0"),
+        ("csi.storage.k8s.io/pod.namespace", "shop"),
+        ("csi.storage.k8s.io/pod.uid", "b8f1"),
+        ("csi.storage.k8s.io/serviceAccount.name", "cart"),
+        ("csi.storage.k8s.io/ephemeral", "true"),
+    ];
+    let given = [("csi.cert-manager.io/issuer-name", "ca"), (key, "hunter2")];
+    let context = kubelet.iter().chain(&given).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    let context = VolumeContext::parse(context.collect(), std::collections::HashMap::new()).unwrap();
+    assert_eq!(context.mistyped_passwords, [key]);
+    // What a record is made of.
+    assert!(!serde_json::to_string(&context.raw).unwrap().contains("hunter2"));
+}

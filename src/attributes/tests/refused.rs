@@ -118,3 +118,17 @@ fn every_rejected_input_is_refused_and_its_fault_is_named() {
         );
     }
 }
+
+#[test]
+fn a_password_under_an_unknown_name_is_refused_under_our_prefix_without_its_value() {
+    for key in [
+        "csi.certlet.io/keystore-password",
+        "csi.certlet.io/PKCS12-Password",
+        "example.com/password",
+        "password",
+    ] {
+        let errors = parse(&[("csi.certlet.io/issuer-name", "ca"), (key, "hunter2")]).unwrap_err();
+        assert!(errors.to_string().starts_with(&format!("{key}: ")), "{errors}");
+        assert!(!format!("{errors} {errors:?}").contains("hunter"), "{errors}");
+    }
+}

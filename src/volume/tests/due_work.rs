@@ -53,6 +53,7 @@ impl Node {
                 pod: pod(),
                 tokens: PodTokens::default(),
                 raw: [].into_iter().collect(),
+                mistyped_passwords: Vec::new(),
             },
             spec: attributes(),
             mount_group: None,

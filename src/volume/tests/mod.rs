@@ -1,6 +1,7 @@
 //! Store and mounts against a real kernel: each test in a mount namespace of its own.
 
 mod due_work;
+mod mistyped_passwords;
 mod mounts;
 mod opening;
 
