@@ -103,6 +103,16 @@ impl Obtainer {
         self.signer(spec.signer.kind()).is_ok_and(|signer| signer.signer.is_resumable())
     }
 
+    /// Refuses the signer's answer to the present request, as the verification does.
+    pub(crate) fn refuse_answer(&self, id: &VolumeId, spec: &CertificateSpec) -> Result<(), Failure> {
+        if self.is_resumable(spec)
+            && let Some(checkpoint) = self.store.checkpoint(id)?
+        {
+            checkpoint.refuse(Refusal { at: self.clock.now(), by_signer: None })?;
+        }
+        Ok(())
+    }
+
     /// Resolves to a request that one of the signers completed while nobody waited for it. Cancel-safe.
     pub(crate) async fn next_completed(&self) -> RequestId {
         // Without any signer there is nothing to wait for.
@@ -157,7 +167,7 @@ impl Obtainer {
         };
         let answer = match signer.sign(&request).await {
             Err(failure) if failure.is_refusal => {
-                refuse(Some(failure.message.clone()))?;
+                refuse(Some(failure.recorded_message()))?;
                 return Err(failure);
             }
             answer => answer?,

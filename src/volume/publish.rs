@@ -5,34 +5,17 @@ use super::context::{Context, REAP_AFTER};
 use super::files::ended_early;
 use super::issue::Issuance;
 use super::registry::{Guard, Held, Operation};
+use super::request::PublishRequest;
 use super::volume::Volume;
-use crate::attributes::VolumeContext;
 use crate::credential::Work;
-use crate::model::{CertificateSpec, Failure, FailureKind, VolumeId};
+use crate::model::{Failure, FailureKind, VolumeId};
 use crate::signer::Purpose;
-use crate::store::{IssuedRecord, Record};
+use crate::store::IssuedRecord;
 use crate::x509;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A `NodePublishVolume`, parsed and checked.
-#[derive(Debug)]
-pub(crate) struct PublishRequest {
-    /// The volume.
-    pub(crate) volume: VolumeId,
-    /// Where the kubelet wants it: an absolute path whose parent exists.
-    pub(crate) target: PathBuf,
-    /// Pod, tokens and the author's attributes as they came.
-    pub(crate) context: VolumeContext,
-    /// What the attributes ask for.
-    pub(crate) spec: CertificateSpec,
-    /// The pod's fsGroup, as CSI's `volume_mount_group`.
-    pub(crate) mount_group: Option<u32>,
-    /// How long the caller waits, where it says so.
-    pub(crate) timeout: Option<Duration>,
-}
 
 /// Publishes volumes.
 pub(super) struct Publisher {
@@ -113,7 +96,10 @@ impl Publisher {
         }
         let _slot = self.issuance.admission.slot()?;
         let is_new = known.is_none();
-        let volume = known.unwrap_or_else(|| request.new_volume(&self.context));
+        let volume = match known {
+            Some(known) => known,
+            None => request.new_volume(&self.context, self.context.counts.admit(&request.context.pod)?),
+        };
         let issued = self.issuance.issue(guard, &volume, Purpose::Publish, request.timeout).await;
         match &issued {
             Ok(()) => registry.insert(volume),
@@ -129,10 +115,11 @@ impl Publisher {
     /// The pod is not ready to have a certificate requested, an address of its own missing perhaps, and would not become
     /// ready before its volumes are mounted: it gets the volume empty, and the files follow as at a renewal.
     async fn mount_empty(&self, volume: Arc<Volume>, retry_after: Duration) -> Result<(), Failure> {
-        let record = volume.record();
+        let (record, measured) = (volume.record(), Arc::clone(&volume));
         let mounted = self.context.files.run(move |files| {
             files.store.write_generation(&record.volume_id, &[])?;
             files.store.write_record(&record)?;
+            files.measure(&measured);
             files.bind(&record)
         });
         let mounted = mounted.await;
@@ -232,8 +219,9 @@ impl Publisher {
     /// Adopts a volume that is mounted and whose record was lost. A running pod has its files: they stay whatever becomes
     /// of the new certificate, which is requested as at a renewal.
     async fn adopt(&self, request: &PublishRequest) -> Result<(), Failure> {
-        let volume = request.new_volume(&self.context);
-        let (mut record, certificate) = (volume.record(), request.spec.files.certificate.clone());
+        let volume = request.new_volume(&self.context, self.context.counts.count(&request.context.pod));
+        let (mut record, measured) = (volume.record(), Arc::clone(&volume));
+        let certificate = request.spec.files.certificate.clone();
         let now = self.context.clock.now();
         let adopted = self.context.files.run(move |files| {
             let id = &record.volume_id;
@@ -245,6 +233,7 @@ impl Publisher {
                     Some(IssuedRecord { facts, issued_at, renew_at: now, generation, warning: None });
             }
             files.store.write_record(&record)?;
+            files.measure(&measured);
             Ok(record)
         });
         volume.set_record(adopted.await?);
@@ -264,32 +253,6 @@ impl Publisher {
         } else if let Err(error) = self.context.remove(&volume.id).await {
             tracing::error!(volume = %volume.id, %error, "what a failed publish made could not be removed");
         }
-    }
-}
-
-impl PublishRequest {
-    /// The volume, before its first certificate.
-    fn new_volume(&self, node: &Context) -> Arc<Volume> {
-        let Self { volume, target, context, spec, mount_group, .. } = self;
-        let record = Record {
-            volume_id: volume.clone(),
-            target: target.clone(),
-            pod: context.pod.clone(),
-            attributes: context.raw.clone(),
-            fs_group: *mount_group,
-            signer: spec.signer.kind().to_string(),
-            issued: None,
-            last_error: None,
-        };
-        node.new_volume(record, spec.clone(), context.tokens.clone())
-    }
-
-    /// In what it differs from the request that the record is of.
-    fn differs_from(&self, record: &Record) -> Option<&'static str> {
-        if record.target != self.target {
-            return Some("target_path");
-        }
-        (record.attributes != self.context.raw).then_some("volumeAttributes")
     }
 }
 

@@ -35,7 +35,15 @@ impl Node {
             clock,
             metrics: Arc::default(),
             events: None,
-            limits: Limits { publishes: 4, renewals: 4, renewal_interval: Duration::ZERO },
+            limits: Limits {
+                publishes: 4,
+                renewals: 4,
+                renewal_interval: Duration::ZERO,
+                volume_bytes: 128 << 10,
+                namespace_store_percent: 50,
+                volumes_per_pod: 16,
+                volumes_per_namespace: 0,
+            },
             continue_on_not_ready: false,
         });
         let node = Self { service, target: target(scratch, "pod") };

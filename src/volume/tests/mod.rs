@@ -6,10 +6,11 @@ mod opening;
 
 use super::mounts::Mounts;
 use super::volume::Volume;
+use super::volume_counts::VolumeCounts;
 use super::{MountError, Opened, StoreOptions, VolumeFiles};
 use crate::credential::WorkQueue;
 use crate::model::{PodTokens, VolumeId, WorkloadIdentity};
-use crate::store::{NewFile, Record, Store};
+use crate::store::{NewFile, Record, ShareLimits, Shares, Store};
 use crate::x509::testing::{Stopped, attributes};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -83,7 +84,15 @@ pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
         last_error: None,
     };
     let schedule = WorkQueue::new(clock).register(&volume(id));
-    Volume::new(record, attributes(), PodTokens::default(), schedule, Arc::default())
+    let shares = Shares::new(ShareLimits { volume_bytes: u64::MAX, namespace_percent: 100 });
+    Volume::new(
+        record,
+        attributes(),
+        PodTokens::default(),
+        schedule,
+        Arc::default(),
+        (shares.open("shop"), VolumeCounts::new(0, 0).count(&pod())),
+    )
 }
 
 /// The target as the kubelet lays it out, its parent made.
