@@ -5,12 +5,13 @@
 
 use super::credential::Credential;
 use super::keys::KeyMaker;
+use super::pending::stored_csr;
 use super::schedule::is_ahead;
 use crate::model::{
     CertificateSpec, Failure, FailureKind, KeyEncoding, PodTokens, SignerKind, VolumeId, WorkloadIdentity,
 };
 use crate::platform::{Clock, until};
-use crate::signer::{Checkpoint, ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
+use crate::signer::{ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
 use crate::store::{CheckpointFile, IssuedRecord, Refusal, Store};
 use crate::trust::TrustBundle;
 use crate::x509::{self, PrivateKey, VerifiedChain, pem};
@@ -22,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a refused request, or a refused certificate, is final.
 const MAX_REFUSAL: Duration = Duration::from_mins(10);
+
+/// When the kubelet gives up a publish. A pod that waits for its first certificate comes before renewals that end later.
+const KUBELET_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Runs issuances. One serves the whole node.
 pub(crate) struct Obtainer {
@@ -193,7 +197,9 @@ impl Obtainer {
     /// The key to certify, with its request: the pair of an interrupted issuance, the key in use where it is to be kept, or
     /// a new one.
     async fn prepare(&self, workload: Workload<'_>, signer: &dyn Signer) -> Result<Prepared, Failure> {
-        let Workload { id, spec, in_use, .. } = workload;
+        let Workload { id, identity, spec, in_use, .. } = workload;
+        let needed_by =
+            in_use.map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
         let follows = in_use.map(|in_use| in_use.generation);
         let fits =
             |pem: &[u8]| PrivateKey::from_pem(pem).ok().filter(|key| key.algorithm() == spec.key.algorithm);
@@ -210,7 +216,7 @@ impl Obtainer {
             if spec.key.reuse { self.store.read_files(id, [&spec.files.private_key])? } else { [None] };
         let key = match kept.as_ref().and_then(|pem| fits(pem)) {
             Some(key) => key,
-            None => self.keys.make(spec.key.algorithm).await?,
+            None => self.keys.make(spec.key.algorithm, &identity.namespace, needed_by).await?,
         };
         let csr_der = x509::csr(spec, &key).map_err(|error| Failure::permanent(error.to_string()))?;
         let key_pem =
@@ -262,25 +268,6 @@ impl Obtainer {
         );
         Failure::new(FailureKind::StillWaiting, message)
     }
-}
-
-impl Checkpoint for CheckpointFile {
-    fn load(&self) -> Option<String> {
-        self.checkpoint()
-    }
-
-    fn save(&self, text: &str) -> Result<(), Failure> {
-        let unsaved = |error| Failure::transient(format!("the signer's checkpoint was not saved: {error}"));
-        CheckpointFile::save(self, text).map_err(unsaved)
-    }
-}
-
-fn stored_csr(checkpoint: &CheckpointFile) -> Result<Vec<u8>, Failure> {
-    let blocks = pem::blocks(&checkpoint.csr_pem);
-    let first = blocks.ok().and_then(|mut blocks| blocks.drain(..).next());
-    first
-        .map(|block| block.der.to_vec())
-        .ok_or_else(|| Failure::transient("the stored signing request is not PEM"))
 }
 
 fn how_to_configure(kind: SignerKind) -> &'static str {
