@@ -256,8 +256,12 @@ node_test! {
 node_test! {
     async fn a_full_store_refuses_new_volumes_and_keeps_the_live_ones() {
         // The reserved part of this small store is enough for two renewals at once.
-        let mut node =
-            Node::with_flags(&["--allow-local-signer", "--store-size=256Ki", "--max-renewals-in-flight=2"]);
+        let mut node = Node::with_flags(&[
+            "--allow-local-signer",
+            "--store-size=256Ki",
+            "--max-renewals-in-flight=2",
+            "--max-store-share-per-namespace=100",
+        ]);
         let kubelet = node.started().await;
         let mut published = Vec::new();
         let refused = loop {

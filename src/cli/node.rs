@@ -91,6 +91,23 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_STORE_INODES", value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(64..))]
     pub store_inodes: u64,
 
+    /// Limit on the files of one volume, all together. A signer's answer that makes them larger is refused, and the certificate
+    /// in use stays.
+    #[arg(long, env = "CERTLET_MAX_VOLUME_SIZE", value_name = "BYTES", default_value = "128Ki", value_parser = values::size)]
+    pub max_volume_size: u64,
+
+    /// Percent of the store that the volumes of one namespace may use together.
+    #[arg(long, env = "CERTLET_MAX_STORE_SHARE_PER_NAMESPACE", value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub max_store_share_per_namespace: u8,
+
+    /// Limit on the volumes of one pod. 0 for no limit.
+    #[arg(long, env = "CERTLET_MAX_VOLUMES_PER_POD", value_name = "COUNT", default_value_t = 16)]
+    pub max_volumes_per_pod: u32,
+
+    /// Limit on the volumes of one namespace on this node. 0 for no limit but --max-store-share-per-namespace.
+    #[arg(long, env = "CERTLET_MAX_VOLUMES_PER_NAMESPACE", value_name = "COUNT", default_value_t = 0)]
+    pub max_volumes_per_namespace: u32,
+
     /// SELinux context of the store, for nodes where SELinux is enforcing: one that containers may read, such as
     /// `system_u:object_r:container_file_t:s0`.
     #[arg(long, env = "CERTLET_STORE_SELINUX_CONTEXT", value_name = "CONTEXT", value_parser = values::selinux_context)]
@@ -184,6 +201,10 @@ impl NodeArgs {
                 publishes: self.max_volumes_in_flight as usize,
                 renewals: self.max_renewals_in_flight as usize,
                 renewal_interval: self.min_renewal_interval,
+                volume_bytes: self.max_volume_size,
+                namespace_store_percent: self.max_store_share_per_namespace,
+                volumes_per_pod: self.max_volumes_per_pod as usize,
+                volumes_per_namespace: self.max_volumes_per_namespace as usize,
             },
             shutdown_grace: self.shutdown_grace,
         })

@@ -1,36 +1,42 @@
 //! Makes private keys.
 
 use crate::model::{Failure, KeyAlgorithm};
+use crate::platform::FairSemaphore;
 use crate::x509::PrivateKey;
+use jiff::Timestamp;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
-/// Makes keys. RSA and P-521 keys, which take long, use all cores but one.
+/// Makes keys. RSA and P-521 keys, which take long, use all cores but one. They are made for one namespace after the other, so
+/// that a namespace with many of them does not delay the others.
 pub(super) struct KeyMaker {
-    slow_keys: Arc<Semaphore>,
+    slow_keys: Arc<FairSemaphore<Timestamp>>,
 }
 
 impl KeyMaker {
     pub(super) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { slow_keys: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
+        Self { slow_keys: FairSemaphore::new(cores.saturating_sub(1).max(1)) }
     }
 
-    /// Makes a key; on the blocking pool if that takes long.
-    pub(super) async fn make(&self, algorithm: KeyAlgorithm) -> Result<PrivateKey, Failure> {
+    /// Makes a key; on the blocking pool if that takes long. Of one namespace, the key with the earliest `needed_by` is made first.
+    pub(super) async fn make(
+        &self,
+        algorithm: KeyAlgorithm,
+        namespace: &str,
+        needed_by: Timestamp,
+    ) -> Result<PrivateKey, Failure> {
         let generate =
             move || PrivateKey::generate(algorithm).map_err(|error| Failure::transient(error.to_string()));
         if !algorithm.is_slow_to_make() {
             return generate();
         }
-        let stopping = || Failure::transient("the driver is shutting down");
-        let permit = Arc::clone(&self.slow_keys).acquire_owned().await.map_err(|_| stopping())?;
+        let permit = self.slow_keys.acquire(namespace, needed_by).await;
         let work = tokio::task::spawn_blocking(move || {
             // The work owns the permit, because it goes on if the caller gives up.
             let _permit = permit;
             generate()
         });
-        work.await.map_err(|_| stopping())?
+        work.await.map_err(|_| Failure::transient("the driver is shutting down"))?
     }
 }
 
@@ -38,20 +44,37 @@ impl KeyMaker {
 mod tests {
     use super::*;
 
+    fn burst(
+        keys: &Arc<KeyMaker>,
+        count: usize,
+    ) -> Vec<tokio::task::JoinHandle<Result<PrivateKey, Failure>>> {
+        let make = |_| {
+            let keys = Arc::clone(keys);
+            tokio::spawn(async move { keys.make(KeyAlgorithm::Rsa2048, "hostile", Timestamp::MIN).await })
+        };
+        (0..count).map(make).collect()
+    }
+
     #[tokio::test]
     async fn a_burst_of_rsa_keys_does_not_block_other_keys() {
         let keys = Arc::new(KeyMaker::new());
-        let burst: Vec<_> = (0..8)
-            .map(|_| {
-                let keys = Arc::clone(&keys);
-                tokio::spawn(async move { keys.make(KeyAlgorithm::Rsa2048).await })
-            })
-            .collect();
+        let burst = burst(&keys, 8);
         tokio::task::yield_now().await;
-        keys.make(KeyAlgorithm::EcdsaP256).await.unwrap();
+        keys.make(KeyAlgorithm::EcdsaP256, "shop", Timestamp::MAX).await.unwrap();
         assert!(burst.iter().any(|task| !task.is_finished()));
         for task in burst {
             task.await.unwrap().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_rsa_keys_does_not_delay_those_of_another_namespace() {
+        let keys = Arc::new(KeyMaker { slow_keys: FairSemaphore::new(1) });
+        let burst = burst(&keys, 40);
+        tokio::task::yield_now().await;
+        keys.make(KeyAlgorithm::Rsa2048, "innocent", Timestamp::MAX).await.unwrap();
+        let made = burst.iter().filter(|task| task.is_finished()).count();
+        assert!(made <= 3, "{made} keys were made before it");
+        burst.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

@@ -9,6 +9,7 @@ mod credential;
 mod keys;
 mod live;
 mod obtain;
+mod pending;
 mod queue;
 mod schedule;
 mod slots;

@@ -6,12 +6,13 @@
 
 use super::credential::Credential;
 use super::keys::KeyMaker;
+use super::pending::stored_csr;
 use super::schedule::is_ahead;
 use crate::model::{
     CertificateSpec, Failure, FailureKind, KeyEncoding, PodTokens, SignerKind, VolumeId, WorkloadIdentity,
 };
 use crate::platform::{Clock, until};
-use crate::signer::{Checkpoint, ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
+use crate::signer::{ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
 use crate::store::{CheckpointFile, IssuedRecord, Refusal, Store};
 use crate::trust::TrustBundle;
 use crate::x509::{self, PrivateKey, SignerAnswer, VerifiedChain, pem};
@@ -23,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a refusal of a request or a certificate stands.
 const MAX_REFUSAL: Duration = Duration::from_mins(10);
+
+/// When the kubelet gives up a publish. A pod that waits for its first certificate comes before renewals that end later.
+const KUBELET_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Runs issuances. One serves the whole node.
 pub(crate) struct Obtainer {
@@ -104,6 +108,16 @@ impl Obtainer {
         self.signer(spec.signer.kind()).is_ok_and(|signer| signer.signer.is_resumable())
     }
 
+    /// Refuses the signer's answer to the present request, as the verification does.
+    pub(crate) fn refuse_answer(&self, id: &VolumeId, spec: &CertificateSpec) -> Result<(), Failure> {
+        if self.is_resumable(spec)
+            && let Some(checkpoint) = self.store.checkpoint(id)?
+        {
+            checkpoint.refuse(Refusal { at: self.clock.now(), by_signer: None })?;
+        }
+        Ok(())
+    }
+
     /// Resolves to a request that one of the signers completed while nobody waited for it. Cancel-safe.
     pub(crate) async fn next_completed(&self) -> RequestId {
         // `select_all` panics on an empty list, so there is always one future.
@@ -158,7 +172,7 @@ impl Obtainer {
         };
         let answer = match signer.sign(&request).await {
             Err(failure) if failure.is_refusal => {
-                refuse(Some(failure.message.clone()))?;
+                refuse(Some(failure.recorded_message()))?;
                 return Err(failure);
             }
             answer => answer?,
@@ -189,7 +203,9 @@ impl Obtainer {
     /// The key to certify, with its request: those of an interrupted issuance, else the key in use if the spec reuses it,
     /// else a new key.
     async fn prepare(&self, workload: Workload<'_>, signer: &dyn Signer) -> Result<Prepared, Failure> {
-        let Workload { id, spec, in_use, .. } = workload;
+        let Workload { id, identity, spec, in_use, .. } = workload;
+        let needed_by =
+            in_use.map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
         let follows = in_use.map(|in_use| in_use.generation);
         let fits =
             |pem: &[u8]| PrivateKey::from_pem(pem).ok().filter(|key| key.algorithm() == spec.key.algorithm);
@@ -206,7 +222,7 @@ impl Obtainer {
             if spec.key.reuse { self.store.read_files(id, [&spec.files.private_key])? } else { [None] };
         let key = match kept.as_ref().and_then(|pem| fits(pem)) {
             Some(key) => key,
-            None => self.keys.make(spec.key.algorithm).await?,
+            None => self.keys.make(spec.key.algorithm, &identity.namespace, needed_by).await?,
         };
         let csr_der = x509::csr(spec, &key).map_err(|error| Failure::permanent(error.to_string()))?;
         let key_pem =
@@ -258,25 +274,6 @@ impl Obtainer {
         );
         Failure::new(FailureKind::StillWaiting, message)
     }
-}
-
-impl Checkpoint for CheckpointFile {
-    fn load(&self) -> Option<String> {
-        self.checkpoint()
-    }
-
-    fn save(&self, text: &str) -> Result<(), Failure> {
-        let unsaved = |error| Failure::transient(format!("the signer's checkpoint was not saved: {error}"));
-        CheckpointFile::save(self, text).map_err(unsaved)
-    }
-}
-
-fn stored_csr(checkpoint: &CheckpointFile) -> Result<Vec<u8>, Failure> {
-    let blocks = pem::blocks(&checkpoint.csr_pem);
-    let first = blocks.ok().and_then(|mut blocks| blocks.drain(..).next());
-    first
-        .map(|block| block.der.to_vec())
-        .ok_or_else(|| Failure::transient("the stored signing request is not PEM"))
 }
 
 fn how_to_configure(kind: SignerKind) -> &'static str {

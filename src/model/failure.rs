@@ -5,6 +5,9 @@ use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
 
+/// Bytes of a message that are kept in a record.
+const MAX_RECORDED_BYTES: usize = 1024;
+
 /// A failure. The driver acts on its kind; people act on its message.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}")]
@@ -23,6 +26,16 @@ impl Failure {
     /// A failure of this kind.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retry_after: None, is_refusal: false }
+    }
+
+    /// The message for a volume's record: the store has a page for each volume's failure, whatever the signer says.
+    pub(crate) fn recorded_message(&self) -> String {
+        let mut end = self.message.len().min(MAX_RECORDED_BYTES);
+        while !self.message.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (kept, rest) = self.message.split_at(end);
+        if rest.is_empty() { kept.to_owned() } else { format!("{kept} ...") }
     }
 
     /// A failure that lasts until somebody changes the configuration.
@@ -129,6 +142,16 @@ impl<'de> Deserialize<'de> for FailureKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_keeps_the_beginning_of_a_long_message() {
+        let short = Failure::transient("the issuer is down");
+        assert_eq!(short.recorded_message(), short.message);
+        let long = Failure::transient("\u{e9}".repeat(30_000)).recorded_message();
+        assert!(long.len() <= MAX_RECORDED_BYTES + 4 && long.ends_with("\u{e9} ..."), "{} bytes", long.len());
+        let odd = Failure::transient(format!("x{}", "\u{e9}".repeat(30_000))).recorded_message();
+        assert!(odd.len() < MAX_RECORDED_BYTES + 4);
+    }
 
     #[test]
     fn a_record_keeps_the_kind_that_decides_retries() {

@@ -1,7 +1,8 @@
-//! The operating system: wall time, file events, Unix sockets, private memory; and pauses between attempts.
+//! The operating system: wall time, file events, Unix sockets, private memory; pauses between attempts, and fair semaphores.
 
 mod backoff;
 mod clock;
+mod fair_semaphore;
 mod hardening;
 mod inotify;
 mod readiness;
@@ -11,6 +12,7 @@ mod token_bucket;
 pub(crate) use backoff::Backoff;
 pub use clock::Clock;
 pub(crate) use clock::{SystemClock, until};
+pub(crate) use fair_semaphore::{FairPermit, FairSemaphore};
 pub use hardening::keep_memory_private;
 pub(crate) use inotify::DirectoryWatch;
 pub use socket::SocketError;

@@ -30,6 +30,49 @@ pub enum StoreError {
         /// What runs out.
         resource: Resource,
     },
+    /// What is left is reserved for others.
+    #[error(
+        "the store has too little {} left for a renewal in namespace {namespace}: remove volumes that are not needed, or \
+         raise {}",
+        resource.name(),
+        resource.flag()
+    )]
+    Crowded {
+        /// Whose volume it is.
+        namespace: String,
+        /// What runs out.
+        resource: Resource,
+    },
+    /// A namespace would use more of the store than one may.
+    #[error(
+        "the volumes of namespace {namespace} would use {used} {} of the store; accepted: at most {limit}, the {percent} % \
+         of --max-store-share-per-namespace; remove volumes of that namespace, or raise that flag or {}",
+        resource.unit(),
+        resource.flag()
+    )]
+    NamespaceShare {
+        /// The namespace.
+        namespace: String,
+        /// What it would use too much of.
+        resource: Resource,
+        /// How much it would use.
+        used: u64,
+        /// How much it may use.
+        limit: u64,
+        /// The same in percent of the store.
+        percent: u8,
+    },
+    /// The files of one volume are too large.
+    #[error(
+        "the volume's files have {bytes} bytes; accepted: at most {limit} (--max-volume-size); the signer's chain and CA \
+         are most of it, and each keystore repeats them"
+    )]
+    VolumeTooLarge {
+        /// How large they are.
+        bytes: u64,
+        /// How large they may be.
+        limit: u64,
+    },
     /// The directory is on a disk.
     #[error("{} is not on a tmpfs: keys must not reach a disk; give a directory of a tmpfs", root.display())]
     NotTmpfs {
@@ -104,9 +147,11 @@ impl StoreError {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let kind = match error {
-            StoreError::Reserved { .. } | StoreError::System { cause: Cause::Full(_), .. } => {
-                FailureKind::Full
-            }
+            StoreError::Reserved { .. }
+            | StoreError::Crowded { .. }
+            | StoreError::NamespaceShare { .. }
+            | StoreError::System { cause: Cause::Full(_), .. } => FailureKind::Full,
+            StoreError::VolumeTooLarge { .. } => FailureKind::Permanent,
             _ => FailureKind::Internal,
         };
         Self::new(kind, error.to_string())
@@ -126,6 +171,13 @@ impl Resource {
     fn name(self) -> &'static str {
         match self {
             Self::Space => "space",
+            Self::Inodes => "inodes",
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Space => "bytes",
             Self::Inodes => "inodes",
         }
     }

@@ -35,6 +35,8 @@ mod files;
 mod generation;
 mod journal;
 mod record;
+mod shares;
+mod size;
 #[cfg(test)]
 pub(crate) mod tests;
 mod usage;
@@ -46,6 +48,8 @@ pub use error::{Cause, Resource, StoreError};
 pub(crate) use files::ensure_dir;
 pub use journal::JournalFile;
 pub use record::{IssuedRecord, LastError, Record, RecordError};
+pub(crate) use shares::{Account, Promise, ShareLimits, Shares, Want};
+pub(crate) use size::Size;
 pub(crate) use usage::Usage;
 pub(crate) use volumes::{StoredVolume, VolumeDir, read_volumes};
 

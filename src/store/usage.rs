@@ -1,9 +1,9 @@
 //! How much of the store is used.
 
-use super::error::{Attempt, Resource, StoreError};
+use super::error::{Attempt, StoreError};
+use super::size::{Capacity, Size};
 use super::{Store, files};
 use crate::model::VolumeId;
-use nix::sys::statvfs::statvfs;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -25,43 +25,31 @@ pub(crate) struct Usage {
     pub(crate) available_inodes: u64,
 }
 
-/// Number of inodes that a volume needs.
-const VOLUME_INODES: u64 = 14;
-
-/// Bytes and inodes that are reserved in a store of any size: during a renewal a volume has two generations.
-const MIN_RESERVE: (u64, u64) = (64 << 10, 24);
-
 impl Store {
-    /// Checks that the store has space for this number of new volumes with these bytes in total. A tenth of the store is
-    /// reserved for renewals.
-    pub(crate) fn admit(&self, volumes: u64, bytes: u64) -> Result<(), StoreError> {
-        let store = statvfs(&self.root).attempt("examine", &self.root)?;
-        let page = store.fragment_size().max(1);
-        let (min_bytes, min_inodes) = MIN_RESERVE;
-        let inodes = volumes.saturating_mul(VOLUME_INODES);
-        for (resource, left, total, least, new) in [
-            (Resource::Space, store.blocks_available(), store.blocks(), min_bytes / page, bytes / page),
-            (Resource::Inodes, store.files_available(), store.files(), min_inodes, inodes),
-        ] {
-            if left < (total / 10).max(least).saturating_add(new) {
-                return Err(StoreError::Reserved { resource });
-            }
+    /// What the store can hold and what it has left.
+    pub(crate) fn capacity(&self) -> Result<Capacity, StoreError> {
+        Capacity::at(&self.root)
+    }
+
+    /// What the volume uses: nothing if the store does not have it.
+    pub(crate) fn size(&self, volume: &VolumeId) -> Result<Size, StoreError> {
+        match measure(&self.dir_of(volume)) {
+            Err(error) if error.is_vanished() => Ok(Size::default()),
+            measured => measured.map(|(bytes, inodes)| Size { bytes, inodes }),
         }
-        Ok(())
     }
 
     /// The usage of the volume, and the limits of the store.
     pub(crate) fn usage(&self, volume: &VolumeId) -> Result<Usage, StoreError> {
         let (volume_bytes, volume_inodes) = measure(&self.dir_of(volume))?;
-        let store = statvfs(&self.root).attempt("examine", &self.root)?;
-        let page = store.fragment_size();
+        let Capacity { total, free, .. } = self.capacity()?;
         Ok(Usage {
             volume_bytes,
             volume_inodes,
-            total_bytes: store.blocks() * page,
-            available_bytes: store.blocks_available() * page,
-            total_inodes: store.files(),
-            available_inodes: store.files_available(),
+            total_bytes: total.bytes,
+            available_bytes: free.bytes,
+            total_inodes: total.inodes,
+            available_inodes: free.inodes,
         })
     }
 }

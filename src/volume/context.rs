@@ -4,11 +4,12 @@ use super::files::VolumeFiles;
 use super::registry::Registry;
 use super::report::Reporter;
 use super::volume::Volume;
+use super::volume_counts::{Counted, VolumeCounts};
 use crate::credential::{Obtainer, Work, WorkQueue};
 use crate::model::{CertificateSpec, Failure, PodTokens, VolumeId};
 use crate::platform::Clock;
 use crate::signer::{IssuedCertificate, RequestId, SignerNotification};
-use crate::store::Record;
+use crate::store::{Record, Shares};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ pub(super) const REAP_AFTER: Duration = Duration::from_mins(10);
 pub(super) struct Context {
     pub(super) registry: Arc<Registry>,
     pub(super) files: VolumeFiles,
+    pub(super) shares: Arc<Shares>,
+    pub(super) counts: Arc<VolumeCounts>,
     pub(super) queue: Arc<WorkQueue>,
     pub(super) obtainer: Obtainer,
     pub(super) reporter: Reporter,
@@ -29,10 +32,17 @@ pub(super) struct Context {
 
 impl Context {
     /// A volume that the registry does not have yet.
-    pub(super) fn new_volume(&self, record: Record, spec: CertificateSpec, tokens: PodTokens) -> Arc<Volume> {
+    pub(super) fn new_volume(
+        &self,
+        record: Record,
+        spec: CertificateSpec,
+        tokens: PodTokens,
+        counted: Counted,
+    ) -> Arc<Volume> {
         let schedule = self.queue.register(&record.volume_id);
         let events = self.registry.events(&record.volume_id);
-        Volume::new(record, spec, tokens, schedule, events)
+        let account = self.shares.open(&record.pod.namespace);
+        Volume::new(record, spec, tokens, schedule, events, (account, counted))
     }
 
     /// Removes a volume that is not mounted: from the store and from memory. Notifies its signer, which removes what it

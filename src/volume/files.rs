@@ -6,7 +6,7 @@ use super::{MountError, Opened, StoreOptions, tmpfs};
 use crate::credential::Current;
 use crate::model::{Failure, FailureKind, VolumeId};
 use crate::sink::files;
-use crate::store::{Record, Store};
+use crate::store::{Record, Store, Want};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,7 +51,27 @@ impl VolumeFiles {
     pub(super) fn write_generation(&self, volume: &Volume, current: &Current) -> Result<u64, Failure> {
         let group = volume.spec.fs_group.or_else(|| volume.with_record(|record| record.fs_group));
         let new = files::encode(&current.credential, &current.trust, &volume.spec, group)?;
-        Ok(self.store.write_generation(&volume.id, &new)?)
+        volume.account.check_size(&new)?;
+        let store = self.store.capacity()?;
+        let generation = store.generation(&new);
+        let besides = volume.with_record(|record| store.besides_generation(record));
+        let is_renewal = volume.with_record(|record| record.issued.is_some());
+        let after = generation.plus(besides);
+        let _promise =
+            volume.account.promise(&store, &Want { is_renewal, after, extra: generation.plus(besides) })?;
+        let number = self.store.write_generation(&volume.id, &new)?;
+        volume.account.settle(after);
+        Ok(number)
+    }
+
+    /// Counts what the volume uses, after a failure that can have left some of it.
+    pub(super) fn measure(&self, volume: &Volume) {
+        match self.store.size(&volume.id) {
+            Ok(size) => volume.account.settle(size),
+            Err(error) => {
+                tracing::warn!(volume = %volume.id, %error, "the size of a volume could not be measured");
+            }
+        }
     }
 
     /// Writes the credential in use with the volume's own trust bundle as a new generation, and its record. Before the

@@ -37,6 +37,9 @@ impl Issuance {
         let result = self.obtain_and_write(volume, &options).await;
         let reported = result.as_ref().copied();
         self.context.reporter.issuance(volume, purpose, &before, reported, started.elapsed());
+        if result.is_err() {
+            self.context.files.measure(volume);
+        }
         result?;
         self.schedule_renewal(volume);
         self.context.notify_signer(volume, before.serial.as_deref(), <dyn SignerNotification>::in_use);
@@ -51,8 +54,7 @@ impl Issuance {
         let Context { obtainer, files, .. } = &*self.context;
         let record = volume.record();
         let in_use = record.issued.as_ref();
-        let _arrival =
-            if in_use.is_none() { Some(self.admission.admit(record.encoded_len())?) } else { None };
+        let _promise = self.admission.admit(volume, &record)?;
         if in_use.is_none() && obtainer.is_resumable(&volume.spec) {
             // Written before the first wait: a restart removes a volume without a record as unfinished.
             files.store.write_record(&record)?;
@@ -83,7 +85,14 @@ impl Issuance {
         let facts = Arc::clone(&credential.facts);
         let trust = volume.trust().unwrap_or_else(|| Arc::new(trust));
         let current = Current { credential: Arc::new(credential), trust };
-        let generation = files.write_generation(volume, &current)?;
+        let generation = match files.write_generation(volume, &current) {
+            // The same certificate cannot be written later either.
+            Err(failure) if failure.kind == FailureKind::Permanent => {
+                obtainer.refuse_answer(&volume.id, &volume.spec)?;
+                return Err(failure);
+            }
+            written => written?,
+        };
         let mut record = volume.record();
         let issued_at = clock.now();
         let lifetime = Lifetime { issued_at, not_after: facts.not_after };

@@ -1,10 +1,10 @@
 //! A CSI volume's life on this node: publish, renew, unpublish, recover; locks and bind mounts.
 //!
 //! Each part has one duty:
-//! [`registry`] owns the state of each volume and its lock; [`admission`] admits new volumes; [`publish`], [`remove`], [`renew`]
-//! and [`recover`] are the operations; [`issue`] is the part that publish and renewal share, and [`context`] holds what all of
-//! them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`tmpfs`] the node's store; [`report`] counts
-//! issuances and records Events.
+//! [`registry`] owns the state of each volume and its lock; [`admission`] and [`volume_counts`] admit new volumes; [`publish`],
+//! [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is the part that publish and renewal share, and
+//! [`context`] holds what all of them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`tmpfs`] the node's
+//! store; [`report`] counts issuances and records Events.
 //!
 //! Every operation runs in a task of its own. A caller that goes away cancels the wait for the signer and nothing else, so that
 //! files and mounts are never left half done.
@@ -23,19 +23,21 @@ mod registry;
 mod remove;
 mod renew;
 mod report;
+mod request;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod tmpfs;
 #[expect(clippy::module_inception, reason = "the type that the module is named after")]
 mod volume;
+mod volume_counts;
 
 pub(crate) use files::VolumeFiles;
 pub use mount_error::MountError;
-pub(crate) use publish::PublishRequest;
 pub(crate) use recover::Recovered;
 pub(crate) use registry::Registry;
 pub(crate) use report::EventSink;
+pub(crate) use request::PublishRequest;
 pub(crate) use tmpfs::Opened;
 pub use tmpfs::StoreOptions;
 
@@ -43,6 +45,7 @@ use crate::credential::{Follower, Obtainer, Work, WorkQueue};
 use crate::model::{Failure, FailureKind, VolumeId};
 use crate::platform::Clock;
 use crate::signer::ConfiguredSigner;
+use crate::store::{ShareLimits, Shares};
 use crate::telemetry::Metrics;
 use crate::trust::TrustBundle;
 use admission::Admission;
@@ -54,6 +57,7 @@ use report::Reporter;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use volume_counts::VolumeCounts;
 
 /// Limits on concurrent work.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +68,14 @@ pub struct Limits {
     pub renewals: usize,
     /// The shortest time from an issuance to its renewal; `--min-renewal-interval`.
     pub renewal_interval: Duration,
+    /// Bytes of the files of one volume; `--max-volume-size`.
+    pub volume_bytes: u64,
+    /// Percent of the store that the volumes of one namespace use; `--max-store-share-per-namespace`.
+    pub namespace_store_percent: u8,
+    /// Volumes of one pod, 0 for no limit; `--max-volumes-per-pod`.
+    pub volumes_per_pod: usize,
+    /// Volumes of one namespace, 0 for no limit; `--max-volumes-per-namespace`.
+    pub volumes_per_namespace: usize,
 }
 
 /// What a [`VolumeService`] is made of.
@@ -100,9 +112,15 @@ impl VolumeService {
         let Parts { files, registry, signers, clock, metrics, events, limits, continue_on_not_ready } = parts;
         let store = Arc::clone(&files.store);
         let admission = Admission::new(limits.publishes, Arc::clone(&store));
+        let shares = Shares::new(ShareLimits {
+            volume_bytes: limits.volume_bytes,
+            namespace_percent: limits.namespace_store_percent,
+        });
         let context = Arc::new(Context {
             registry,
             files,
+            shares,
+            counts: VolumeCounts::new(limits.volumes_per_pod, limits.volumes_per_namespace),
             queue: WorkQueue::new(Arc::clone(&clock)),
             obtainer: Obtainer::new(signers, store, Arc::clone(&clock)),
             reporter: Reporter { metrics, events },

@@ -5,34 +5,17 @@ use super::context::{Context, REAP_AFTER};
 use super::files::ended_early;
 use super::issue::Issuance;
 use super::registry::{Guard, Held, Operation};
+use super::request::PublishRequest;
 use super::volume::Volume;
-use crate::attributes::VolumeContext;
 use crate::credential::Work;
-use crate::model::{CertificateSpec, Failure, FailureKind, VolumeId};
+use crate::model::{Failure, FailureKind, VolumeId};
 use crate::signer::Purpose;
-use crate::store::{IssuedRecord, Record};
+use crate::store::IssuedRecord;
 use crate::x509;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A `NodePublishVolume`, parsed and checked.
-#[derive(Debug)]
-pub(crate) struct PublishRequest {
-    /// The volume.
-    pub(crate) volume: VolumeId,
-    /// Where the kubelet wants the volume: an absolute path whose parent exists.
-    pub(crate) target: PathBuf,
-    /// Pod, tokens, and the author's attributes as written.
-    pub(crate) context: VolumeContext,
-    /// The spec that the attributes ask for.
-    pub(crate) spec: CertificateSpec,
-    /// The pod's fsGroup, as CSI's `volume_mount_group`.
-    pub(crate) mount_group: Option<u32>,
-    /// How long the caller waits; none if it does not say.
-    pub(crate) timeout: Option<Duration>,
-}
 
 /// Publishes volumes.
 pub(super) struct Publisher {
@@ -114,7 +97,10 @@ impl Publisher {
         }
         let _slot = self.issuance.admission.slot()?;
         let is_new = known.is_none();
-        let volume = known.unwrap_or_else(|| request.new_volume(&self.context));
+        let volume = match known {
+            Some(known) => known,
+            None => request.new_volume(&self.context, self.context.counts.admit(&request.context.pod)?),
+        };
         if is_new {
             self.context.reporter.mistyped_passwords(&volume, &request.context.mistyped_passwords);
         }
@@ -133,10 +119,11 @@ impl Publisher {
     /// Mounts a volume without files. Its pod is not ready for a request, because it has no address yet for example, and it does
     /// not become ready before its volumes are mounted. The files follow as at a renewal.
     async fn mount_empty(&self, volume: Arc<Volume>, retry_after: Duration) -> Result<(), Failure> {
-        let record = volume.record();
+        let (record, measured) = (volume.record(), Arc::clone(&volume));
         let mounted = self.context.files.run(move |files| {
             files.store.write_generation(&record.volume_id, &[])?;
             files.store.write_record(&record)?;
+            files.measure(&measured);
             files.bind(&record)
         });
         let mounted = mounted.await;
@@ -236,8 +223,9 @@ impl Publisher {
     /// Adopts a volume that is mounted and whose record was lost. A running pod uses its files, so they stay even if the new
     /// certificate, which is requested as at a renewal, fails.
     async fn adopt(&self, request: &PublishRequest) -> Result<(), Failure> {
-        let volume = request.new_volume(&self.context);
-        let (mut record, certificate) = (volume.record(), request.spec.files.certificate.clone());
+        let volume = request.new_volume(&self.context, self.context.counts.count(&request.context.pod));
+        let (mut record, measured) = (volume.record(), Arc::clone(&volume));
+        let certificate = request.spec.files.certificate.clone();
         let now = self.context.clock.now();
         let adopted = self.context.files.run(move |files| {
             let id = &record.volume_id;
@@ -251,6 +239,7 @@ impl Publisher {
             if let Err(error) = files.store.write_record(&record) {
                 tracing::warn!(volume = %record.volume_id, %error, "no record yet; the renewal writes it");
             }
+            files.measure(&measured);
             Ok(record)
         });
         volume.set_record(adopted.await?);
@@ -270,32 +259,6 @@ impl Publisher {
         } else if let Err(error) = self.context.remove(&volume.id).await {
             tracing::error!(volume = %volume.id, %error, "what a failed publish made could not be removed");
         }
-    }
-}
-
-impl PublishRequest {
-    /// The volume, before its first certificate.
-    fn new_volume(&self, node: &Context) -> Arc<Volume> {
-        let Self { volume, target, context, spec, mount_group, .. } = self;
-        let record = Record {
-            volume_id: volume.clone(),
-            target: target.clone(),
-            pod: context.pod.clone(),
-            attributes: context.raw.clone(),
-            fs_group: *mount_group,
-            signer: spec.signer.kind().to_string(),
-            issued: None,
-            last_error: None,
-        };
-        node.new_volume(record, spec.clone(), context.tokens.clone())
-    }
-
-    /// The field in which this request differs from the one in the record.
-    fn differs_from(&self, record: &Record) -> Option<&'static str> {
-        if record.target != self.target {
-            return Some("target_path");
-        }
-        (record.attributes != self.context.raw).then_some("volumeAttributes")
     }
 }
 

@@ -79,7 +79,9 @@ impl VolumeService {
                 return self.count_unreadable(VolumeDir::of(&id), recovered);
             }
         };
-        let volume = context.new_volume(record, spec, PodTokens::default());
+        let counted = context.counts.count(&record.pod);
+        let volume = context.new_volume(record, spec, PodTokens::default(), counted);
+        context.files.measure(&volume);
         context.registry.insert(Arc::clone(&volume));
         match presence {
             Ok(Presence::Mounted) => {

@@ -223,7 +223,8 @@ impl Renewals {
             consecutive, retry_in_seconds = pause.as_secs_f64(), remaining_fraction = remaining,
             "renewal failed; the old certificate stays in place"
         );
-        record.last_error = Some(LastError { at: now, message: failure.to_string(), consecutive, kind });
+        record.last_error =
+            Some(LastError { at: now, message: failure.recorded_message(), consecutive, kind });
         if let Err(error) = self.context.files.store.write_record(&record) {
             tracing::warn!(volume = %id, %error, "the failure could not be written to the volume's record");
         }

@@ -1,9 +1,10 @@
 //! One volume in memory. Dropping it removes its work from the queue and its credential from memory.
 
 use super::event_history::EventHistory;
+use super::volume_counts::Counted;
 use crate::credential::{LiveCredential, Schedule};
 use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
-use crate::store::Record;
+use crate::store::{Account, Record};
 use crate::trust::TrustBundle;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -20,6 +21,10 @@ pub(super) struct Volume {
     pub(super) live: Arc<LiveCredential>,
     /// The recent Events of its pod.
     pub(super) events: Arc<EventHistory>,
+    /// What it uses of the store.
+    pub(super) account: Account,
+    /// Counts it for its pod and namespace.
+    _counted: Counted,
     record: Mutex<Record>,
     tokens: Mutex<Arc<PodTokens>>,
     /// The trust bundle of a source other than the signer.
@@ -34,6 +39,7 @@ impl Volume {
         tokens: PodTokens,
         schedule: Schedule,
         events: Arc<EventHistory>,
+        (account, counted): (Account, Counted),
     ) -> Arc<Self> {
         Arc::new(Self {
             id: record.volume_id.clone(),
@@ -41,6 +47,8 @@ impl Volume {
             schedule,
             live: Arc::default(),
             events,
+            account,
+            _counted: counted,
             record: Mutex::new(record),
             tokens: Mutex::new(Arc::new(tokens)),
             trust: Mutex::default(),

@@ -1,6 +1,7 @@
 //! The driver in the process of the test, with a clock and a signer that the test controls.
 
 #![allow(
+    dead_code,
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
@@ -54,7 +55,17 @@ impl InProcess {
         clock: &Arc<ManualClock>,
         signer: &Arc<ScriptedSigner>,
     ) -> (Self, Kubelet) {
-        let config = Config {
+        Self::start_with(node, clock, signer, |_| {}).await
+    }
+
+    /// As [`Self::start`], with another configuration.
+    pub async fn start_with(
+        node: &mut Node,
+        clock: &Arc<ManualClock>,
+        signer: &Arc<ScriptedSigner>,
+        configure: impl FnOnce(&mut Config),
+    ) -> (Self, Kubelet) {
+        let mut config = Config {
             driver: Driver { name: DRIVER.to_owned(), node_id: "node-1".to_owned() },
             endpoint: node.endpoint(),
             kubelet_endpoint: node.endpoint(),
@@ -69,10 +80,19 @@ impl InProcess {
             metrics_per_volume: false,
             local_signer: None,
             pca: None,
-            limits: Limits { publishes: 64, renewals: 4, renewal_interval: Duration::ZERO },
+            limits: Limits {
+                publishes: 64,
+                renewals: 4,
+                renewal_interval: Duration::ZERO,
+                volume_bytes: 128 << 10,
+                namespace_store_percent: 50,
+                volumes_per_pod: 16,
+                volumes_per_namespace: 0,
+            },
             shutdown_grace: Duration::from_secs(1),
             cluster: certlet::run::ClusterConfig::default(),
         };
+        configure(&mut config);
         let shutdown = CancellationToken::new();
         let started = run::Node::start(
             config,
@@ -159,6 +179,8 @@ pub struct ScriptedSigner {
     pub requests: Mutex<Vec<Vec<u8>>>,
     /// The checkpoint that each call found.
     pub checkpoints: Mutex<Vec<Option<String>>>,
+    /// A namespace, and the CA certificates that its answers have besides the CA's own.
+    pub more_anchors: Mutex<Option<(String, Vec<u8>)>>,
     /// The number of `removed` notifications.
     pub removed: AtomicUsize,
     behaviour_changed: Notify,
@@ -177,6 +199,7 @@ impl ScriptedSigner {
             calls: AtomicUsize::new(0),
             requests: Mutex::default(),
             checkpoints: Mutex::default(),
+            more_anchors: Mutex::default(),
             removed: AtomicUsize::new(0),
             behaviour_changed: Notify::new(),
             completed: Mutex::default(),
@@ -235,7 +258,15 @@ impl Signer for ScriptedSigner {
                 let changed = self.behaviour_changed.notified();
                 let behaviour = self.behaviour.lock().unwrap().clone();
                 match behaviour {
-                    Behaviour::Signs => return self.ca.sign(request).await,
+                    Behaviour::Signs => {
+                        let mut signed = self.ca.sign(request).await?;
+                        if let Some((namespace, anchors)) = &*self.more_anchors.lock().unwrap()
+                            && *namespace == request.identity.namespace
+                        {
+                            signed.ca.get_or_insert_default().extend_from_slice(anchors);
+                        }
+                        return Ok(signed);
+                    }
                     Behaviour::Fails(error) => return Err(error),
                     Behaviour::AnswersGarbage => {
                         let chain = b"<html>busy</html>".to_vec();

@@ -2,15 +2,16 @@
 //! (RFC 9110 section 10.2.3) has passed.
 
 use crate::model::{Failure, FailureKind};
+use crate::platform::{FairPermit, FairSemaphore};
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// Limits the creates and gets of this signer.
 #[derive(Debug)]
 pub(super) struct CallLimiter {
-    permits: Semaphore,
+    permits: Arc<FairSemaphore<()>>,
     retry_at: Mutex<Option<Instant>>,
 }
 
@@ -24,16 +25,15 @@ const MAX_DELAY: Duration = Duration::from_secs(5);
 
 impl Default for CallLimiter {
     fn default() -> Self {
-        Self { permits: Semaphore::new(MAX_IN_FLIGHT), retry_at: Mutex::default() }
+        Self { permits: FairSemaphore::new(MAX_IN_FLIGHT), retry_at: Mutex::default() }
     }
 }
 
 impl CallLimiter {
-    /// Waits for a permit, and then for the end of a short Retry-After; an error if it is long. Callers are served in
-    /// the order of their arrival: the permit is kept during the Retry-After.
-    pub(super) async fn acquire(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        let stopping = |_| Failure::transient("the driver is shutting down");
-        let permit = self.permits.acquire().await.map_err(stopping)?;
+    /// Waits for a permit, and then for the end of a short Retry-After; an error if it is long. Namespaces are served one
+    /// after the other, and callers of one in the order of their arrival: the permit is kept during the Retry-After.
+    pub(super) async fn acquire(&self, namespace: &str) -> Result<FairPermit<()>, Failure> {
+        let permit = self.permits.acquire(namespace, ()).await;
         loop {
             let delay = self.delay();
             if delay.is_zero() {
@@ -65,7 +65,6 @@ impl CallLimiter {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
-    use std::sync::Arc;
 
     #[tokio::test(start_paused = true)]
     async fn callers_are_served_in_the_order_of_their_arrival() {
@@ -76,7 +75,7 @@ mod tests {
             .map(|n| {
                 let (limiter, served) = (Arc::clone(&limiter), Arc::clone(&served));
                 tokio::spawn(async move {
-                    let _permit = limiter.acquire().await.unwrap();
+                    let _permit = limiter.acquire("shop").await.unwrap();
                     served.lock().push(n / MAX_IN_FLIGHT);
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 })
@@ -92,7 +91,7 @@ mod tests {
     async fn a_long_retry_after_is_capped_and_reported_instead_of_waited_for() {
         let limiter = CallLimiter::default();
         limiter.record(&Failure::throttled("slow", Some(Duration::from_hours(1))));
-        let failure = limiter.acquire().now_or_never().unwrap().unwrap_err();
+        let failure = limiter.acquire("shop").now_or_never().unwrap().unwrap_err();
         assert_eq!((failure.kind, failure.retry_after), (FailureKind::Throttled, Some(MAX_RETRY_AFTER)));
     }
 }

@@ -1,6 +1,6 @@
 //! What happens when work falls due, with a real store, real mounts and a local CA.
 
-use super::{names, options, pod, set, target, volume};
+use super::{LIMITS, names, options, pod, set, target, volume};
 use crate::attributes::VolumeContext;
 use crate::credential::Work;
 use crate::model::PodTokens;
@@ -10,7 +10,7 @@ use crate::signer::{ConfiguredSigner, LocalCa};
 use crate::trust::TrustBundle;
 use crate::volume::registry::{Operation, Registry};
 use crate::volume::volume::Volume;
-use crate::volume::{Limits, Parts, PublishRequest, VolumeFiles, VolumeService};
+use crate::volume::{Parts, PublishRequest, VolumeFiles, VolumeService};
 use crate::x509::testing::attributes;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl Node {
             clock,
             metrics: Arc::default(),
             events: None,
-            limits: Limits { publishes: 4, renewals: 4, renewal_interval: Duration::ZERO },
+            limits: LIMITS,
             continue_on_not_ready: false,
         });
         let node = Self { service, target: target(scratch, "pod") };

@@ -1,6 +1,6 @@
 //! A password under a mistyped name, from the kubelet's call to the signer, the store, the log and the Event.
 
-use super::{options, target, volume};
+use super::{LIMITS, options, target, volume};
 use crate::attributes::{self, VolumeContext};
 use crate::model::{CertificateSpec, EventKind, Failure, PodEvent, SignerKind, SignerSpec, WorkloadIdentity};
 use crate::namespace::in_namespace;
@@ -10,7 +10,7 @@ use crate::signer::{
     SigningRequest,
 };
 use crate::volume::report::EventSink;
-use crate::volume::{Limits, Parts, PublishRequest, VolumeFiles, VolumeService};
+use crate::volume::{Parts, PublishRequest, VolumeFiles, VolumeService};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -18,7 +18,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 const MISTYPED: &str = "csi.cert-manger.io/pkcs12-password";
 const PASSWORD: &str = "correct-horse";
@@ -132,7 +131,7 @@ fn service(
         clock,
         metrics: Arc::default(),
         events: Some(Box::new(events.clone())),
-        limits: Limits { publishes: 4, renewals: 4, renewal_interval: Duration::ZERO },
+        limits: LIMITS,
         continue_on_not_ready: false,
     })
 }

@@ -7,16 +7,18 @@ mod opening;
 
 use super::mounts::Mounts;
 use super::volume::Volume;
-use super::{MountError, Opened, StoreOptions, VolumeFiles};
+use super::volume_counts::VolumeCounts;
+use super::{Limits, MountError, Opened, StoreOptions, VolumeFiles};
 use crate::credential::WorkQueue;
 use crate::model::{PodTokens, VolumeId};
-use crate::store::{NewFile, Record, Store};
+use crate::store::{NewFile, Record, ShareLimits, Shares, Store};
 use crate::x509::testing::{StoppedClock, attributes, pod};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const MIB: u64 = 1024 * 1024;
@@ -61,6 +63,17 @@ fn read(store: &Store, id: &str, name: &str) -> Option<String> {
     read.map(|read| String::from_utf8(read.to_vec()).unwrap())
 }
 
+/// Limits that no test but one of limits reaches.
+pub(super) const LIMITS: Limits = Limits {
+    publishes: 4,
+    renewals: 4,
+    renewal_interval: Duration::ZERO,
+    volume_bytes: 128 << 10,
+    namespace_store_percent: 50,
+    volumes_per_pod: 16,
+    volumes_per_namespace: 0,
+};
+
 /// A volume as the registry holds it, without a certificate.
 pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
     let clock = Arc::new(StoppedClock(Timestamp::UNIX_EPOCH));
@@ -75,7 +88,15 @@ pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
         last_error: None,
     };
     let schedule = WorkQueue::new(clock).register(&volume(id));
-    Volume::new(record, attributes(), PodTokens::default(), schedule, Arc::default())
+    let shares = Shares::new(ShareLimits { volume_bytes: u64::MAX, namespace_percent: 100 });
+    Volume::new(
+        record,
+        attributes(),
+        PodTokens::default(),
+        schedule,
+        Arc::default(),
+        (shares.open("shop"), VolumeCounts::new(0, 0).count(&pod())),
+    )
 }
 
 /// A target path as the kubelet makes it. Its parent exists.

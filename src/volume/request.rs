@@ -1,0 +1,54 @@
+//! A publish as it was asked for.
+
+use super::context::Context;
+use super::volume::Volume;
+use super::volume_counts::Counted;
+use crate::attributes::VolumeContext;
+use crate::model::{CertificateSpec, VolumeId};
+use crate::store::Record;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A `NodePublishVolume`, parsed and checked.
+#[derive(Debug)]
+pub(crate) struct PublishRequest {
+    /// The volume.
+    pub(crate) volume: VolumeId,
+    /// Where the kubelet wants it: an absolute path whose parent exists.
+    pub(crate) target: PathBuf,
+    /// Pod, tokens and the author's attributes as they came.
+    pub(crate) context: VolumeContext,
+    /// What the attributes ask for.
+    pub(crate) spec: CertificateSpec,
+    /// The pod's fsGroup, as CSI's `volume_mount_group`.
+    pub(crate) mount_group: Option<u32>,
+    /// How long the caller waits, where it says so.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl PublishRequest {
+    /// The volume, before its first certificate.
+    pub(super) fn new_volume(&self, node: &Context, counted: Counted) -> Arc<Volume> {
+        let Self { volume, target, context, spec, mount_group, .. } = self;
+        let record = Record {
+            volume_id: volume.clone(),
+            target: target.clone(),
+            pod: context.pod.clone(),
+            attributes: context.raw.clone(),
+            fs_group: *mount_group,
+            signer: spec.signer.kind().to_string(),
+            issued: None,
+            last_error: None,
+        };
+        node.new_volume(record, spec.clone(), context.tokens.clone(), counted)
+    }
+
+    /// In what it differs from the request that the record is of.
+    pub(super) fn differs_from(&self, record: &Record) -> Option<&'static str> {
+        if record.target != self.target {
+            return Some("target_path");
+        }
+        (record.attributes != self.context.raw).then_some("volumeAttributes")
+    }
+}

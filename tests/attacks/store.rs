@@ -1,0 +1,148 @@
+//! Attacks on the store: what all volumes of a node share.
+
+use crate::in_process::{InProcess, ManualClock, ScriptedSigner};
+use crate::node_test;
+use crate::support::{Node, assert_whole, eventually, serial};
+use certlet::run::Config;
+use certlet_kubelet::{Kubelet, Pod};
+use jiff::SignedDuration;
+use nix::sys::statvfs::statvfs;
+use std::path::{Path, PathBuf};
+use tonic::Code;
+
+/// Volumes that the store holds while they are small, and does not hold once they are large.
+const HOSTILE: usize = 300;
+/// Volumes of somebody else.
+const INNOCENT: usize = 10;
+
+/// A driver with a store of 16 MiB, and its signer.
+async fn node(configure: impl FnOnce(&mut Config)) -> (Node, InProcess, Kubelet) {
+    let mut node = Node::new();
+    let clock = ManualClock::new();
+    let signer = ScriptedSigner::new(&clock, true);
+    let (driver, kubelet) = InProcess::start_with(&mut node, &clock, &signer, |config| {
+        config.store.inodes = 65_536;
+        configure(config);
+    })
+    .await;
+    (node, driver, kubelet)
+}
+
+fn pod(namespace: &str, number: usize) -> Pod {
+    let attributes = [
+        ("csi.certlet.io/signer", "local"),
+        ("csi.certlet.io/dns-names", "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local"),
+    ];
+    Pod::new(namespace, &format!("web-{number}"), attributes)
+}
+
+async fn published(kubelet: &Kubelet, namespace: &str, count: usize) -> Vec<(PathBuf, String)> {
+    let mut volumes = Vec::new();
+    for number in 0..count {
+        let volume = kubelet.publish(&pod(namespace, number)).await.unwrap();
+        volumes.push((volume.clone(), serial(&volume)));
+    }
+    volumes
+}
+
+/// About so many bytes of CA certificates, all different.
+fn anchors(bytes: usize) -> Vec<u8> {
+    let mut pem = String::new();
+    while pem.len() < bytes {
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        pem.push_str(&params.self_signed(&key).unwrap().pem());
+    }
+    pem.into_bytes()
+}
+
+/// The last failure in a volume's record.
+fn last_error(node: &Node, pod: &Pod) -> Option<String> {
+    let record = std::fs::read(node.stored_at(pod).join("record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    record["record"]["last_error"]["message"].as_str().map(str::to_owned)
+}
+
+fn free_percent(path: &Path) -> u64 {
+    let found = statvfs(path).unwrap();
+    100 * found.blocks_available() / found.blocks()
+}
+
+/// A namespace whose certificates suddenly have a large CA, and its neighbours.
+async fn grow(percent: u8, said: &str) {
+    let (node, driver, kubelet) = node(|config| config.limits.namespace_store_percent = percent).await;
+    let innocent = published(&kubelet, "innocent", INNOCENT).await;
+    let hostile = published(&kubelet, "hostile", HOSTILE).await;
+    *driver.signer.more_anchors.lock().unwrap() = Some(("hostile".to_owned(), anchors(56 << 10)));
+    driver.clock.advance(SignedDuration::from_hours(17));
+    eventually("the innocent are renewed", async || {
+        innocent.iter().all(|(volume, before)| serial(volume) != *before)
+    })
+    .await;
+    let tried = |number: usize| last_error(&node, &pod("hostile", number)).is_some();
+    let renewed =
+        |number: usize| hostile.get(number).is_some_and(|(volume, before)| serial(volume) != *before);
+    eventually("each of the hostile is renewed or has its failure on record", async || {
+        (0..HOSTILE).all(|number| tried(number) || renewed(number))
+    })
+    .await;
+    let failed = (0..HOSTILE).find(|number| tried(*number)).expect("the store does not hold them all");
+    let error = last_error(&node, &pod("hostile", failed)).unwrap();
+    assert!(error.contains(said) && error.contains("namespace hostile"), "{error}");
+    assert_whole(&hostile.get(failed).unwrap().0);
+    assert!(
+        free_percent(&node.data_root()) >= 4,
+        "the reserve is left: {} %",
+        free_percent(&node.data_root())
+    );
+    driver.stop().await;
+}
+
+node_test! {
+    async fn certificates_that_grow_leave_the_neighbours_what_they_need_to_renew() {
+        grow(50, "--max-store-share-per-namespace").await;
+    }
+}
+
+node_test! {
+    async fn the_same_where_one_namespace_may_use_the_whole_store() {
+        grow(100, "--store-size").await;
+    }
+}
+
+node_test! {
+    async fn an_answer_that_is_too_large_is_refused_and_the_old_certificate_stays() {
+        let (node, driver, kubelet) = node(|config| config.limits.volume_bytes = 32 << 10).await;
+        let (volume, before) = published(&kubelet, "shop", 1).await.pop().unwrap();
+        *driver.signer.more_anchors.lock().unwrap() = Some(("shop".to_owned(), anchors(40 << 10)));
+        driver.clock.advance(SignedDuration::from_hours(17));
+        let pod = pod("shop", 0);
+        eventually("the failure is on record", async || last_error(&node, &pod).is_some()).await;
+        let error = last_error(&node, &pod).unwrap();
+        assert!(error.contains("--max-volume-size") && error.contains("at most 32768"), "{error}");
+        assert_eq!(serial(&volume), before);
+        assert_whole(&volume);
+        *driver.signer.more_anchors.lock().unwrap() = None;
+        driver.clock.advance(SignedDuration::from_hours(3));
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        assert_eq!(last_error(&node, &pod), None);
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn a_pod_and_a_namespace_have_so_many_volumes_and_no_more() {
+        let (node, driver, kubelet) = node(|config| config.limits.volumes_per_namespace = 2).await;
+        published(&kubelet, "shop", 2).await;
+        let refused = kubelet.publish(&pod("shop", 2)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.message().contains("--max-volumes-per-namespace"), "{refused:?}");
+        // A republish is none more, and one that is gone makes space.
+        kubelet.publish(&pod("shop", 1)).await.unwrap();
+        kubelet.unpublish(&pod("shop", 0)).await.unwrap();
+        kubelet.publish(&pod("shop", 2)).await.unwrap();
+        assert_eq!(node.stored().len(), 2);
+        driver.stop().await;
+    }
+}
