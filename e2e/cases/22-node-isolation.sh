@@ -2,6 +2,7 @@
 # The admission policies:
 # - a driver's token can use only the CertificateRequests of its own node
 # - a pod's token cannot make requests for another node
+# - nobody else can make a request that a driver watches, or change which node and volume it is for
 # - a pod's token cannot make requests for another pod
 # - a service account can make requests only in its own namespace
 # - a driver can change nothing of a node but its taint
@@ -100,9 +101,12 @@ k create role edit-requests --verb=patch,update --resource=certificaterequests.c
 k create rolebinding edit-requests --role=edit-requests --serviceaccount="$NS:$release"
 create "$here" mine "$node"
 create "$elsewhere" theirs elsewhere
-denied "another node's request, taken over" "does not belong to elsewhere" \
+denied "another node's request, changed" "does not belong to elsewhere" \
+	as "$elsewhere" annotate certificaterequest mine example.org/comment=x
+# The policy of any certlet in the cluster denies these.
+denied "another node's request, taken over" "denied request" \
 	as "$elsewhere" label certificaterequest mine certlet.io/node=elsewhere --overwrite
-denied "its own request, labelled as another node's" "must be elsewhere" \
+denied "its own request, labelled as another node's" "denied request" \
 	as "$elsewhere" label certificaterequest theirs "certlet.io/node=$node" --overwrite
 as "$here" annotate certificaterequest mine example.org/comment=fine
 
@@ -112,8 +116,20 @@ k create rolebinding app-makes-requests --role=make-requests --serviceaccount="$
 create "$app" of-app "$node"
 create "$app" of-app-by-hand
 denied "a pod's request for another node" "must be $node" create "$app" forged elsewhere
-# The label of requests that people make is not checked.
-request by-hand elsewhere | k create -f -
+# People, even those who may do everything, and controllers.
+by_hand() { request "$@" | k create -f -; }
+denied "a person's request with the label" "must use a token that is bound to a pod" by_hand forged "$node"
+by_hand by-hand
+denied "the label, set later" "cannot be changed" k label certificaterequest by-hand "certlet.io/node=$node"
+denied "the volume's label, set later" "cannot be changed" k label certificaterequest by-hand certlet.io/volume=x
+denied "the volume's annotation, set later" "cannot be changed" k annotate certificaterequest by-hand certlet.io/volume-id=csi-x
+denied "the label, removed" "cannot be changed" k label certificaterequest mine certlet.io/node-
+denied "the label, of another node" "cannot be changed" k label certificaterequest mine certlet.io/node=elsewhere --overwrite
+denied "the volume's annotation, added" "cannot be changed" k annotate certificaterequest mine certlet.io/volume-id=csi-x
+k annotate certificaterequest by-hand example.org/comment=fine
+k annotate certificaterequest mine example.org/reviewed=yes
+# As cert-manager's controllers do.
+k patch certificaterequest mine --subresource=status --type=merge -p '{"status":{"failureTime":"2026-01-01T00:00:00Z"}}'
 
 # Nodes.
 taints() { kubectl get node elsewhere -o 'jsonpath={.spec.taints[*].key}'; }
@@ -133,14 +149,16 @@ if [[ $(taints) == *certlet.io/not-ready* ]]; then fail "the taint is still ther
 # create requests only in its own namespace.
 HELM_NO_WAIT=${NO_KUBELET:-} helm_install $release isolated.csi.certlet.io --set requesters.allNamespaces=true
 k delete rolebinding app-makes-requests
-makes_none() { if request probe "$node" | as "$here" create --dry-run=server -f -; then return 1; fi; }
-wait_for 30 makes_none
-denied "the driver's own request" "creates no CertificateRequests" create "$here" forged "$node"
 uid_of() { k get pod "$1" -o 'jsonpath={.metadata.uid}'; }
 owned() { # NAME NODE-LABEL OWNER-NAME OWNER-UID
 	request "$1" "$2" | sed "s|^metadata: { |&ownerReferences: [{ apiVersion: v1, kind: Pod, name: $3, uid: $4 }], |"
 }
 create_owned() { owned "${@:2}" | as "$1" create -f -; } # TOKEN OWNED-ARGUMENTS
+# The driver's request is for its own pod, so that no other rule denies it.
+driver_uid=$(uid_of driver-here)
+makes_none() { if owned probe "$node" driver-here "$driver_uid" | as "$here" create --dry-run=server -f -; then return 1; fi; }
+wait_for 30 makes_none
+denied "the driver's own request" "creates no CertificateRequests" create_owned "$here" forged "$node" driver-here "$driver_uid"
 app_uid=$(uid_of app-here)
 may_create_at_home() { owned probe "$node" app-here "$app_uid" | as "$app" create --dry-run=server -f -; }
 in_default() { IN=default "$@"; }
@@ -161,7 +179,8 @@ needs_an_owner() { if request probe "$node" | as "$app" create --dry-run=server 
 wait_for 30 needs_an_owner
 denied "a request without an owner" "must be only the pod app-here" create "$app" forged "$node"
 denied "a request for another pod" "must be only the pod app-here" create_owned "$app" forged "$node" app-there "$there_uid"
-denied "a request for another pod, on that pod's node" "must be only the pod app-here" \
+# More than one policy denies this.
+denied "a request for another pod, on that pod's node" "denied request" \
 	create_owned "$app" forged elsewhere app-there "$there_uid"
 denied "a request for an earlier pod of the same name" "must be only the pod app-here" \
 	create_owned "$app" forged "$node" app-here 00000000-0000-0000-0000-000000000000

@@ -3,6 +3,7 @@
 use super::cluster::Cluster;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use kube::core::Status;
 use kube::core::request::Error as RequestError;
@@ -44,6 +45,9 @@ pub enum CallError {
     /// The answer is not the JSON that was expected.
     #[error("the Kubernetes API server's answer cannot be read: {0}")]
     Unreadable(String),
+    /// The answer is larger than [`MAX_ANSWER`].
+    #[error("the Kubernetes API server's answer is larger than {} MiB", MAX_ANSWER >> 20)]
+    TooLarge,
     /// The credentials are missing or cannot be sent.
     #[error("the driver's credentials for the Kubernetes API cannot be used: {0}")]
     Credentials(String),
@@ -61,6 +65,10 @@ impl CallError {
 
 /// Time limit of one call.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// Limit on the body of an answer: more than one object can have (etcd's limit on a request is 1.5 MiB).
+const MAX_ANSWER: usize = 2 << 20;
+/// Limit on the characters of a refusal's message.
+const MAX_MESSAGE: usize = 2000;
 
 impl Cluster {
     /// Sends one request and parses its answer.
@@ -101,11 +109,20 @@ impl Cluster {
                 _ => CallError::Unreachable(with_causes(&error)),
             })?
             .into_parts();
-        let body = body.collect_bytes().await.map_err(|error| CallError::Unreachable(with_causes(&error)))?;
+        let body = collect(body).await;
         if head.status.is_success() {
-            return Ok(body.to_vec());
+            return body;
         }
-        Err(refusal(head.status, &head.headers, &body))
+        Err(refusal(head.status, &head.headers, &body.unwrap_or_default()))
+    }
+}
+
+/// The whole body, of at most [`MAX_ANSWER`] bytes.
+async fn collect(body: Body) -> Result<Vec<u8>, CallError> {
+    match Limited::new(body, MAX_ANSWER).collect().await {
+        Ok(body) => Ok(body.to_bytes().to_vec()),
+        Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLarge),
+        Err(error) => Err(CallError::Unreachable(with_causes(&*error))),
     }
 }
 
@@ -133,7 +150,7 @@ fn refusal(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> CallError {
         let message = format!("the Kubernetes API server answered {code}: {}", line.trim());
         message.trim_end_matches(": ").to_owned()
     } else {
-        status.message
+        status.message.chars().take(MAX_MESSAGE).collect()
     };
     CallError::Refused { code: code.as_u16(), reason: status.reason, message, retry_after }
 }

@@ -91,8 +91,19 @@ impl RequestId {
 
 /// A read-only view of the ids of this node.
 pub trait LiveRequests: Send + Sync + 'static {
-    /// Whether the id was removed recently and has not been added again. False for an id that this node never had.
-    fn was_removed(&self, id: &RequestId) -> bool;
+    /// What this node has under an id, for a pod of this namespace.
+    fn liveness(&self, id: &RequestId, namespace: &str) -> Liveness;
+}
+
+/// What a node has under an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// Nothing: it never had the id, or removed it long ago, or has it for a pod of another namespace.
+    Unknown,
+    /// It has it.
+    Present,
+    /// It was removed recently and has not been added again.
+    Removed,
 }
 
 /// The certificate that a notification is about.

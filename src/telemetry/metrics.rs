@@ -89,7 +89,7 @@ impl Default for Metrics {
             requests_ignored: registered(
                 reg,
                 "certificate_requests_ignored",
-                "CertificateRequests with this node's label that were ignored, because too many are in memory",
+                "CertificateRequests with this node's label that were ignored: of no volume here, or too many",
             ),
             registry: Mutex::new(registry),
         }

@@ -3,7 +3,7 @@
 use super::event_history::EventHistory;
 use super::volume::Volume;
 use crate::model::VolumeId;
-use crate::signer::{LiveRequests, RequestId};
+use crate::signer::{LiveRequests, Liveness, RequestId};
 use crate::store::VolumeDir;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -214,13 +214,20 @@ impl Registry {
 }
 
 impl LiveRequests for Registry {
-    fn was_removed(&self, id: &RequestId) -> bool {
+    fn liveness(&self, id: &RequestId, namespace: &str) -> Liveness {
         let slots = self.slots.lock();
-        slots.get(&VolumeId::new(id.as_str())).is_some_and(|slot| {
-            // The unpublish that removes the volume can still hold the lock. A publish brings the volume back.
-            let is_published = slot.held.as_ref().is_some_and(|held| held.operation == Operation::Publish);
-            slot.was_removed && slot.volume.is_none() && !is_published && !slot.is_over(Instant::now())
-        })
+        let Some(slot) = slots.get(&VolumeId::new(id.as_str())) else { return Liveness::Unknown };
+        if slot.is_over(Instant::now()) {
+            return Liveness::Unknown;
+        }
+        if let Some(volume) = slot.volume.clone() {
+            drop(slots);
+            let is_its = volume.with_record(|record| record.pod.namespace == namespace);
+            return if is_its { Liveness::Present } else { Liveness::Unknown };
+        }
+        // The unpublish that removes the volume can still hold the lock. A publish brings the volume back.
+        let is_published = slot.held.as_ref().is_some_and(|held| held.operation == Operation::Publish);
+        if slot.was_removed && !is_published { Liveness::Removed } else { Liveness::Present }
     }
 }
 

@@ -5,6 +5,7 @@
 mod admin;
 #[path = "../support/in_process.rs"]
 mod in_process;
+mod requests;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;

@@ -261,7 +261,7 @@ pub fn pod_with(name: &str, attributes: &[(&str, &str)]) -> Pod {
 }
 
 /// A pod with a volume of these attributes. Missing attributes are taken from `usual`.
-fn pod_of(usual: &[(&str, &str)], name: &str, attributes: &[(&str, &str)]) -> Pod {
+pub fn pod_of(usual: &[(&str, &str)], name: &str, attributes: &[(&str, &str)]) -> Pod {
     let is_given = |key: &str| attributes.iter().any(|(given, _)| *given == key);
     let all = usual.iter().filter(|(key, _)| !is_given(key)).chain(attributes);
     Pod::new("shop", name, all.map(|(key, value)| (format!("csi.certlet.io/{key}"), *value)))

@@ -1,7 +1,7 @@
 //! This node's CertificateRequests as the watch shows them, and the signings that wait for them.
 
 use super::api::{CertificateRequest, Key, Spec, State};
-use crate::signer::{LiveRequests, RequestId};
+use crate::signer::{LiveRequests, Liveness, RequestId};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ struct Inner {
     requests: HashMap<Key, Tracked>,
     /// Number of requests seen so far.
     seen: u64,
-    /// Number of times that a request was seen and not tracked, because too many are.
+    /// Number of times that a request was seen and not tracked.
     ignored: u64,
     /// The keys that the list in progress has named so far.
     listed: Option<HashSet<Key>>,
@@ -57,6 +57,8 @@ struct Tracked {
 /// are tracked that a signing waits for, so that objects with this node's label, which anybody may have made, cannot fill the
 /// memory.
 const MAX_REQUESTS: usize = 8192;
+/// Limit on the requests of one id that are tracked. `--keep-requests` is at most 100.
+const MAX_PER_ID: usize = 128;
 /// Characters that are kept of an issuer's message.
 const MAX_MESSAGE: usize = 300;
 
@@ -81,7 +83,7 @@ impl Drop for Waiter {
 }
 
 impl RequestTracker {
-    /// A tracker without requests; `live` says which ids were removed.
+    /// A tracker without requests; `live` says which ids this node has.
     pub(super) fn new(live: Arc<dyn LiveRequests>) -> Arc<Self> {
         let (inner, server_answered, completed) = Default::default();
         Arc::new(Self { live, inner, server_answered, completed })
@@ -96,9 +98,13 @@ impl RequestTracker {
 
     /// Records a request as the API server has it now. Returns its key if it is to be deleted, because its id was removed:
     /// it was being created meanwhile, or a list names it after a restart.
+    ///
+    /// A request that no signing waits for is ignored if this node does not have its id for a pod of its namespace, or if too
+    /// many requests are tracked.
     pub(super) fn saw(&self, request: &CertificateRequest) -> Option<Key> {
         let (key, id) = (request.key()?, RequestId::new(request.id()?));
-        let unwanted = self.live.was_removed(&id).then(|| key.clone());
+        let liveness = self.live.liveness(&id, &key.namespace);
+        let unwanted = (liveness == Liveness::Removed).then(|| key.clone());
         let created = request.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
         let mut inner = self.inner.lock();
         let Inner { waiting, requests, seen, ignored, listed, completed_unawaited, .. } = &mut *inner;
@@ -112,13 +118,12 @@ impl RequestTracker {
             return unwanted;
         }
         let is_new = !requests.contains_key(&key);
-        if is_new && requests.len() >= MAX_REQUESTS && !waiting.contains_key(&key) {
-            if *ignored == 0 {
-                tracing::warn!(
-                    limit = MAX_REQUESTS,
-                    "too many CertificateRequests have this node's label; more are ignored, but for those that pods wait for"
-                );
-            }
+        let is_beyond_limits = || {
+            liveness == Liveness::Unknown
+                || requests.len() >= MAX_REQUESTS
+                || of_id(requests, &id).count() >= MAX_PER_ID
+        };
+        if is_new && !waiting.contains_key(&key) && is_beyond_limits() {
             *ignored += 1;
             return unwanted;
         }
@@ -150,7 +155,7 @@ impl RequestTracker {
         unwanted
     }
 
-    /// How many requests are tracked, and how often one was ignored, because too many are.
+    /// How many requests are tracked, and how often one was ignored.
     pub(super) fn counts(&self) -> (usize, u64) {
         let inner = self.inner.lock();
         (inner.requests.len(), inner.ignored)
@@ -247,7 +252,7 @@ impl RequestTracker {
 impl Inner {
     /// The id's requests, the oldest first. Scans all requests: a node has a few hundred.
     fn by_age(&self, id: &RequestId) -> Vec<(&Key, &Tracked)> {
-        let mut requests: Vec<_> = self.requests.iter().filter(|(_, request)| request.id == *id).collect();
+        let mut requests: Vec<_> = of_id(&self.requests, id).collect();
         requests.sort_by_key(|(_, request)| request.age);
         requests
     }
@@ -263,17 +268,27 @@ impl Inner {
     }
 }
 
+/// The requests of one id.
+fn of_id<'a>(
+    requests: &'a HashMap<Key, Tracked>,
+    id: &RequestId,
+) -> impl Iterator<Item = (&'a Key, &'a Tracked)> {
+    requests.iter().filter(move |(_, request)| request.id == *id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::FutureExt;
     use serde_json::json;
 
-    struct NoneRemoved;
+    /// Has all ids that begin with `csi-`, for pods of the namespace `shop`.
+    struct Ids;
 
-    impl LiveRequests for NoneRemoved {
-        fn was_removed(&self, _id: &RequestId) -> bool {
-            false
+    impl LiveRequests for Ids {
+        fn liveness(&self, id: &RequestId, namespace: &str) -> Liveness {
+            let is_here = namespace == "shop" && id.as_str().starts_with("csi-");
+            if is_here { Liveness::Present } else { Liveness::Unknown }
         }
     }
 
@@ -295,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_late_answer_to_a_create_does_not_reopen_an_issued_request() {
-        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
+        let tracker = RequestTracker::new(Arc::new(Ids));
         let open = request("a", &json!({}));
         let waiter = tracker.wait_for(open.key().unwrap(), open.spec.clone());
         tracker.saw(&request("a", &issued()));
@@ -307,7 +322,7 @@ mod tests {
 
     #[test]
     fn of_two_requests_of_one_second_the_one_seen_later_is_the_newer() {
-        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
+        let tracker = RequestTracker::new(Arc::new(Ids));
         for name in ["b", "a", "b"] {
             tracker.saw(&request(name, &json!({})));
         }
@@ -321,21 +336,38 @@ mod tests {
     }
 
     #[test]
-    fn requests_beyond_the_limit_are_not_kept_unless_a_signing_waits_for_them() {
-        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
-        for n in 0..MAX_REQUESTS + 100 {
-            tracker.saw(&request(&format!("flood-{n}"), &json!({})));
+    fn requests_that_this_node_has_no_use_for_are_ignored_unless_a_signing_waits_for_them() {
+        let tracker = RequestTracker::new(Arc::new(Ids));
+        let object = |namespace: &str, name: &str, id: &str| {
+            let mut request = request(name, &issued());
+            request.metadata.namespace = Some(namespace.to_owned());
+            request.metadata.annotations = Some([("certlet.io/volume-id".to_owned(), id.to_owned())].into());
+            request
+        };
+        for (namespace, id) in [("shop", "other"), ("elsewhere", "csi-1")] {
+            tracker.saw(&object(namespace, "a", id));
         }
-        assert_eq!(tracker.counts(), (MAX_REQUESTS, 100));
-        let ours = request("ours", &issued());
-        let waiter = tracker.wait_for(ours.key().unwrap(), ours.spec.clone());
-        tracker.saw(&ours);
-        assert!(matches!(waiter.decided().now_or_never(), Some(State::Issued { .. })));
+        assert_eq!(tracker.counts(), (0, 2), "ids that this node does not have, in that namespace");
+        for n in 0..=MAX_PER_ID {
+            tracker.saw(&object("shop", &format!("one-{n}"), "csi-1"));
+        }
+        assert_eq!(tracker.counts(), (MAX_PER_ID, 3), "many of one id");
+        for n in 0..=MAX_REQUESTS - MAX_PER_ID {
+            tracker.saw(&object("shop", &format!("many-{n}"), &format!("csi-{}", 2 + n / MAX_PER_ID)));
+        }
+        assert_eq!(tracker.counts(), (MAX_REQUESTS, 4), "many of many ids");
+        for (namespace, id) in [("shop", "csi-1"), ("shop", "other")] {
+            let ours = object(namespace, "ours", id);
+            let waiter = tracker.wait_for(ours.key().unwrap(), ours.spec.clone());
+            tracker.saw(&ours);
+            assert!(matches!(waiter.decided().now_or_never(), Some(State::Issued { .. })));
+            tracker.lost(&ours.key().unwrap());
+        }
     }
 
     #[test]
     fn a_request_that_was_made_again_is_not_adopted() {
-        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
+        let tracker = RequestTracker::new(Arc::new(Ids));
         let open = request("a", &json!({}));
         let waiter = tracker.wait_for(open.key().unwrap(), open.spec.clone());
         tracker.saw(&open);
@@ -362,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_list_ends_requests_that_it_does_not_name() {
-        let tracker = RequestTracker::new(Arc::new(NoneRemoved));
+        let tracker = RequestTracker::new(Arc::new(Ids));
         let old = request("a", &json!({}));
         tracker.saw(&old);
         let waiter = tracker.wait_for(old.key().unwrap(), old.spec.clone());

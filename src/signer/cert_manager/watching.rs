@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Seconds after which the API server ends the watch, so that a dead connection is noticed. The watch is then resumed.
 const TIMEOUT: u32 = 120;
-/// Objects per page of a list. An object has at most 1.5 MiB (etcd's limit on a request), so this limits the memory of a page.
-const PAGE_SIZE: u32 = 25;
+/// Objects per page of a list. An object has at most 1.5 MiB (etcd's limit on a request), and a page takes about four times its
+/// size while it is read.
+const PAGE_SIZE: u32 = 10;
 /// The shortest time from one start of a watch to the next.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 

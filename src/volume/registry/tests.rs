@@ -5,6 +5,11 @@ fn id(id: &str) -> VolumeId {
     VolumeId::new(id)
 }
 
+/// Of the id `a`, for a pod of the namespace of `volume_in_memory`.
+fn liveness(registry: &Registry) -> Liveness {
+    registry.liveness(&RequestId::new("a"), "shop")
+}
+
 fn holder(acquired: Result<Guard, Held>) -> Option<Operation> {
     acquired.err().map(|held| held.operation)
 }
@@ -38,20 +43,21 @@ async fn an_unpublish_cancels_what_is_in_flight_and_waits_for_it() {
 async fn a_removed_volume_is_remembered_for_a_while_and_not_while_it_is_published_again() {
     let registry = Arc::new(Registry::default());
     let request = RequestId::new("a");
-    assert!(!registry.was_removed(&request), "an id of another driver is not ours");
+    assert_eq!(liveness(&registry), Liveness::Unknown, "an id of another driver is not ours");
+    assert_eq!(registry.liveness(&request, "other"), Liveness::Unknown);
     registry.insert(volume_in_memory("a"));
     let unpublish = registry.try_acquire(&id("a"), Operation::Unpublish).unwrap();
-    assert!(!registry.was_removed(&request));
+    assert_ne!(liveness(&registry), Liveness::Removed);
     registry.remove(&id("a"));
-    assert!(registry.was_removed(&request), "also while its unpublish goes on");
+    assert_eq!(liveness(&registry), Liveness::Removed, "also while its unpublish goes on");
     drop(unpublish);
-    assert!(registry.was_removed(&request));
+    assert_eq!(liveness(&registry), Liveness::Removed);
     let publish = registry.try_acquire(&id("a"), Operation::Publish).unwrap();
-    assert!(!registry.was_removed(&request));
+    assert_ne!(liveness(&registry), Liveness::Removed);
     drop(publish);
-    assert!(registry.was_removed(&request));
+    assert_eq!(liveness(&registry), Liveness::Removed);
     tokio::time::advance(KEPT_AFTER_REMOVAL).await;
-    assert!(!registry.was_removed(&request));
+    assert_ne!(liveness(&registry), Liveness::Removed);
 }
 
 #[test]
@@ -60,7 +66,7 @@ fn an_unpublish_of_a_volume_that_this_node_never_had_removes_none() {
     let unpublish = registry.try_acquire(&id("a"), Operation::Unpublish).unwrap();
     assert!(registry.remove(&id("a")).is_none());
     drop(unpublish);
-    assert!(!registry.was_removed(&RequestId::new("a")));
+    assert_ne!(liveness(&registry), Liveness::Removed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ mod server;
 use super::*;
 use crate::kube::testing::Uncounted;
 use crate::model::{CertificateSpec, FailureKind, IssuerRef, PodTokens, SignerSpec, WorkloadIdentity};
-use crate::signer::Checkpoint;
+use crate::signer::{Checkpoint, Liveness};
 use crate::x509::testing::attributes;
 use jiff::Timestamp;
 use server::Server;
@@ -169,8 +169,8 @@ impl Driver {
 struct Removed(Mutex<Vec<RequestId>>);
 
 impl LiveRequests for Removed {
-    fn was_removed(&self, id: &RequestId) -> bool {
-        self.0.lock().contains(id)
+    fn liveness(&self, id: &RequestId, _namespace: &str) -> Liveness {
+        if self.0.lock().contains(id) { Liveness::Removed } else { Liveness::Present }
     }
 }
 
