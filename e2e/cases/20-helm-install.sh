@@ -21,6 +21,10 @@ equal "who made the request" "$(k get certificaterequests -o 'jsonpath={.items[*
 in_pod app openssl verify -CAfile /tls/ca.crt /tls/tls.crt
 driver=$(k get pod -l app.kubernetes.io/instance=fresh -o name | head -n 1)
 contains "what certlet status shows" "$(k exec "$driver" -- certlet status)" app
+# The cluster's cert-manager runs its own approver.
+contains "what certlet status says of the approver" "$(k exec "$driver" -- certlet status)" "approves every CertificateRequest"
+node_is_told() { kubectl describe node "$(k get "$driver" -o 'jsonpath={.spec.nodeName}')" | grep -q EveryRequestApproved; }
+wait_for 30 node_is_told
 
 files() { in_pod app sha256sum /tls/tls.crt /tls/tls.key /tls/ca.crt; }
 before=$(files)

@@ -1,6 +1,7 @@
 //! `certlet status`: shows the records of the volumes, for `kubectl exec`. It shows no secret.
 
 use super::node::{DATA_ROOT, path_or_default};
+use crate::control::{self, Check, ControlError};
 use crate::store::{RecordError, StoreError, StoredVolume};
 use clap::Args;
 use jiff::Timestamp;
@@ -46,7 +47,15 @@ impl StatusArgs {
         let stored = crate::store::read_volumes(&root)?;
         let mut rows: Vec<Row> = stored.into_iter().filter_map(row).collect();
         rows.sort_by(|a, b| (&a.namespace, &a.pod, &a.volume).cmp(&(&b.namespace, &b.pod, &b.volume)));
-        Ok(if self.json { json(&rows) } else { table(&rows, Timestamp::now()) })
+        if self.json {
+            return Ok(json(&rows));
+        }
+        let mut text = table(&rows, Timestamp::now());
+        // Without a driver that runs, the volumes are shown all the same.
+        if let Err(ControlError::Failed(notice)) = control::ask(&control::socket_in(&root), Check::Notices) {
+            text = format!("{text}\nNotice: {notice}\n");
+        }
+        Ok(text)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The control socket: a Unix socket of mode 0600 in the data root, which is a directory of mode 0700. Only root on the node
-//! reaches it, and no pod. The kubelet's probes use it by `certlet health`, so that no pod can make them fail.
+//! reaches it, and no pod. The kubelet's probes use it by `certlet health`, so that no pod can make them fail. `certlet status` asks it for notices.
 //!
 //! A client sends one line, the name of a [`Check`], and reads one line: `ok`, or what is wrong.
 
@@ -19,6 +19,8 @@ pub(crate) enum Check {
     Liveness,
     /// Whether the kubelet can use the driver.
     Readiness,
+    /// What the operator should know although nothing fails.
+    Notices,
 }
 
 impl Check {
@@ -27,11 +29,12 @@ impl Check {
         match self {
             Self::Liveness => "liveness",
             Self::Readiness => "readiness",
+            Self::Notices => "notices",
         }
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::Liveness, Self::Readiness].into_iter().find(|check| check.as_str() == name)
+        [Self::Liveness, Self::Readiness, Self::Notices].into_iter().find(|check| check.as_str() == name)
     }
 }
 

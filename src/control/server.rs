@@ -71,7 +71,7 @@ where
     }
     let result = match Check::from_name(request.trim_end()) {
         Some(asked) => check(asked).await,
-        None => Err("not a request of the control socket; accepted: liveness, readiness".to_owned()),
+        None => Err("not a request of the control socket; accepted: liveness, readiness, notices".to_owned()),
     };
     let mut answer = result.err().unwrap_or_else(|| OK.to_owned()).into_bytes();
     answer.truncate(usize::try_from(MAX_ANSWER_BYTES - 1).unwrap_or(usize::MAX));

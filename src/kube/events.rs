@@ -1,4 +1,4 @@
-//! Events on pods. `kubectl describe pod` shows them to the pod's author.
+//! Events on pods, which `kubectl describe pod` shows to their authors, and on this node, for the operator.
 
 use super::{Caller, Cluster};
 use crate::model::{EventKind, PodEvent, WorkloadIdentity, fingerprint};
@@ -9,8 +9,8 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Records Events on pods, in the background.
-#[derive(Debug)]
+/// Records Events, in the background. Clones share the queues.
+#[derive(Clone, Debug)]
 pub(crate) struct EventRecorder {
     warnings: mpsc::Sender<Queued>,
     /// Sent slowly while more arrive, because a node that starts a hundred pods has more urgent calls to make.
@@ -19,9 +19,17 @@ pub(crate) struct EventRecorder {
 
 #[derive(Debug)]
 struct Queued {
-    pod: WorkloadIdentity,
+    regarding: Regarding,
     event: PodEvent,
     at: Timestamp,
+}
+
+/// What an Event is about.
+#[derive(Debug)]
+enum Regarding {
+    Pod(WorkloadIdentity),
+    /// The node of this name.
+    Node(String),
 }
 
 /// Events of one kind that wait to be sent; more are dropped.
@@ -44,12 +52,22 @@ impl EventRecorder {
 
     /// Records an Event on a pod. It is dropped if too many wait.
     pub(crate) fn record(&self, pod: &WorkloadIdentity, event: PodEvent) {
+        self.queue(Regarding::Pod(pod.clone()), event);
+    }
+
+    /// Records an Event on this node. It is dropped if too many wait.
+    pub(crate) fn record_on_node(&self, node: &str, event: PodEvent) {
+        self.queue(Regarding::Node(node.to_owned()), event);
+    }
+
+    fn queue(&self, regarding: Regarding, event: PodEvent) {
         let queue = match event.kind {
             EventKind::Normal => &self.normals,
             EventKind::Warning => &self.warnings,
         };
-        if let Err(error) = queue.try_send(Queued { pod: pod.clone(), event, at: Timestamp::now() }) {
-            tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "an Event is dropped");
+        if let Err(error) = queue.try_send(Queued { regarding, event, at: Timestamp::now() }) {
+            let Queued { regarding, .. } = error.into_inner();
+            tracing::debug!(?regarding, "an Event is dropped, because too many wait");
         }
     }
 }
@@ -62,13 +80,14 @@ async fn write(
     pause: Duration,
 ) {
     let mut pacing = Pacing { pause, free: 0 };
-    while let Some(Queued { pod, event, at }) = waiting.recv().await {
-        let body = body(&driver, &node, &pod, &event, at);
-        let events = Request::new(format!("/apis/events.k8s.io/v1/namespaces/{}/events", pod.namespace));
+    while let Some(Queued { regarding, event, at }) = waiting.recv().await {
+        let body = body(&driver, &node, &regarding, &event, at);
+        let namespace = regarding.namespace();
+        let events = Request::new(format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events"));
         let request = events.create(&PostParams::default(), body);
         if let Err(error) = cluster.call(Caller::Driver, request).await {
             // The log and the metrics have the same information.
-            tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "an Event was not recorded");
+            tracing::debug!(?regarding, %error, "an Event was not recorded");
         }
         pacing.rest(&waiting).await;
     }
@@ -97,14 +116,32 @@ impl Pacing {
 }
 
 /// An `events.k8s.io/v1` Event.
-fn body(driver: &str, node: &str, pod: &WorkloadIdentity, event: &PodEvent, now: Timestamp) -> Vec<u8> {
-    let WorkloadIdentity { namespace, name, uid, .. } = pod;
+impl Regarding {
+    /// The Event's namespace. Events on objects without one are in `default`.
+    fn namespace(&self) -> &str {
+        match self {
+            Self::Pod(pod) => &pod.namespace,
+            Self::Node(_) => "default",
+        }
+    }
+}
+
+fn body(driver: &str, node: &str, regarding: &Regarding, event: &PodEvent, now: Timestamp) -> Vec<u8> {
+    // The kubelet too gives the node's name as its uid, and `kubectl describe node` looks for that.
+    let (kind, name, uid) = match regarding {
+        Regarding::Pod(WorkloadIdentity { name, uid, .. }) => ("Pod", name, uid),
+        Regarding::Node(name) => ("Node", name, name),
+    };
+    let mut object = json!({ "apiVersion": "v1", "kind": kind, "name": name, "uid": uid });
+    if let Regarding::Pod(pod) = regarding {
+        object["namespace"] = pod.namespace.clone().into();
+    }
     let unique = fingerprint(&[uid.as_bytes(), event.message.as_bytes(), &now.as_nanosecond().to_be_bytes()]);
     let stem: String = name.chars().take(200).collect();
     json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": { "namespace": namespace, "name": format!("{stem}.{}", &unique[..16]) },
+        "metadata": { "namespace": regarding.namespace(), "name": format!("{stem}.{}", &unique[..16]) },
         "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
         "reportingController": driver,
         "reportingInstance": node.chars().take(128).collect::<String>(),
@@ -112,7 +149,7 @@ fn body(driver: &str, node: &str, pod: &WorkloadIdentity, event: &PodEvent, now:
         "reason": event.reason,
         "type": match event.kind { EventKind::Normal => "Normal", EventKind::Warning => "Warning" },
         "note": clipped(&event.message),
-        "regarding": { "apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid },
+        "regarding": object,
     })
     .to_string()
     .into_bytes()

@@ -31,5 +31,7 @@ pub(crate) mod testing {
         fn api_call(&self, _verb: &'static str, _code: u16) {}
         fn watch_restarted(&self) {}
         fn requests_tracked(&self, _tracked: usize, _ignored: u64) {}
+
+        fn approved_unchecked(&self) {}
     }
 }

@@ -19,8 +19,11 @@ pub trait ApiObserver: Send + Sync + 'static {
     /// A watch was interrupted.
     fn watch_restarted(&self);
 
-    /// So many CertificateRequests are tracked now, and so many were ignored so far, because too many were tracked.
+    /// So many CertificateRequests are tracked now, and so many were ignored so far.
     fn requests_tracked(&self, tracked: usize, ignored: u64);
+
+    /// A CertificateRequest of this node was approved by an approver that approves every request.
+    fn approved_unchecked(&self);
 }
 
 /// Adds the observer to a service.
@@ -114,6 +117,8 @@ mod tests {
         fn watch_restarted(&self) {}
 
         fn requests_tracked(&self, _tracked: usize, _ignored: u64) {}
+
+        fn approved_unchecked(&self) {}
     }
 
     #[tokio::test(start_paused = true)]

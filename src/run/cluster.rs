@@ -1,10 +1,11 @@
 //! What a cluster adds: the cert-manager signer, Events, the startup taint.
 
 use super::Config;
+use super::notices::{APPROVED_UNCHECKED, Notices};
 use super::observer::{CallObserver, RateLimit};
 use crate::csi::{Driver, RegistrationState};
 use crate::kube::{Cluster, EventRecorder, KubeError, remove_startup_taint};
-use crate::model::{PodEvent, WorkloadIdentity};
+use crate::model::{EventKind, PodEvent, WorkloadIdentity};
 use crate::platform::Backoff;
 use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner};
 use crate::volume::{EventSink, Parts};
@@ -34,12 +35,14 @@ pub struct ClusterConfig {
 pub(super) async fn join(
     config: &Config,
     parts: &mut Parts,
+    notices: &Arc<Notices>,
     registered: watch::Receiver<RegistrationState>,
     end: &CancellationToken,
 ) -> Result<(), KubeError> {
     let (Driver { name, node_id }, options) = (&config.driver, &config.cluster);
     parts.continue_on_not_ready = options.continue_on_not_ready;
-    let observer = Arc::new(CallObserver::new(Arc::clone(&parts.metrics), options.rate_limit));
+    let observer =
+        Arc::new(CallObserver::new(Arc::clone(&parts.metrics), options.rate_limit, Arc::clone(notices)));
     let Some(cluster) = Cluster::connect(options.kubeconfig.as_deref(), Arc::clone(&observer) as _).await?
     else {
         return Ok(());
@@ -52,7 +55,9 @@ pub(super) async fn join(
         Arc::clone(&parts.registry) as _,
         end.clone(),
     ))));
-    parts.events = Some(Box::new(EventRecorder::start(&cluster, name, node_id)));
+    let events = EventRecorder::start(&cluster, name, node_id);
+    tokio::spawn(tell_operator(Arc::clone(notices), events.clone(), node_id.clone()));
+    parts.events = Some(Box::new(events));
     if let Some(taint) = options.startup_taint.clone() {
         tokio::spawn(untaint(cluster, node_id.clone(), taint, registered));
     }
@@ -63,6 +68,18 @@ impl EventSink for EventRecorder {
     fn record(&self, pod: &WorkloadIdentity, event: PodEvent) {
         EventRecorder::record(self, pod, event);
     }
+}
+
+/// Logs a notice, and records it as an Event on the node.
+async fn tell_operator(notices: Arc<Notices>, events: EventRecorder, node: String) {
+    notices.until_approved_unchecked().await;
+    tracing::warn!("{APPROVED_UNCHECKED}");
+    let event = PodEvent {
+        kind: EventKind::Warning,
+        reason: "EveryRequestApproved",
+        message: APPROVED_UNCHECKED.to_owned(),
+    };
+    events.record_on_node(&node, event);
 }
 
 /// Removes the startup taint once the kubelet has accepted the driver, however many attempts that needs.

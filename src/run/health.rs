@@ -1,11 +1,13 @@
 //! Whether the driver works, for the admin server and the control socket.
 
+use super::notices::Notices;
 use crate::control::Check;
 use crate::csi::RegistrationState;
 use crate::proto::csi::ProbeRequest;
 use crate::proto::csi::identity_client::IdentityClient;
 use crate::volume::VolumeService;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tonic::transport::Endpoint;
@@ -24,6 +26,7 @@ pub(super) struct Health {
     pub(super) volumes: VolumeService,
     /// None: the driver does not register itself.
     pub(super) registered: Option<watch::Receiver<RegistrationState>>,
+    pub(super) notices: Arc<Notices>,
 }
 
 impl Health {
@@ -35,6 +38,7 @@ impl Health {
                 self.registration_decided().await;
                 self.ready()
             }
+            Check::Notices => self.notices.check(),
         }
     }
 

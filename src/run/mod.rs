@@ -5,6 +5,7 @@ mod admin;
 mod cluster;
 mod config;
 mod health;
+mod notices;
 #[cfg(feature = "kubernetes")]
 mod observer;
 #[cfg(feature = "aws")]
@@ -30,6 +31,7 @@ use crate::telemetry::{Metrics, serve_admin};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
 use admin::AdminPages;
 use health::Health;
+use notices::Notices;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -90,6 +92,7 @@ pub struct Node {
     registration: watch::Sender<RegistrationState>,
     /// Ends the signers when dropped.
     signing: DropGuard,
+    notices: Arc<Notices>,
     shutdown: CancellationToken,
 }
 
@@ -120,8 +123,9 @@ impl Node {
             limits: config.limits,
             continue_on_not_ready: false,
         };
+        let notices = Arc::<Notices>::default();
         #[cfg(feature = "kubernetes")]
-        cluster::join(&config, &mut parts, registration.subscribe(), &signers_end).await?;
+        cluster::join(&config, &mut parts, &notices, registration.subscribe(), &signers_end).await?;
         let kinds: Vec<SignerKind> = parts.signers.iter().map(|signer| signer.signer.kind()).collect();
         for configured in &mut parts.signers {
             configured.signer = CountedSigner::wrap(Arc::clone(&configured.signer), Arc::clone(&metrics));
@@ -134,17 +138,18 @@ impl Node {
             version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id,
             signers = ?kinds, adopted, waiting, removed, unreadable, "certlet starts"
         );
-        Ok(Self { config, volumes, metrics, registration, signing, shutdown })
+        Ok(Self { config, volumes, metrics, registration, signing, notices, shutdown })
     }
 
     /// Serves until shutdown, then until the calls and renewals in flight have ended.
     pub async fn serve(self) -> Result<(), NodeError> {
-        let Self { config, volumes, metrics, registration, signing, shutdown } = self;
+        let Self { config, volumes, metrics, registration, signing, notices, shutdown } = self;
         let listener = platform::listen(&config.endpoint)?;
         let health = Arc::new(Health {
             endpoint: config.endpoint.clone(),
             volumes: volumes.clone(),
             registered: config.registration_dir.as_ref().map(|_| registration.subscribe()),
+            notices,
         });
         let control_socket = control::socket_in(&config.store.root);
         let (checked, control) = (Arc::clone(&health), platform::listen(&control_socket)?);

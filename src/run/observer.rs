@@ -1,5 +1,6 @@
 //! Counts every call of the Kubernetes API, and delays it to a client-side rate if the operator sets one.
 
+use super::notices::Notices;
 use crate::kube::ApiObserver;
 use crate::platform::TokenBucket;
 use crate::telemetry::Metrics;
@@ -22,12 +23,13 @@ pub(super) struct CallObserver {
     metrics: Arc<Metrics>,
     limit: Option<Mutex<TokenBucket>>,
     started: Instant,
+    notices: Arc<Notices>,
 }
 
 impl CallObserver {
-    pub(super) fn new(metrics: Arc<Metrics>, limit: Option<RateLimit>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, limit: Option<RateLimit>, notices: Arc<Notices>) -> Self {
         let bucket = |limit: RateLimit| Mutex::new(TokenBucket::new(limit.qps, limit.burst));
-        Self { metrics, limit: limit.map(bucket), started: Instant::now() }
+        Self { metrics, limit: limit.map(bucket), started: Instant::now(), notices }
     }
 }
 
@@ -70,6 +72,11 @@ impl ApiObserver for CallObserver {
     fn requests_tracked(&self, tracked: usize, ignored: u64) {
         self.metrics.requests_tracked(tracked, ignored);
     }
+
+    fn approved_unchecked(&self) {
+        self.metrics.approved_unchecked();
+        self.notices.approved_unchecked();
+    }
 }
 
 #[cfg(test)]
@@ -80,7 +87,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn calls_come_at_the_rate_and_callers_that_give_up_cost_the_others_nothing() {
         let limit = RateLimit { qps: 1.0, burst: 1.0 };
-        let observer = CallObserver::new(Arc::default(), Some(limit));
+        let observer = CallObserver::new(Arc::default(), Some(limit), Arc::default());
         let begun = Instant::now();
         for _ in 0..3 {
             observer.admit().await;

@@ -29,6 +29,7 @@ pub struct Metrics {
     watch_restarts: Counter,
     requests_tracked: Gauge,
     requests_ignored: Counter,
+    approved_unchecked: Gauge,
     registry: Mutex<Registry>,
 }
 
@@ -90,6 +91,11 @@ impl Default for Metrics {
                 reg,
                 "certificate_requests_ignored",
                 "CertificateRequests with this node's label that were ignored: of no volume here, or too many",
+            ),
+            approved_unchecked: registered(
+                reg,
+                "requests_approved_unchecked",
+                "Whether an approver that approves every CertificateRequest was seen at work: 1 or 0",
             ),
             registry: Mutex::new(registry),
         }
@@ -170,6 +176,11 @@ impl Metrics {
     pub(crate) fn requests_tracked(&self, tracked: usize, ignored: u64) {
         self.requests_tracked.set(i64::try_from(tracked).unwrap_or(i64::MAX));
         self.requests_ignored.inner().store(ignored, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// A CertificateRequest was approved by an approver that approves every one.
+    pub(crate) fn approved_unchecked(&self) {
+        self.approved_unchecked.set(1);
     }
 
     /// The watch on CertificateRequests was interrupted.

@@ -221,6 +221,16 @@ impl CertificateRequest {
         }
     }
 
+    /// Whether cert-manager's own approver has approved it, which approves every request. It gives this reason; other
+    /// approvers give their own (`pkg/controller/certificaterequests/approver` in cert-manager's source).
+    pub(super) fn is_approved_unchecked(&self) -> bool {
+        self.status.conditions.iter().any(|condition| {
+            condition.kind == "Approved"
+                && condition.status == "True"
+                && condition.reason == "cert-manager.io"
+        })
+    }
+
     fn issued(&self) -> State {
         let Status { certificate, ca, .. } = &self.status;
         if certificate.is_empty() {

@@ -82,6 +82,9 @@ async fn follow(
             Ok(Event::Init) => {}
             Ok(Event::InitApply(request) | Event::Apply(request)) => {
                 deletions.delete_all(tracker.saw(&request));
+                if request.is_approved_unchecked() && request.key().is_some_and(|key| tracker.knows(&key)) {
+                    observer.approved_unchecked();
+                }
             }
             Ok(Event::InitDone) => tracker.list_ended(),
             Ok(Event::Delete(request)) => {

@@ -28,6 +28,26 @@ async fn a_certificate_costs_one_create_and_no_get() {
 }
 
 #[tokio::test]
+async fn an_approver_that_approves_everything_is_noticed() {
+    let issued = json!({ "certificate": "bGVhZg==", "ca": "cm9vdA==" });
+    for (reason, noticed) in [("policy.cert-manager.io", 0), ("cert-manager.io", 1)] {
+        let driver = Driver::new().await;
+        let conditions = [("Approved", "True", reason, ""), ("Ready", "True", "Issued", "")];
+        driver.sign_while(async |server, name| server.set(&name, &conditions, &issued)).await.unwrap();
+        // The observer hears of the event after the waiting call does.
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while driver.approved_unchecked.load(Ordering::Relaxed) < noticed {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect(reason);
+        driver.sign_new_request().await;
+        assert_eq!(driver.approved_unchecked.load(Ordering::Relaxed), noticed, "{reason}");
+    }
+}
+
+#[tokio::test]
 async fn the_request_in_use_stays_until_a_newer_one_is() {
     let driver = Driver::new().await;
     driver.sign_and_issue().await;

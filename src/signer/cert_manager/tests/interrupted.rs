@@ -156,6 +156,7 @@ async fn a_request_that_is_seen_after_the_removal_of_its_id_is_deleted() {
         &driver.clock,
         CertManagerOptions::default(),
         Arc::clone(&driver.removed) as _,
+        Arc::default(),
     );
     driver.removed.0.lock().push(driver.id.clone());
     driver.signer.removed(&driver.issued());

@@ -6,6 +6,7 @@ mod preconditions;
 mod server;
 
 use super::*;
+use crate::kube::ApiObserver;
 use crate::kube::testing::Uncounted;
 use crate::model::{CertificateSpec, FailureKind, IssuerRef, PodTokens, SignerSpec, WorkloadIdentity};
 use crate::signer::{Checkpoint, Liveness};
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use server::Server;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 struct ManualClock(Mutex<Timestamp>);
@@ -44,6 +46,8 @@ impl Checkpoint for SavedCheckpoint {
 
 /// A signer that uses the server, with one request id.
 struct Driver {
+    /// Number of times that an approval of everything was seen.
+    approved_unchecked: Arc<AtomicUsize>,
     server: Server,
     address: SocketAddr,
     clock: Arc<ManualClock>,
@@ -66,8 +70,16 @@ impl Driver {
         let clock = Arc::new(ManualClock(Mutex::new("2026-05-01T12:00:00Z".parse().unwrap())));
         let issuer = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
         let removed = Arc::new(Removed::default());
+        let approved_unchecked = Arc::<AtomicUsize>::default();
         let driver = Self {
-            signer: signer(address, &clock, options, Arc::clone(&removed) as _),
+            signer: signer(
+                address,
+                &clock,
+                options,
+                Arc::clone(&removed) as _,
+                Arc::clone(&approved_unchecked),
+            ),
+            approved_unchecked,
             removed,
             server,
             address,
@@ -92,8 +104,10 @@ impl Driver {
 
     /// Ends the process and starts another.
     async fn restart(&mut self) {
+        let (removed, approved_unchecked) =
+            (Arc::clone(&self.removed) as _, Arc::clone(&self.approved_unchecked));
         self.signer =
-            signer(self.address, &self.clock, CertManagerOptions::default(), Arc::clone(&self.removed) as _);
+            signer(self.address, &self.clock, CertManagerOptions::default(), removed, approved_unchecked);
         self.server.watched(2).await;
     }
 
@@ -179,14 +193,34 @@ fn signer(
     clock: &Arc<ManualClock>,
     options: CertManagerOptions,
     live: Arc<dyn LiveRequests>,
+    approvals: Arc<AtomicUsize>,
 ) -> CertManager {
     let options = CertManagerOptions { node: "node-1".into(), ..options };
     let cluster = Cluster::at(address, Arc::new(Uncounted));
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
-    let signer =
-        CertManager::new(cluster, options, clock, Arc::new(Uncounted), live, CancellationToken::new());
+    let observer = Arc::new(ApprovalObserver(approvals));
+    let signer = CertManager::new(cluster, options, clock, observer, live, CancellationToken::new());
     signer.ensure_watching();
     signer
+}
+
+/// Counts what is approved unchecked.
+struct ApprovalObserver(Arc<AtomicUsize>);
+
+impl ApiObserver for ApprovalObserver {
+    fn admit(&self) -> BoxFuture<'_, ()> {
+        Uncounted.admit()
+    }
+
+    fn api_call(&self, _verb: &'static str, _code: u16) {}
+
+    fn watch_restarted(&self) {}
+
+    fn requests_tracked(&self, _tracked: usize, _ignored: u64) {}
+
+    fn approved_unchecked(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn permanent(result: Result<SignedChain, Failure>) -> String {

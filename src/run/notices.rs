@@ -1,0 +1,35 @@
+//! What an operator should know about the cluster although nothing fails. `certlet status` and an Event on the node show it.
+
+use tokio::sync::watch;
+
+/// Said when a request was approved without a look at its names.
+pub(super) const APPROVED_UNCHECKED: &str = "cert-manager's own approver approves every CertificateRequest, so whoever may create \
+    one gets any name from the issuer; accepted: approver-policy, with disableAutoApproval=true in cert-manager's chart \
+    (docs/security.md)";
+
+/// The notices of this process.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    approved_unchecked: watch::Sender<bool>,
+}
+
+impl Notices {
+    /// A request of this node was approved by an approver that approves every request.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn approved_unchecked(&self) {
+        self.approved_unchecked.send_if_modified(|noticed| !std::mem::replace(noticed, true));
+    }
+
+    /// All notices so far, for `certlet status`.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if *self.approved_unchecked.borrow() { Err(APPROVED_UNCHECKED.to_owned()) } else { Ok(()) }
+    }
+
+    /// Resolves when a request has been approved unchecked.
+    #[cfg(feature = "kubernetes")]
+    pub(super) async fn until_approved_unchecked(&self) {
+        let mut noticed = self.approved_unchecked.subscribe();
+        // The sender lives as long as `self`.
+        let _noticed = noticed.wait_for(|noticed| *noticed).await;
+    }
+}
