@@ -4,6 +4,7 @@ use super::values::{self, Bind};
 use crate::csi::Driver;
 use crate::run::{Config, LocalSigner};
 use crate::telemetry::LogFormat;
+use crate::trust::Pin;
 use crate::volume::{Limits, StoreOptions};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,12 @@ pub struct NodeArgs {
     #[cfg(feature = "aws")]
     #[command(flatten)]
     pub pca: super::pca::PcaArgs,
+
+    /// Trust anchors of an issuer: PEM certificates in FILE. Its certificates must lead to one of them, and pods get these anchors
+    /// in place of the CA that the signer names. ISSUER is KIND.GROUP/NAME (in each namespace), KIND.GROUP/NAMESPACE/NAME, the
+    /// ARN of a private CA, or local. Can be given several times. The file is read for each certificate.
+    #[arg(long, env = "CERTLET_PIN_CA", value_name = "ISSUER=FILE", value_delimiter = ',')]
+    pub pin_ca: Vec<Pin>,
 
     /// Limit on the memory of the store; a volume needs 8 to 40 KiB.
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
@@ -197,6 +204,7 @@ impl NodeArgs {
             local_signer,
             #[cfg(feature = "aws")]
             pca: self.pca.into_config(),
+            pins: self.pin_ca,
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,
                 renewals: self.max_renewals_in_flight as usize,

@@ -14,7 +14,7 @@ use crate::model::{
 use crate::platform::{Clock, until};
 use crate::signer::{ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
 use crate::store::{CheckpointFile, IssuedRecord, Refusal, Store};
-use crate::trust::TrustBundle;
+use crate::trust::{Pins, TrustBundle, read_pinned};
 use crate::x509::{self, PrivateKey, SignerAnswer, VerifiedChain, pem};
 use futures_util::future::{BoxFuture, select_all};
 use jiff::Timestamp;
@@ -34,6 +34,7 @@ pub(crate) struct Obtainer {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     keys: KeyMaker,
+    pins: Pins,
 }
 
 /// The workload that a credential is obtained for.
@@ -84,8 +85,13 @@ struct Prepared {
 
 impl Obtainer {
     /// An obtainer with the signers that this node is configured with.
-    pub(crate) fn new(signers: Vec<ConfiguredSigner>, store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { signers, store, clock, keys: KeyMaker::new() }
+    pub(crate) fn new(
+        signers: Vec<ConfiguredSigner>,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        pins: Pins,
+    ) -> Self {
+        Self { signers, store, clock, keys: KeyMaker::new(), pins }
     }
 
     /// The signer of that kind.
@@ -178,9 +184,13 @@ impl Obtainer {
             answer => answer?,
         };
         let now = self.clock.now();
+        let pin = self.pins.file_for(&spec.signer, &identity.namespace);
+        // The answer stays valid while the file cannot be read.
+        let pinned =
+            pin.map(read_pinned).transpose().map_err(|error| Failure::transient(error.to_string()))?;
         let verifiable = SignerAnswer {
             chain: &answer.chain,
-            ca: answer.ca.as_deref(),
+            ca: pinned.as_deref().or(answer.ca.as_deref()),
             template_usages: answer.template_usages,
         };
         let verified = x509::verify(&verifiable, key.spki_der(), spec, now);
@@ -189,7 +199,13 @@ impl Obtainer {
             Err(error) => {
                 refuse(None)?;
                 let kind = if error.may_pass() { FailureKind::Transient } else { FailureKind::Permanent };
-                return Err(Failure::new(kind, format!("the answer of the signer was refused: {error}")));
+                let anchors = pin.map_or_else(String::new, |file| {
+                    format!("; the trust anchors are those that --pin-ca pins in {}", file.display())
+                });
+                return Err(Failure::new(
+                    kind,
+                    format!("the answer of the signer was refused: {error}{anchors}"),
+                ));
             }
         };
         let warnings: Vec<String> = answer.warning.into_iter().chain(warning).collect();

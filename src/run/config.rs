@@ -1,6 +1,7 @@
 //! The configuration of the driver.
 
 use crate::csi::Driver;
+use crate::trust::Pin;
 use crate::volume::{Limits, StoreOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub struct Config {
     /// AWS Private CA; none: `signer: acm-pca` is refused.
     #[cfg(feature = "aws")]
     pub pca: Option<super::PcaConfig>,
+    /// Trust anchors by issuer.
+    pub pins: Vec<Pin>,
     /// Limits on concurrent work.
     pub limits: Limits,
     /// How long work in flight can continue after a SIGTERM.

@@ -28,6 +28,7 @@ use crate::platform::{self, Clock, SocketError, SystemClock};
 use crate::signer::{ConfiguredSigner, CountedSigner, LocalCa, LocalCaError};
 use crate::store::StoreError;
 use crate::telemetry::{Metrics, serve_admin};
+use crate::trust::{PinError, Pins};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
 use admin::AdminPages;
 use health::Health;
@@ -50,6 +51,9 @@ pub enum NodeError {
     /// The local signer's CA.
     #[error(transparent)]
     LocalCa(#[from] LocalCaError),
+    /// A file of pinned anchors.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// The cluster.
     #[cfg(feature = "kubernetes")]
     #[error(transparent)]
@@ -121,6 +125,7 @@ impl Node {
             metrics: Arc::clone(&metrics),
             events: None,
             limits: config.limits,
+            pins: Pins::new(config.pins.clone())?,
             continue_on_not_ready: false,
         };
         let notices = Arc::<Notices>::default();

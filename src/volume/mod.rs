@@ -47,7 +47,7 @@ use crate::platform::Clock;
 use crate::signer::ConfiguredSigner;
 use crate::store::{ShareLimits, Shares};
 use crate::telemetry::Metrics;
-use crate::trust::TrustBundle;
+use crate::trust::{Pins, TrustBundle};
 use admission::Admission;
 use context::Context;
 use issue::Issuance;
@@ -94,6 +94,8 @@ pub(crate) struct Parts {
     pub(crate) events: Option<Box<dyn EventSink>>,
     /// Limits on concurrent work.
     pub(crate) limits: Limits,
+    /// Trust anchors by issuer.
+    pub(crate) pins: Pins,
     /// Whether a volume is mounted empty while its pod is not ready to have a certificate requested.
     pub(crate) continue_on_not_ready: bool,
 }
@@ -109,7 +111,8 @@ pub struct VolumeService {
 impl VolumeService {
     /// Puts the parts together. [`Self::recover`] and [`Self::run`] start the work.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { files, registry, signers, clock, metrics, events, limits, continue_on_not_ready } = parts;
+        let Parts { files, registry, signers, clock, metrics, events, limits, pins, continue_on_not_ready } =
+            parts;
         let store = Arc::clone(&files.store);
         let admission = Admission::new(limits.publishes, Arc::clone(&store));
         let shares = Shares::new(ShareLimits {
@@ -122,7 +125,7 @@ impl VolumeService {
             shares,
             counts: VolumeCounts::new(limits.volumes_per_pod, limits.volumes_per_namespace),
             queue: WorkQueue::new(Arc::clone(&clock)),
-            obtainer: Obtainer::new(signers, store, Arc::clone(&clock)),
+            obtainer: Obtainer::new(signers, store, Arc::clone(&clock), pins),
             reporter: Reporter { metrics, events },
             clock,
             shutdown: CancellationToken::new(),

@@ -80,6 +80,7 @@ impl InProcess {
             metrics_per_volume: false,
             local_signer: None,
             pca: None,
+            pins: Vec::new(),
             limits: Limits {
                 publishes: 64,
                 renewals: 4,

@@ -47,9 +47,13 @@ fn clock() -> Arc<dyn Clock> {
 
 /// An obtainer whose store is in a directory of a tmpfs.
 fn obtainer(signers: Vec<ConfiguredSigner>) -> (Obtainer, TempDir) {
+    pinned(signers, Pins::default())
+}
+
+fn pinned(signers: Vec<ConfiguredSigner>, pins: Pins) -> (Obtainer, TempDir) {
     let root = tempfile::tempdir_in("/dev/shm").unwrap();
     let (store, _) = Store::open(root.path()).unwrap();
-    (Obtainer::new(signers, Arc::new(store), clock()), root)
+    (Obtainer::new(signers, Arc::new(store), clock(), pins), root)
 }
 
 fn local() -> (Obtainer, TempDir) {
@@ -155,4 +159,28 @@ async fn the_cost_of_each_step_is_printed() {
         encode(&issued, &spec);
     }
     println!("encode with PKCS#12: {:?}", start.elapsed() / ROUNDS);
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_lead_to_a_pinned_anchor_is_refused_and_pods_trust_only_the_pinned_ones()
+{
+    let directory = tempfile::tempdir().unwrap();
+    let pins = |name: &str, anchors: &[Vec<u8>]| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, pem::certificates(anchors.iter().map(Vec::as_slice))).unwrap();
+        Pins::new(vec![format!("local={}", file.display()).parse().unwrap()]).unwrap()
+    };
+    let ca = || Arc::new(LocalCa::ephemeral(clock()).unwrap());
+    let anchors_of = async |ca: Arc<LocalCa>, pins: Pins| {
+        let (obtainer, _root) = pinned(vec![ConfiguredSigner::new(ca)], pins);
+        obtain(&obtainer, &attributes()).await.map(|obtained| obtained.trust.anchors)
+    };
+    let (ours, other) = (ca(), ca());
+    let pinned_anchors = anchors_of(Arc::clone(&ours), Pins::default()).await.unwrap();
+    let others = anchors_of(Arc::clone(&other), Pins::default()).await.unwrap();
+    let failure = anchors_of(other, pins("ours", &pinned_anchors)).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Permanent);
+    assert!(failure.message.contains("that --pin-ca pins in"), "{failure}");
+    let both = [pinned_anchors, others].concat();
+    assert_eq!(anchors_of(ours, pins("both", &both)).await.unwrap(), both);
 }

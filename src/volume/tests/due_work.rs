@@ -7,7 +7,7 @@ use crate::model::PodTokens;
 use crate::namespace::in_namespace;
 use crate::platform::SystemClock;
 use crate::signer::{ConfiguredSigner, LocalCa};
-use crate::trust::TrustBundle;
+use crate::trust::{Pins, TrustBundle};
 use crate::volume::registry::{Operation, Registry};
 use crate::volume::volume::Volume;
 use crate::volume::{Parts, PublishRequest, VolumeFiles, VolumeService};
@@ -36,6 +36,7 @@ impl Node {
             metrics: Arc::default(),
             events: None,
             limits: LIMITS,
+            pins: Pins::default(),
             continue_on_not_ready: false,
         });
         let node = Self { service, target: target(scratch, "pod") };

@@ -9,6 +9,7 @@ use crate::signer::{
     ConfiguredSigner, IssuedCertificate, LocalCa, RequestId, SignedChain, Signer, SignerNotification,
     SigningRequest,
 };
+use crate::trust::Pins;
 use crate::volume::report::EventSink;
 use crate::volume::{Parts, PublishRequest, VolumeFiles, VolumeService};
 use futures_util::future::BoxFuture;
@@ -132,6 +133,7 @@ fn service(
         metrics: Arc::default(),
         events: Some(Box::new(events.clone())),
         limits: LIMITS,
+        pins: Pins::default(),
         continue_on_not_ready: false,
     })
 }
