@@ -132,6 +132,9 @@ impl TryFrom<String> for IpRange {
     }
 }
 
+/// Limit on the text, that of a ConfigMap.
+const MAX_BYTES: usize = 1 << 20;
+
 /// Why a policy file is not used.
 #[derive(Debug, Error)]
 #[error("policy file {}: {problem}", .path.display())]
@@ -150,6 +153,9 @@ impl Policy {
 
     /// Parses a policy.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_BYTES {
+            return Err(format!("is {} bytes long; accepted: at most {MAX_BYTES}", text.len()));
+        }
         if let Some(lines) = upgrade(text) {
             return Err(format!(
                 "version: 1; accepted: 2, which allows only what is listed. Change these lines:\n{lines}"

@@ -2,7 +2,7 @@
 //! the node. An API server with scripted answers serves them to a real driver.
 
 use crate::node_test;
-use crate::support::{Node, assert_whole, openssl, pod_of};
+use crate::support::{Node, assert_whole, openssl, peak_memory, pod_of};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -172,13 +172,6 @@ async fn answer(State(server): State<ApiServer>, request: Request) -> Response {
         // Events, deletions of superseded requests.
         _ => "{}".into_response(),
     }
-}
-
-/// The most memory that the driver has used so far, in bytes.
-fn peak_memory(node: &Node) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
 async fn attack(kind: Kind, count: usize) {

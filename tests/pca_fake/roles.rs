@@ -2,8 +2,8 @@
 
 use crate::fake_pca::{Fault, ROLE};
 use crate::support::pca::DRIVER_KEY;
-use crate::support::{eventually, serial};
-use crate::{ASSUME, DESCRIBE, POLICY, node_test, pod, started};
+use crate::support::{assert_whole, eventually, peak_memory, serial};
+use crate::{ASSUME, AUTHORITY, DESCRIBE, GET, ISSUE, POLICY, node_test, pod, started};
 use certlet_kubelet::{Kubelet, Pod};
 use std::fs;
 use std::path::PathBuf;
@@ -86,5 +86,29 @@ node_test! {
         fs::write(directory.join("new.yaml"), POLICY).unwrap();
         fs::rename(directory.join("new.yaml"), &policy).unwrap();
         eventually("the fixed policy", async || kubelet.publish(&pod("web-0", &[])).await.is_ok()).await;
+    }
+}
+
+node_test! {
+    async fn an_answer_of_aws_that_is_too_long_is_not_read_to_its_end() {
+        let (fake, node, kubelet) = started().await;
+        fake.fail(ASSUME, &[Fault::LongAnswer]);
+        for call in [DESCRIBE, AUTHORITY, ISSUE, GET] {
+            fake.fail(call, &[Fault::LongAnswer]);
+        }
+        let pod = pod("web-0", &[("role-arn", ROLE)]);
+        let mut volume = publish_with_token(&kubelet, &pod).await;
+        for _ in 0..8 {
+            if volume.is_ok() {
+                break;
+            }
+            volume = publish_with_token(&kubelet, &pod).await;
+        }
+        assert_whole(&volume.unwrap());
+        for call in [ASSUME, ISSUE, GET] {
+            assert!(fake.calls(call) >= 2, "{call}");
+        }
+        let peak = peak_memory(&node);
+        assert!(peak < 100 << 20, "{} MiB", peak >> 20);
     }
 }

@@ -243,6 +243,13 @@ impl Drop for Node {
     }
 }
 
+/// The most memory that the driver has used so far, in bytes.
+pub fn peak_memory(node: &Node) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
 /// Mount points at or below a directory, in the order they were mounted.
 pub fn mounts_below(root: &Path) -> Vec<PathBuf> {
     let info = fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -2,6 +2,7 @@
 //!
 //! All clients share one pool of connections. Credentials are held in memory only.
 
+use super::answers::LimitedAnswers;
 use super::metrics::PcaMetrics;
 use super::pod_identity::Agent;
 use super::sts;
@@ -52,6 +53,10 @@ struct RoleClient {
     expires_at: Timestamp,
 }
 
+fn client_with(config: &SdkConfig) -> Client {
+    Client::from_conf(aws_sdk_acmpca::config::Builder::from(config).interceptor(LimitedAnswers).build())
+}
+
 impl Clients {
     /// Without any client yet. `agent` is for EKS Pod Identity.
     pub(crate) fn new(agent: Agent) -> Self {
@@ -100,7 +105,7 @@ impl Clients {
         };
         let expires_at = credentials.expiry().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(now);
         let provider = SharedCredentialsProvider::new(credentials);
-        let client = Client::new(&config.into_builder().credentials_provider(provider).build());
+        let client = client_with(&config.into_builder().credentials_provider(provider).build());
         *slot = Some(RoleClient { client: client.clone(), expires_at });
         Ok(client)
     }
@@ -110,7 +115,7 @@ impl Clients {
         if let Some(client) = self.drivers.lock().get(region) {
             return client.clone();
         }
-        let client = Client::new(&self.config(region).await);
+        let client = client_with(&self.config(region).await);
         self.drivers.lock().entry(region.to_owned()).or_insert(client).clone()
     }
 

@@ -4,6 +4,7 @@
 //! certificate, [`authority`] knows what the CA can issue, and [`validity`] shortens the validity to that. A [`checkpoint`] in
 //! the store lets an interrupted issuance resume. [`client`] makes the calls, at the rate that [`quota`] permits.
 
+mod answers;
 mod authority;
 mod checkpoint;
 mod client;

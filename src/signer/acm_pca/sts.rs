@@ -1,5 +1,6 @@
 //! AWS STS: exchanges a pod's service account token for the credentials of an IAM role.
 
+use super::answers::LimitedAnswers;
 use super::errors::{CallError, ErrorKind};
 use super::metrics::PcaMetrics;
 use crate::model::{Failure, WorkloadIdentity, fingerprint};
@@ -27,7 +28,10 @@ pub(super) async fn assume(
     let prefix = format!("role-arn: {role}");
     let token = request.token(AUDIENCE, &prefix, now)?;
     let config = config.to_builder().retry_config(RetryConfig::standard()).build();
-    let call = aws_sdk_sts::Client::new(&config).assume_role_with_web_identity();
+    let call = aws_sdk_sts::Client::from_conf(
+        aws_sdk_sts::config::Builder::from(&config).interceptor(LimitedAnswers).build(),
+    );
+    let call = call.assume_role_with_web_identity();
     let call = call.role_arn(role).role_session_name(session_name(pod));
     let answer = call.web_identity_token(token.expose_secret()).send().await;
     let answer = answer.map_err(|error| CallError::from_sdk(CALL, error));

@@ -16,8 +16,8 @@ use tokio::sync::Semaphore;
 pub(super) struct Deletions {
     cluster: Cluster,
     tracker: Arc<RequestTracker>,
-    /// Requests whose deletion has begun and not ended. Only keys of existing requests are added, so the number of this
-    /// node's requests limits its size.
+    /// Requests whose deletion has begun and not ended. Only keys of requests that were tracked are added, so the tracker's limits
+    /// hold for it.
     pending: Mutex<HashSet<Key>>,
     permits: Semaphore,
 }

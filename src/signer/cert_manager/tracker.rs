@@ -125,7 +125,7 @@ impl RequestTracker {
         };
         if is_new && !waiting.contains_key(&key) && is_beyond_limits() {
             *ignored += 1;
-            return unwanted;
+            return None;
         }
         if let Some(listed) = listed {
             listed.insert(key.clone());

@@ -36,6 +36,8 @@ pub enum Fault {
     LoseAnswer,
     /// The answer is not a certificate.
     InvalidAnswer,
+    /// The answer has 256 MiB.
+    LongAnswer,
 }
 
 /// The description of the CA.
@@ -169,6 +171,9 @@ async fn answer(extract::State(fake): extract::State<FakePca>, headers: HeaderMa
     if let Some(Fault::Refuse(code, status)) = fault {
         return refuse(code, status);
     }
+    if let Some(Fault::LongAnswer) = fault {
+        return long();
+    }
     if request["CertificateAuthorityArn"] != CA {
         return refuse("ResourceNotFoundException", 400);
     }
@@ -186,6 +191,13 @@ async fn answer(extract::State(fake): extract::State<FakePca>, headers: HeaderMa
         (Ok(body), _) => in_json(200, &body),
         (Err(code), _) => refuse(code, 400),
     }
+}
+
+/// An answer that is longer than any that AWS gives.
+fn long() -> Response {
+    let chunk = Bytes::from(vec![b'A'; 1 << 20]);
+    let chunks = std::iter::repeat_n(Ok::<_, std::convert::Infallible>(chunk), 256);
+    axum::body::Body::from_stream(tokio_stream::iter(chunks)).into_response()
 }
 
 fn refuse(code: &str, status: u16) -> Response {

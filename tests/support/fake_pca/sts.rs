@@ -16,7 +16,11 @@ pub(super) fn answer(fake: &FakePca, form: &str) -> Response {
         *state.calls.entry(call.clone()).or_default() += 1;
         state.sessions.push(session);
     }
-    if let Some(Fault::Refuse(code, status)) = fake.fault(&call) {
+    let fault = fake.fault(&call);
+    if let Some(Fault::LongAnswer) = fault {
+        return super::long();
+    }
+    if let Some(Fault::Refuse(code, status)) = fault {
         let body = format!(
             "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type><Code>{code}\
              </Code><Message>the fake says {code}</Message></Error><RequestId>1</RequestId></ErrorResponse>"
