@@ -87,7 +87,7 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
     pub store_size: u64,
 
-    /// Limit on the files, directories and links of the store; a volume needs about 14.
+    /// Limit on the files, directories and links of the store; a volume with key, certificate and CA has 11.
     #[arg(long, env = "CERTLET_STORE_INODES", value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(64..))]
     pub store_inodes: u64,
 

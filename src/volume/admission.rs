@@ -2,12 +2,12 @@
 
 use super::volume::Volume;
 use crate::model::{Failure, FailureKind};
-use crate::store::{Promise, Record, Size, Store, StoreError, Want};
+use crate::store::{Promise, Record, Size, Store, StoreError, VOLUME_INODES, Want};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Size of a usual new volume: its files and a small record, each rounded up to whole pages.
-const USUAL_VOLUME: Size = Size { bytes: 40 * 1024, inodes: 14 };
+const USUAL_VOLUME: Size = Size { bytes: 40 * 1024, inodes: VOLUME_INODES };
 
 /// What a renewal keeps at most of a signing that is under way, twice while it is replaced: key, signing request and checkpoint.
 const CHECKPOINT: Size = Size { bytes: 16 * 1024, inodes: 2 };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::VOLUME_INODES;
 
 const KIB: u64 = 1024;
 const LIMITS: ShareLimits = ShareLimits { volume_bytes: 128 * KIB, namespace_percent: 50 };
@@ -25,7 +26,7 @@ impl Disk {
     }
 
     fn write(&mut self, volume: usize, bytes: u64, is_renewal: bool) -> Result<(), StoreError> {
-        let (after, capacity) = (Size { bytes, inodes: 12 }, self.capacity());
+        let (after, capacity) = (Size { bytes, inodes: VOLUME_INODES }, self.capacity());
         let (account, used) = self.0.get_mut(volume).unwrap();
         let promise = account.promise(&capacity, &Want { is_renewal, after, extra: after })?;
         account.settle(after);
