@@ -152,7 +152,10 @@ impl Obtainer {
         signer: &dyn Signer,
         purpose: Purpose,
     ) -> Result<Obtained, Failure> {
-        let Prepared { key, csr_der, checkpoint } = self.prepare(workload, signer).await?;
+        let needed_by = workload
+            .in_use
+            .map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
+        let Prepared { key, csr_der, checkpoint } = self.prepare(workload, signer, needed_by).await?;
         let Workload { id, identity, tokens, spec, not_ready_count, .. } = workload;
         let request = SigningRequest {
             id: &RequestId::new(id.clone()),
@@ -162,6 +165,7 @@ impl Obtainer {
             csr_der: &csr_der,
             checkpoint: &checkpoint,
             purpose,
+            needed_by,
             not_ready_count,
         };
         let refuse = |by_signer| {
@@ -202,10 +206,13 @@ impl Obtainer {
 
     /// The key to certify, with its request: those of an interrupted issuance, else the key in use if the spec reuses it,
     /// else a new key.
-    async fn prepare(&self, workload: Workload<'_>, signer: &dyn Signer) -> Result<Prepared, Failure> {
+    async fn prepare(
+        &self,
+        workload: Workload<'_>,
+        signer: &dyn Signer,
+        needed_by: Timestamp,
+    ) -> Result<Prepared, Failure> {
         let Workload { id, identity, spec, in_use, .. } = workload;
-        let needed_by =
-            in_use.map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
         let follows = in_use.map(|in_use| in_use.generation);
         let fits =
             |pem: &[u8]| PrivateKey::from_pem(pem).ok().filter(|key| key.algorithm() == spec.key.algorithm);
