@@ -2,9 +2,12 @@
 
 use super::volume::Volume;
 use crate::model::{Failure, FailureKind};
+use crate::platform::{FairPermit, FairSemaphore};
 use crate::store::{Promise, Record, Size, Store, StoreError, VOLUME_INODES, Want};
+use jiff::Timestamp;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Size of a usual new volume: its files and a small record, each rounded up to whole pages.
 const USUAL_VOLUME: Size = Size { bytes: 40 * 1024, inodes: VOLUME_INODES };
@@ -12,22 +15,31 @@ const USUAL_VOLUME: Size = Size { bytes: 40 * 1024, inodes: VOLUME_INODES };
 /// What a renewal keeps at most of a signing that is under way, twice while it is replaced: key, signing request and checkpoint.
 const CHECKPOINT: Size = Size { bytes: 16 * 1024, inodes: 2 };
 
+/// How long a publish waits for a slot, if its caller waits twice as long: the rest of its time is for the signer.
+const MAX_SLOT_WAIT: Duration = Duration::from_mins(1);
+
 /// Admission of issuances.
 pub(super) struct Admission {
     limit: usize,
-    slots: Semaphore,
+    slots: Arc<FairSemaphore>,
     store: Arc<Store>,
 }
 
 impl Admission {
     /// At most `limit` publishes at a time (`--max-volumes-in-flight`).
     pub(super) fn new(limit: usize, store: Arc<Store>) -> Self {
-        Self { limit, slots: Semaphore::new(limit), store }
+        Self { limit, slots: FairSemaphore::new(limit), store }
     }
 
-    /// A slot for one publish.
-    pub(super) fn slot(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        self.slots.try_acquire().map_err(|_| {
+    /// Waits for a slot for one publish, for half of the time that its caller waits. Namespaces are served one after the other.
+    pub(super) async fn slot(
+        &self,
+        namespace: &str,
+        needed_by: Timestamp,
+        time: Duration,
+    ) -> Result<FairPermit, Failure> {
+        let slot = timeout(MAX_SLOT_WAIT.min(time / 2), self.slots.acquire(namespace, needed_by));
+        slot.await.map_err(|_| {
             let message = format!(
                 "{} publishes are under way on this node, as many as --max-volumes-in-flight allows; try again",
                 self.limit
