@@ -52,13 +52,19 @@ impl Admission {
     /// asked, and so before the size of its answer is known. A renewal counts as one of the same size as before.
     pub(super) fn admit<'a>(&self, volume: &'a Volume, record: &Record) -> Result<Promise<'a>, StoreError> {
         // The record holds what the pod's author wrote; the request holds it once more.
-        let written = Size { bytes: 2 * record.encoded_len() as u64, inodes: 0 };
+        let record_bytes = record.encoded_len() as u64;
+        let written = Size { bytes: 2 * record_bytes, inodes: 0 };
         let held = volume.account.held();
         let want = if record.issued.is_none() {
             let new = USUAL_VOLUME.plus(written);
-            Want { is_renewal: false, after: new, extra: new }
+            Want { is_renewal: false, after: new, extra: new, record: record_bytes }
         } else {
-            Want { is_renewal: true, after: held, extra: held.plus(CHECKPOINT).plus(written) }
+            Want {
+                is_renewal: true,
+                after: held,
+                extra: held.plus(CHECKPOINT).plus(written),
+                record: record_bytes,
+            }
         };
         volume.account.promise(&self.store.capacity()?, &want)
     }
