@@ -64,6 +64,11 @@ impl<K: Ord, V> FairQueue<K, V> {
         self.entries.get(namespace).is_some_and(|entries| entries.contains_key(key))
     }
 
+    /// How many entries a namespace has.
+    pub(crate) fn len_of(&self, namespace: &str) -> usize {
+        self.entries.get(namespace).map_or(0, BTreeMap::len)
+    }
+
     /// The keys of all entries, in no order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
         self.entries.values().flat_map(BTreeMap::keys)

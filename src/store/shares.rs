@@ -140,8 +140,8 @@ impl Account {
             reserve.divided_by(2)
         };
         state.largest_record = state.largest_record.max(want.record);
-        let grown = state.volumes.saturating_mul(store.page);
-        let for_records = Size { bytes: grown.saturating_add(state.largest_record), inodes: 0 };
+        let record_growth = state.volumes.saturating_mul(store.page);
+        let for_records = Size { bytes: record_growth.saturating_add(state.largest_record), inodes: 0 };
         let needed = left.plus(for_records).plus(state.promised).plus(want.extra);
         if let Some(resource) = needed.exceeds(store.free) {
             return Err(if want.is_renewal {

@@ -4,6 +4,7 @@ use super::VolumeService;
 use super::context::{Context, REAP_AFTER};
 use super::files::ended_early;
 use super::issue::Issuance;
+use super::publish_slots::PublishSlots;
 use super::registry::{Guard, Held, Operation};
 use super::request::PublishRequest;
 use super::volume::Volume;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Publisher {
     pub(super) context: Arc<Context>,
     pub(super) issuance: Arc<Issuance>,
+    pub(super) slots: PublishSlots,
     pub(super) continue_on_not_ready: bool,
 }
 
@@ -97,6 +99,7 @@ impl Publisher {
         let is_new = known.is_none();
         let volume = match known {
             Some(known) => known,
+            // Before the wait: a publish that is over a limit needs no slot.
             None => request.new_volume(&self.context, self.context.counts.admit(&request.context.pod)?),
         };
         let _slot = self.slot(guard, &request).await?;
@@ -116,12 +119,13 @@ impl Publisher {
         issued
     }
 
-    /// Waits for a slot. Not before a republish is ruled out: that of a mounted volume must not fail at shutdown.
+    /// Waits for a slot, until a shutdown or an unpublish ends the wait. A republish of a mounted volume needs none, so it does
+    /// not fail at shutdown.
     async fn slot(&self, guard: &Guard, request: &PublishRequest) -> Result<FairPermit, Failure> {
         let Context { shutdown, clock, .. } = &*self.context;
         let (now, time) = (clock.now(), request.timeout.unwrap_or(Duration::MAX));
         let needed_by = now.saturating_add(time).unwrap_or(Timestamp::MAX);
-        let slot = self.issuance.admission.slot(&request.context.pod.namespace, needed_by, time);
+        let slot = self.slots.acquire(&request.context.pod.namespace, needed_by, time);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {
