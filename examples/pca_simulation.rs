@@ -9,11 +9,12 @@
 
 use certlet::credential::{Lifetime, renew_at};
 use certlet::model::VolumeId;
-use certlet::signer::{Bucket, CallKind, Fleet, Purpose, WaitQueue};
+use certlet::signer::{Bucket, CallKind, Caller, Fleet, Purpose, WaitQueue};
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 const NODES: usize = 1_000;
@@ -160,7 +161,9 @@ impl World {
                     if self.pods[pod].generation == 0 { Purpose::Publish } else { Purpose::Renewal };
                 let node = pod / PODS;
                 let lane = &mut self.nodes[node][kind];
-                lane.queue.push(purpose, (pod, attempts));
+                // All pods are of one namespace, and served in the order of their calls.
+                let caller = Caller { purpose, namespace: Arc::default(), needed_by: Timestamp::MAX };
+                lane.queue.push(&caller, (pod, attempts));
                 if !lane.is_scheduled {
                     self.serve(node, kind);
                 }

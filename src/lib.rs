@@ -13,6 +13,8 @@ pub mod cli;
 pub(crate) mod control;
 pub mod credential;
 pub mod csi;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kube;
 pub mod model;

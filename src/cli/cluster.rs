@@ -69,6 +69,11 @@ pub struct ClusterArgs {
     #[arg(long, env = "CERTLET_GATE_BACKOFF_CAP", value_name = "DURATION", default_value = "10s", value_parser = values::duration_or_zero)]
     pub gate_backoff_cap: Duration,
 
+    /// Limit on the CertificateRequests that the pods of one namespace on this node get in an hour. 0 for no limit. For AWS
+    /// Private CA the policy file has a limit, maxIssuancesPerHour.
+    #[arg(long, env = "CERTLET_MAX_ISSUANCES_PER_HOUR", value_name = "COUNT", default_value_t = 0)]
+    pub max_issuances_per_hour: u32,
+
     /// Key of a taint to remove from this node once the driver is ready.
     #[arg(long, env = "CERTLET_STARTUP_TAINT", value_name = "KEY", value_parser = values::not_empty)]
     pub startup_taint: Option<String>,
@@ -96,6 +101,7 @@ impl ClusterArgs {
                 },
             },
             continue_on_not_ready: self.continue_on_not_ready,
+            max_issuances_per_hour: self.max_issuances_per_hour,
             startup_taint: self.startup_taint,
         }
     }

@@ -94,7 +94,7 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
     pub store_size: u64,
 
-    /// Limit on the files, directories and links of the store; a volume needs about 14.
+    /// Limit on the files, directories and links of the store; a volume with key, certificate and CA has 11.
     #[arg(long, env = "CERTLET_STORE_INODES", value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(64..))]
     pub store_inodes: u64,
 
@@ -120,7 +120,8 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_STORE_SELINUX_CONTEXT", value_name = "CONTEXT", value_parser = values::selinux_context)]
     pub store_selinux_context: Option<String>,
 
-    /// Limit on publishes at the same time. The kubelet retries those above it.
+    /// Limit on publishes at the same time. Others wait, for half of their time and 64 of each namespace, and the kubelet
+    /// retries them. Namespaces are served one after the other.
     #[arg(long, env = "CERTLET_MAX_VOLUMES_IN_FLIGHT", value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_volumes_in_flight: u32,
 

@@ -65,7 +65,9 @@ impl CheckArgs {
         let warnings: String =
             policy.warnings().iter().map(|warning| "warning: ".to_owned() + warning + "\n").collect();
         let Some((namespace, name)) = &self.pod else {
-            return Ok(format!("{warnings}{}: {} rules, all valid\n", self.file.display(), policy.rules()));
+            let budget = budget(policy.max_issuances_per_hour());
+            let (file, rules) = (self.file.display(), policy.rules());
+            return Ok(format!("{warnings}{file}: {rules} rules, all valid\n{budget}"));
         };
         let pod = WorkloadIdentity {
             namespace: namespace.clone(),
@@ -82,8 +84,17 @@ impl CheckArgs {
         })?;
         let (template, usages) = template_of(&spec, &pod).map_err(PolicyCheckError::Attributes)?;
         let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template: &template, usages });
-        let text = format!("{warnings}template {template}\n{decision}");
+        let budget = budget(policy.max_issuances_per_hour());
+        let text = format!("{warnings}template {template}\n{budget}{decision}");
         if decision.allowed_by().is_some() { Ok(text) } else { Err(PolicyCheckError::Denied(text)) }
+    }
+}
+
+/// The line that says how many certificates a namespace gets.
+fn budget(per_hour: u32) -> String {
+    match per_hour {
+        0 => "budget: no limit on the certificates of a namespace\n".to_owned(),
+        limit => format!("budget: {limit} certificates an hour for the pods of one namespace on one node\n"),
     }
 }
 

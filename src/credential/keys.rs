@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Makes keys. RSA and P-521 keys, which take long, use all cores but one. They are made for one namespace after the other, so
 /// that a namespace with many of them does not delay the others.
 pub(super) struct KeyMaker {
-    slow_keys: Arc<FairSemaphore<Timestamp>>,
+    slow_keys: Arc<FairSemaphore>,
 }
 
 impl KeyMaker {

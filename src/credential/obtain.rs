@@ -12,7 +12,7 @@ use crate::model::{
     CertificateSpec, Failure, FailureKind, KeyEncoding, PodTokens, SignerKind, VolumeId, WorkloadIdentity,
 };
 use crate::platform::{Clock, until};
-use crate::signer::{ConfiguredSigner, Purpose, RequestId, Signer, SigningRequest};
+use crate::signer::{ConfiguredSigner, Purpose, RequestId, SignedChain, Signer, SigningRequest};
 use crate::store::{CheckpointFile, IssuedRecord, Refusal, Store};
 use crate::trust::{Pins, TrustBundle, read_pinned};
 use crate::x509::{self, PrivateKey, SignerAnswer, VerifiedChain, pem};
@@ -158,7 +158,10 @@ impl Obtainer {
         signer: &dyn Signer,
         purpose: Purpose,
     ) -> Result<Obtained, Failure> {
-        let Prepared { key, csr_der, checkpoint } = self.prepare(workload, signer).await?;
+        let needed_by = workload
+            .in_use
+            .map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
+        let Prepared { key, csr_der, checkpoint } = self.prepare(workload, signer, needed_by).await?;
         let Workload { id, identity, tokens, spec, not_ready_count, .. } = workload;
         let request = SigningRequest {
             id: &RequestId::new(id.clone()),
@@ -168,6 +171,7 @@ impl Obtainer {
             csr_der: &csr_der,
             checkpoint: &checkpoint,
             purpose,
+            needed_by,
             not_ready_count,
         };
         let refuse = |by_signer| {
@@ -183,29 +187,12 @@ impl Obtainer {
             }
             answer => answer?,
         };
-        let now = self.clock.now();
-        let pin = self.pins.file_for(&spec.signer, &identity.namespace);
-        // The answer stays valid while the file cannot be read.
-        let pinned =
-            pin.map(read_pinned).transpose().map_err(|error| Failure::transient(error.to_string()))?;
-        let verifiable = SignerAnswer {
-            chain: &answer.chain,
-            ca: pinned.as_deref().or(answer.ca.as_deref()),
-            template_usages: answer.template_usages,
-        };
-        let verified = x509::verify(&verifiable, key.spki_der(), spec, now);
+        let verified = self.verify(&answer, &key, workload)?;
         let VerifiedChain { leaf, intermediates, trust_anchors: anchors, facts, warning } = match verified {
             Ok(chain) => chain,
-            Err(error) => {
+            Err(failure) => {
                 refuse(None)?;
-                let kind = if error.may_pass() { FailureKind::Transient } else { FailureKind::Permanent };
-                let anchors = pin.map_or_else(String::new, |file| {
-                    format!("; the trust anchors are those that --pin-ca pins in {}", file.display())
-                });
-                return Err(Failure::new(
-                    kind,
-                    format!("the answer of the signer was refused: {error}{anchors}"),
-                ));
+                return Err(failure);
             }
         };
         let warnings: Vec<String> = answer.warning.into_iter().chain(warning).collect();
@@ -216,12 +203,41 @@ impl Obtainer {
         })
     }
 
+    /// Verifies an answer, with the anchors that are pinned for its signer. The outer error says that these cannot be read: the
+    /// answer stays valid.
+    fn verify(
+        &self,
+        answer: &SignedChain,
+        key: &PrivateKey,
+        workload: Workload<'_>,
+    ) -> Result<Result<VerifiedChain, Failure>, Failure> {
+        let Workload { identity, spec, .. } = workload;
+        let pin = self.pins.file_for(&spec.signer, &identity.namespace);
+        let pinned =
+            pin.map(read_pinned).transpose().map_err(|error| Failure::transient(error.to_string()))?;
+        let verifiable = SignerAnswer {
+            chain: &answer.chain,
+            ca: pinned.as_deref().or(answer.ca.as_deref()),
+            template_usages: answer.template_usages,
+        };
+        Ok(x509::verify(&verifiable, key.spki_der(), spec, self.clock.now()).map_err(|error| {
+            let kind = if error.may_pass() { FailureKind::Transient } else { FailureKind::Permanent };
+            let anchors = pin.map_or_else(String::new, |file| {
+                format!("; the trust anchors are those that --pin-ca pins in {}", file.display())
+            });
+            Failure::new(kind, format!("the answer of the signer was refused: {error}{anchors}"))
+        }))
+    }
+
     /// The key to certify, with its request: those of an interrupted issuance, else the key in use if the spec reuses it,
     /// else a new key.
-    async fn prepare(&self, workload: Workload<'_>, signer: &dyn Signer) -> Result<Prepared, Failure> {
+    async fn prepare(
+        &self,
+        workload: Workload<'_>,
+        signer: &dyn Signer,
+        needed_by: Timestamp,
+    ) -> Result<Prepared, Failure> {
         let Workload { id, identity, spec, in_use, .. } = workload;
-        let needed_by =
-            in_use.map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
         let follows = in_use.map(|in_use| in_use.generation);
         let fits =
             |pem: &[u8]| PrivateKey::from_pem(pem).ok().filter(|key| key.algorithm() == spec.key.algorithm);

@@ -1,8 +1,11 @@
 //! The queue of all work that falls due later, for all volumes of the node, with one timer.
+//!
+//! Work that is due is taken out for one namespace after the other, so that a namespace with many renewals does not delay those
+//! of another. Of one namespace, the work on the certificate that ends first comes first.
 
 use super::clock_jump::ClockJumpDetector;
 use crate::model::VolumeId;
-use crate::platform::{Clock, until};
+use crate::platform::{Clock, FairQueue, until};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -27,18 +30,41 @@ impl Work {
     pub(crate) const ALL: [Self; 3] = [Self::Renew, Self::RefreshTrust, Self::Reap];
 }
 
-/// All due work, ordered by time.
+/// All work, that which is due and that which falls due later.
 pub(crate) struct WorkQueue {
     clock: Arc<dyn Clock>,
-    due: Mutex<BTreeMap<Key, VolumeId>>,
+    entries: Mutex<Entries>,
     /// Notified when new work is due before all other work.
     earlier: Notify,
     jumps: ClockJumpDetector,
     last_entry: AtomicU64,
 }
 
-/// Ordered by time. The number identifies the [`Schedule`], because one volume can have two of them for a moment.
-type Key = (Timestamp, u64, Work);
+#[derive(Default)]
+struct Entries {
+    /// Ordered by the time when they fall due.
+    later: BTreeMap<Key, Owner>,
+    /// Within a namespace, ordered by `needed_by`.
+    due: FairQueue<(Timestamp, Key), VolumeId>,
+}
+
+/// Ordered by time. The entry identifies the [`Schedule`], because one volume can have two of them for a moment.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    /// When the work falls due.
+    at: Timestamp,
+    entry: u64,
+    work: Work,
+    /// When the certificate in use ends.
+    needed_by: Timestamp,
+}
+
+/// Whose work it is.
+#[derive(Clone)]
+struct Owner {
+    volume: VolumeId,
+    namespace: Arc<str>,
+}
 
 /// What [`WorkQueue::next`] returns.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,27 +78,56 @@ pub(crate) enum Next {
 /// A volume's entry in the queue. Dropping it removes the work that was added with it.
 pub(crate) struct Schedule {
     queue: Arc<WorkQueue>,
-    volume: VolumeId,
+    owner: Owner,
     entry: u64,
-    /// The last time that was set for each kind of work. The queue holds those that are not over.
-    set: Mutex<[Option<Timestamp>; Work::ALL.len()]>,
+    set: Mutex<Set>,
+}
+
+struct Set {
+    /// When the certificate in use ends.
+    needed_by: Timestamp,
+    /// The last key that was set for each kind of work. The queue holds those that were not taken out.
+    keys: [Option<Key>; Work::ALL.len()],
+}
+
+impl Entries {
+    /// Moves the work that is due by now, and takes out the next of it.
+    fn take_due(&mut self, now: Timestamp) -> Option<(VolumeId, Work)> {
+        while let Some(first) = self.later.first_entry().filter(|first| first.key().at <= now) {
+            let (key, owner) = first.remove_entry();
+            self.due.insert(&owner.namespace, (key.needed_by, key), owner.volume);
+        }
+        self.due.pop_first().map(|((_, key), volume)| (volume, key.work))
+    }
+
+    fn contains(&self, namespace: &str, key: &Key) -> bool {
+        self.later.contains_key(key) || self.due.contains(namespace, &(key.needed_by, *key))
+    }
+
+    fn remove(&mut self, namespace: &str, key: &Key) {
+        if self.later.remove(key).is_none() {
+            self.due.remove(namespace, &(key.needed_by, *key));
+        }
+    }
 }
 
 impl WorkQueue {
     /// An empty queue that uses this clock.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let jumps = ClockJumpDetector::new(clock.now());
-        let (due, earlier, last_entry) = Default::default();
-        Arc::new(Self { clock, due, earlier, jumps, last_entry })
+        let (entries, earlier, last_entry) = Default::default();
+        Arc::new(Self { clock, entries, earlier, jumps, last_entry })
     }
 
-    /// Adds an entry for a volume, without work.
-    pub(crate) fn register(self: &Arc<Self>, volume: &VolumeId) -> Schedule {
+    /// Adds an entry for a volume of a namespace, without work.
+    pub(crate) fn register(self: &Arc<Self>, volume: &VolumeId, namespace: &str) -> Schedule {
         let entry = self.last_entry.fetch_add(1, Ordering::Relaxed);
-        Schedule { queue: Arc::clone(self), volume: volume.clone(), entry, set: Mutex::default() }
+        let owner = Owner { volume: volume.clone(), namespace: namespace.into() };
+        let set = Mutex::new(Set { needed_by: Timestamp::MIN, keys: Default::default() });
+        Schedule { queue: Arc::clone(self), owner, entry, set }
     }
 
-    /// Waits for the next work that is due, and takes it out of the queue. One caller at a time.
+    /// Waits until work is due, and takes the next of it out of the queue. One caller at a time.
     pub(crate) async fn next(&self) -> Next {
         loop {
             let now = self.clock.now();
@@ -80,14 +135,11 @@ impl WorkQueue {
                 return Next::ClockSetBack;
             }
             let next = {
-                let mut due = self.due.lock();
-                match due.first_entry() {
-                    Some(first) if first.key().0 <= now => {
-                        let ((_, _, work), volume) = first.remove_entry();
-                        return Next::Due(volume, work);
-                    }
-                    first => first.map(|first| first.key().0),
+                let mut entries = self.entries.lock();
+                if let Some((volume, work)) = entries.take_due(now) {
+                    return Next::Due(volume, work);
                 }
+                entries.later.keys().next().map(|first| first.at)
             };
             tokio::select! {
                 () = self.earlier.notified() => {}
@@ -98,7 +150,10 @@ impl WorkQueue {
 
     /// How late the most overdue work is.
     pub(crate) fn lateness(&self) -> Duration {
-        let first = self.due.lock().keys().next().map(|(at, ..)| *at);
+        let entries = self.entries.lock();
+        let due = entries.due.keys().map(|(_, key)| key.at);
+        let first = due.chain(entries.later.keys().next().map(|first| first.at)).min();
+        drop(entries);
         first.map_or(Duration::ZERO, |at| until(at, self.clock.now()))
     }
 
@@ -109,16 +164,22 @@ impl WorkQueue {
 }
 
 impl Schedule {
+    /// Sets when the certificate in use ends, for work that is put later. Without one, the work is needed at once.
+    pub(crate) fn set_end(&self, end: Option<Timestamp>) {
+        self.set.lock().needed_by = end.unwrap_or(Timestamp::MIN);
+    }
+
     /// Sets when work of this kind is due. It replaces an earlier setting.
     pub(crate) fn put(&self, work: Work, at: Timestamp) {
         let mut set = self.set.lock();
-        let mut due = self.queue.due.lock();
-        if let Some(before) = set[work as usize].replace(at) {
-            due.remove(&(before, self.entry, work));
+        let key = Key { at, entry: self.entry, work, needed_by: set.needed_by };
+        let mut entries = self.queue.entries.lock();
+        if let Some(before) = set.keys[work as usize].replace(key) {
+            entries.remove(&self.owner.namespace, &before);
         }
-        let is_first = due.keys().next().is_none_or(|(first, ..)| at < *first);
-        due.insert((at, self.entry, work), self.volume.clone());
-        drop(due);
+        let is_first = entries.later.keys().next().is_none_or(|first| at < first.at);
+        entries.later.insert(key, self.owner.clone());
+        drop(entries);
         // A later entry does not wake the waiter, because its deadline still comes first.
         if is_first {
             self.queue.earlier.notify_one();
@@ -138,14 +199,14 @@ impl Schedule {
 
     /// When work of this kind is due; `None` if the queue has none.
     pub(crate) fn due(&self, work: Work) -> Option<Timestamp> {
-        let at = self.set.lock()[work as usize]?;
-        self.queue.due.lock().contains_key(&(at, self.entry, work)).then_some(at)
+        let key = self.set.lock().keys[work as usize]?;
+        self.queue.entries.lock().contains(&self.owner.namespace, &key).then_some(key.at)
     }
 
     /// Removes work of this kind.
     pub(crate) fn clear(&self, work: Work) {
-        if let Some(at) = self.set.lock()[work as usize].take() {
-            self.queue.due.lock().remove(&(at, self.entry, work));
+        if let Some(key) = self.set.lock().keys[work as usize].take() {
+            self.queue.entries.lock().remove(&self.owner.namespace, &key);
         }
     }
 }
@@ -175,10 +236,75 @@ mod tests {
         Next::Due(VolumeId::new(volume), work)
     }
 
+    fn is_empty(queue: &WorkQueue) -> bool {
+        let entries = queue.entries.lock();
+        entries.later.is_empty() && entries.due.is_empty()
+    }
+
+    async fn drained(queue: &WorkQueue) -> Vec<String> {
+        let mut order = Vec::new();
+        while !is_empty(queue) {
+            let Next::Due(volume, _) = queue.next().await else { panic!("the clock was not set back") };
+            order.push(volume.as_str().to_owned());
+        }
+        order
+    }
+
+    #[tokio::test]
+    async fn many_renewals_of_one_namespace_delay_another_namespace_by_one() {
+        let queue = queue(100);
+        let add = |volume: &str, namespace, due| {
+            let schedule = queue.register(&VolumeId::new(volume), namespace);
+            schedule.set_end(Some(at(1000)));
+            schedule.put(Work::Renew, at(due));
+            schedule
+        };
+        let _hostile: Vec<_> = (0..400).map(|_| add("hostile", "hostile", 10)).collect();
+        let _innocent = [add("innocent", "innocent", 90), add("shop", "shop", 95)];
+        let order = drained(&queue).await;
+        assert_eq!(order[..4], ["hostile", "innocent", "shop", "hostile"]);
+        assert_eq!(order.len(), 402);
+    }
+
+    #[tokio::test]
+    async fn of_one_namespace_the_certificate_that_ends_first_comes_first_but_not_across_namespaces() {
+        let queue = queue(100);
+        let ends =
+            [("a1", "a", 500), ("b1", "b", 9000), ("a2", "a", 200), ("a3", "a", 300), ("b2", "b", 8000)];
+        let _schedules = ends.map(|(volume, namespace, end)| {
+            let schedule = queue.register(&VolumeId::new(volume), namespace);
+            schedule.set_end(Some(at(end)));
+            schedule.put(Work::Renew, at(50));
+            schedule
+        });
+        // A volume without a certificate needs one at once.
+        let empty = queue.register(&VolumeId::new("a4"), "a");
+        empty.put(Work::Renew, at(60));
+        assert_eq!(drained(&queue).await, ["a4", "b2", "a2", "b1", "a3", "a1"]);
+    }
+
+    #[tokio::test]
+    async fn work_that_is_due_and_waits_for_others_can_be_put_off_and_cleared() {
+        let queue = queue(100);
+        let [a, b, c] = ["a", "b", "c"].map(|id| queue.register(&VolumeId::new(id), "shop"));
+        a.put(Work::Renew, at(10));
+        b.put(Work::Renew, at(20));
+        c.put(Work::Renew, at(30));
+        assert_eq!(queue.next().await, due("a", Work::Renew));
+        assert_eq!((b.due(Work::Renew), c.due(Work::Renew)), (Some(at(20)), Some(at(30))));
+        assert_eq!(queue.lateness(), Duration::from_secs(80));
+        b.put(Work::Renew, at(500));
+        assert_eq!((b.due(Work::Renew), queue.lateness()), (Some(at(500)), Duration::from_secs(70)));
+        drop(c);
+        assert_eq!(queue.lateness(), Duration::ZERO);
+        b.clear(Work::Renew);
+        assert!(is_empty(&queue));
+    }
+
     #[tokio::test]
     async fn work_comes_out_in_the_order_it_falls_due_and_each_kind_by_itself() {
         let queue = queue(25);
-        let [a, b, c] = ["a", "b", "c"].map(|id| queue.register(&VolumeId::new(id)));
+        let [a, b, c] = ["a", "b", "c"].map(|id| queue.register(&VolumeId::new(id), "shop"));
         b.put(Work::Renew, at(20));
         a.put(Work::Renew, at(30));
         a.put(Work::RefreshTrust, at(10));
@@ -194,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn a_kind_of_work_is_due_once_however_often_it_is_put() {
         let queue = queue(20);
-        let a = queue.register(&VolumeId::new("a"));
+        let a = queue.register(&VolumeId::new("a"), "shop");
         for second in [10, 5, 20] {
             a.put(Work::Renew, at(second));
         }
@@ -203,25 +329,25 @@ mod tests {
         a.put(Work::Renew, at(1));
         a.clear(Work::Renew);
         assert_eq!(a.due(Work::Renew), None);
-        assert!(queue.due.lock().is_empty());
+        assert!(is_empty(&queue));
     }
 
     #[tokio::test]
     async fn dropping_a_volumes_schedule_removes_its_work_and_no_other() {
         let queue = queue(20);
-        let first = queue.register(&VolumeId::new("a"));
+        let first = queue.register(&VolumeId::new("a"), "shop");
         first.put(Work::Renew, at(10));
-        let second = queue.register(&VolumeId::new("a"));
+        let second = queue.register(&VolumeId::new("a"), "shop");
         second.put(Work::Reap, at(12));
         drop(first);
         assert_eq!(queue.next().await, due("a", Work::Reap));
-        assert!(queue.due.lock().is_empty());
+        assert!(is_empty(&queue));
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_work_before_all_other_wakes_the_waiter() {
         let queue = queue(0);
-        let [a, b, c] = ["a", "b", "c"].map(|id| queue.register(&VolumeId::new(id)));
+        let [a, b, c] = ["a", "b", "c"].map(|id| queue.register(&VolumeId::new(id), "shop"));
         a.put(Work::Renew, at(10));
         queue.earlier.notified().await;
         b.put(Work::Renew, at(11));

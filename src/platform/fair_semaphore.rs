@@ -1,57 +1,62 @@
-//! A semaphore that is fair by namespace: its permits go round the namespaces that wait, so that a namespace with many waiters
-//! delays another one by no more than one permit.
+//! A semaphore that is fair by namespace: its permits go to the namespaces that wait, one after the other. So a namespace with
+//! many waiters delays another one by no more than one permit.
 
+use super::fair_queue::FairQueue;
+use jiff::Timestamp;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// A number of permits. Within a namespace, whoever has the lowest rank gets one first; among equals, whoever came first.
+/// A number of permits. Within a namespace, the waiter with the earliest `needed_by` gets one first; among equals, the one that
+/// came first.
 #[derive(Debug)]
-pub(crate) struct FairSemaphore<R: Ord + Copy> {
-    state: Mutex<State<R>>,
+pub(crate) struct FairSemaphore {
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct State<R: Ord + Copy> {
+struct State {
     free: usize,
     last_number: u64,
-    waiting: HashMap<Arc<str>, Waiters<R>>,
-    /// The namespaces that wait; the first one is served next.
-    rotation: VecDeque<Arc<str>>,
+    waiting: FairQueue<Key, oneshot::Sender<FairPermit>>,
 }
 
-type Waiters<R> = BTreeMap<(R, u64), oneshot::Sender<FairPermit<R>>>;
+/// The number makes it unique, and keeps equals in the order of their arrival.
+type Key = (Timestamp, u64);
 
 /// A permit, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct FairPermit<R: Ord + Copy>(Arc<FairSemaphore<R>>);
+pub(crate) struct FairPermit(Arc<FairSemaphore>);
 
 /// Removes a waiter that gives up.
-struct Waiter<'a, R: Ord + Copy> {
-    semaphore: &'a FairSemaphore<R>,
+struct Waiter<'a> {
+    semaphore: &'a FairSemaphore,
     namespace: &'a str,
-    key: (R, u64),
+    key: Key,
 }
 
-impl<R: Ord + Copy> FairSemaphore<R> {
+impl FairSemaphore {
     /// So many permits.
     pub(crate) fn new(permits: usize) -> Arc<Self> {
-        let (waiting, rotation) = Default::default();
-        Arc::new(Self { state: Mutex::new(State { free: permits, last_number: 0, waiting, rotation }) })
+        let state = State { free: permits, last_number: 0, waiting: FairQueue::default() };
+        Arc::new(Self { state: Mutex::new(state) })
     }
 
     /// Waits for a permit. Cancel-safe.
-    pub(crate) async fn acquire(self: &Arc<Self>, namespace: &str, rank: R) -> FairPermit<R> {
+    pub(crate) async fn acquire(self: &Arc<Self>, namespace: &str, needed_by: Timestamp) -> FairPermit {
         loop {
             let (receiver, key) = {
                 let mut state = self.state.lock();
-                // A free permit is never kept while somebody waits.
+                // Fast path. A permit is free only while nobody waits.
                 if state.free > 0 {
                     state.free -= 1;
                     return FairPermit(Arc::clone(self));
                 }
-                state.enqueue(namespace, rank)
+                let (sender, receiver) = oneshot::channel();
+                state.last_number += 1;
+                let key = (needed_by, state.last_number);
+                state.waiting.insert(namespace, key, sender);
+                (receiver, key)
             };
             let _waiter = Waiter { semaphore: self, namespace, key };
             // The sender is kept until it has sent.
@@ -65,63 +70,37 @@ impl<R: Ord + Copy> FairSemaphore<R> {
     fn release(self: &Arc<Self>) {
         let next = {
             let mut state = self.state.lock();
-            let next = state.dequeue();
+            let next = state.waiting.pop_first();
             if next.is_none() {
                 state.free += 1;
             }
             next
         };
         // Outside of the lock: a waiter that has just given up drops the permit, which comes back here.
-        if let Some(next) = next {
+        if let Some((_, next)) = next {
             drop(next.send(FairPermit(Arc::clone(self))));
         }
     }
-}
 
-impl<R: Ord + Copy> State<R> {
-    fn enqueue(&mut self, namespace: &str, rank: R) -> (oneshot::Receiver<FairPermit<R>>, (R, u64)) {
-        let (sender, receiver) = oneshot::channel();
-        self.last_number += 1;
-        let key = (rank, self.last_number);
-        if let Some(waiters) = self.waiting.get_mut(namespace) {
-            waiters.insert(key, sender);
-        } else {
-            let namespace: Arc<str> = namespace.into();
-            self.rotation.push_back(Arc::clone(&namespace));
-            self.waiting.insert(namespace, BTreeMap::from([(key, sender)]));
-        }
-        (receiver, key)
+    /// How many callers of the namespace wait.
+    pub(crate) fn waiting(&self, namespace: &str) -> usize {
+        self.state.lock().waiting.len_of(namespace)
     }
 
-    fn dequeue(&mut self) -> Option<oneshot::Sender<FairPermit<R>>> {
-        let namespace = self.rotation.pop_front()?;
-        let waiters = self.waiting.get_mut(&namespace)?;
-        let first = waiters.pop_first().map(|(_, sender)| sender);
-        if waiters.is_empty() {
-            self.waiting.remove(&namespace);
-        } else {
-            self.rotation.push_back(namespace);
-        }
-        first
-    }
-
-    fn remove(&mut self, namespace: &str, key: &(R, u64)) {
-        let Some(waiters) = self.waiting.get_mut(namespace) else { return };
-        waiters.remove(key);
-        if waiters.is_empty() {
-            self.waiting.remove(namespace);
-            self.rotation.retain(|waiting| **waiting != *namespace);
-        }
+    /// How many permits are free.
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.state.lock().free
     }
 }
 
-impl<R: Ord + Copy> Drop for Waiter<'_, R> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.semaphore.state.lock().remove(self.namespace, &self.key);
+        self.semaphore.state.lock().waiting.remove(self.namespace, &self.key);
     }
 }
 
-impl<R: Ord + Copy> Drop for FairPermit<R> {
+impl Drop for FairPermit {
     fn drop(&mut self) {
         self.0.release();
     }
@@ -133,17 +112,21 @@ mod tests {
     use futures_util::FutureExt;
     use std::time::Duration;
 
-    async fn served(permits: usize, waiters: &[(&'static str, u32)]) -> Vec<(&'static str, u32)> {
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    async fn served(permits: usize, waiters: &[(&'static str, i64)]) -> Vec<(&'static str, i64)> {
         let semaphore = FairSemaphore::new(permits);
         let held: Vec<_> =
-            (0..permits).map(|_| semaphore.acquire("first", 0).now_or_never().unwrap()).collect();
+            (0..permits).map(|_| semaphore.acquire("first", at(0)).now_or_never().unwrap()).collect();
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
-        for (namespace, rank) in waiters.iter().copied() {
+        for (namespace, needed_by) in waiters.iter().copied() {
             let (semaphore, order) = (Arc::clone(&semaphore), Arc::clone(&order));
             tasks.push(tokio::spawn(async move {
-                let _permit = semaphore.acquire(namespace, rank).await;
-                order.lock().push((namespace, rank));
+                let _permit = semaphore.acquire(namespace, at(needed_by)).await;
+                order.lock().push((namespace, needed_by));
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }));
             tokio::task::yield_now().await;
@@ -152,9 +135,7 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        let state = semaphore.state.lock();
-        assert_eq!(state.free, permits);
-        assert!(state.waiting.is_empty() && state.rotation.is_empty());
+        assert_eq!((semaphore.free(), semaphore.state.lock().waiting.is_empty()), (permits, true));
         Arc::into_inner(order).unwrap().into_inner()
     }
 
@@ -169,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn within_a_namespace_the_lowest_rank_comes_first_and_then_whoever_came_first() {
+    async fn within_a_namespace_the_earliest_need_comes_first_and_then_the_earliest_arrival() {
         let order = served(1, &[("a", 3), ("a", 1), ("b", 7), ("a", 2), ("b", 0)]).await;
         assert_eq!(order, [("a", 1), ("b", 0), ("a", 2), ("b", 7), ("a", 3)]);
     }
@@ -177,16 +158,16 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_that_gives_up_costs_the_others_nothing() {
         let semaphore = FairSemaphore::new(1);
-        let held = semaphore.acquire("a", 0).await;
-        let mut given_up = Box::pin(semaphore.acquire("a", 0));
+        let held = semaphore.acquire("a", at(0)).await;
+        let mut given_up = Box::pin(semaphore.acquire("a", at(0)));
         assert!(given_up.as_mut().now_or_never().is_none());
-        let mut late = Box::pin(semaphore.acquire("b", 0));
+        let mut late = Box::pin(semaphore.acquire("b", at(0)));
         assert!(late.as_mut().now_or_never().is_none());
         // One gives up while it waits, one after it was sent a permit.
         drop(given_up);
         drop(held);
         drop(late);
-        let _permit = semaphore.acquire("c", 0).now_or_never().unwrap();
+        let _permit = semaphore.acquire("c", at(0)).now_or_never().unwrap();
         assert!(semaphore.state.lock().waiting.is_empty());
     }
 }

@@ -1,7 +1,8 @@
-//! The operating system: wall time, file events, Unix sockets, private memory; pauses between attempts, and fair semaphores.
+//! The operating system: wall time, file events, Unix sockets, private memory; pauses between attempts, and queues that are fair by namespace.
 
 mod backoff;
 mod clock;
+mod fair_queue;
 mod fair_semaphore;
 mod hardening;
 mod inotify;
@@ -12,6 +13,7 @@ mod token_bucket;
 pub(crate) use backoff::Backoff;
 pub use clock::Clock;
 pub(crate) use clock::{SystemClock, until};
+pub(crate) use fair_queue::FairQueue;
 pub(crate) use fair_semaphore::{FairPermit, FairSemaphore};
 pub use hardening::keep_memory_private;
 pub(crate) use inotify::DirectoryWatch;

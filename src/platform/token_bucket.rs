@@ -22,6 +22,17 @@ impl TokenBucket {
         Self { tokens, ..self }
     }
 
+    /// This bucket, as full at `now`.
+    pub(crate) fn at(self, now: Duration) -> Self {
+        Self { at: now, ..self }
+    }
+
+    /// Whether it has as many tokens as it saves up.
+    pub(crate) fn is_full(&mut self, now: Duration) -> bool {
+        self.refill(now);
+        self.tokens >= self.burst
+    }
+
     /// Takes a token if there is one, or says how long to wait for it.
     pub(crate) fn take(&mut self, now: Duration) -> Result<(), Duration> {
         self.refill(now);
@@ -54,6 +65,13 @@ impl TokenBucket {
     pub(crate) fn set_rate(&mut self, rate: f64, now: Duration) {
         self.refill(now);
         self.rate = rate;
+    }
+
+    /// Changes rate and burst, from `now` on.
+    pub(crate) fn set_limits(&mut self, rate: f64, burst: f64, now: Duration) {
+        self.set_rate(rate, now);
+        self.burst = burst;
+        self.tokens = self.tokens.min(burst);
     }
 
     /// Removes the saved tokens.

@@ -29,6 +29,14 @@ pub struct Policy {
     pub(super) version: u32,
     /// In order; the first one that fits allows the request.
     pub(super) rules: Vec<Rule>,
+    /// Certificates an hour for the pods of one namespace on one node, whatever rule allows them; 0 for no limit.
+    #[serde(default = "default_issuances")]
+    max_issuances_per_hour: u32,
+}
+
+/// The default of `maxIssuancesPerHour`: more than two hundred pods of one node need that renew every twenty minutes.
+const fn default_issuances() -> u32 {
+    600
 }
 
 /// One rule: it selects pods and says what they may have.
@@ -208,6 +216,11 @@ impl Policy {
                 .collect::<Vec<_>>()
         };
         self.rules.iter().flat_map(of_rule).collect()
+    }
+
+    /// Certificates an hour for the pods of one namespace on one node; 0 for no limit.
+    pub fn max_issuances_per_hour(&self) -> u32 {
+        self.max_issuances_per_hour
     }
 
     /// The number of rules.

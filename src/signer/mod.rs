@@ -5,6 +5,7 @@
 
 #[cfg(feature = "aws")]
 mod acm_pca;
+mod budgeted;
 #[cfg(feature = "kubernetes")]
 mod cert_manager;
 mod counted;
@@ -18,7 +19,10 @@ use secrecy::SecretString;
 use std::sync::Arc;
 
 #[cfg(feature = "aws")]
-pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Fleet, PcaMetrics, WaitQueue, template_of};
+pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Caller, Fleet, PcaMetrics, WaitQueue, template_of};
+pub(crate) use budgeted::{BudgetedSigner, Limit};
+#[cfg(all(fuzzing, feature = "kubernetes"))]
+pub(crate) use cert_manager::fuzz_certificate_request;
 #[cfg(feature = "kubernetes")]
 pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff};
 pub use counted::CountedSigner;
@@ -136,6 +140,8 @@ pub struct SigningRequest<'a> {
     pub checkpoint: &'a dyn Checkpoint,
     /// Why it is made.
     pub purpose: Purpose,
+    /// When the certificate is needed: at the end of the one in use, or of the kubelet's call. Orders requests of one namespace.
+    pub needed_by: Timestamp,
     /// Number of consecutive [`FailureKind::NotReady`](crate::model::FailureKind::NotReady) failures before it.
     pub not_ready_count: u32,
 }

@@ -1,6 +1,5 @@
 //! Errors of the store, with what a person can do about them.
 
-use super::RecordError;
 use crate::model::{Failure, FailureKind};
 use nix::errno::Errno;
 use std::io;
@@ -104,13 +103,11 @@ pub enum StoreError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// A record that cannot be written.
-    #[error("{}: {source}", path.display())]
-    Record {
+    /// A record that cannot be encoded, and so not written. The reason is left out, because it could quote a password.
+    #[error("cannot write {}: the record cannot be encoded as JSON; report this as a bug of certlet", path.display())]
+    Encoding {
         /// The record's file.
         path: PathBuf,
-        /// What is wrong with it.
-        source: RecordError,
     },
 }
 

@@ -49,7 +49,7 @@ pub(crate) use files::ensure_dir;
 pub use journal::JournalFile;
 pub use record::{IssuedRecord, LastError, Record, RecordError};
 pub(crate) use shares::{Account, Promise, ShareLimits, Shares, Want};
-pub(crate) use size::Size;
+pub(crate) use size::{Size, VOLUME_INODES};
 pub(crate) use usage::Usage;
 pub(crate) use volumes::{StoredVolume, VolumeDir, read_volumes};
 
@@ -139,7 +139,7 @@ impl Store {
     /// Replaces the volume's record as a whole; on failure the old one stays.
     pub(crate) fn write_record(&self, record: &Record) -> Result<(), StoreError> {
         let path = self.dir_of(&record.volume_id).join(RECORD);
-        let json = record.encode().map_err(|source| StoreError::Record { path: path.clone(), source })?;
+        let json = record.encode().map_err(|_| StoreError::Encoding { path: path.clone() })?;
         self.in_dir_of(&record.volume_id, || files::replace(&path, &json))
     }
 

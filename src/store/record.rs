@@ -84,10 +84,10 @@ impl Record {
     }
 
     /// The record as it is written.
-    pub(crate) fn encode(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+    pub(crate) fn encode(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
         // Measured first: a buffer that grows leaves copies of a keystore password behind.
         let mut json = Zeroizing::new(Vec::with_capacity(self.encoded_len()));
-        self.encode_to(&mut *json).map_err(|error| unreadable(&error))?;
+        self.encode_to(&mut *json)?;
         Ok(json)
     }
 
@@ -161,7 +161,7 @@ struct Envelope<R> {
 /// Says where the JSON is wrong, without serde's own message: it quotes what it found, which can be a password.
 fn unreadable(error: &serde_json::Error) -> RecordError {
     let kind = match error.classify() {
-        serde_json::error::Category::Io => "cannot be encoded",
+        serde_json::error::Category::Io => "an I/O error",
         serde_json::error::Category::Syntax => "not JSON",
         serde_json::error::Category::Data => "a field is missing or of the wrong type",
         serde_json::error::Category::Eof => "cut off",

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// What the store reserves at least, whatever its size: during a renewal a volume has two generations.
 const MIN_RESERVE: Size = Size { bytes: 64 << 10, inodes: 24 };
-/// What is reserved at least for the records of failed renewals, besides a page for each volume.
+/// What is reserved at least for the records of failed renewals, besides a page for each volume and a copy of the largest one.
 const MIN_FOR_RECORDS: Size = Size { bytes: 16 << 10, inodes: 4 };
 
 /// What an operator limits.
@@ -44,6 +44,8 @@ struct State {
     volumes: u64,
     /// Promised to writes that are under way.
     promised: Size,
+    /// Bytes of the largest record so far. A record is replaced by a copy, which needs as much again for a moment.
+    largest_record: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +63,8 @@ pub(crate) struct Want {
     pub(crate) after: Size,
     /// What the write takes at most besides what the volume uses now.
     pub(crate) extra: Size,
+    /// Bytes of the volume's record.
+    pub(crate) record: u64,
 }
 
 /// What one volume uses. It gives everything back when dropped.
@@ -135,7 +139,9 @@ impl Account {
         } else {
             reserve.divided_by(2)
         };
-        let for_records = Size { bytes: state.volumes.saturating_mul(store.page), inodes: 0 };
+        state.largest_record = state.largest_record.max(want.record);
+        let record_growth = state.volumes.saturating_mul(store.page);
+        let for_records = Size { bytes: record_growth.saturating_add(state.largest_record), inodes: 0 };
         let needed = left.plus(for_records).plus(state.promised).plus(want.extra);
         if let Some(resource) = needed.exceeds(store.free) {
             return Err(if want.is_renewal {

@@ -25,8 +25,10 @@ pub(crate) struct Capacity {
     pub(crate) page: u64,
 }
 
-/// What a volume has besides the files of its generation and its record: its two directories and the link `..data`.
-const FIXED_INODES: u64 = 3;
+/// The inodes of a volume besides its generation: its two directories, its record and the link `..data`.
+const FIXED_INODES: u64 = 4;
+/// The inodes of a usual volume, which has a key, a certificate and a CA. The help of `--store-inodes` names it too.
+pub(crate) const VOLUME_INODES: u64 = FIXED_INODES + generation_inodes(3);
 
 impl Capacity {
     /// That of the file system at this path.
@@ -44,17 +46,22 @@ impl Capacity {
     /// What a generation with these files takes: each file whole pages, an inode and a link.
     pub(crate) fn generation(&self, files: &[NewFile]) -> Size {
         let bytes = files.iter().map(|file| self.pages(file.contents.len())).sum();
-        Size { bytes, inodes: 1 + 2 * files.len() as u64 }
+        Size { bytes, inodes: generation_inodes(files.len() as u64) }
     }
 
     /// What a volume has besides its generation.
     pub(crate) fn besides_generation(&self, record: &Record) -> Size {
-        Size { bytes: self.pages(record.encoded_len()), inodes: FIXED_INODES + 1 }
+        Size { bytes: self.pages(record.encoded_len()), inodes: FIXED_INODES }
     }
 
     fn pages(&self, length: usize) -> u64 {
         (length as u64).next_multiple_of(self.page)
     }
+}
+
+/// The inodes of a generation: its directory, and for each file the file and the link to it.
+const fn generation_inodes(files: u64) -> u64 {
+    1 + 2 * files
 }
 
 impl Size {

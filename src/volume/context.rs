@@ -39,7 +39,7 @@ impl Context {
         tokens: PodTokens,
         counted: Counted,
     ) -> Arc<Volume> {
-        let schedule = self.queue.register(&record.volume_id);
+        let schedule = self.queue.register(&record.volume_id, &record.pod.namespace);
         let events = self.registry.events(&record.volume_id);
         let account = self.shares.open(&record.pod.namespace);
         Volume::new(record, spec, tokens, schedule, events, (account, counted))

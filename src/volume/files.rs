@@ -57,8 +57,9 @@ impl VolumeFiles {
         let besides = volume.with_record(|record| store.besides_generation(record));
         let is_renewal = volume.with_record(|record| record.issued.is_some());
         let after = generation.plus(besides);
-        let _promise =
-            volume.account.promise(&store, &Want { is_renewal, after, extra: generation.plus(besides) })?;
+        let _promise = volume
+            .account
+            .promise(&store, &Want { is_renewal, after, extra: after, record: besides.bytes })?;
         let number = self.store.write_generation(&volume.id, &new)?;
         volume.account.settle(after);
         Ok(number)

@@ -1,10 +1,10 @@
 //! A CSI volume's life on this node: publish, renew, unpublish, recover; locks and bind mounts.
 //!
 //! Each part has one duty:
-//! [`registry`] owns the state of each volume and its lock; [`admission`] and [`volume_counts`] admit new volumes; [`publish`],
-//! [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is the part that publish and renewal share, and
-//! [`context`] holds what all of them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`tmpfs`] the node's
-//! store; [`report`] counts issuances and records Events.
+//! [`registry`] owns the state of each volume and its lock; [`admission`], [`publish_slots`] and [`volume_counts`] admit new
+//! volumes; [`publish`], [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is the part that publish and renewal
+//! share, and [`context`] holds what all of them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`tmpfs`]
+//! the node's store; [`report`] counts issuances and records Events.
 //!
 //! Every operation runs in a task of its own. A caller that goes away cancels the wait for the signer and nothing else, so that
 //! files and mounts are never left half done.
@@ -18,6 +18,7 @@ mod mount_error;
 mod mount_table;
 mod mounts;
 mod publish;
+mod publish_slots;
 mod recover;
 mod registry;
 mod remove;
@@ -52,6 +53,7 @@ use admission::Admission;
 use context::Context;
 use issue::Issuance;
 use publish::Publisher;
+use publish_slots::PublishSlots;
 use renew::Renewals;
 use report::Reporter;
 use std::sync::Arc;
@@ -114,7 +116,7 @@ impl VolumeService {
         let Parts { files, registry, signers, clock, metrics, events, limits, pins, continue_on_not_ready } =
             parts;
         let store = Arc::clone(&files.store);
-        let admission = Admission::new(limits.publishes, Arc::clone(&store));
+        let admission = Admission::new(Arc::clone(&store));
         let shares = Shares::new(ShareLimits {
             volume_bytes: limits.volume_bytes,
             namespace_percent: limits.namespace_store_percent,
@@ -133,8 +135,12 @@ impl VolumeService {
         let renewal_interval = limits.renewal_interval;
         let issuance = Arc::new(Issuance { context: Arc::clone(&context), admission, renewal_interval });
         let renewals = Arc::new(Renewals::new(Arc::clone(&context), Arc::clone(&issuance), limits.renewals));
-        let publisher =
-            Arc::new(Publisher { context: Arc::clone(&context), issuance, continue_on_not_ready });
+        let publisher = Arc::new(Publisher {
+            context: Arc::clone(&context),
+            issuance,
+            slots: PublishSlots::new(limits.publishes),
+            continue_on_not_ready,
+        });
         Self { context, publisher, renewals }
     }
 

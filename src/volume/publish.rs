@@ -4,23 +4,27 @@ use super::VolumeService;
 use super::context::{Context, REAP_AFTER};
 use super::files::ended_early;
 use super::issue::Issuance;
+use super::publish_slots::PublishSlots;
 use super::registry::{Guard, Held, Operation};
 use super::request::PublishRequest;
 use super::volume::Volume;
 use crate::credential::Work;
 use crate::model::{Failure, FailureKind, VolumeId};
+use crate::platform::FairPermit;
 use crate::signer::Purpose;
 use crate::store::IssuedRecord;
 use crate::x509;
+use jiff::Timestamp;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Publishes volumes.
 pub(super) struct Publisher {
     pub(super) context: Arc<Context>,
     pub(super) issuance: Arc<Issuance>,
+    pub(super) slots: PublishSlots,
     pub(super) continue_on_not_ready: bool,
 }
 
@@ -76,7 +80,7 @@ pub(super) fn busy(volume: &VolumeId, held: &Held) -> Failure {
 
 impl Publisher {
     async fn publish(&self, guard: &Guard, request: PublishRequest) -> Result<(), Failure> {
-        let Context { registry, shutdown, .. } = &*self.context;
+        let Context { registry, .. } = &*self.context;
         if let Some(volume) = registry.get(&request.volume)
             && self.republish(&volume, &request).await?
         {
@@ -91,20 +95,19 @@ impl Publisher {
                 Found::OursWithoutRecord => return self.adopt(&request).await,
             }
         }
-        // Not earlier: a republish of a volume that is mounted must not fail.
-        if shutdown.is_cancelled() {
-            return Err(Failure::new(FailureKind::ShuttingDown, "certlet is shutting down; try again"));
-        }
-        let _slot = self.issuance.admission.slot()?;
+        let started = Instant::now();
         let is_new = known.is_none();
         let volume = match known {
             Some(known) => known,
+            // Before the wait: a publish that is over a limit needs no slot.
             None => request.new_volume(&self.context, self.context.counts.admit(&request.context.pod)?),
         };
+        let _slot = self.slot(guard, &request).await?;
         if is_new {
             self.context.reporter.mistyped_passwords(&volume, &request.context.mistyped_passwords);
         }
-        let issued = self.issuance.issue(guard, &volume, Purpose::Publish, request.timeout).await;
+        let timeout = request.timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
+        let issued = self.issuance.issue(guard, &volume, Purpose::Publish, timeout).await;
         match &issued {
             Ok(()) => registry.insert(volume),
             Err(failure) if failure.kind == FailureKind::NotReady && self.continue_on_not_ready => {
@@ -114,6 +117,26 @@ impl Publisher {
             Err(_) => {}
         }
         issued
+    }
+
+    /// Waits for a slot, until a shutdown or an unpublish ends the wait. A republish of a mounted volume needs none, so it does
+    /// not fail at shutdown.
+    async fn slot(&self, guard: &Guard, request: &PublishRequest) -> Result<FairPermit, Failure> {
+        let Context { shutdown, clock, .. } = &*self.context;
+        let (now, time) = (clock.now(), request.timeout.unwrap_or(Duration::MAX));
+        let needed_by = now.saturating_add(time).unwrap_or(Timestamp::MAX);
+        let slot = self.slots.acquire(&request.context.pod.namespace, needed_by, time);
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {
+                Err(Failure::new(FailureKind::ShuttingDown, "certlet is shutting down; try again"))
+            }
+            () = guard.cancel().cancelled() => {
+                let message = format!("volume {}: the operation was cancelled", request.volume);
+                Err(Failure::new(FailureKind::Cancelled, message))
+            }
+            slot = slot => slot,
+        }
     }
 
     /// Mounts a volume without files. Its pod is not ready for a request, because it has no address yet for example, and it does

@@ -6,6 +6,7 @@ use crate::credential::{LiveCredential, Schedule};
 use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
 use crate::store::{Account, Record};
 use crate::trust::TrustBundle;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,6 +42,7 @@ impl Volume {
         events: Arc<EventHistory>,
         (account, counted): (Account, Counted),
     ) -> Arc<Self> {
+        schedule.set_end(end(&record));
         Arc::new(Self {
             id: record.volume_id.clone(),
             spec,
@@ -66,6 +68,7 @@ impl Volume {
     }
 
     pub(super) fn set_record(&self, record: Record) {
+        self.schedule.set_end(end(&record));
         *self.record.lock() = record;
     }
 
@@ -110,4 +113,9 @@ impl Volume {
         let next = if is_ready { 0 } else { self.not_ready_count().saturating_add(1) };
         self.not_ready_count.store(next, Ordering::Relaxed);
     }
+}
+
+/// When the certificate in use ends.
+fn end(record: &Record) -> Option<Timestamp> {
+    record.issued.as_ref().map(|issued| issued.facts.not_after)
 }

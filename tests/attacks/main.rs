@@ -5,6 +5,7 @@
 mod admin;
 #[path = "../support/in_process.rs"]
 mod in_process;
+mod queues;
 mod requests;
 mod store;
 #[path = "../support/mod.rs"]

@@ -2,14 +2,13 @@
 
 use crate::node_test;
 use crate::support::{Node, assert_whole, pod, pod_with, serial};
+use certlet_kubelet::Pod;
 use certlet_kubelet::proto::csi::volume_capability::{AccessType, BlockVolume};
 use certlet_kubelet::proto::csi::{
     NodeExpandVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
     NodeUnstageVolumeRequest,
 };
-use certlet_kubelet::{Kubelet, Pod};
 use std::fs;
-use tokio::task::JoinSet;
 use tonic::Code;
 
 node_test! {
@@ -181,23 +180,5 @@ node_test! {
         kubelet.node().node_unpublish_volume(request).await.unwrap();
         assert_eq!(serial(&volume), before);
         assert_whole(&volume);
-    }
-}
-
-node_test! {
-    async fn one_publish_too_many_is_told_to_try_again() {
-        let mut node = Node::with_flags(&["--allow-local-signer", "--max-volumes-in-flight=1"]);
-        let kubelet = node.started().await;
-        let slow = pod_with("slow", &[("key-algorithm", "RSA"), ("key-size", "4096")]);
-        let mut calls = JoinSet::new();
-        for pod in [slow.clone(), pod_with("slow-2", &[("key-algorithm", "RSA"), ("key-size", "4096")])] {
-            let kubelet: Kubelet = kubelet.clone();
-            calls.spawn(async move { kubelet.publish(&pod).await });
-        }
-        let results = calls.join_all().await;
-        let refused: Vec<_> = results.into_iter().filter_map(Result::err).collect();
-        assert_eq!(refused.len(), 1);
-        assert_eq!(refused[0].code(), Code::ResourceExhausted);
-        assert!(refused[0].message().contains("--max-volumes-in-flight"), "{refused:?}");
     }
 }

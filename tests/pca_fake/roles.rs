@@ -112,3 +112,28 @@ node_test! {
         assert!(peak < 100 << 20, "{} MiB", peak >> 20);
     }
 }
+
+node_test! {
+    async fn a_namespace_beyond_its_budget_waits_and_another_one_is_served() {
+        let fake = crate::fake_pca::FakePca::start().await;
+        let policy = POLICY.replace("version: 2", "version: 2\nmaxIssuancesPerHour: 3");
+        let mut node = crate::support::pca::node(&policy.replace("[shop]", "[shop, other]"), fake.endpoint());
+        let kubelet = node.started().await;
+        let directory = node.root.join("policy");
+        for name in ["web-0", "web-1", "web-2"] {
+            kubelet.publish(&pod(name, &[])).await.unwrap();
+        }
+        let refused = kubelet.publish(&pod("web-3", &[])).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        let message = refused.message();
+        assert!(message.contains("namespace shop") && message.contains("maxIssuancesPerHour"), "{message}");
+        assert_eq!(fake.issued(), 3);
+        let mut other = pod("web-0", &[("dns-names", "web.other.svc.cluster.local")]);
+        (other.namespace, other.uid) = ("other".to_owned(), "another".to_owned());
+        kubelet.publish(&other).await.unwrap();
+        // The policy changes while the driver runs.
+        fs::write(directory.join("new.yaml"), POLICY.replace("[shop]", "[shop, other]")).unwrap();
+        fs::rename(directory.join("new.yaml"), directory.join("policy.yaml")).unwrap();
+        eventually("a larger budget", async || kubelet.publish(&pod("web-3", &[])).await.is_ok()).await;
+    }
+}

@@ -3,10 +3,9 @@
 use super::checkpoint::IssueCheckpoint;
 use super::errors::{CallError, ErrorKind};
 use super::metrics::PcaMetrics;
-use super::quota::{CallKind, Limiter};
+use super::quota::{CallKind, Caller, Limiter};
 use crate::model::{Arn, jitter};
 use crate::platform::Backoff;
-use crate::signer::Purpose;
 use aws_sdk_acmpca::Client;
 use aws_sdk_acmpca::config::http::HttpResponse;
 use aws_sdk_acmpca::error::{ProvideErrorMetadata, SdkError};
@@ -29,7 +28,7 @@ pub(crate) struct Api {
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) metrics: PcaMetrics,
     pub(crate) authority: Arn,
-    pub(crate) purpose: Purpose,
+    pub(crate) caller: Caller,
     /// Spreads the retries of different callers.
     pub(crate) seed: String,
 }
@@ -117,7 +116,7 @@ impl Api {
         let mut first_failure = None;
         let mut attempt = 0_u32;
         loop {
-            self.metrics.waited(kind, lane.acquire(self.purpose).await);
+            self.metrics.waited(kind, lane.acquire(&self.caller).await);
             let answer = send().await.map_err(|error| CallError::from_sdk(kind.as_str(), error));
             self.metrics.call(kind.as_str(), answer.as_ref().err().map_or("ok", |error| &error.code));
             match &answer {

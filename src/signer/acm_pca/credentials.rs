@@ -218,6 +218,7 @@ mod tests {
             csr_der: b"",
             checkpoint: &NoCheckpoint,
             purpose: Purpose::Publish,
+            needed_by: jiff::Timestamp::MAX,
             not_ready_count: 0,
         };
         let (metrics, clock) = (PcaMetrics::default(), StoppedClock(Timestamp::UNIX_EPOCH));

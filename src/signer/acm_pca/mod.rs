@@ -21,7 +21,7 @@ mod templates;
 mod validity;
 
 pub use metrics::PcaMetrics;
-pub use quota::{Bucket, CallKind, Fleet, WaitQueue};
+pub use quota::{Bucket, CallKind, Caller, Fleet, WaitQueue};
 pub use signing::template_of;
 
 use super::{IssuedCertificate, Purpose, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
@@ -38,6 +38,7 @@ use errors::CallError;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use issue_delay::IssueDelay;
+use jiff::Timestamp;
 use pod_identity::Agent;
 use quota::Limiter;
 use revoke::{Revocation, Revocations};
@@ -105,7 +106,9 @@ impl AcmPca {
     async fn revoke(&self, revocation: Revocation) -> Result<(), CallError> {
         let Revocation { authority, serial, reason } = revocation;
         let client = self.clients.driver(authority.region()).await;
-        self.api(client, authority, Purpose::Renewal, &serial).revoke(&serial, &reason).await
+        let caller =
+            Caller { purpose: Purpose::Renewal, namespace: Arc::default(), needed_by: Timestamp::MAX };
+        self.api(client, authority, caller, &serial).revoke(&serial, &reason).await
     }
 
     fn list_revocation(
@@ -121,13 +124,13 @@ impl AcmPca {
         }
     }
 
-    fn api(&self, client: Client, authority: Arn, purpose: Purpose, seed: &str) -> Api {
+    fn api(&self, client: Client, authority: Arn, caller: Caller, seed: &str) -> Api {
         Api {
             client,
             limiter: Arc::clone(&self.limiter),
             metrics: self.metrics.clone(),
             authority,
-            purpose,
+            caller,
             seed: seed.to_owned(),
         }
     }

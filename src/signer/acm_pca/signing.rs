@@ -51,7 +51,7 @@ impl<'a> Signing<'a> {
         }
         let client = signer.clients.client(request, pca, &signer.metrics, &*signer.clock).await?;
         let authority = pca.certificate_authority_arn.clone();
-        let api = signer.api(client, authority, request.purpose, request.id.as_str());
+        let api = signer.api(client, authority, request.into(), request.id.as_str());
         Ok(Self { signer, request, parameters, api })
     }
 

@@ -101,6 +101,7 @@ impl Stage {
             csr_der: &self.csr_der,
             checkpoint: &NoCheckpoint,
             purpose: Purpose::Publish,
+            needed_by: jiff::Timestamp::MAX,
             not_ready_count: 0,
         };
         self.signer.sign(&request).await

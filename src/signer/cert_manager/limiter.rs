@@ -3,6 +3,7 @@
 
 use crate::model::{Failure, FailureKind};
 use crate::platform::{FairPermit, FairSemaphore};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 /// Limits the creates and gets of this signer.
 #[derive(Debug)]
 pub(super) struct CallLimiter {
-    permits: Arc<FairSemaphore<()>>,
+    permits: Arc<FairSemaphore>,
     retry_at: Mutex<Option<Instant>>,
 }
 
@@ -31,9 +32,9 @@ impl Default for CallLimiter {
 
 impl CallLimiter {
     /// Waits for a permit, and then for the end of a short Retry-After; an error if it is long. Namespaces are served one
-    /// after the other, and callers of one in the order of their arrival: the permit is kept during the Retry-After.
-    pub(super) async fn acquire(&self, namespace: &str) -> Result<FairPermit<()>, Failure> {
-        let permit = self.permits.acquire(namespace, ()).await;
+    /// after the other, and the callers of one by `needed_by`: the permit is kept during the Retry-After.
+    pub(super) async fn acquire(&self, namespace: &str, needed_by: Timestamp) -> Result<FairPermit, Failure> {
+        let permit = self.permits.acquire(namespace, needed_by).await;
         loop {
             let delay = self.delay();
             if delay.is_zero() {
@@ -75,7 +76,7 @@ mod tests {
             .map(|n| {
                 let (limiter, served) = (Arc::clone(&limiter), Arc::clone(&served));
                 tokio::spawn(async move {
-                    let _permit = limiter.acquire("shop").await.unwrap();
+                    let _permit = limiter.acquire("shop", Timestamp::MIN).await.unwrap();
                     served.lock().push(n / MAX_IN_FLIGHT);
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 })
@@ -91,7 +92,7 @@ mod tests {
     async fn a_long_retry_after_is_capped_and_reported_instead_of_waited_for() {
         let limiter = CallLimiter::default();
         limiter.record(&Failure::throttled("slow", Some(Duration::from_hours(1))));
-        let failure = limiter.acquire("shop").now_or_never().unwrap().unwrap_err();
+        let failure = limiter.acquire("shop", Timestamp::MIN).now_or_never().unwrap().unwrap_err();
         assert_eq!((failure.kind, failure.retry_after), (FailureKind::Throttled, Some(MAX_RETRY_AFTER)));
     }
 }

@@ -23,6 +23,8 @@ mod tracker;
 mod watching;
 
 pub use gate::{Gate, GateBackoff};
+#[cfg(fuzzing)]
+pub(crate) use tracker::fuzz_certificate_request;
 
 use super::{
     IssuedCertificate, LiveRequests, RequestId, SignedChain, Signer, SignerNotification, SigningRequest,

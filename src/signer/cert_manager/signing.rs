@@ -15,7 +15,7 @@ impl CertManager {
     pub(super) async fn sign_one(&self, request: &SigningRequest<'_>) -> Result<SignedChain, Failure> {
         self.ensure_watching();
         // One permit for all calls, so that a signing queues once. The wait for the issuer is without it.
-        let permit = self.limiter.acquire(&request.identity.namespace).await?;
+        let permit = self.limiter.acquire(&request.identity.namespace, request.needed_by).await?;
         let checkpoint = self.checkpoint(request).await?;
         let body = object::body(request, &checkpoint.key, &self.options.node)?;
         let expected = self.expected(request, &body)?;

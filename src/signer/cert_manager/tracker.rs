@@ -276,6 +276,31 @@ fn of_id<'a>(
     requests.iter().filter(move |(_, request)| request.id == *id)
 }
 
+/// Reads a request of any shape, and tracks it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_certificate_request(json: &[u8]) {
+    use crate::signer::RequestId;
+
+    struct All;
+
+    impl LiveRequests for All {
+        fn liveness(&self, _id: &RequestId, _namespace: &str) -> Liveness {
+            Liveness::Present
+        }
+    }
+
+    let Ok(request) = serde_json::from_slice::<CertificateRequest>(json) else { return };
+    let tracker = RequestTracker::new(Arc::new(All));
+    assert_eq!(tracker.saw(&request), None);
+    let (_state, _approval) = (request.state(), request.is_approved_unchecked());
+    if let (Some(key), Some(id)) = (request.key(), request.id()) {
+        assert!(id.len() <= 128 && tracker.knows(&key));
+        assert_eq!(tracker.requests_of(&RequestId::new(id)), [key.clone()]);
+        tracker.lost(&key);
+    }
+    assert_eq!(tracker.counts().0, 0);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

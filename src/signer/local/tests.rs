@@ -38,6 +38,7 @@ async fn sign(ca: &LocalCa, csr_der: &[u8], attributes: &CertificateSpec) -> Res
         csr_der,
         checkpoint: &NoCheckpoint,
         purpose: crate::signer::Purpose::Publish,
+        needed_by: jiff::Timestamp::MAX,
         not_ready_count: 0,
     };
     ca.sign(&request).await

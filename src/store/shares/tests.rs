@@ -1,6 +1,8 @@
 use super::*;
+use crate::store::VOLUME_INODES;
 
 const KIB: u64 = 1024;
+const RECORD: u64 = 256 * KIB;
 const LIMITS: ShareLimits = ShareLimits { volume_bytes: 128 * KIB, namespace_percent: 50 };
 
 /// A store of 64 MiB as the kernel would count it: what accounts hold is used.
@@ -25,9 +27,10 @@ impl Disk {
     }
 
     fn write(&mut self, volume: usize, bytes: u64, is_renewal: bool) -> Result<(), StoreError> {
-        let (after, capacity) = (Size { bytes, inodes: 12 }, self.capacity());
+        let (after, capacity) = (Size { bytes, inodes: VOLUME_INODES }, self.capacity());
         let (account, used) = self.0.get_mut(volume).unwrap();
-        let promise = account.promise(&capacity, &Want { is_renewal, after, extra: after })?;
+        let promise =
+            account.promise(&capacity, &Want { is_renewal, after, extra: after, record: RECORD })?;
         account.settle(after);
         *used = after;
         drop(promise);
@@ -71,6 +74,20 @@ fn the_lower_half_of_the_reserve_is_for_those_within_their_equal_share() {
 }
 
 #[test]
+fn the_record_of_a_failed_renewal_can_be_written_whoever_has_filled_the_store() {
+    let shares = Shares::new(ShareLimits { namespace_percent: 100, ..LIMITS });
+    let mut disk = Disk::default();
+    // Alone in the store, the namespace is within its equal share, and may use the reserve.
+    let volumes: Vec<_> = (0..500).map(|_| disk.add(&shares, "shop", 100 * KIB).unwrap()).collect();
+    let refused = volumes.iter().find_map(|volume| disk.renew(*volume, 200 * KIB).err());
+    assert!(matches!(refused, Some(StoreError::Crowded { .. })), "{refused:?}");
+    // Each record may grow by a page, and copies replace them: one of the largest, and a hundredth of the store for others.
+    let Capacity { total, free, .. } = disk.capacity();
+    let needed = 500 * 4 * KIB + RECORD + total.percent(1).bytes;
+    assert!(free.bytes >= needed, "{} of {needed} bytes left", free.bytes);
+}
+
+#[test]
 fn a_namespace_takes_no_more_than_its_part_and_is_told_which_flag_says_so() {
     let shares = Shares::new(LIMITS);
     let mut disk = Disk::default();
@@ -89,7 +106,7 @@ fn what_is_promised_counts_until_it_is_written_or_has_failed() {
     let shares = Shares::new(LIMITS);
     let disk = Disk::default();
     let large = Size { bytes: 30 * KIB * KIB, inodes: 10 };
-    let want = Want { is_renewal: false, after: large, extra: large };
+    let want = Want { is_renewal: false, after: large, extra: large, record: RECORD };
     let accounts = ["a", "b", "c"].map(|namespace| shares.open(namespace));
     let [first, second, third] = &accounts;
     let promises = [first, second].map(|account| account.promise(&disk.capacity(), &want));

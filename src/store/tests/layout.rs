@@ -2,7 +2,7 @@ use super::{
     MIB, file, generation, generation_of, mode, mount_dir, names, open, open_sized, read, set, volume,
 };
 use crate::namespace::{in_namespace, maps_all_groups};
-use crate::store::{Cause, Resource, StoreError, StoredVolume};
+use crate::store::{Cause, Resource, StoreError, StoredVolume, VOLUME_INODES};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::BTreeSet;
 use std::fs;
@@ -276,6 +276,13 @@ fn odd_volume_ids_stay_inside_the_store_and_apart() {
 }
 
 #[test]
+fn the_pages_name_the_inodes_of_a_volume() {
+    let pages = [include_str!("../../../docs/cli.md"), include_str!("../../../docs/operations.md")];
+    assert!(pages[0].contains(&format!("a volume with key, certificate and CA has {VOLUME_INODES}")));
+    assert_eq!(pages[1].matches(&format!("{VOLUME_INODES} inodes")).count(), 2);
+}
+
+#[test]
 fn usage_counts_the_volume_and_the_store() {
     in_namespace(|scratch| {
         let store = open(scratch);
@@ -285,7 +292,7 @@ fn usage_counts_the_volume_and_the_store() {
         store.write_record(&super::record("v", Path::new("/pods/x"))).unwrap();
         let usage = store.usage(&id).unwrap();
         // Three files and a record of a page each; volume, mount and generation directories, four links.
-        assert_eq!((usage.volume_bytes, usage.volume_inodes), (4 * 4096, 11));
+        assert_eq!((usage.volume_bytes, usage.volume_inodes), (4 * 4096, VOLUME_INODES));
         assert_eq!((usage.total_bytes, usage.total_inodes), (16 * MIB, 10_000));
         assert!(usage.available_bytes <= usage.total_bytes - usage.volume_bytes);
         assert!(usage.available_inodes <= usage.total_inodes - usage.volume_inodes);

@@ -1,10 +1,12 @@
 use super::{generation, mode, mount_dir, open, record, volume};
 use crate::model::{CertificateFacts, FailureKind};
 use crate::namespace::in_namespace;
-use crate::store::{IssuedRecord, LastError, Record, RecordError, Store, read_volumes};
+use crate::store::{IssuedRecord, LastError, Record, RecordError, Store, StoreError, read_volumes};
 use jiff::Timestamp;
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 fn whole() -> Record {
@@ -91,6 +93,19 @@ fn neither_debug_output_nor_errors_show_a_password() {
     assert_ne!(broken, json);
     let error = Record::parse(broken.as_bytes()).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+}
+
+#[test]
+fn a_record_that_cannot_be_encoded_is_not_reported_as_unreadable() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        let target = PathBuf::from(OsStr::from_bytes(b"/pods/\xff"));
+        let error = store.write_record(&Record { target, ..whole() }).unwrap_err();
+        assert!(matches!(error, StoreError::Encoding { .. }), "{error:?}");
+        let message = error.to_string();
+        assert!(message.contains("cannot be encoded") && !message.contains("cannot be read"), "{message}");
+        assert!(store.list().unwrap().is_empty());
+    });
 }
 
 #[test]

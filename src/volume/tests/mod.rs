@@ -87,7 +87,7 @@ pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
         issued: None,
         last_error: None,
     };
-    let schedule = WorkQueue::new(clock).register(&volume(id));
+    let schedule = WorkQueue::new(clock).register(&volume(id), "shop");
     let shares = Shares::new(ShareLimits { volume_bytes: u64::MAX, namespace_percent: 100 });
     Volume::new(
         record,

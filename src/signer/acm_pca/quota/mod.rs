@@ -7,10 +7,9 @@ mod wait_queue;
 
 pub use bucket::Bucket;
 pub(crate) use bucket::Pace;
-pub use wait_queue::WaitQueue;
+pub use wait_queue::{Caller, WaitQueue};
 
 use crate::model::named::named_enum;
-use crate::signer::Purpose;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -109,9 +108,9 @@ impl Lane {
     }
 
     /// Waits until one call may start. Returns the time waited. Dropping the future gives up the slot in the queue.
-    pub(crate) async fn acquire(&self, purpose: Purpose) -> Duration {
+    pub(crate) async fn acquire(&self, caller: &Caller) -> Duration {
         let arrived = Instant::now();
-        let slot = QueueSlot::new(self, purpose);
+        let slot = QueueSlot::new(self, caller);
         while let Err(wait) = slot.try_acquire() {
             // The slot is also woken when the head of the queue changes.
             let _either = timeout(wait, slot.wake.notified()).await;
@@ -135,20 +134,22 @@ impl Lane {
 /// A slot in the queue of a lane. Dropping it gives it up.
 struct QueueSlot<'a> {
     lane: &'a Lane,
+    caller: &'a Caller,
+    number: u64,
     wake: Arc<Notify>,
 }
 
 impl<'a> QueueSlot<'a> {
-    fn new(lane: &'a Lane, purpose: Purpose) -> Self {
+    fn new(lane: &'a Lane, caller: &'a Caller) -> Self {
         let wake = Arc::new(Notify::new());
         let mut state = lane.state.lock();
         let head = state.queue.head().cloned();
-        state.queue.push(purpose, Arc::clone(&wake));
+        let number = state.queue.push(caller, Arc::clone(&wake));
         // The earlier head may not be the head any more, and then must not take the next token.
         if let Some(head) = head {
             head.notify_one();
         }
-        Self { lane, wake }
+        Self { lane, caller, number, wake }
     }
 
     /// Takes a token if this slot is the head of the queue and there is one. The error is the time until the next attempt.
@@ -166,7 +167,7 @@ impl<'a> QueueSlot<'a> {
 impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
         let mut state = self.lane.state.lock();
-        state.queue.retain(|wake| !Arc::ptr_eq(wake, &self.wake));
+        state.queue.remove(self.caller, self.number);
         if let Some(head) = state.queue.head() {
             head.notify_one();
         }
@@ -176,20 +177,27 @@ impl Drop for QueueSlot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signer::Purpose;
+    use jiff::Timestamp;
 
     fn slow_lane() -> Arc<Lane> {
         Limiter::new(Fleet { issue_rate: 10.0, nodes: 10 }, 0.0).lane("1", "eu-central-1", CallKind::Issue)
     }
 
+    fn caller(purpose: Purpose, namespace: &str) -> Caller {
+        Caller { purpose, namespace: namespace.into(), needed_by: Timestamp::MAX }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn calls_pass_at_the_rate_and_publishes_first() {
         let lane = slow_lane();
-        lane.acquire(Purpose::Publish).await;
+        lane.acquire(&caller(Purpose::Publish, "shop")).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let call = |purpose, name: &'static str| {
+            let namespace = "shop";
             let (lane, order) = (Arc::clone(&lane), Arc::clone(&order));
             tokio::spawn(async move {
-                let waited = lane.acquire(purpose).await;
+                let waited = lane.acquire(&caller(purpose, namespace)).await;
                 order.lock().push((name, waited.as_secs()));
             })
         };
@@ -202,12 +210,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_namespace_with_many_calls_delays_another_by_one_call() {
+        let lane = slow_lane();
+        lane.acquire(&caller(Purpose::Renewal, "hostile")).await;
+        let burst: Vec<_> = (0..100)
+            .map(|_| {
+                let lane = Arc::clone(&lane);
+                tokio::spawn(async move { lane.acquire(&caller(Purpose::Renewal, "hostile")).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let waited = lane.acquire(&caller(Purpose::Renewal, "innocent")).await;
+        assert!(waited <= Duration::from_millis(2100), "{waited:?}");
+        burst.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_cancelled_call_gives_up_its_slot() {
         let lane = slow_lane();
-        lane.acquire(Purpose::Publish).await;
-        let gone = tokio::time::timeout(Duration::from_millis(10), lane.acquire(Purpose::Publish)).await;
+        lane.acquire(&caller(Purpose::Publish, "shop")).await;
+        let gone =
+            tokio::time::timeout(Duration::from_millis(10), lane.acquire(&caller(Purpose::Publish, "shop")))
+                .await;
         assert!(gone.is_err());
-        assert!(lane.acquire(Purpose::Publish).await <= Duration::from_millis(1100));
+        assert!(lane.acquire(&caller(Purpose::Publish, "shop")).await <= Duration::from_millis(1100));
         assert!(lane.state.lock().queue.is_empty());
     }
 

@@ -130,6 +130,7 @@ impl Driver {
             csr_der,
             checkpoint: &self.checkpoint,
             purpose: crate::signer::Purpose::Publish,
+            needed_by: jiff::Timestamp::MAX,
             not_ready_count: 0,
         };
         let limit = Duration::from_secs(20);
