@@ -120,8 +120,8 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_STORE_SELINUX_CONTEXT", value_name = "CONTEXT", value_parser = values::selinux_context)]
     pub store_selinux_context: Option<String>,
 
-    /// Limit on publishes at the same time. Others wait, for half of their time and 64 of each namespace, and the kubelet
-    /// retries them. Namespaces are served one after the other.
+    /// Limit on publishes at the same time; one namespace has at most three quarters. Others wait, for half of their time and 64
+    /// of each namespace, and the kubelet retries them. Namespaces are served one after the other.
     #[arg(long, env = "CERTLET_MAX_VOLUMES_IN_FLIGHT", value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_volumes_in_flight: u32,
 

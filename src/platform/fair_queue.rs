@@ -38,15 +38,21 @@ impl<K: Ord, V> FairQueue<K, V> {
 
     /// Removes the next entry. Its namespace is served again after all others that wait.
     pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
-        let namespace = self.rotation.pop_front()?;
+        self.pop_first_of(|_| true).map(|(_, key, value)| (key, value))
+    }
+
+    /// Removes the next entry of the namespaces that may be served now, and names its namespace.
+    pub(crate) fn pop_first_of(&mut self, may_be_served: impl Fn(&str) -> bool) -> Option<(Arc<str>, K, V)> {
+        let position = self.rotation.iter().position(|namespace| may_be_served(namespace))?;
+        let namespace = self.rotation.remove(position)?;
         let entries = self.entries.get_mut(&namespace)?;
         let first = entries.pop_first();
         if entries.is_empty() {
             self.entries.remove(&namespace);
         } else {
-            self.rotation.push_back(namespace);
+            self.rotation.push_back(Arc::clone(&namespace));
         }
-        first
+        first.map(|(key, value)| (namespace, key, value))
     }
 
     /// Removes an entry, if it is still there.

@@ -4,6 +4,7 @@
 use super::fair_queue::FairQueue;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -17,8 +18,16 @@ pub(crate) struct FairSemaphore {
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// How many permits one namespace may hold, and how many each of them holds.
+    shares: Option<Shares>,
     last_number: u64,
     waiting: FairQueue<Key, oneshot::Sender<FairPermit>>,
+}
+
+#[derive(Debug)]
+struct Shares {
+    limit: usize,
+    held: HashMap<Arc<str>, usize>,
 }
 
 /// The number makes it unique, and keeps equals in the order of their arrival.
@@ -26,7 +35,11 @@ type Key = (Timestamp, u64);
 
 /// A permit, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct FairPermit(Arc<FairSemaphore>);
+pub(crate) struct FairPermit {
+    semaphore: Arc<FairSemaphore>,
+    /// Whose share it is of; none without shares.
+    namespace: Option<Arc<str>>,
+}
 
 /// Removes a waiter that gives up.
 struct Waiter<'a> {
@@ -38,7 +51,17 @@ struct Waiter<'a> {
 impl FairSemaphore {
     /// So many permits.
     pub(crate) fn new(permits: usize) -> Arc<Self> {
-        let state = State { free: permits, last_number: 0, waiting: FairQueue::default() };
+        Self::with(permits, None)
+    }
+
+    /// So many permits, of which one namespace holds at most `limit`. The others are free for the rest, though what holds them
+    /// may never end.
+    pub(crate) fn with_limit_per_namespace(permits: usize, limit: usize) -> Arc<Self> {
+        Self::with(permits, Some(Shares { limit, held: HashMap::new() }))
+    }
+
+    fn with(permits: usize, shares: Option<Shares>) -> Arc<Self> {
+        let state = State { free: permits, shares, last_number: 0, waiting: FairQueue::default() };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -47,10 +70,11 @@ impl FairSemaphore {
         loop {
             let (receiver, key) = {
                 let mut state = self.state.lock();
-                // Fast path. A permit is free only while nobody waits.
-                if state.free > 0 {
+                // Fast path. A permit is free only while nobody waits who may have it.
+                if state.free > 0 && state.may_have_one(namespace) {
                     state.free -= 1;
-                    return FairPermit(Arc::clone(self));
+                    let namespace = state.count(namespace);
+                    return FairPermit { semaphore: Arc::clone(self), namespace };
                 }
                 let (sender, receiver) = oneshot::channel();
                 state.last_number += 1;
@@ -66,19 +90,22 @@ impl FairSemaphore {
         }
     }
 
-    /// Gives a free permit to the next waiter, or keeps it.
-    fn release(self: &Arc<Self>) {
+    /// Gives a permit that was held to the next waiter, or keeps it.
+    fn release(self: &Arc<Self>, namespace: Option<&Arc<str>>) {
         let next = {
             let mut state = self.state.lock();
-            let next = state.waiting.pop_first();
+            if let (Some(shares), Some(namespace)) = (&mut state.shares, namespace) {
+                shares.give_back(namespace);
+            }
+            let next = state.next_waiter();
             if next.is_none() {
                 state.free += 1;
             }
             next
         };
         // Outside of the lock: a waiter that has just given up drops the permit, which comes back here.
-        if let Some((_, next)) = next {
-            drop(next.send(FairPermit(Arc::clone(self))));
+        if let Some((namespace, next)) = next {
+            drop(next.send(FairPermit { semaphore: Arc::clone(self), namespace }));
         }
     }
 
@@ -94,6 +121,48 @@ impl FairSemaphore {
     }
 }
 
+impl State {
+    fn may_have_one(&self, namespace: &str) -> bool {
+        self.shares.as_ref().is_none_or(|shares| shares.may_have_one(namespace))
+    }
+
+    /// Counts a permit of this namespace.
+    fn count(&mut self, namespace: &str) -> Option<Arc<str>> {
+        Some(self.shares.as_mut()?.count(namespace))
+    }
+
+    fn next_waiter(&mut self) -> Option<(Option<Arc<str>>, oneshot::Sender<FairPermit>)> {
+        let Some(shares) = &mut self.shares else {
+            return self.waiting.pop_first().map(|(_, sender)| (None, sender));
+        };
+        let next = self.waiting.pop_first_of(|namespace| shares.may_have_one(namespace));
+        let (namespace, _, sender) = next?;
+        Some((Some(shares.count(&namespace)), sender))
+    }
+}
+
+impl Shares {
+    fn may_have_one(&self, namespace: &str) -> bool {
+        self.held.get(namespace).is_none_or(|held| *held < self.limit)
+    }
+
+    fn count(&mut self, namespace: &str) -> Arc<str> {
+        let known = self.held.get_key_value(namespace).map(|(known, _)| Arc::clone(known));
+        let namespace = known.unwrap_or_else(|| namespace.into());
+        *self.held.entry(Arc::clone(&namespace)).or_default() += 1;
+        namespace
+    }
+
+    fn give_back(&mut self, namespace: &Arc<str>) {
+        if let Some(held) = self.held.get_mut(namespace) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(namespace);
+            }
+        }
+    }
+}
+
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.semaphore.state.lock().waiting.remove(self.namespace, &self.key);
@@ -102,7 +171,7 @@ impl Drop for Waiter<'_> {
 
 impl Drop for FairPermit {
     fn drop(&mut self) {
-        self.0.release();
+        self.semaphore.release(self.namespace.as_ref());
     }
 }
 
@@ -147,6 +216,27 @@ mod tests {
         assert_eq!(order.iter().position(|(namespace, _)| *namespace == "innocent"), Some(1));
         assert_eq!(order.iter().position(|(namespace, _)| *namespace == "shop"), Some(2));
         assert_eq!(order.len(), 402);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_never_holds_more_than_its_limit_and_the_rest_is_free_for_others() {
+        let semaphore = FairSemaphore::with_limit_per_namespace(4, 3);
+        let acquire = |namespace| Box::pin(semaphore.acquire(namespace, at(0)));
+        let mut held: Vec<_> = (0..3).map(|_| acquire("hostile").now_or_never().unwrap()).collect();
+        let mut fourth = acquire("hostile");
+        assert!((&mut fourth).now_or_never().is_none());
+        let innocent = acquire("innocent").now_or_never().unwrap();
+        let mut next = acquire("innocent");
+        assert!((&mut next).now_or_never().is_none());
+        drop(innocent);
+        let next = next.now_or_never().expect("the limit of the other namespace stands");
+        assert!((&mut fourth).now_or_never().is_none());
+        held.pop();
+        let fourth = fourth.now_or_never().unwrap();
+        drop((held, next, fourth));
+        let state = semaphore.state.lock();
+        assert_eq!(state.free, 4);
+        assert!(state.waiting.is_empty() && state.shares.as_ref().unwrap().held.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,9 +20,9 @@ pub(super) struct PublishSlots {
 }
 
 impl PublishSlots {
-    /// So many slots.
+    /// So many slots. A quarter of them is not for a namespace that has the rest: its issuer may never answer.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, slots: FairSemaphore::new(limit) }
+        Self { limit, slots: FairSemaphore::with_limit_per_namespace(limit, limit - limit / 4) }
     }
 
     /// Waits for a slot, for half of the time that the caller has. Namespaces are served one after the other. Cancel-safe.
@@ -41,7 +41,7 @@ impl PublishSlots {
 
     fn full(&self) -> Failure {
         let message = format!(
-            "{} publishes are under way on this node, as many as --max-volumes-in-flight allows; try again",
+            "as many publishes are under way on this node, or in this namespace, as --max-volumes-in-flight={} allows; try again",
             self.limit
         );
         Failure::new(FailureKind::Full, message)
@@ -69,6 +69,17 @@ mod tests {
         drop((held, waiting));
         other.await.unwrap();
         acquire("hostile").now_or_never().unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_whose_issuer_never_answers_leaves_slots_for_others() {
+        let slots = PublishSlots::new(8);
+        let mut held = Vec::new();
+        while let Some(slot) = Box::pin(slots.acquire("hostile", Timestamp::MAX, TIME)).now_or_never() {
+            held.push(slot.unwrap());
+        }
+        assert_eq!(held.len(), 6);
+        Box::pin(slots.acquire("innocent", Timestamp::MAX, TIME)).now_or_never().unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
