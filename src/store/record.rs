@@ -84,7 +84,7 @@ impl Record {
     }
 
     /// The record as it is written.
-    pub(crate) fn encode(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+    pub fn encode(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
         // Measured first: a buffer that grows leaves copies of a keystore password behind.
         let mut json = Zeroizing::new(Vec::with_capacity(self.encoded_len()));
         self.encode_to(&mut *json)?;
