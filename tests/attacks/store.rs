@@ -11,16 +11,17 @@ use std::path::{Path, PathBuf};
 use tonic::Code;
 
 /// Volumes that the store holds while they are small, and does not hold once they are large.
-const HOSTILE: usize = 300;
+const HOSTILE: usize = 120;
 /// Volumes of somebody else.
 const INNOCENT: usize = 10;
 
-/// A driver with a store of 16 MiB, and its signer.
+/// A driver with a store of 6 MiB, and its signer.
 async fn node(configure: impl FnOnce(&mut Config)) -> (Node, InProcess, Kubelet) {
     let mut node = Node::new();
     let clock = ManualClock::new();
     let signer = ScriptedSigner::new(&clock, true);
     let (driver, kubelet) = InProcess::start_with(&mut node, &clock, &signer, |config| {
+        config.store.size_bytes = 6 << 20;
         config.store.inodes = 65_536;
         configure(config);
     })
