@@ -91,6 +91,7 @@ impl ClusterArgs {
             cert_manager: CertManagerOptions {
                 node: node.to_owned(),
                 keep_requests: self.keep_requests.into(),
+                max_issuances_per_hour: self.max_issuances_per_hour,
                 token_audience: self.use_token_request.then_some(self.token_request_audience),
                 gates: self.pod_readiness_gate,
                 gate_backoff: GateBackoff {
@@ -101,7 +102,6 @@ impl ClusterArgs {
                 },
             },
             continue_on_not_ready: self.continue_on_not_ready,
-            max_issuances_per_hour: self.max_issuances_per_hour,
             startup_taint: self.startup_taint,
         }
     }

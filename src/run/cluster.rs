@@ -7,7 +7,7 @@ use crate::csi::{Driver, RegistrationState};
 use crate::kube::{Cluster, EventRecorder, KubeError, remove_startup_taint};
 use crate::model::{EventKind, PodEvent, WorkloadIdentity};
 use crate::platform::Backoff;
-use crate::signer::{BudgetedSigner, CertManager, CertManagerOptions, ConfiguredSigner, Limit};
+use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner};
 use crate::volume::{EventSink, Parts};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,8 +26,6 @@ pub struct ClusterConfig {
     pub cert_manager: CertManagerOptions,
     /// Whether a pod that is not ready gets an empty volume first.
     pub continue_on_not_ready: bool,
-    /// CertificateRequests an hour for the pods of one namespace; 0 for no limit.
-    pub max_issuances_per_hour: u32,
     /// The taint to remove from the node once the driver is ready.
     pub startup_taint: Option<String>,
 }
@@ -49,20 +47,14 @@ pub(super) async fn join(
     else {
         return Ok(());
     };
-    let mut configured = ConfiguredSigner::new(Arc::new(CertManager::new(
+    parts.signers.push(ConfiguredSigner::new(Arc::new(CertManager::new(
         cluster.clone(),
         options.cert_manager.clone(),
         Arc::clone(&parts.clock),
         observer,
         Arc::clone(&parts.registry) as _,
         end.clone(),
-    )));
-    let per_hour = options.max_issuances_per_hour;
-    configured.signer = BudgetedSigner::wrap(
-        configured.signer,
-        Limit { per_hour: Box::new(move || per_hour), option: "--max-issuances-per-hour" },
-    );
-    parts.signers.push(configured);
+    ))));
     let events = EventRecorder::start(&cluster, name, node_id);
     tokio::spawn(tell_operator(Arc::clone(notices), events.clone(), node_id.clone()));
     parts.events = Some(Box::new(events));

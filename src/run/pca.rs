@@ -4,7 +4,6 @@ use super::Config;
 use crate::platform::{Clock, DirectoryWatch};
 use crate::policy::{LivePolicy, PolicyError};
 use crate::signer::{AcmPca, AcmPcaParts, ConfiguredSigner, Fleet, PcaMetrics};
-use crate::signer::{BudgetedSigner, Limit};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use std::io;
@@ -64,7 +63,6 @@ pub(super) fn signer(
         policy.register(registry);
     });
     tokio::spawn(follow_policy(Arc::clone(&policy), watch, end.clone()));
-    let budget = Arc::clone(&policy);
     let signer = Arc::new(AcmPca::new(AcmPcaParts {
         policy,
         fleet: *fleet,
@@ -76,15 +74,7 @@ pub(super) fn signer(
     }));
     let (running, until) = (Arc::clone(&signer), end.clone());
     tokio::spawn(async move { running.run(until).await });
-    let mut configured = ConfiguredSigner::new(signer);
-    configured.signer = BudgetedSigner::wrap(
-        configured.signer,
-        Limit {
-            per_hour: Box::new(move || budget.rules().max_issuances_per_hour()),
-            option: "maxIssuancesPerHour of the policy",
-        },
-    );
-    Ok(Some(configured))
+    Ok(Some(ConfiguredSigner::new(signer)))
 }
 
 /// Watches the file's directory, because a ConfigMap's volume swaps the symlink `..data` beside the file.

@@ -5,7 +5,7 @@
 
 #[cfg(feature = "aws")]
 mod acm_pca;
-mod budgeted;
+mod budget;
 #[cfg(feature = "kubernetes")]
 mod cert_manager;
 mod counted;
@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 #[cfg(feature = "aws")]
 pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Caller, Fleet, PcaMetrics, WaitQueue, template_of};
-pub(crate) use budgeted::{BudgetedSigner, Limit};
 #[cfg(all(fuzzing, feature = "kubernetes"))]
 pub(crate) use cert_manager::fuzz_certificate_request;
 #[cfg(feature = "kubernetes")]
@@ -205,6 +204,22 @@ pub struct SignedChain {
 pub(crate) mod testing {
     use super::Checkpoint;
     use crate::model::Failure;
+    use parking_lot::Mutex;
+
+    /// Keeps its checkpoint in memory.
+    #[derive(Default)]
+    pub(crate) struct SavedCheckpoint(pub(crate) Mutex<Option<String>>);
+
+    impl Checkpoint for SavedCheckpoint {
+        fn load(&self) -> Option<String> {
+            self.0.lock().clone()
+        }
+
+        fn save(&self, text: &str) -> Result<(), Failure> {
+            *self.0.lock() = Some(text.to_owned()).filter(|text| !text.is_empty());
+            Ok(())
+        }
+    }
 
     /// Keeps no checkpoint.
     pub(crate) struct NoCheckpoint;

@@ -24,6 +24,7 @@ pub use metrics::PcaMetrics;
 pub use quota::{Bucket, CallKind, Caller, Fleet, WaitQueue};
 pub use signing::template_of;
 
+use super::budget::IssuanceBudget;
 use super::{IssuedCertificate, Purpose, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
 use crate::model::{Arn, CertificateSpec, Failure, PcaCaller, SignerKind, jitter};
 use crate::platform::Clock;
@@ -73,6 +74,7 @@ pub struct AcmPca {
     clients: Clients,
     authorities: Authorities,
     issue_delay: IssueDelay,
+    budget: IssuanceBudget,
     revocations: Option<Revocations>,
 }
 
@@ -88,6 +90,7 @@ impl AcmPca {
             clients: Clients::new(Agent::new(pod_identity)),
             authorities: Authorities::default(),
             issue_delay: IssueDelay::default(),
+            budget: IssuanceBudget::new("maxIssuancesPerHour of the policy"),
             revocations: revocations.map(Revocations::open),
         }
     }

@@ -99,6 +99,7 @@ impl<'a> Signing<'a> {
             limit,
             certificate: None,
         };
+        signer.budget.take(&request.identity.namespace, signer.policy.rules().max_issuances_per_hour())?;
         request.checkpoint.save(&planned.encode())?;
         Ok(planned)
     }

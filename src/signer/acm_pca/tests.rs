@@ -6,7 +6,8 @@ mod fake_pca;
 
 use super::*;
 use crate::model::{FailureKind, PcaRequest, PodTokens, SignerSpec};
-use crate::signer::testing::NoCheckpoint;
+use crate::signer::Checkpoint;
+use crate::signer::testing::{NoCheckpoint, SavedCheckpoint};
 use crate::x509::testing::{attributes, pod};
 use fake_pca::{CA, FakePca, Fault};
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +16,7 @@ use std::sync::Mutex;
 
 const ISSUE: &str = "IssueCertificate";
 const DESCRIBE: &str = "DescribeCertificateAuthority";
+const GET: &str = "GetCertificate";
 const AUTHORITY: &str = "GetCertificateAuthorityCertificate";
 
 const POLICY: &str = r#"
@@ -58,11 +60,15 @@ struct Stage {
 
 impl Stage {
     async fn start() -> Self {
+        Self::with(POLICY).await
+    }
+
+    async fn with(rules: &str) -> Self {
         let fake = FakePca::start().await;
         let clock = Arc::new(TestClock(Mutex::new(Timestamp::now())));
         let directory = tempfile::tempdir().unwrap();
         let policy = directory.path().join("policy.yaml");
-        std::fs::write(&policy, POLICY).unwrap();
+        std::fs::write(&policy, rules).unwrap();
         let mut signer = AcmPca::new(AcmPcaParts {
             policy: Arc::new(LivePolicy::open(&policy).unwrap()),
             fleet: Fleet::DEFAULT,
@@ -92,6 +98,10 @@ impl Stage {
     }
 
     async fn sign(&self) -> Result<SignedChain, Failure> {
+        self.resume(&NoCheckpoint).await
+    }
+
+    async fn resume(&self, checkpoint: &dyn Checkpoint) -> Result<SignedChain, Failure> {
         let pod = pod();
         let request = SigningRequest {
             id: &RequestId::new("csi-1"),
@@ -99,7 +109,7 @@ impl Stage {
             tokens: &PodTokens::default(),
             spec: &self.attributes,
             csr_der: &self.csr_der,
-            checkpoint: &NoCheckpoint,
+            checkpoint,
             purpose: Purpose::Publish,
             needed_by: jiff::Timestamp::MAX,
             not_ready_count: 0,
@@ -158,4 +168,43 @@ async fn after_refusals_the_ca_is_described_at_most_once_a_minute() {
     assert_eq!(stage.queries(), 3);
     stage.sign().await.unwrap();
     assert_eq!(stage.queries(), 4);
+}
+
+#[tokio::test]
+async fn every_planned_request_is_taken_from_the_budget_and_a_resumed_one_is_not() {
+    let stage = Stage::with(&POLICY.replace("version: 2", "version: 2\nmaxIssuancesPerHour: 3")).await;
+    let checkpoint = SavedCheckpoint::default();
+    // The plan of a request whose answer was lost.
+    let lose_answer = || {
+        let text = checkpoint.load().unwrap();
+        checkpoint.save(text.split_once(" certificate=").unwrap().0).unwrap();
+    };
+    stage.resume(&checkpoint).await.unwrap();
+    lose_answer();
+    stage.resume(&checkpoint).await.unwrap();
+    lose_answer();
+    // AWS remembers a request for a while. After that it is another one.
+    stage.advance(SignedDuration::from_mins(5));
+    stage.resume(&checkpoint).await.unwrap();
+    // A certificate that cannot be had was charged all the same.
+    stage.fake.fail(GET, &[Fault::Refuse("RequestFailedException", 400)]);
+    stage.resume(&SavedCheckpoint::default()).await.unwrap_err();
+    let beyond = stage.resume(&SavedCheckpoint::default()).await.unwrap_err();
+    assert_eq!(beyond.kind, FailureKind::Throttled, "{beyond}");
+    assert!(beyond.message.contains("maxIssuancesPerHour"), "{beyond}");
+    assert_eq!(stage.fake.calls(ISSUE), 4);
+}
+
+#[tokio::test]
+async fn what_the_policy_denies_costs_nothing_and_is_denied_beyond_the_budget_too() {
+    let mut stage = Stage::with(&POLICY.replace("version: 2", "version: 2\nmaxIssuancesPerHour: 1")).await;
+    let allowed = stage.attributes.duration;
+    for _ in 0..2 {
+        stage.attributes.duration = std::time::Duration::from_hours(48);
+        let denied = stage.sign().await.unwrap_err();
+        assert!(denied.kind == FailureKind::Permanent && denied.message.contains("denied"), "{denied}");
+        stage.attributes.duration = allowed;
+        let _signed_or_beyond = stage.sign().await;
+    }
+    assert_eq!(stage.fake.calls(ISSUE), 1);
 }

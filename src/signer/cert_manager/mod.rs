@@ -26,6 +26,7 @@ pub use gate::{Gate, GateBackoff};
 #[cfg(fuzzing)]
 pub(crate) use tracker::fuzz_certificate_request;
 
+use super::budget::IssuanceBudget;
 use super::{
     IssuedCertificate, LiveRequests, RequestId, SignedChain, Signer, SignerNotification, SigningRequest,
 };
@@ -54,6 +55,8 @@ pub struct CertManagerOptions {
     pub gates: Vec<Gate>,
     /// The pauses between attempts while a pod is not ready.
     pub gate_backoff: GateBackoff,
+    /// CertificateRequests an hour for the pods of one namespace; 0 for no limit.
+    pub max_issuances_per_hour: u32,
 }
 
 /// Signs with cert-manager's CertificateRequests.
@@ -64,6 +67,7 @@ pub struct CertManager {
     tracker: Arc<RequestTracker>,
     deletions: Arc<Deletions>,
     limiter: CallLimiter,
+    budget: IssuanceBudget,
     /// The driver's own account, as the server names it.
     username: OnceLock<String>,
     /// None once it runs.
@@ -98,6 +102,7 @@ impl CertManager {
             tracker,
             deletions,
             limiter: CallLimiter::default(),
+            budget: IssuanceBudget::new("--max-issuances-per-hour"),
             username: OnceLock::new(),
             watch: Mutex::new(Some(Box::pin(watch))),
         }

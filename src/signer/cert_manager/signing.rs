@@ -58,6 +58,9 @@ impl CertManager {
         let token = self.token(request)?;
         let caller = token.map_or(Caller::Driver, Caller::Token);
         let create = key.collection().create(&PostParams::default(), body);
+        let namespace = &request.identity.namespace;
+        // Here and not with the checkpoint: a request that somebody has deleted is created again.
+        self.budget.take(namespace, self.options.max_issuances_per_hour)?;
         match self.cluster.read::<CertificateRequest>(caller, create).await {
             Ok(created) => {
                 self.tracker.server_answered();
@@ -68,9 +71,14 @@ impl CertManager {
             }
             // An earlier create was carried out, though its answer was lost or the process has ended.
             Err(CallError::Refused { reason, .. }) if reason == "AlreadyExists" => {
+                self.budget.put_back(namespace);
                 self.existing(request, key, expected).await
             }
             Err(error) => {
+                // Without an answer it may have been created.
+                if matches!(error, CallError::Refused { .. }) {
+                    self.budget.put_back(namespace);
+                }
                 let failure =
                     sign_error(&error, Action::Create { as_pod: token.is_some() }, request.identity);
                 // A Retry-After for a pod's own account does not concern other pods.

@@ -97,6 +97,36 @@ async fn a_request_that_somebody_deletes_is_created_again() {
 }
 
 #[tokio::test]
+async fn every_created_request_is_taken_from_the_budget_and_a_resumed_one_is_not() {
+    let driver = Driver::with(CertManagerOptions { max_issuances_per_hour: 4, ..Default::default() }).await;
+    let failed = [("Approved", "True", "", ""), ("Ready", "False", "Failed", "no")];
+    // One that is deleted is created again, and one that has failed is replaced by another.
+    transient(driver.sign_while(async |server, name| server.delete(&name)).await);
+    let first = driver.sign_while(async |server, name| server.set(&name, &failed, &json!({}))).await;
+    transient(first);
+    let known = driver.server.names();
+    driver.sign_until_cancelled().await;
+    let resumed = tokio::join!(driver.sign(), driver.issue_new(&known)).0;
+    resumed.unwrap();
+    driver.sign_new_request().await;
+    *driver.checkpoint.0.lock() = None;
+    let beyond = of_kind(FailureKind::Throttled, driver.sign().await);
+    assert!(beyond.contains("namespace shop") && beyond.contains("--max-issuances-per-hour"), "{beyond}");
+    assert_eq!(driver.server.calls("create"), 4);
+}
+
+#[tokio::test]
+async fn a_create_that_the_server_refuses_costs_nothing() {
+    let driver = Driver::with(CertManagerOptions { max_issuances_per_hour: 1, ..Default::default() }).await;
+    for _ in 0..3 {
+        let body = r#"{"message":"no","reason":"Forbidden","code":403}"#.to_owned();
+        driver.server.next_create(CreateFailure::Refuse { code: 403, body, retry_after: None });
+        driver.sign().await.unwrap_err();
+    }
+    driver.sign_and_issue().await;
+}
+
+#[tokio::test]
 async fn requests_without_a_usable_certificate_do_not_pile_up() {
     let driver = Driver::new().await;
     for _ in 0..4 {

@@ -9,6 +9,7 @@ use super::*;
 use crate::kube::ApiObserver;
 use crate::kube::testing::Uncounted;
 use crate::model::{CertificateSpec, FailureKind, IssuerRef, PodTokens, SignerSpec, WorkloadIdentity};
+use crate::signer::testing::SavedCheckpoint;
 use crate::signer::{Checkpoint, Liveness};
 use crate::x509::testing::attributes;
 use jiff::Timestamp;
@@ -27,20 +28,6 @@ impl Clock for ManualClock {
 
     fn wait_until(&self, _deadline: Option<Timestamp>) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
-    }
-}
-
-#[derive(Default)]
-struct SavedCheckpoint(Mutex<Option<String>>);
-
-impl Checkpoint for SavedCheckpoint {
-    fn load(&self) -> Option<String> {
-        self.0.lock().clone()
-    }
-
-    fn save(&self, text: &str) -> Result<(), Failure> {
-        *self.0.lock() = Some(text.to_owned());
-        Ok(())
     }
 }
 

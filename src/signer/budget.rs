@@ -1,0 +1,93 @@
+//! How many certificates the pods of a namespace get in an hour. Each can cost money, and work of the issuer that all share.
+
+use crate::model::Failure;
+use crate::platform::TokenBucket;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const HOUR: f64 = 3600.0;
+
+/// The budgets of all namespaces with one signer. The signer takes from it before each request for a new certificate, once it knows
+/// that the pod may have one. To resume a request takes nothing.
+pub(crate) struct IssuanceBudget {
+    /// Where the operator sets the limit: a flag or a field.
+    option: &'static str,
+    /// Of the namespaces that have used a part of their budget.
+    buckets: Mutex<HashMap<String, TokenBucket>>,
+    started: Instant,
+}
+
+impl IssuanceBudget {
+    /// Whole budgets.
+    pub(crate) fn new(option: &'static str) -> Self {
+        Self { option, buckets: Mutex::default(), started: Instant::now() }
+    }
+
+    /// Takes one certificate, of `per_hour` for one namespace; 0 for no limit.
+    pub(crate) fn take(&self, namespace: &str, per_hour: u32) -> Result<(), Failure> {
+        if per_hour == 0 {
+            return Ok(());
+        }
+        let (now, burst) = (self.started.elapsed(), f64::from(per_hour));
+        let mut buckets = self.buckets.lock();
+        if !buckets.contains_key(namespace) {
+            buckets.retain(|_, bucket| !bucket.is_full(now));
+        }
+        let new = || TokenBucket::new(burst / HOUR, burst).at(now);
+        let bucket = buckets.entry(namespace.to_owned()).or_insert_with(new);
+        bucket.set_limits(burst / HOUR, burst, now);
+        bucket.take(now).map_err(|pause| {
+            let (option, seconds) = (self.option, pause.as_secs_f64().ceil());
+            let message = format!(
+                "the pods of namespace {namespace} on this node have used up their budget of {per_hour} certificates an hour \
+                 ({option}); the next one is possible in {seconds} s; accepted: fewer certificates, or longer ones, or a larger \
+                 budget"
+            );
+            Failure::throttled(message, Some(pause.max(Duration::from_secs(1))))
+        })
+    }
+
+    /// Gives one back: the request was not made.
+    pub(crate) fn put_back(&self, namespace: &str) {
+        if let Some(bucket) = self.buckets.lock().get_mut(namespace) {
+            bucket.put_back();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::FailureKind;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_gets_so_many_certificates_an_hour_and_another_one_its_own() {
+        let budget = IssuanceBudget::new("--flag");
+        for _ in 0..3 {
+            budget.take("shop", 3).unwrap();
+        }
+        let beyond = budget.take("shop", 3).unwrap_err();
+        assert_eq!((beyond.kind, beyond.retry_after.unwrap().as_secs()), (FailureKind::Throttled, 1200));
+        budget.take("other", 3).unwrap();
+        tokio::time::advance(Duration::from_secs(1201)).await;
+        budget.take("shop", 3).unwrap();
+        assert_eq!(budget.take("shop", 3).unwrap_err().kind, FailureKind::Throttled);
+        budget.take("shop", 0).expect("no limit");
+        budget.put_back("shop");
+        budget.take("shop", 3).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_whose_budget_is_whole_again_is_forgotten() {
+        let budget = IssuanceBudget::new("--flag");
+        for number in 0..100 {
+            budget.take(&format!("namespace-{number}"), 10).unwrap();
+        }
+        assert_eq!(budget.buckets.lock().len(), 100);
+        tokio::time::advance(Duration::from_secs(361)).await;
+        budget.take("shop", 10).unwrap();
+        assert_eq!(budget.buckets.lock().len(), 1);
+    }
+}
