@@ -1,10 +1,10 @@
 //! A semaphore that is fair by namespace: its permits go to the namespaces that wait, one after the other. So a namespace with
 //! many waiters delays another one by no more than one permit.
 
+use super::Tally;
 use super::fair_queue::FairQueue;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -18,16 +18,16 @@ pub(crate) struct FairSemaphore {
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// How many permits one namespace may hold, and how many each of them holds.
-    shares: Option<Shares>,
+    by_namespace: Option<ByNamespace>,
     last_number: u64,
     waiting: FairQueue<Key, oneshot::Sender<FairPermit>>,
 }
 
+/// How many permits one namespace may hold, and how many each of them holds.
 #[derive(Debug)]
-struct Shares {
+struct ByNamespace {
     limit: usize,
-    held: HashMap<Arc<str>, usize>,
+    held: Tally<Arc<str>>,
 }
 
 /// The number makes it unique, and keeps equals in the order of their arrival.
@@ -37,7 +37,7 @@ type Key = (Timestamp, u64);
 #[derive(Debug)]
 pub(crate) struct FairPermit {
     semaphore: Arc<FairSemaphore>,
-    /// Whose share it is of; none without shares.
+    /// Who holds it; none where the number for one namespace has no limit.
     namespace: Option<Arc<str>>,
 }
 
@@ -57,11 +57,11 @@ impl FairSemaphore {
     /// So many permits, of which one namespace holds at most `limit`. The others are free for the rest, though what holds them
     /// may never end.
     pub(crate) fn with_limit_per_namespace(permits: usize, limit: usize) -> Arc<Self> {
-        Self::with(permits, Some(Shares { limit, held: HashMap::new() }))
+        Self::with(permits, Some(ByNamespace { limit, held: Tally::default() }))
     }
 
-    fn with(permits: usize, shares: Option<Shares>) -> Arc<Self> {
-        let state = State { free: permits, shares, last_number: 0, waiting: FairQueue::default() };
+    fn with(permits: usize, by_namespace: Option<ByNamespace>) -> Arc<Self> {
+        let state = State { free: permits, by_namespace, last_number: 0, waiting: FairQueue::default() };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -73,7 +73,7 @@ impl FairSemaphore {
                 // Fast path. A permit is free only while nobody waits who may have it.
                 if state.free > 0 && state.may_have_one(namespace) {
                     state.free -= 1;
-                    let namespace = state.count(namespace);
+                    let namespace = state.by_namespace.as_mut().map(|held| held.count(namespace.into()));
                     return FairPermit { semaphore: Arc::clone(self), namespace };
                 }
                 let (sender, receiver) = oneshot::channel();
@@ -94,8 +94,8 @@ impl FairSemaphore {
     fn release(self: &Arc<Self>, namespace: Option<&Arc<str>>) {
         let next = {
             let mut state = self.state.lock();
-            if let (Some(shares), Some(namespace)) = (&mut state.shares, namespace) {
-                shares.give_back(namespace);
+            if let (Some(ByNamespace { held, .. }), Some(namespace)) = (&mut state.by_namespace, namespace) {
+                held.remove(namespace);
             }
             let next = state.next_waiter();
             if next.is_none() {
@@ -123,43 +123,28 @@ impl FairSemaphore {
 
 impl State {
     fn may_have_one(&self, namespace: &str) -> bool {
-        self.shares.as_ref().is_none_or(|shares| shares.may_have_one(namespace))
-    }
-
-    /// Counts a permit of this namespace.
-    fn count(&mut self, namespace: &str) -> Option<Arc<str>> {
-        Some(self.shares.as_mut()?.count(namespace))
+        self.by_namespace.as_ref().is_none_or(|held| held.may_have_one(namespace))
     }
 
     fn next_waiter(&mut self) -> Option<(Option<Arc<str>>, oneshot::Sender<FairPermit>)> {
-        let Some(shares) = &mut self.shares else {
+        let Some(held) = &mut self.by_namespace else {
             return self.waiting.pop_first().map(|(_, sender)| (None, sender));
         };
-        let next = self.waiting.pop_first_of(|namespace| shares.may_have_one(namespace));
+        let next = self.waiting.pop_first_of(|namespace| held.may_have_one(namespace));
         let (namespace, _, sender) = next?;
-        Some((Some(shares.count(&namespace)), sender))
+        Some((Some(held.count(namespace)), sender))
     }
 }
 
-impl Shares {
+impl ByNamespace {
     fn may_have_one(&self, namespace: &str) -> bool {
-        self.held.get(namespace).is_none_or(|held| *held < self.limit)
+        self.held.of(namespace) < self.limit
     }
 
-    fn count(&mut self, namespace: &str) -> Arc<str> {
-        let known = self.held.get_key_value(namespace).map(|(known, _)| Arc::clone(known));
-        let namespace = known.unwrap_or_else(|| namespace.into());
-        *self.held.entry(Arc::clone(&namespace)).or_default() += 1;
+    /// Counts a permit of this namespace.
+    fn count(&mut self, namespace: Arc<str>) -> Arc<str> {
+        self.held.add(Arc::clone(&namespace));
         namespace
-    }
-
-    fn give_back(&mut self, namespace: &Arc<str>) {
-        if let Some(held) = self.held.get_mut(namespace) {
-            *held -= 1;
-            if *held == 0 {
-                self.held.remove(namespace);
-            }
-        }
     }
 }
 
@@ -236,7 +221,7 @@ mod tests {
         drop((held, next, fourth));
         let state = semaphore.state.lock();
         assert_eq!(state.free, 4);
-        assert!(state.waiting.is_empty() && state.shares.as_ref().unwrap().held.is_empty());
+        assert!(state.waiting.is_empty() && state.by_namespace.as_ref().unwrap().held.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

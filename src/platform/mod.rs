@@ -8,6 +8,7 @@ mod hardening;
 mod inotify;
 mod readiness;
 mod socket;
+mod tally;
 mod token_bucket;
 
 pub(crate) use backoff::Backoff;
@@ -19,4 +20,5 @@ pub use hardening::keep_memory_private;
 pub(crate) use inotify::DirectoryWatch;
 pub use socket::SocketError;
 pub(crate) use socket::listen;
+pub(crate) use tally::Tally;
 pub(crate) use token_bucket::TokenBucket;

@@ -35,17 +35,17 @@ impl Store {
     pub(crate) fn size(&self, volume: &VolumeId) -> Result<Size, StoreError> {
         match measure(&self.dir_of(volume)) {
             Err(error) if error.is_vanished() => Ok(Size::default()),
-            measured => measured.map(|(bytes, inodes)| Size { bytes, inodes }),
+            measured => measured,
         }
     }
 
     /// The usage of the volume, and the limits of the store.
     pub(crate) fn usage(&self, volume: &VolumeId) -> Result<Usage, StoreError> {
-        let (volume_bytes, volume_inodes) = measure(&self.dir_of(volume))?;
+        let volume = measure(&self.dir_of(volume))?;
         let Capacity { total, free, .. } = self.capacity()?;
         Ok(Usage {
-            volume_bytes,
-            volume_inodes,
+            volume_bytes: volume.bytes,
+            volume_inodes: volume.inodes,
             total_bytes: total.bytes,
             available_bytes: free.bytes,
             total_inodes: total.inodes,
@@ -54,15 +54,15 @@ impl Store {
     }
 }
 
-/// Bytes and inodes of a file or directory, with all that is in it.
-fn measure(path: &Path) -> Result<(u64, u64), StoreError> {
+/// The size of a file or directory, with all that is in it.
+fn measure(path: &Path) -> Result<Size, StoreError> {
     let metadata = fs::symlink_metadata(path).attempt("examine", path)?;
     // st_blocks counts in units of 512 bytes on every file system.
-    let mut sum = (metadata.blocks() * 512, 1);
+    let mut sum = Size { bytes: metadata.blocks() * 512, inodes: 1 };
     let names = if metadata.is_dir() { files::names(path)? } else { Vec::new() };
     for name in names {
         match measure(&path.join(name)) {
-            Ok(part) => sum = (sum.0 + part.0, sum.1 + part.1),
+            Ok(part) => sum = sum.plus(part),
             // No lock is held here: a record may be replaced, or an old generation removed, at the same time.
             Err(error) if error.is_vanished() => {}
             Err(error) => return Err(error),

@@ -1,7 +1,7 @@
 //! Reports issuances: by metrics to operators, by Events to pods' authors.
 
 use super::volume::Volume;
-use crate::model::{EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity};
+use crate::model::{EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity, shown};
 use crate::signer::Purpose;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
@@ -77,11 +77,11 @@ impl Reporter {
 
 /// Names at most three of the keys, each cut: an Event holds 1,024 bytes.
 fn mistyped_passwords_message(keys: &[String]) -> String {
-    let shown = keys.iter().take(3).map(|key| format!("{:?}", key.chars().take(80).collect::<String>()));
-    let (shown, more) = (shown.collect::<Vec<_>>().join(", "), keys.len().saturating_sub(3));
+    let named = keys.iter().take(3).map(|key| shown(key)).collect::<Vec<_>>().join(", ");
+    let more = keys.len().saturating_sub(3);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(
-        "{shown}{more}: not a known attribute, and may hold a password, so it is ignored and not copied to the \
+        "{named}{more}: not a known attribute, and may hold a password, so it is ignored and not copied to the \
          CertificateRequest; accepted: csi.cert-manager.io/pkcs12-password for the keystore's password"
     )
 }

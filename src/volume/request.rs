@@ -1,4 +1,4 @@
-//! A publish as it was asked for.
+//! A request for a publish.
 
 use super::context::Context;
 use super::volume::Volume;
@@ -15,15 +15,15 @@ use std::time::Duration;
 pub(crate) struct PublishRequest {
     /// The volume.
     pub(crate) volume: VolumeId,
-    /// Where the kubelet wants it: an absolute path whose parent exists.
+    /// Where the kubelet wants the volume: an absolute path whose parent exists.
     pub(crate) target: PathBuf,
-    /// Pod, tokens and the author's attributes as they came.
+    /// Pod, tokens, and the author's attributes as written.
     pub(crate) context: VolumeContext,
-    /// What the attributes ask for.
+    /// The spec that the attributes ask for.
     pub(crate) spec: CertificateSpec,
     /// The pod's fsGroup, as CSI's `volume_mount_group`.
     pub(crate) mount_group: Option<u32>,
-    /// How long the caller waits, where it says so.
+    /// How long the caller waits; none if it does not say.
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -44,7 +44,7 @@ impl PublishRequest {
         node.new_volume(record, spec.clone(), context.tokens.clone(), counted)
     }
 
-    /// In what it differs from the request that the record is of.
+    /// The field in which this request differs from the one in the record.
     pub(super) fn differs_from(&self, record: &Record) -> Option<&'static str> {
         if record.target != self.target {
             return Some("target_path");

@@ -1,15 +1,15 @@
 //! How many volumes a pod and a namespace have on this node, and how many they may have.
 
 use crate::model::{Failure, FailureKind, WorkloadIdentity};
+use crate::platform::Tally;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The volumes of each pod and of each namespace, counted.
 #[derive(Debug)]
 pub(super) struct VolumeCounts {
     limits: [Limit; 2],
-    counts: Mutex<HashMap<Owner, usize>>,
+    counts: Mutex<Tally<Owner>>,
 }
 
 /// Whose volumes are counted together.
@@ -48,7 +48,7 @@ impl VolumeCounts {
         let counts = self.counts.lock();
         let reached = counted.owners.iter().zip(self.limits).find(|(owner, limit)| {
             // The new one is among them.
-            counts.get(*owner).is_some_and(|volumes| *volumes > limit.volumes)
+            counts.of(*owner) > limit.volumes
         });
         let Some((owner, Limit { flag, volumes })) = reached else {
             drop(counts);
@@ -74,7 +74,7 @@ impl VolumeCounts {
         let owners = [Owner::Pod(pod.uid.as_str().into()), Owner::Namespace(pod.namespace.as_str().into())];
         let mut counts = self.counts.lock();
         for owner in &owners {
-            *counts.entry(owner.clone()).or_default() += 1;
+            counts.add(owner.clone());
         }
         drop(counts);
         Counted { counts: Arc::clone(self), owners }
@@ -85,12 +85,7 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let mut counts = self.counts.counts.lock();
         for owner in &self.owners {
-            if let Some(volumes) = counts.get_mut(owner) {
-                *volumes = volumes.saturating_sub(1);
-                if *volumes == 0 {
-                    counts.remove(owner);
-                }
-            }
+            counts.remove(owner);
         }
     }
 }

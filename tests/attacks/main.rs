@@ -10,3 +10,14 @@ mod requests;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
+
+use certlet_kubelet::Pod;
+
+/// A pod of a namespace, with a volume from the local signer.
+fn pod(namespace: &str, number: usize) -> Pod {
+    let attributes = [
+        ("csi.certlet.io/signer", "local"),
+        ("csi.certlet.io/dns-names", "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local"),
+    ];
+    Pod::new(namespace, &format!("web-{number}"), attributes)
+}

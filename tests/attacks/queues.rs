@@ -1,8 +1,8 @@
 //! Attacks on the queues: what waits in one namespace must not delay what waits in another.
 
 use crate::in_process::{Behaviour, InProcess, ManualClock, ScriptedSigner};
-use crate::node_test;
 use crate::support::{Node, eventually};
+use crate::{node_test, pod};
 use certlet::run::Config;
 use certlet_kubelet::{Kubelet, Pod};
 use jiff::SignedDuration;
@@ -21,14 +21,6 @@ async fn started(configure: impl FnOnce(&mut Config)) -> (Node, InProcess, Kubel
     let signer = ScriptedSigner::new(&clock, false);
     let (driver, kubelet) = InProcess::start_with(&mut node, &clock, &signer, configure).await;
     (node, driver, kubelet)
-}
-
-fn pod(namespace: &str, number: usize) -> Pod {
-    let attributes = [
-        ("csi.certlet.io/signer", "local"),
-        ("csi.certlet.io/dns-names", "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local"),
-    ];
-    Pod::new(namespace, &format!("web-{number}"), attributes)
 }
 
 /// The positions of a namespace's requests among all that the signer has had from `first` on.

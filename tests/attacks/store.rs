@@ -1,8 +1,8 @@
 //! Attacks on the store: what all volumes of a node share.
 
 use crate::in_process::{InProcess, ManualClock, ScriptedSigner};
-use crate::node_test;
 use crate::support::{Node, assert_whole, eventually, serial};
+use crate::{node_test, pod};
 use certlet::run::Config;
 use certlet_kubelet::{Kubelet, Pod};
 use jiff::SignedDuration;
@@ -27,14 +27,6 @@ async fn node(configure: impl FnOnce(&mut Config)) -> (Node, InProcess, Kubelet)
     })
     .await;
     (node, driver, kubelet)
-}
-
-fn pod(namespace: &str, number: usize) -> Pod {
-    let attributes = [
-        ("csi.certlet.io/signer", "local"),
-        ("csi.certlet.io/dns-names", "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local"),
-    ];
-    Pod::new(namespace, &format!("web-{number}"), attributes)
 }
 
 async fn published(kubelet: &Kubelet, namespace: &str, count: usize) -> Vec<(PathBuf, String)> {

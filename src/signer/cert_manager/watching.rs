@@ -73,8 +73,6 @@ async fn follow(
             tracing::info!("the watch on CertificateRequests works again");
         }
         failing = event.is_err();
-        let (in_memory, ignored) = tracker.counts();
-        observer.requests_tracked(in_memory, ignored);
         if let Ok(Event::Apply(_) | Event::Delete(_)) = &event {
             tracker.set_watch_error(None);
         }
@@ -105,6 +103,8 @@ async fn follow(
                 }
             }
         }
+        let (in_memory, ignored) = tracker.counts();
+        observer.requests_tracked(in_memory, ignored);
     }
 }
 

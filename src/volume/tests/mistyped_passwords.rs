@@ -5,10 +5,7 @@ use crate::attributes::{self, VolumeContext};
 use crate::model::{CertificateSpec, EventKind, Failure, PodEvent, SignerKind, SignerSpec, WorkloadIdentity};
 use crate::namespace::in_namespace;
 use crate::platform::SystemClock;
-use crate::signer::{
-    ConfiguredSigner, IssuedCertificate, LocalCa, RequestId, SignedChain, Signer, SignerNotification,
-    SigningRequest,
-};
+use crate::signer::{ConfiguredSigner, LocalCa, SignedChain, Signer, SigningRequest};
 use crate::trust::Pins;
 use crate::volume::report::EventSink;
 use crate::volume::{Parts, PublishRequest, VolumeFiles, VolumeService};
@@ -25,7 +22,7 @@ const PASSWORD: &str = "correct-horse";
 
 /// A local CA in the part of cert-manager. Keeps the annotations of its requests.
 struct FakeCertManager {
-    ca: LocalCa,
+    ca: Arc<LocalCa>,
     annotations: Arc<Mutex<Vec<BTreeMap<String, String>>>>,
 }
 
@@ -53,16 +50,6 @@ impl Signer for FakeCertManager {
         self.annotations.lock().push(annotations.clone());
         self.ca.sign(request)
     }
-}
-
-impl SignerNotification for FakeCertManager {
-    fn next_completed(&self) -> BoxFuture<'_, RequestId> {
-        self.ca.next_completed()
-    }
-
-    fn in_use(&self, _issued: &IssuedCertificate<'_>) {}
-
-    fn removed(&self, _issued: &IssuedCertificate<'_>) {}
 }
 
 /// Keeps the Events.
@@ -121,14 +108,14 @@ fn service(
     annotations: &Arc<Mutex<Vec<BTreeMap<String, String>>>>,
 ) -> VolumeService {
     let clock = Arc::new(SystemClock);
-    let ca = LocalCa::ephemeral(Arc::clone(&clock) as _).unwrap();
+    let ca = Arc::new(LocalCa::ephemeral(Arc::clone(&clock) as _).unwrap());
     VolumeService::new(Parts {
         files: VolumeFiles::open(&options(scratch)).unwrap().0,
         registry: Arc::default(),
-        signers: vec![ConfiguredSigner::new(Arc::new(FakeCertManager {
-            ca,
-            annotations: Arc::clone(annotations),
-        }))],
+        signers: vec![ConfiguredSigner {
+            signer: Arc::new(FakeCertManager { ca: Arc::clone(&ca), annotations: Arc::clone(annotations) }),
+            notification: ca,
+        }],
         clock,
         metrics: Arc::default(),
         events: Some(Box::new(events.clone())),
