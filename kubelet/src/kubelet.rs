@@ -158,15 +158,19 @@ impl Kubelet {
 
     /// Unpublishes the pod's volume and removes its directory, like the kubelet after a pod has ended.
     pub async fn unpublish(&self, pod: &Pod) -> Result<(), Status> {
-        let target = self.target(pod);
+        self.call_unpublish(pod).await?;
+        // This fails if the driver has not removed the target. The caller checks that.
+        let _removed = std::fs::remove_dir(self.target(pod).parent().unwrap_or(&self.root));
+        Ok(())
+    }
+
+    /// Calls NodeUnpublishVolume, and leaves the directory for another publish of the volume.
+    pub async fn call_unpublish(&self, pod: &Pod) -> Result<(), Status> {
         let request = NodeUnpublishVolumeRequest {
             volume_id: pod.volume_id(),
-            target_path: target.display().to_string(),
+            target_path: self.target(pod).display().to_string(),
         };
-        self.node.clone().node_unpublish_volume(request).await?;
-        // This fails if the driver has not removed the target. The caller checks that.
-        let _removed = std::fs::remove_dir(target.parent().unwrap_or(&self.root));
-        Ok(())
+        self.node.clone().node_unpublish_volume(request).await.map(drop)
     }
 
     /// Calls NodeGetVolumeStats.
