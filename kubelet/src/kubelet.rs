@@ -164,7 +164,7 @@ impl Kubelet {
         Ok(())
     }
 
-    /// Calls NodeUnpublishVolume, and leaves the directory for another publish of the volume.
+    /// Calls `NodeUnpublishVolume`, and leaves the directory for another publish of the volume.
     pub async fn call_unpublish(&self, pod: &Pod) -> Result<(), Status> {
         let request = NodeUnpublishVolumeRequest {
             volume_id: pod.volume_id(),

@@ -126,7 +126,7 @@ pub struct NodeArgs {
     pub max_volumes_in_flight: u32,
 
     /// Limit on active renewals; others wait. A renewal whose signer has not answered within five seconds no longer counts as
-    /// active, but as waiting; up to four times as many may be waiting.
+    /// active, but as waiting; up to four times as many may be waiting. One namespace has at most three quarters of both.
     #[arg(long, env = "CERTLET_MAX_RENEWALS_IN_FLIGHT", value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_renewals_in_flight: u32,
 

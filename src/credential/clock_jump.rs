@@ -3,7 +3,7 @@
 use super::schedule::is_ahead;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Compares wall and monotonic time between polls.
 pub(super) struct ClockJumpDetector(Mutex<(Timestamp, Instant)>);
@@ -17,11 +17,6 @@ impl ClockJumpDetector {
     pub(super) fn poll(&self, now: Timestamp) -> bool {
         let (before, at) = std::mem::replace(&mut *self.0.lock(), (now, Instant::now()));
         is_ahead(before.saturating_add(at.elapsed()).unwrap_or(Timestamp::MAX), now)
-    }
-
-    /// How long ago the last poll was.
-    pub(super) fn age(&self) -> Duration {
-        self.0.lock().1.elapsed()
     }
 }
 
@@ -41,6 +36,5 @@ mod tests {
         );
         assert!(detector.poll(start));
         assert!(!detector.poll(start));
-        assert!(detector.age() < Duration::from_mins(1));
     }
 }

@@ -1,9 +1,11 @@
 //! The queue of all work that falls due later, for all volumes of the node, with one timer.
 //!
 //! Work that is due is taken out for one namespace after the other, so that a namespace with many renewals does not delay those
-//! of another. Of one namespace, the work on the certificate that ends first comes first.
+//! of another. Of one namespace, the work on the certificate that ends first comes first. Work for which its namespace has no slot
+//! waits, and that of the others passes it.
 
 use super::clock_jump::ClockJumpDetector;
+use super::slots::{RenewalSlot, RenewalSlots};
 use crate::model::VolumeId;
 use crate::platform::{Clock, FairQueue, until};
 use jiff::Timestamp;
@@ -11,7 +13,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// A kind of work that falls due. A volume has at most one point in time for each.
@@ -37,6 +39,8 @@ pub(crate) struct WorkQueue {
     /// Notified when new work is due before all other work.
     earlier: Notify,
     jumps: ClockJumpDetector,
+    /// When work was last taken out, or none was due.
+    kept_up: Mutex<Instant>,
     last_entry: AtomicU64,
 }
 
@@ -67,10 +71,10 @@ struct Owner {
 }
 
 /// What [`WorkQueue::next`] returns.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Next {
-    /// Work of a volume is due.
-    Due(VolumeId, Work),
+    /// Work of a volume is due, and has a slot.
+    Due(VolumeId, Work, RenewalSlot),
     /// The wall clock was set back: the due times that were set before can be wrong now.
     ClockSetBack,
 }
@@ -91,13 +95,18 @@ struct Set {
 }
 
 impl Entries {
-    /// Moves the work that is due by now, and takes out the next of it.
-    fn take_due(&mut self, now: Timestamp) -> Option<(VolumeId, Work)> {
+    /// Moves the work that is due by now, and takes out the next of it for which there is a slot.
+    fn take_due(&mut self, now: Timestamp, slots: &RenewalSlots) -> Option<(VolumeId, Work, RenewalSlot)> {
         while let Some(first) = self.later.first_entry().filter(|first| first.key().at <= now) {
             let (key, owner) = first.remove_entry();
             self.due.insert(&owner.namespace, (key.needed_by, key), owner.volume);
         }
-        self.due.pop_first().map(|((_, key), volume)| (volume, key.work))
+        let mut slot = None;
+        let next = self.due.pop_first_of(|namespace| {
+            slot = slots.try_acquire(namespace);
+            slot.is_some()
+        });
+        next.zip(slot).map(|((_, (_, key), volume), slot)| (volume, key.work, slot))
     }
 
     fn contains(&self, namespace: &str, key: &Key) -> bool {
@@ -115,8 +124,9 @@ impl WorkQueue {
     /// An empty queue that uses this clock.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let jumps = ClockJumpDetector::new(clock.now());
+        let kept_up = Mutex::new(Instant::now());
         let (entries, earlier, last_entry) = Default::default();
-        Arc::new(Self { clock, entries, earlier, jumps, last_entry })
+        Arc::new(Self { clock, entries, earlier, jumps, kept_up, last_entry })
     }
 
     /// Adds an entry for a volume of a namespace, without work.
@@ -127,8 +137,8 @@ impl WorkQueue {
         Schedule { queue: Arc::clone(self), owner, entry, set }
     }
 
-    /// Waits until work is due, and takes the next of it out of the queue. One caller at a time.
-    pub(crate) async fn next(&self) -> Next {
+    /// Waits until work is due for which there is a slot, and takes it out of the queue. One caller at a time.
+    pub(crate) async fn next(&self, slots: &RenewalSlots) -> Next {
         loop {
             let now = self.clock.now();
             if self.jumps.poll(now) {
@@ -136,13 +146,18 @@ impl WorkQueue {
             }
             let next = {
                 let mut entries = self.entries.lock();
-                if let Some((volume, work)) = entries.take_due(now) {
-                    return Next::Due(volume, work);
+                let taken = entries.take_due(now, slots);
+                if taken.is_some() || entries.due.is_empty() {
+                    *self.kept_up.lock() = Instant::now();
+                }
+                if let Some((volume, work, slot)) = taken {
+                    return Next::Due(volume, work, slot);
                 }
                 entries.later.keys().next().map(|first| first.at)
             };
             tokio::select! {
                 () = self.earlier.notified() => {}
+                () = slots.freed() => {}
                 () = self.clock.wait_until(next) => {}
             }
         }
@@ -157,9 +172,9 @@ impl WorkQueue {
         first.map_or(Duration::ZERO, |at| until(at, self.clock.now()))
     }
 
-    /// How long ago [`Self::next`] was last polled.
+    /// How long ago [`Self::next`] last took out work or found none that is due.
     pub(crate) fn idle(&self) -> Duration {
-        self.jumps.age()
+        self.kept_up.lock().elapsed()
     }
 }
 
@@ -223,6 +238,7 @@ impl Drop for Schedule {
 mod tests {
     use super::*;
     use crate::x509::testing::StoppedClock;
+    use futures_util::FutureExt;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -232,8 +248,16 @@ mod tests {
         WorkQueue::new(Arc::new(StoppedClock(at(now))))
     }
 
-    fn due(volume: &str, work: Work) -> Next {
-        Next::Due(VolumeId::new(volume), work)
+    fn due(volume: &str, work: Work) -> (String, Work) {
+        (volume.to_owned(), work)
+    }
+
+    async fn next(queue: &WorkQueue) -> (String, Work) {
+        let slots = RenewalSlots::new(1);
+        let Next::Due(volume, work, _slot) = queue.next(&slots).await else {
+            panic!("the clock was not set back")
+        };
+        (volume.as_str().to_owned(), work)
     }
 
     fn is_empty(queue: &WorkQueue) -> bool {
@@ -244,8 +268,7 @@ mod tests {
     async fn drained(queue: &WorkQueue) -> Vec<String> {
         let mut order = Vec::new();
         while !is_empty(queue) {
-            let Next::Due(volume, _) = queue.next().await else { panic!("the clock was not set back") };
-            order.push(volume.as_str().to_owned());
+            order.push(next(queue).await.0);
         }
         order
     }
@@ -284,13 +307,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn work_without_a_slot_waits_for_one_and_that_of_other_namespaces_passes_it() {
+        let queue = queue(100);
+        let schedules: Vec<_> = [("h1", "hostile"), ("h2", "hostile"), ("h3", "hostile"), ("i1", "innocent")]
+            .map(|(volume, namespace)| queue.register(&VolumeId::new(volume), namespace))
+            .into();
+        (1..).zip(&schedules).for_each(|(second, schedule)| schedule.put(Work::Renew, at(second)));
+        // At most three of the four for one namespace.
+        let slots = RenewalSlots::new(4);
+        let _held = slots.try_acquire("hostile").unwrap();
+        let mut running = Vec::new();
+        for expected in ["h1", "i1", "h2"] {
+            let Next::Due(volume, _, slot) = queue.next(&slots).await else { panic!("none is due") };
+            assert_eq!(volume, VolumeId::new(expected));
+            running.push(slot);
+        }
+        let mut waiting = Box::pin(queue.next(&slots));
+        assert!((&mut waiting).now_or_never().is_none());
+        // That of the other namespace is of no use.
+        drop(running.remove(1));
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(running.pop());
+        assert!(matches!(waiting.await, Next::Due(volume, ..) if volume == VolumeId::new("h3")));
+    }
+
+    #[tokio::test]
     async fn work_that_is_due_and_waits_for_others_can_be_put_off_and_cleared() {
         let queue = queue(100);
         let [a, b, c] = ["a", "b", "c"].map(|id| queue.register(&VolumeId::new(id), "shop"));
         a.put(Work::Renew, at(10));
         b.put(Work::Renew, at(20));
         c.put(Work::Renew, at(30));
-        assert_eq!(queue.next().await, due("a", Work::Renew));
+        assert_eq!(next(&queue).await, due("a", Work::Renew));
         assert_eq!((b.due(Work::Renew), c.due(Work::Renew)), (Some(at(20)), Some(at(30))));
         assert_eq!(queue.lateness(), Duration::from_secs(80));
         b.put(Work::Renew, at(500));
@@ -310,7 +358,7 @@ mod tests {
         a.put(Work::RefreshTrust, at(10));
         c.put(Work::Reap, at(15));
         for (volume, work) in [("a", Work::RefreshTrust), ("c", Work::Reap), ("b", Work::Renew)] {
-            assert_eq!(queue.next().await, due(volume, work));
+            assert_eq!(next(&queue).await, due(volume, work));
         }
         assert_eq!(a.due(Work::Renew), Some(at(30)));
         assert_eq!(a.due(Work::RefreshTrust), None);
@@ -325,7 +373,7 @@ mod tests {
             a.put(Work::Renew, at(second));
         }
         assert_eq!(a.due(Work::Renew), Some(at(20)));
-        assert_eq!(queue.next().await, due("a", Work::Renew));
+        assert_eq!(next(&queue).await, due("a", Work::Renew));
         a.put(Work::Renew, at(1));
         a.clear(Work::Renew);
         assert_eq!(a.due(Work::Renew), None);
@@ -340,7 +388,7 @@ mod tests {
         let second = queue.register(&VolumeId::new("a"), "shop");
         second.put(Work::Reap, at(12));
         drop(first);
-        assert_eq!(queue.next().await, due("a", Work::Reap));
+        assert_eq!(next(&queue).await, due("a", Work::Reap));
         assert!(is_empty(&queue));
     }
 

@@ -42,7 +42,10 @@ impl<K: Ord, V> FairQueue<K, V> {
     }
 
     /// Removes the next entry of the namespaces that may be served now, and names its namespace.
-    pub(crate) fn pop_first_of(&mut self, may_be_served: impl Fn(&str) -> bool) -> Option<(Arc<str>, K, V)> {
+    pub(crate) fn pop_first_of(
+        &mut self,
+        mut may_be_served: impl FnMut(&str) -> bool,
+    ) -> Option<(Arc<str>, K, V)> {
         let position = self.rotation.iter().position(|namespace| may_be_served(namespace))?;
         let namespace = self.rotation.remove(position)?;
         let entries = self.entries.get_mut(&namespace)?;

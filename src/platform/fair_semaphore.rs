@@ -70,11 +70,8 @@ impl FairSemaphore {
         loop {
             let (receiver, key) = {
                 let mut state = self.state.lock();
-                // Fast path. A permit is free only while nobody waits who may have it.
-                if state.free > 0 && state.may_have_one(namespace) {
-                    state.free -= 1;
-                    let namespace = state.by_namespace.as_mut().map(|held| held.count(namespace.into()));
-                    return FairPermit { semaphore: Arc::clone(self), namespace };
+                if let Some(permit) = self.take_free(&mut state, namespace) {
+                    return permit;
                 }
                 let (sender, receiver) = oneshot::channel();
                 state.last_number += 1;
@@ -88,6 +85,21 @@ impl FairSemaphore {
                 return permit;
             }
         }
+    }
+
+    /// A permit, if the namespace may have one now.
+    pub(crate) fn try_acquire(self: &Arc<Self>, namespace: &str) -> Option<FairPermit> {
+        self.take_free(&mut self.state.lock(), namespace)
+    }
+
+    /// A permit is free only while nobody waits who may have it.
+    fn take_free(self: &Arc<Self>, state: &mut State, namespace: &str) -> Option<FairPermit> {
+        if state.free == 0 || !state.may_have_one(namespace) {
+            return None;
+        }
+        state.free -= 1;
+        let namespace = state.by_namespace.as_mut().map(|held| held.count(namespace.into()));
+        Some(FairPermit { semaphore: Arc::clone(self), namespace })
     }
 
     /// Gives a permit that was held to the next waiter, or keeps it.

@@ -65,15 +65,13 @@ impl Renewals {
     /// Never returns.
     async fn start_due_work(self: &Arc<Self>) {
         loop {
-            let slot = self.slots.acquire().await;
-            let (id, work) = loop {
-                match self.context.queue.next().await {
-                    Next::Due(id, work) => break (id, work),
-                    Next::ClockSetBack => self.reschedule_all(),
+            match self.context.queue.next(&self.slots).await {
+                Next::Due(id, work, slot) => {
+                    let renewals = Arc::clone(self);
+                    tokio::spawn(async move { renewals.run_due(&id, work, slot).await });
                 }
-            };
-            let renewals = Arc::clone(self);
-            tokio::spawn(async move { renewals.run_due(&id, work, slot).await });
+                Next::ClockSetBack => self.reschedule_all(),
+            }
         }
     }
 

@@ -116,3 +116,26 @@ node_test! {
         driver.stop().await;
     }
 }
+
+node_test! {
+    async fn a_namespace_whose_issuer_never_answers_leaves_slots_to_the_renewals_of_another() {
+        let (_node, driver, kubelet) = started(|config| config.limits.renewals = 4).await;
+        for number in 0..HOSTILE {
+            kubelet.publish(&pod("hostile", number)).await.unwrap();
+        }
+        for number in 0..8 {
+            kubelet.publish(&pod("innocent", number)).await.unwrap();
+        }
+        let published = driver.signer.calls();
+        driver.signer.set(Behaviour::WaitsFor("hostile"));
+        driver.clock.advance(SignedDuration::from_hours(20));
+        eventually("all of the other namespace are renewed", async || {
+            positions(&driver.signer, published, "innocent").len() == 8
+        })
+        .await;
+        let hostile = positions(&driver.signer, published, "hostile").len();
+        assert!(hostile <= 3 + 12, "{hostile} are more than three quarters of the active and waiting slots");
+        driver.signer.set(Behaviour::Signs);
+        driver.stop().await;
+    }
+}

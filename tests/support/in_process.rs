@@ -165,6 +165,8 @@ pub enum Behaviour {
     Signs,
     Fails(Failure),
     Waits,
+    /// Waits with the requests of this namespace only.
+    WaitsFor(&'static str),
     AnswersGarbage,
 }
 
@@ -259,7 +261,10 @@ impl Signer for ScriptedSigner {
                 let changed = self.behaviour_changed.notified();
                 let behaviour = self.behaviour.lock().unwrap().clone();
                 match behaviour {
-                    Behaviour::Signs => {
+                    Behaviour::WaitsFor(namespace) if request.identity.namespace == namespace => {
+                        changed.await;
+                    }
+                    Behaviour::Signs | Behaviour::WaitsFor(_) => {
                         let mut signed = self.ca.sign(request).await?;
                         if let Some((namespace, anchors)) = &*self.more_anchors.lock().unwrap()
                             && *namespace == request.identity.namespace
