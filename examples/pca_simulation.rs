@@ -9,7 +9,7 @@
 
 use certlet::credential::{Lifetime, renew_at};
 use certlet::model::VolumeId;
-use certlet::signer::{Bucket, CallKind, Caller, Fleet, Purpose, WaitQueue};
+use certlet::signer::{Bucket, CallKind, Caller, Fleet, WaitQueue};
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,6 +20,8 @@ use std::time::Duration;
 const NODES: usize = 1_000;
 const PODS: usize = 50;
 const SECOND: u64 = 1_000_000_000;
+/// How long a kubelet waits for a publish.
+const KUBELET_TIMEOUT: u64 = 120 * SECOND;
 const KINDS: [CallKind; 2] = [CallKind::Issue, CallKind::Get];
 const ISSUE: usize = 0;
 const GET: usize = 1;
@@ -157,12 +159,13 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Want { pod, kind, attempts } if self.limited => {
-                let purpose =
-                    if self.pods[pod].generation == 0 { Purpose::Publish } else { Purpose::Renewal };
+                let Pod { generation, not_after, .. } = self.pods[pod];
+                let needed_by = if generation == 0 { self.now + KUBELET_TIMEOUT } else { not_after };
+                let needed_by = Timestamp::UNIX_EPOCH + Duration::from_nanos(needed_by);
                 let node = pod / PODS;
                 let lane = &mut self.nodes[node][kind];
-                // All pods are of one namespace, and served in the order of their calls.
-                let caller = Caller { purpose, namespace: Arc::default(), needed_by: Timestamp::MAX };
+                // All pods are of one namespace.
+                let caller = Caller { namespace: Arc::default(), needed_by };
                 lane.queue.push(&caller, (pod, attempts));
                 if !lane.is_scheduled {
                     self.serve(node, kind);

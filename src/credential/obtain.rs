@@ -141,7 +141,7 @@ impl Obtainer {
     ) -> Result<Obtained, Failure> {
         let signer = &*self.signer(workload.spec.signer.kind())?.signer;
         let timeout = options.timeout.unwrap_or(Duration::MAX);
-        let signing = tokio::time::timeout(timeout, self.sign(workload, signer, options.purpose));
+        let signing = tokio::time::timeout(timeout, self.sign(workload, signer));
         match options.cancel.run_until_cancelled(signing).await {
             Some(Ok(obtained)) => obtained,
             Some(Err(_)) => Err(self.still_waiting(workload.id, signer, timeout)),
@@ -152,12 +152,7 @@ impl Obtainer {
         }
     }
 
-    async fn sign(
-        &self,
-        workload: Workload<'_>,
-        signer: &dyn Signer,
-        purpose: Purpose,
-    ) -> Result<Obtained, Failure> {
+    async fn sign(&self, workload: Workload<'_>, signer: &dyn Signer) -> Result<Obtained, Failure> {
         let needed_by = workload
             .in_use
             .map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
@@ -170,7 +165,6 @@ impl Obtainer {
             spec,
             csr_der: &csr_der,
             checkpoint: &checkpoint,
-            purpose,
             needed_by,
             not_ready_count,
         };

@@ -137,8 +137,6 @@ pub struct SigningRequest<'a> {
     pub csr_der: &'a [u8],
     /// Loads and saves the state of this signing.
     pub checkpoint: &'a dyn Checkpoint,
-    /// Why it is made.
-    pub purpose: Purpose,
     /// When the certificate is needed: at the end of the one in use, or of the kubelet's call. Orders requests of one namespace.
     pub needed_by: Timestamp,
     /// Number of consecutive [`FailureKind::NotReady`](crate::model::FailureKind::NotReady) failures before it.

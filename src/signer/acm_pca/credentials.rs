@@ -172,8 +172,8 @@ fn key(request: &SigningRequest<'_>, pca: &PcaRequest) -> RoleKey {
 mod tests {
     use super::*;
     use crate::model::{Arn, PodTokens, SignerSpec, WorkloadIdentity};
+    use crate::signer::RequestId;
     use crate::signer::testing::NoCheckpoint;
-    use crate::signer::{Purpose, RequestId};
     use crate::x509::testing::{StoppedClock, attributes, pod};
     use aws_sdk_acmpca::config::Credentials;
 
@@ -217,7 +217,6 @@ mod tests {
             spec: &attributes,
             csr_der: b"",
             checkpoint: &NoCheckpoint,
-            purpose: Purpose::Publish,
             needed_by: jiff::Timestamp::MAX,
             not_ready_count: 0,
         };

@@ -25,7 +25,7 @@ pub use quota::{Bucket, CallKind, Caller, Fleet, WaitQueue};
 pub use signing::template_of;
 
 use super::budget::IssuanceBudget;
-use super::{IssuedCertificate, Purpose, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
+use super::{IssuedCertificate, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
 use crate::model::{Arn, CertificateSpec, Failure, PcaCaller, SignerKind, jitter};
 use crate::platform::Clock;
 use crate::policy::LivePolicy;
@@ -109,8 +109,7 @@ impl AcmPca {
     async fn revoke(&self, revocation: Revocation) -> Result<(), CallError> {
         let Revocation { authority, serial, reason } = revocation;
         let client = self.clients.driver(authority.region()).await;
-        let caller =
-            Caller { purpose: Purpose::Renewal, namespace: Arc::default(), needed_by: Timestamp::MAX };
+        let caller = Caller { namespace: Arc::default(), needed_by: Timestamp::MAX };
         self.api(client, authority, caller, &serial).revoke(&serial, &reason).await
     }
 

@@ -110,7 +110,6 @@ impl Stage {
             spec: &self.attributes,
             csr_der: &self.csr_der,
             checkpoint,
-            purpose: Purpose::Publish,
             needed_by: jiff::Timestamp::MAX,
             not_ready_count: 0,
         };
@@ -190,7 +189,7 @@ async fn every_planned_request_is_taken_from_the_budget_and_a_resumed_one_is_not
     stage.fake.fail(GET, &[Fault::Refuse("RequestFailedException", 400)]);
     stage.resume(&SavedCheckpoint::default()).await.unwrap_err();
     let beyond = stage.resume(&SavedCheckpoint::default()).await.unwrap_err();
-    assert_eq!(beyond.kind, FailureKind::Throttled, "{beyond}");
+    assert_eq!(beyond.kind, FailureKind::OverBudget, "{beyond}");
     assert!(beyond.message.contains("maxIssuancesPerHour"), "{beyond}");
     assert_eq!(stage.fake.calls(ISSUE), 4);
 }

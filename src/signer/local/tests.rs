@@ -37,7 +37,6 @@ async fn sign(ca: &LocalCa, csr_der: &[u8], attributes: &CertificateSpec) -> Res
         spec: attributes,
         csr_der,
         checkpoint: &NoCheckpoint,
-        purpose: crate::signer::Purpose::Publish,
         needed_by: jiff::Timestamp::MAX,
         not_ready_count: 0,
     };

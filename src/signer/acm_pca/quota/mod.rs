@@ -177,33 +177,31 @@ impl Drop for QueueSlot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signer::Purpose;
     use jiff::Timestamp;
 
     fn slow_lane() -> Arc<Lane> {
         Limiter::new(Fleet { issue_rate: 10.0, nodes: 10 }, 0.0).lane("1", "eu-central-1", CallKind::Issue)
     }
 
-    fn caller(purpose: Purpose, namespace: &str) -> Caller {
-        Caller { purpose, namespace: namespace.into(), needed_by: Timestamp::MAX }
+    fn caller(namespace: &str, needed_by: Timestamp) -> Caller {
+        Caller { namespace: namespace.into(), needed_by }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_pass_at_the_rate_and_publishes_first() {
+    async fn calls_pass_at_the_rate_and_the_earliest_need_first() {
         let lane = slow_lane();
-        lane.acquire(&caller(Purpose::Publish, "shop")).await;
+        lane.acquire(&caller("shop", Timestamp::MAX)).await;
         let order = Arc::new(Mutex::new(Vec::new()));
-        let call = |purpose, name: &'static str| {
-            let namespace = "shop";
+        let call = |needed_by, name: &'static str| {
             let (lane, order) = (Arc::clone(&lane), Arc::clone(&order));
             tokio::spawn(async move {
-                let waited = lane.acquire(&caller(purpose, namespace)).await;
+                let waited = lane.acquire(&caller("shop", needed_by)).await;
                 order.lock().push((name, waited.as_secs()));
             })
         };
-        let renewal = call(Purpose::Renewal, "renewal");
+        let renewal = call(Timestamp::MAX, "renewal");
         tokio::task::yield_now().await;
-        let publish = call(Purpose::Publish, "publish");
+        let publish = call(Timestamp::UNIX_EPOCH, "publish");
         renewal.await.unwrap();
         publish.await.unwrap();
         assert_eq!(*order.lock(), [("publish", 1), ("renewal", 2)]);
@@ -212,15 +210,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_namespace_with_many_calls_delays_another_by_one_call() {
         let lane = slow_lane();
-        lane.acquire(&caller(Purpose::Renewal, "hostile")).await;
+        lane.acquire(&caller("hostile", Timestamp::MIN)).await;
         let burst: Vec<_> = (0..100)
             .map(|_| {
                 let lane = Arc::clone(&lane);
-                tokio::spawn(async move { lane.acquire(&caller(Purpose::Renewal, "hostile")).await })
+                tokio::spawn(async move { lane.acquire(&caller("hostile", Timestamp::MIN)).await })
             })
             .collect();
         tokio::task::yield_now().await;
-        let waited = lane.acquire(&caller(Purpose::Renewal, "innocent")).await;
+        let waited = lane.acquire(&caller("innocent", Timestamp::MAX)).await;
         assert!(waited <= Duration::from_millis(2100), "{waited:?}");
         burst.iter().for_each(tokio::task::JoinHandle::abort);
     }
@@ -228,12 +226,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_call_gives_up_its_slot() {
         let lane = slow_lane();
-        lane.acquire(&caller(Purpose::Publish, "shop")).await;
+        lane.acquire(&caller("shop", Timestamp::MAX)).await;
         let gone =
-            tokio::time::timeout(Duration::from_millis(10), lane.acquire(&caller(Purpose::Publish, "shop")))
+            tokio::time::timeout(Duration::from_millis(10), lane.acquire(&caller("shop", Timestamp::MAX)))
                 .await;
         assert!(gone.is_err());
-        assert!(lane.acquire(&caller(Purpose::Publish, "shop")).await <= Duration::from_millis(1100));
+        assert!(lane.acquire(&caller("shop", Timestamp::MAX)).await <= Duration::from_millis(1100));
         assert!(lane.state.lock().queue.is_empty());
     }
 

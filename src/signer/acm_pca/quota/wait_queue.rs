@@ -1,91 +1,69 @@
-//! The order of waiting calls: publishes before renewals. Of both, the namespaces that wait are served one after the other.
+//! The order of waiting calls: one namespace after the other, and of each the call that is needed first.
 
 use crate::platform::FairQueue;
-use crate::signer::{Purpose, SigningRequest};
+use crate::signer::SigningRequest;
 use jiff::Timestamp;
 use std::sync::Arc;
-
-/// One of so many calls in a row is a renewal, if one waits, so that publishes do not block renewals.
-const RENEWAL_EVERY: u32 = 8;
 
 /// What decides when a call may start.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Why it is made.
-    pub purpose: Purpose,
     /// The pod's namespace; empty for calls of the driver itself.
     pub namespace: Arc<str>,
-    /// Within a namespace, the call that is needed by the earliest time comes first.
+    /// Within a namespace, the call that is needed by the earliest time comes first. A pod that starts needs its certificate within
+    /// the kubelet's timeout, and comes before renewals of certificates that end later.
     pub needed_by: Timestamp,
 }
 
 impl From<&SigningRequest<'_>> for Caller {
     fn from(request: &SigningRequest<'_>) -> Self {
-        let SigningRequest { purpose, needed_by, identity, .. } = *request;
-        Self { purpose, namespace: identity.namespace.as_str().into(), needed_by }
+        let SigningRequest { needed_by, identity, .. } = *request;
+        Self { namespace: identity.namespace.as_str().into(), needed_by }
     }
 }
 
 /// Waiting calls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WaitQueue<T> {
-    publishes: FairQueue<Key, T>,
-    renewals: FairQueue<Key, T>,
-    /// Publishes since the last renewal.
-    since_renewal: u32,
+    calls: FairQueue<Key, T>,
     last_number: u64,
 }
 
 /// The number makes it unique, and keeps equals in the order of their arrival.
 type Key = (Timestamp, u64);
 
+impl<T> Default for WaitQueue<T> {
+    fn default() -> Self {
+        Self { calls: FairQueue::default(), last_number: 0 }
+    }
+}
+
 impl<T> WaitQueue<T> {
     /// Adds a waiting call. Returns its number, for [`Self::remove`].
     pub fn push(&mut self, caller: &Caller, waiter: T) -> u64 {
         self.last_number += 1;
-        let number = self.last_number;
-        self.calls(caller.purpose).insert(&caller.namespace, (caller.needed_by, number), waiter);
-        number
+        self.calls.insert(&caller.namespace, (caller.needed_by, self.last_number), waiter);
+        self.last_number
     }
 
     /// The next call.
     pub fn head(&self) -> Option<&T> {
-        let calls = if self.is_renewal_next() { &self.renewals } else { &self.publishes };
-        calls.first().map(|(_, waiter)| waiter)
+        self.calls.first().map(|(_, waiter)| waiter)
     }
 
     /// Removes the next call.
     pub fn pop(&mut self) -> Option<T> {
-        let next = if self.is_renewal_next() {
-            self.since_renewal = 0;
-            self.renewals.pop_first()
-        } else {
-            self.since_renewal = self.since_renewal.saturating_add(1);
-            self.publishes.pop_first()
-        };
-        next.map(|(_, waiter)| waiter)
+        self.calls.pop_first().map(|(_, waiter)| waiter)
     }
 
     /// Removes a call, if it still waits.
     pub fn remove(&mut self, caller: &Caller, number: u64) {
-        self.calls(caller.purpose).remove(&caller.namespace, &(caller.needed_by, number));
+        self.calls.remove(&caller.namespace, &(caller.needed_by, number));
     }
 
     /// Whether no call waits.
     pub fn is_empty(&self) -> bool {
-        self.head().is_none()
-    }
-
-    fn calls(&mut self, purpose: Purpose) -> &mut FairQueue<Key, T> {
-        match purpose {
-            Purpose::Publish => &mut self.publishes,
-            Purpose::Renewal => &mut self.renewals,
-        }
-    }
-
-    fn is_renewal_next(&self) -> bool {
-        let is_due = self.since_renewal + 1 >= RENEWAL_EVERY && !self.renewals.is_empty();
-        self.publishes.is_empty() || is_due
+        self.calls.is_empty()
     }
 }
 
@@ -93,8 +71,8 @@ impl<T> WaitQueue<T> {
 mod tests {
     use super::*;
 
-    fn caller(purpose: Purpose, namespace: &str, second: i64) -> Caller {
-        Caller { purpose, namespace: namespace.into(), needed_by: Timestamp::from_second(second).unwrap() }
+    fn caller(namespace: &str, second: i64) -> Caller {
+        Caller { namespace: namespace.into(), needed_by: Timestamp::from_second(second).unwrap() }
     }
 
     fn drained<T>(queue: &mut WaitQueue<T>) -> Vec<T> {
@@ -104,54 +82,40 @@ mod tests {
     }
 
     #[test]
-    fn publishes_come_before_earlier_renewals() {
+    fn of_one_namespace_the_earliest_need_comes_first_and_then_the_earliest_arrival() {
         let mut queue = WaitQueue::default();
-        queue.push(&caller(Purpose::Renewal, "shop", 0), "renewal");
-        queue.push(&caller(Purpose::Publish, "shop", 0), "first");
-        queue.push(&caller(Purpose::Publish, "shop", 0), "second");
-        assert_eq!(queue.head(), Some(&"first"));
-        assert_eq!(drained(&mut queue), ["first", "second", "renewal"]);
-    }
-
-    #[test]
-    fn many_publishes_do_not_block_a_renewal() {
-        let mut queue = WaitQueue::default();
-        queue.push(&caller(Purpose::Renewal, "shop", 0), 999);
-        for number in 0..20 {
-            queue.push(&caller(Purpose::Publish, "shop", 0), number);
+        for (namespace, second, call) in [
+            ("shop", 3000, "renewal"),
+            ("shop", 120, "publish"),
+            ("shop", 121, "later publish"),
+            ("shop", 60, "renewal near the end"),
+            ("other", 900, "of another namespace"),
+            ("shop", 120, "equal publish"),
+        ] {
+            queue.push(&caller(namespace, second), call);
         }
-        let order = drained(&mut queue);
-        assert_eq!(order.iter().position(|waiter| *waiter == 999), Some(7));
-        assert_eq!(order.len(), 21);
+        assert_eq!(queue.head(), Some(&"renewal near the end"));
+        let [first, other, rest @ ..] = &*drained(&mut queue) else { panic!("six calls") };
+        assert_eq!([*first, *other], ["renewal near the end", "of another namespace"]);
+        assert_eq!(rest, ["publish", "equal publish", "later publish", "renewal"]);
     }
 
     #[test]
     fn many_calls_of_one_namespace_delay_another_namespace_by_one_call() {
-        for purpose in [Purpose::Publish, Purpose::Renewal] {
-            let mut queue = WaitQueue::default();
-            for _ in 0..400 {
-                queue.push(&caller(purpose, "hostile", 0), "hostile");
-            }
-            queue.push(&caller(purpose, "innocent", 100), "innocent");
-            assert_eq!(drained(&mut queue).iter().position(|waiter| *waiter == "innocent"), Some(1));
-        }
-    }
-
-    #[test]
-    fn of_one_namespace_the_certificate_that_ends_first_is_renewed_first() {
         let mut queue = WaitQueue::default();
-        for (namespace, end) in [("shop", 300), ("shop", 100), ("other", 900), ("shop", 200)] {
-            queue.push(&caller(Purpose::Renewal, namespace, end), end);
+        for _ in 0..400 {
+            queue.push(&caller("hostile", 0), "hostile");
         }
-        assert_eq!(drained(&mut queue), [100, 900, 200, 300]);
+        queue.push(&caller("innocent", 100), "innocent");
+        assert_eq!(drained(&mut queue).iter().position(|waiter| *waiter == "innocent"), Some(1));
     }
 
     #[test]
     fn a_removed_call_costs_the_others_nothing() {
         let mut queue = WaitQueue::default();
-        let gone = caller(Purpose::Publish, "shop", 0);
+        let gone = caller("shop", 0);
         let number = queue.push(&gone, "gone");
-        queue.push(&caller(Purpose::Publish, "shop", 0), "stays");
+        queue.push(&caller("shop", 0), "stays");
         queue.remove(&gone, number);
         queue.remove(&gone, number);
         assert_eq!(drained(&mut queue), ["stays"]);

@@ -116,7 +116,6 @@ impl Driver {
             spec: &self.spec,
             csr_der,
             checkpoint: &self.checkpoint,
-            purpose: crate::signer::Purpose::Publish,
             needed_by: jiff::Timestamp::MAX,
             not_ready_count: 0,
         };
