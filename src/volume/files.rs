@@ -75,6 +75,16 @@ impl VolumeFiles {
         }
     }
 
+    /// Counts what all these volumes use, on all cores, because a restart waits for it.
+    pub(super) fn measure_all(&self, volumes: &[Arc<Volume>]) {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        std::thread::scope(|scope| {
+            for part in volumes.chunks(volumes.len().div_ceil(cores).max(1)) {
+                scope.spawn(|| part.iter().for_each(|volume| self.measure(volume)));
+            }
+        });
+    }
+
     /// Writes the credential in use with the volume's own trust bundle as a new generation, and its record. Before the
     /// first certificate it does nothing: the first generation will have the trust bundle.
     pub(super) fn refresh_trust(&self, volume: &Volume) -> Result<(), Failure> {

@@ -50,6 +50,7 @@ impl VolumeService {
                 }
             }
         }
+        self.context.files.measure_all(&self.context.registry.all());
         Ok(recovered)
     }
 
@@ -81,7 +82,6 @@ impl VolumeService {
         };
         let counted = context.counts.count(&record.pod);
         let volume = context.new_volume(record, spec, PodTokens::default(), counted);
-        context.files.measure(&volume);
         context.registry.insert(Arc::clone(&volume));
         match presence {
             Ok(Presence::Mounted) => {
