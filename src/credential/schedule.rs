@@ -98,7 +98,9 @@ pub(crate) fn retry_after(
     let (base, cap) = match failure.kind.retry_kind() {
         FailureKind::NotReady => return asked.max(MIN_RETRY),
         FailureKind::Permanent => (Duration::from_mins(1), Duration::from_hours(1)),
-        FailureKind::Throttled => (Duration::from_secs(10), Duration::from_mins(10)),
+        FailureKind::Throttled | FailureKind::OverBudget => {
+            (Duration::from_secs(10), Duration::from_mins(10))
+        }
         _ => (Duration::from_secs(2), Duration::from_mins(5)),
     };
     // A certificate with a lifetime of a minute needs shorter pauses than one with a day.

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 pub(super) fn status(failure: &Failure) -> Status {
     let code = match failure.kind {
         FailureKind::Permanent | FailureKind::Occupied => Code::FailedPrecondition,
-        FailureKind::Throttled | FailureKind::Full => Code::ResourceExhausted,
+        FailureKind::Throttled | FailureKind::OverBudget | FailureKind::Full => Code::ResourceExhausted,
         FailureKind::NotReady | FailureKind::Transient | FailureKind::ShuttingDown => Code::Unavailable,
         FailureKind::Busy => Code::Aborted,
         FailureKind::Conflict => Code::AlreadyExists,

@@ -64,7 +64,7 @@ impl Failure {
     }
 }
 
-/// The kind of a failure. The first four decide retries, and are the labels in metrics and records. The others end one
+/// The kind of a failure. The first five decide retries, and are the labels in metrics and records. The others end one
 /// call; in metrics and records they count as [`FailureKind::Transient`] or [`FailureKind::Permanent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
@@ -72,6 +72,8 @@ pub enum FailureKind {
     Permanent,
     /// The signer asks for fewer requests.
     Throttled,
+    /// The pods of the namespace have used up their budget of certificates.
+    OverBudget,
     /// The pod is not ready for a certificate to be requested.
     NotReady,
     /// Another attempt may succeed.
@@ -97,12 +99,12 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// The kind that decides retries: one of the first four.
+    /// The kind that decides retries: one of the first five.
     #[must_use]
     pub(crate) fn retry_kind(self) -> Self {
         match self {
             Self::Permanent | Self::Conflict => Self::Permanent,
-            Self::Throttled | Self::NotReady => self,
+            Self::Throttled | Self::OverBudget | Self::NotReady => self,
             _ => Self::Transient,
         }
     }
@@ -112,6 +114,7 @@ impl FailureKind {
         match self.retry_kind() {
             Self::Permanent => "permanent",
             Self::Throttled => "throttled",
+            Self::OverBudget => "over-budget",
             Self::NotReady => "not-ready",
             _ => "transient",
         }
@@ -134,7 +137,7 @@ impl Serialize for FailureKind {
 impl<'de> Deserialize<'de> for FailureKind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let known = [Self::Permanent, Self::Throttled, Self::NotReady];
+        let known = [Self::Permanent, Self::Throttled, Self::OverBudget, Self::NotReady];
         Ok(known.into_iter().find(|kind| kind.as_str() == text).unwrap_or(Self::Transient))
     }
 }
@@ -158,6 +161,7 @@ mod tests {
         for (kind, read) in [
             (FailureKind::Permanent, FailureKind::Permanent),
             (FailureKind::NotReady, FailureKind::NotReady),
+            (FailureKind::OverBudget, FailureKind::OverBudget),
             (FailureKind::Conflict, FailureKind::Permanent),
             (FailureKind::StillWaiting, FailureKind::Transient),
         ] {

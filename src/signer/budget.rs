@@ -1,6 +1,6 @@
 //! How many certificates the pods of a namespace get in an hour. Each can cost money, and work of the issuer that all share.
 
-use crate::model::Failure;
+use crate::model::{Failure, FailureKind};
 use crate::platform::TokenBucket;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -45,7 +45,8 @@ impl IssuanceBudget {
                  ({option}); the next one is possible in {seconds} s; accepted: fewer certificates, or longer ones, or a larger \
                  budget"
             );
-            Failure::throttled(message, Some(pause.max(Duration::from_secs(1))))
+            let retry_after = Some(pause.max(Duration::from_secs(1)));
+            Failure { retry_after, ..Failure::new(FailureKind::OverBudget, message) }
         })
     }
 
@@ -60,7 +61,6 @@ impl IssuanceBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::FailureKind;
 
     #[tokio::test(start_paused = true)]
     async fn a_namespace_gets_so_many_certificates_an_hour_and_another_one_its_own() {
@@ -69,11 +69,11 @@ mod tests {
             budget.take("shop", 3).unwrap();
         }
         let beyond = budget.take("shop", 3).unwrap_err();
-        assert_eq!((beyond.kind, beyond.retry_after.unwrap().as_secs()), (FailureKind::Throttled, 1200));
+        assert_eq!((beyond.kind, beyond.retry_after.unwrap().as_secs()), (FailureKind::OverBudget, 1200));
         budget.take("other", 3).unwrap();
         tokio::time::advance(Duration::from_secs(1201)).await;
         budget.take("shop", 3).unwrap();
-        assert_eq!(budget.take("shop", 3).unwrap_err().kind, FailureKind::Throttled);
+        assert_eq!(budget.take("shop", 3).unwrap_err().kind, FailureKind::OverBudget);
         budget.take("shop", 0).expect("no limit");
         budget.put_back("shop");
         budget.take("shop", 3).unwrap();

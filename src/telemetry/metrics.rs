@@ -48,7 +48,7 @@ impl Default for Metrics {
             issuances: registered(
                 reg,
                 "issuances",
-                "Issuances by signer, purpose (publish or renewal) and result (ok, permanent, throttled, not-ready, transient)",
+                "Issuances by signer, purpose (publish or renewal) and result (ok, permanent, throttled, over-budget, not-ready, transient)",
             ),
             issuance_seconds: histogram(
                 reg,
@@ -70,7 +70,7 @@ impl Default for Metrics {
             signer_calls: registered(
                 reg,
                 "signer_calls",
-                "Calls of a signer by result (ok, permanent, throttled, not-ready, transient, abandoned)",
+                "Calls of a signer by result (ok, permanent, throttled, over-budget, not-ready, transient, abandoned)",
             ),
             api_calls: registered(
                 reg,

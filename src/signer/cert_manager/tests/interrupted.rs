@@ -110,7 +110,7 @@ async fn every_created_request_is_taken_from_the_budget_and_a_resumed_one_is_not
     resumed.unwrap();
     driver.sign_new_request().await;
     *driver.checkpoint.0.lock() = None;
-    let beyond = of_kind(FailureKind::Throttled, driver.sign().await);
+    let beyond = of_kind(FailureKind::OverBudget, driver.sign().await);
     assert!(beyond.contains("namespace shop") && beyond.contains("--max-issuances-per-hour"), "{beyond}");
     assert_eq!(driver.server.calls("create"), 4);
 }
