@@ -21,9 +21,9 @@ pub(super) const DATA: &str = "..data";
 /// The name of that symlink before the rename.
 const DATA_NEXT: &str = "..data_tmp";
 
-/// Writes a new generation and swaps it in. It creates the directory that a pod sees, but not that directory's parent. On
-/// failure the old generation stays live, and nothing new is left.
-pub(super) fn write(mount: &Path, new: &[NewFile]) -> Result<u64, StoreError> {
+/// Writes a new generation, swaps it in, and calls `retire` with the directory of the old one. It creates the directory that a
+/// pod sees, but not that directory's parent. On failure the old generation stays live, and nothing new is left.
+pub(super) fn write(mount: &Path, new: &[NewFile], retire: impl FnOnce(&Path)) -> Result<u64, StoreError> {
     let wanted = checked_names(new)?;
     let is_new = files::ensure_dir(mount, 0o755)?;
     let Swept { live, names: visible } = if is_new { Swept::default() } else { sweep(mount)? };
@@ -37,7 +37,7 @@ pub(super) fn write(mount: &Path, new: &[NewFile]) -> Result<u64, StoreError> {
         files::discard(files::remove_file(&mount.join(stale)));
     }
     if let Some(old) = live {
-        files::discard(files::remove_tree(&directory(mount, old)));
+        retire(&directory(mount, old));
     }
     Ok(next)
 }

@@ -55,6 +55,8 @@ pub(crate) use volumes::{StoredVolume, VolumeDir, read_volumes};
 
 use crate::model::VolumeId;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use parking_lot::Mutex;
+use std::cell::Cell;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -82,6 +84,8 @@ pub(crate) struct NewFile {
 #[derive(Debug)]
 pub(crate) struct Store {
     root: PathBuf,
+    /// Held while what a removal frees is measured.
+    examined: Mutex<()>,
     /// Holds the lock on the root until it is dropped.
     _lock: File,
 }
@@ -93,7 +97,7 @@ impl Store {
         if statfs(root).attempt("examine", root)?.filesystem_type() != TMPFS_MAGIC {
             return Err(StoreError::NotTmpfs { root: root.to_owned() });
         }
-        let store = Self { root: root.to_owned(), _lock: lock(root)? };
+        let store = Self { root: root.to_owned(), examined: Mutex::default(), _lock: lock(root)? };
         files::ensure_dir(&root.join(VOLUMES), 0o700)?;
         let names = files::names(&root.join(VOLUMES))?.into_iter();
         let failed = names.filter_map(|name| store.sweep(&name.to_string_lossy()).err());
@@ -119,7 +123,20 @@ impl Store {
     /// Writes the volume's next generation, swaps it in atomically, and returns its number. On failure the old generation
     /// stays live, and nothing of the new one is left.
     pub(crate) fn write_generation(&self, volume: &VolumeId, new: &[NewFile]) -> Result<u64, StoreError> {
-        self.in_dir_of(volume, || generation::write(&self.mount_of(volume), new))
+        let remove = |old: &Path| files::discard(files::remove_tree(old));
+        self.in_dir_of(volume, || generation::write(&self.mount_of(volume), new, remove))
+    }
+
+    /// As [`Self::write_generation`]. Also returns what the old generation still takes, because a process keeps it open.
+    pub(crate) fn write_generation_examined(
+        &self,
+        volume: &VolumeId,
+        new: &[NewFile],
+    ) -> Result<(u64, Size), StoreError> {
+        let retained = Cell::default();
+        let remove = |old: &Path| retained.set(self.remove_examined(old).unwrap_or_default());
+        let number = self.in_dir_of(volume, || generation::write(&self.mount_of(volume), new, remove))?;
+        Ok((number, retained.get()))
     }
 
     /// The number of the live generation, if one was written.

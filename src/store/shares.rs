@@ -9,6 +9,9 @@
 //!
 //! The equal share is the store divided by the number of namespaces that have volumes on the node. Beside that, no namespace
 //! grows beyond a fixed part of the store.
+//!
+//! An old generation that a pod keeps open takes space until the pod closes it. Where more of the store is in use than the
+//! volumes account for, each removal of a generation is examined, and what it does not free counts for its namespace.
 
 use super::NewFile;
 use super::error::StoreError;
@@ -19,6 +22,8 @@ use std::sync::Arc;
 
 /// What the store reserves at least, whatever its size: during a renewal a volume has two generations.
 const MIN_RESERVE: Size = Size { bytes: 64 << 10, inodes: 24 };
+/// Removals are examined if more than so many percent of the store are in use that no volume accounts for.
+const UNACCOUNTED_PERCENT: u64 = 2;
 /// What is reserved at least for the records of failed renewals, besides a page for each volume and a copy of the largest one.
 const MIN_FOR_RECORDS: Size = Size { bytes: 16 << 10, inodes: 4 };
 
@@ -52,6 +57,8 @@ struct State {
 struct Use {
     volumes: u64,
     size: Size,
+    /// What its pods keep open of old generations.
+    retained: Size,
 }
 
 /// A write that asks for space.
@@ -87,7 +94,11 @@ struct Entry {
 
 /// Space for one write. It is given back when dropped; what was written is counted by [`Account::settle`].
 #[derive(Debug)]
-pub(crate) struct Promise<'a>(&'a Account);
+pub(crate) struct Promise<'a> {
+    account: &'a Account,
+    /// Whether the removal of the old generation must be examined.
+    pub(crate) examine: bool,
+}
 
 impl Shares {
     /// No volumes yet.
@@ -106,6 +117,22 @@ impl Shares {
     }
 }
 
+impl State {
+    /// What is in use that no volume accounts for. What the namespaces are known to retain is no more than this: the rest was
+    /// closed meanwhile.
+    fn unaccounted(&mut self, store: &Capacity) -> Size {
+        let sum = |of: fn(&Use) -> Size| self.namespaces.values().map(of).fold(Size::default(), Size::plus);
+        let (accounted, retained) = (sum(|used| used.size), sum(|used| used.retained));
+        let unaccounted = store.total.minus(store.free).minus(accounted);
+        if retained.exceeds(unaccounted).is_some() {
+            for used in self.namespaces.values_mut() {
+                used.retained = used.retained.in_proportion(unaccounted, retained);
+            }
+        }
+        unaccounted
+    }
+}
+
 impl Account {
     /// An error if the files of one generation are larger than a volume may be.
     pub(crate) fn check_size(&self, files: &[NewFile]) -> Result<(), StoreError> {
@@ -119,10 +146,12 @@ impl Account {
         self.release();
         let mut entry = self.entry.lock();
         let mut state = self.shares.state.lock();
+        let unaccounted = state.unaccounted(store);
         let counted = entry.held.max(want.after);
-        let used = state.namespaces.get(&self.namespace).copied().unwrap_or_default().size;
-        let used = used.minus(entry.counted).plus(counted);
-        let grows = !want.is_renewal || counted != entry.held;
+        let Use { size, retained, .. } = state.namespaces.get(&self.namespace).copied().unwrap_or_default();
+        let size = size.minus(entry.counted).plus(counted);
+        let used = size.plus(retained);
+        let grows = !want.is_renewal || counted != entry.held || retained != Size::default();
         let limit = store.total.percent(self.shares.limits.namespace_percent.into());
         if grows && let Some(resource) = used.exceeds(limit) {
             let (used, limit) = (used.of(resource), limit.of(resource));
@@ -152,10 +181,11 @@ impl Account {
         }
         state.promised = state.promised.plus(want.extra);
         if let Some(of_namespace) = state.namespaces.get_mut(&self.namespace) {
-            of_namespace.size = used;
+            of_namespace.size = size;
         }
         (entry.counted, entry.promised) = (counted, want.extra);
-        Ok(Promise(self))
+        let examine = unaccounted.exceeds(store.total.percent(UNACCOUNTED_PERCENT)).is_some();
+        Ok(Promise { account: self, examine })
     }
 
     /// What the volume uses now.
@@ -167,6 +197,14 @@ impl Account {
     pub(crate) fn settle(&self, held: Size) {
         self.entry.lock().held = held;
         self.release();
+    }
+
+    /// Counts what a pod keeps open of an old generation. See [`State::unaccounted`] for its end.
+    pub(crate) fn retain(&self, size: Size) {
+        let mut state = self.shares.state.lock();
+        if let Some(of_namespace) = state.namespaces.get_mut(&self.namespace) {
+            of_namespace.retained = of_namespace.retained.plus(size);
+        }
     }
 
     /// Gives back what was promised, and counts what the volume uses.
@@ -197,7 +235,7 @@ impl Drop for Account {
 
 impl Drop for Promise<'_> {
     fn drop(&mut self) {
-        self.0.release();
+        self.account.release();
     }
 }
 

@@ -90,6 +90,18 @@ impl Size {
         self.map(|amount| amount / parts.max(1))
     }
 
+    /// Its part of `whole`, if the parts of `before` are shared out anew; at most as much as before.
+    pub(crate) fn in_proportion(self, whole: Self, before: Self) -> Self {
+        let scale = |part: u64, whole: u64, before: u64| {
+            let scaled = u128::from(part) * u128::from(whole) / u128::from(before.max(1));
+            part.min(u64::try_from(scaled).unwrap_or(u64::MAX))
+        };
+        Self {
+            bytes: scale(self.bytes, whole.bytes, before.bytes),
+            inodes: scale(self.inodes, whole.inodes, before.inodes),
+        }
+    }
+
     /// The amount of one resource.
     pub(crate) fn of(self, resource: Resource) -> u64 {
         match resource {

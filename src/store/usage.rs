@@ -54,6 +54,18 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Removes a directory, and returns what it still takes afterwards: an open file, directory or mapping stays until it is
+    /// closed. Other writes at the same time make this inexact by what they take or free.
+    pub(super) fn remove_examined(&self, path: &Path) -> Result<Size, StoreError> {
+        let _one_at_a_time = self.examined.lock();
+        let size = measure(path)?;
+        let before = self.capacity()?.free;
+        files::remove_tree(path)?;
+        Ok(size.minus(self.capacity()?.free.minus(before)))
+    }
+}
+
 /// The size of a file or directory, with all that is in it.
 fn measure(path: &Path) -> Result<Size, StoreError> {
     let metadata = fs::symlink_metadata(path).attempt("examine", path)?;

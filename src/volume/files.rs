@@ -6,7 +6,7 @@ use super::{MountError, Opened, StoreOptions, tmpfs};
 use crate::credential::Current;
 use crate::model::{Failure, FailureKind, VolumeId};
 use crate::sink::files;
-use crate::store::{Record, Store, Want};
+use crate::store::{Record, Size, Store, Want};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,11 +57,16 @@ impl VolumeFiles {
         let besides = volume.with_record(|record| store.besides_generation(record));
         let is_renewal = volume.with_record(|record| record.issued.is_some());
         let after = generation.plus(besides);
-        let _promise = volume
+        let promise = volume
             .account
             .promise(&store, &Want { is_renewal, after, extra: after, record: besides.bytes })?;
-        let number = self.store.write_generation(&volume.id, &new)?;
+        let (number, retained) = if promise.examine {
+            self.store.write_generation_examined(&volume.id, &new)?
+        } else {
+            (self.store.write_generation(&volume.id, &new)?, Size::default())
+        };
         volume.account.settle(after);
+        volume.account.retain(retained);
         Ok(number)
     }
 

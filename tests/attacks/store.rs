@@ -6,6 +6,8 @@ use crate::{node_test, pod};
 use certlet::run::Config;
 use certlet_kubelet::{Kubelet, Pod};
 use jiff::SignedDuration;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
 use std::path::{Path, PathBuf};
 use tonic::Code;
@@ -120,6 +122,48 @@ node_test! {
         driver.clock.advance(SignedDuration::from_hours(3));
         eventually("it is renewed", async || serial(&volume) != before).await;
         assert_eq!(last_error(&node, &pod), None);
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn files_of_old_generations_that_a_pod_keeps_open_count_for_its_namespace() {
+        let (node, driver, kubelet) = node(|_| {}).await;
+        let innocent = published(&kubelet, "innocent", INNOCENT).await;
+        *driver.signer.more_anchors.lock().unwrap() = Some(("hostile".to_owned(), anchors(56 << 10)));
+        let hostile = published(&kubelet, "hostile", 8).await;
+        let mut kept_open = Vec::new();
+        let refused = || {
+            let errors = (0..8).filter_map(|number| last_error(&node, &pod("hostile", number)));
+            errors.filter(|error| error.contains("namespace hostile")).count()
+        };
+        // Each round takes about half a MiB. The store has six.
+        for round in 0..20 {
+            for (volume, _) in &hostile {
+                // The second one is no open file, as the kernel counts them.
+                kept_open.push(open(&volume.join("tls.crt"), OFlag::O_RDONLY, Mode::empty()).unwrap());
+                kept_open.push(open(&volume.join("ca.crt"), OFlag::O_PATH, Mode::empty()).unwrap());
+            }
+            let serials = |volumes: &[(PathBuf, String)]| -> Vec<String> {
+                volumes.iter().map(|(volume, _)| serial(volume)).collect()
+            };
+            let before = (serials(&innocent), serials(&hostile));
+            driver.clock.advance(SignedDuration::from_hours(17));
+            eventually(&format!("all innocent are renewed in round {round}"), async || {
+                serials(&innocent).iter().zip(&before.0).all(|(now, before)| now != before)
+            })
+            .await;
+            eventually("the hostile are renewed or refused", async || {
+                let now = serials(&hostile);
+                let renewed = now.iter().zip(&before.1).filter(|(now, before)| now != before).count();
+                renewed + refused() >= 8
+            })
+            .await;
+        }
+        assert_eq!(refused(), 8);
+        drop(kept_open);
+        driver.clock.advance(SignedDuration::from_hours(17));
+        eventually("nothing is held against them", async || refused() == 0).await;
         driver.stop().await;
     }
 }

@@ -117,3 +117,29 @@ fn what_is_promised_counts_until_it_is_written_or_has_failed() {
     assert!(shares.state.lock().namespaces.is_empty());
     assert_eq!(shares.state.lock().promised, Size::default());
 }
+
+#[test]
+fn what_a_namespace_keeps_open_counts_for_it_until_it_is_closed() {
+    let shares = Shares::new(LIMITS);
+    let mut disk = Disk::default();
+    let small = disk.add(&shares, "small", 100 * KIB).unwrap();
+    let large = disk.add(&shares, "large", 100 * KIB).unwrap();
+    let capacity = |disk: &Disk, open: u64| {
+        let Capacity { total, free, page } = disk.capacity();
+        Capacity { total, free: free.minus(Size { bytes: open, inodes: 0 }), page }
+    };
+    let renew = |disk: &Disk, volume: usize, open: u64| {
+        let after = Size { bytes: 100 * KIB, inodes: VOLUME_INODES };
+        let want = Want { is_renewal: true, after, extra: after, record: RECORD };
+        disk.0.get(volume).unwrap().0.promise(&capacity(disk, open), &want).map(|promise| promise.examine)
+    };
+    assert!(!renew(&disk, large, 0).unwrap());
+    assert!(renew(&disk, large, 2 * KIB * KIB).unwrap(), "more is in use than is accounted for");
+    disk.0.get(large).unwrap().0.retain(Size { bytes: 33 * KIB * KIB, inodes: 9 });
+    assert!(matches!(renew(&disk, large, 34 * KIB * KIB), Err(StoreError::NamespaceShare { .. })));
+    assert!(renew(&disk, small, 34 * KIB * KIB).unwrap());
+    // It closes most of it.
+    assert!(renew(&disk, large, 3 * KIB * KIB).unwrap());
+    assert!(!renew(&disk, large, 0).unwrap());
+    assert_eq!(shares.state.lock().namespaces.get("large").unwrap().retained, Size::default());
+}

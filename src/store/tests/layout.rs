@@ -2,7 +2,7 @@ use super::{
     MIB, file, generation, generation_of, mode, mount_dir, names, open, open_sized, read, set, volume,
 };
 use crate::namespace::{in_namespace, maps_all_groups};
-use crate::store::{Cause, Resource, StoreError, StoredVolume, VOLUME_INODES};
+use crate::store::{Cause, Resource, Size, StoreError, StoredVolume, VOLUME_INODES};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::BTreeSet;
 use std::fs;
@@ -316,5 +316,23 @@ fn usage_is_measured_while_the_volume_changes() {
                 store.usage(&id).unwrap();
             }
         });
+    });
+}
+
+#[test]
+fn an_examined_removal_says_what_is_kept_open() {
+    in_namespace(|scratch| {
+        let store = open(scratch);
+        let id = volume("v");
+        store.write_generation(&id, &generation("one")).unwrap();
+        let live = |name: &str| mount_dir(scratch, "v").join("..data").join(name);
+        assert_eq!(store.write_generation_examined(&id, &generation("two")).unwrap(), (2, Size::default()));
+        let key = fs::File::open(live("tls.key")).unwrap();
+        let directory = fs::File::open(live(".")).unwrap();
+        let page = store.capacity().unwrap().page;
+        let kept = Size { bytes: page, inodes: 2 };
+        assert_eq!(store.write_generation_examined(&id, &generation("three")).unwrap(), (3, kept));
+        drop((key, directory));
+        assert_eq!(store.write_generation_examined(&id, &generation("four")).unwrap(), (4, Size::default()));
     });
 }
