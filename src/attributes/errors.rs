@@ -23,8 +23,8 @@ impl AttributeError {
     }
 
     /// No attribute has this name. The value is not shown, since it may be a password under a mistyped name.
-    pub(super) fn unknown(attribute: &str, prefix: &str, nearest: &str) -> Self {
-        let problem = format!("is not a known attribute; the nearest known one is {prefix}/{nearest}");
+    pub(super) fn unknown(attribute: &str, nearest: &str) -> Self {
+        let problem = format!("is not a known attribute; the nearest known one is {nearest}");
         Self { attribute: attribute.to_owned(), problem }
     }
 

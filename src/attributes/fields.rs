@@ -7,7 +7,7 @@ use super::rows::{Key, TABLE};
 use super::table::Default;
 use super::values::names::is_annotation_key;
 use super::values::{list, template};
-use crate::model::{Dialect, RawAttributes, WorkloadIdentity, nearest_name, parse_duration, shown};
+use crate::model::{Dialect, Doubts, RawAttributes, WorkloadIdentity, nearest_name, parse_duration, shown};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(super) struct Fields<'a> {
     /// Bytes of all values so far with their variables replaced: a pod's name can be 28 times as long as its variable.
     expanded_bytes: usize,
     pub(super) faults: Vec<AttributeError>,
+    /// What is doubtful and served all the same, under a peer's prefix.
+    pub(super) doubts: Doubts,
 }
 
 impl<'a> Fields<'a> {
@@ -36,6 +38,7 @@ impl<'a> Fields<'a> {
             annotations: BTreeMap::new(),
             expanded_bytes: 0,
             faults: Vec::new(),
+            doubts: Doubts::default(),
         };
         for (key, value) in &raw.0 {
             fields.add(key, value).unwrap_or_else(|fault| fields.faults.push(fault));
@@ -50,12 +53,20 @@ impl<'a> Fields<'a> {
             return Ok(());
         }
         match key.split_once('/') {
+            None if dialect == Dialect::CertManager => {
+                self.doubts.add(&shown(key), "has no prefix, and is ignored");
+            }
             None => return Err(AttributeError::new(key, "has no prefix", format!("{ours}/NAME"))),
             Some((prefix, name)) if prefix == ours => {
                 let row = TABLE.iter().find(|row| row.name == name && row.belongs_to(dialect));
-                let row = row.ok_or_else(|| unknown(key, name, dialect))?;
-                if !value.is_empty() {
-                    self.given.insert(row.key, value);
+                match row {
+                    Some(row) if !value.is_empty() => drop(self.given.insert(row.key, value)),
+                    Some(_) => {}
+                    None if dialect == Dialect::CertManager => {
+                        let nearest = nearest(name, dialect);
+                        self.doubts.add(&shown(key), &format!("is not a known attribute, and is ignored (the nearest known one is {nearest})"));
+                    }
+                    None => return Err(AttributeError::unknown(key, &nearest(name, dialect))),
                 }
             }
             Some(_) if dialect == Dialect::Certlet => {
@@ -92,10 +103,18 @@ impl<'a> Fields<'a> {
             Default::None | Default::Derived(_) => None,
         };
         let text = self.given(key).or(default)?;
-        if !key.row().options.templated {
+        if !key.row().has_variables(self.dialect) {
             return Some(text.to_owned());
         }
-        let expanded = template::expand(text, self.pod).and_then(|expanded| {
+        let expanded = template::expand(text, self.pod).or_else(|problem| {
+            if self.dialect != Dialect::CertManager {
+                return Err(problem);
+            }
+            let served = template::expand_as_go(text, self.pod)?;
+            self.doubt_value(key, text, &format!("{problem}, which is removed"));
+            Ok(served)
+        });
+        let expanded = expanded.and_then(|expanded| {
             self.expanded_bytes = self.expanded_bytes.saturating_add(expanded.len());
             if self.expanded_bytes <= MAX_BYTES {
                 return Ok(expanded);
@@ -109,8 +128,40 @@ impl<'a> Fields<'a> {
 
     /// The value after a check.
     pub(super) fn checked<T>(&mut self, key: Key, check: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        self.checked_or(key, &check, &check)
+    }
+
+    /// The value after a check. Under a peer's prefix, what does not pass is served all the same if it passes `served`.
+    pub(super) fn checked_or<T>(
+        &mut self,
+        key: Key,
+        check: impl Fn(&str) -> Result<T, String>,
+        served: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let text = self.text(key)?;
-        check(&text).map_err(|problem| self.invalid(key, &text, &problem)).ok()
+        self.accepted(key, &text, &check, &served)
+    }
+
+    fn accepted<T>(
+        &mut self,
+        key: Key,
+        text: &str,
+        check: &impl Fn(&str) -> Result<T, String>,
+        served: &impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let problem = match check(text) {
+            Ok(value) => return Some(value),
+            Err(problem) if self.dialect == Dialect::CertManager => match served(text) {
+                Ok(value) => {
+                    self.doubt_value(key, text, &problem);
+                    return Some(value);
+                }
+                Err(problem) => problem,
+            },
+            Err(problem) => problem,
+        };
+        self.invalid(key, text, &problem);
+        None
     }
 
     /// The value of a required attribute after a check.
@@ -119,20 +170,34 @@ impl<'a> Fields<'a> {
         key: Key,
         accepted: &str,
         check: impl Fn(&str) -> Result<T, String>,
+        served: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         if self.given(key).is_none() {
             self.faults.push(AttributeError::missing(key.full(self.dialect), accepted));
         }
-        self.checked(key, check)
+        self.checked_or(key, check, served)
     }
 
     /// The elements of a list, each after a check. Elements that fail are skipped.
     pub(super) fn list<T>(&mut self, key: Key, check: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
-        let elements = self.checked(key, list::split).unwrap_or_default();
-        let checked = elements.iter().filter_map(|element| {
-            check(element).map_err(|problem| self.invalid(key, element, &problem)).ok()
-        });
-        checked.collect()
+        self.list_or(key, list::split_at_commas, &check, &check)
+    }
+
+    /// The elements of a list, each after a check. Under a peer's prefix, the list is split by `split`, and an element that does
+    /// not pass is served all the same if it passes `served`.
+    pub(super) fn list_or<T>(
+        &mut self,
+        key: Key,
+        split: impl Fn(&str) -> Result<Vec<String>, String>,
+        check: impl Fn(&str) -> Result<T, String>,
+        served: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let elements = match self.dialect {
+            Dialect::Certlet => self.checked(key, list::split),
+            Dialect::CertManager => self.checked(key, split),
+        };
+        let elements = elements.unwrap_or_default();
+        elements.iter().filter_map(|element| self.accepted(key, element, &check, &served)).collect()
     }
 
     pub(super) fn switch(&mut self, key: Key) -> Option<bool> {
@@ -152,6 +217,18 @@ impl<'a> Fields<'a> {
             format_args!("{value} {problem}"),
             row.rule,
         ));
+    }
+
+    /// Adds that a value is served though it breaks the attribute's rule.
+    pub(super) fn doubt_value(&mut self, key: Key, value: &str, problem: &str) {
+        self.doubts.add(&key.full(self.dialect), &format!("{} {problem}", shown(value)));
+    }
+
+    /// Adds a doubt for each of `keys` that is given.
+    pub(super) fn ignore(&mut self, keys: &[Key], problem: &str) {
+        for key in keys.iter().filter(|key| self.given.contains_key(key)) {
+            self.doubts.add(&key.full(self.dialect), problem);
+        }
     }
 
     /// Adds a fault for each of `keys` that is given.
@@ -177,11 +254,11 @@ pub(super) fn dialect(raw: &RawAttributes) -> Result<Dialect, AttributeError> {
     }
 }
 
-fn unknown(key: &str, name: &str, dialect: Dialect) -> AttributeError {
-    // The name exists under our prefix only. The message names it with that prefix.
+/// The known attribute with the nearest name, with its prefix. One that exists under our prefix only is named with that.
+fn nearest(name: &str, dialect: Dialect) -> String {
     if TABLE.iter().any(|row| row.name == name) {
-        return AttributeError::unknown(key, Dialect::Certlet.prefix(), name);
+        return format!("{}/{name}", Dialect::Certlet.prefix());
     }
     let names = TABLE.iter().filter(|row| row.belongs_to(dialect)).map(|row| row.name);
-    AttributeError::unknown(key, dialect.prefix(), nearest_name(name, names).unwrap_or_default())
+    format!("{}/{}", dialect.prefix(), nearest_name(name, names).unwrap_or_default())
 }

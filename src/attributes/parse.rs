@@ -3,11 +3,13 @@
 use super::errors::AttributeErrors;
 use super::fields::Fields;
 use super::rows::{Key, TABLE};
-use super::values::{arn, names};
+use super::values::{arn, distinguished_name, list, names};
 use crate::model::{
     CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
     RawAttributes, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields, Usage, WorkloadIdentity,
+    parse_duration,
 };
+use std::time::Duration;
 
 /// The highest group id. `chown(2)` takes the number above it as "no change".
 const MAX_GROUP: u32 = u32::MAX - 1;
@@ -27,26 +29,30 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     let signer = signer(fields);
     let subject = subject(fields);
     let sans = SubjectAltNames {
-        dns_names: fields.list(Key::DnsNames, names::dns_name),
-        uris: fields.list(
-            Key::UriSans,
-            if fields.dialect == Dialect::Certlet { names::plain_uri } else { names::uri },
-        ),
+        dns_names: dns_names(fields),
+        uris: match fields.dialect {
+            Dialect::Certlet => fields.list(Key::UriSans, names::plain_uri),
+            Dialect::CertManager => {
+                fields.list_or(Key::UriSans, list::split_at_commas, names::uri_as_go, names::any_uri)
+            }
+        },
         ip_addresses: fields.list(Key::IpSans, names::ip_address),
     };
     let duration = fields.duration(Key::Duration);
-    let renew_before = fields.duration(Key::RenewBefore);
+    let renew_before =
+        fields.checked_or(Key::RenewBefore, |text| parse_duration(text).map(Some), no_renew_before);
     let is_ca = fields.switch(Key::IsCa);
-    let usages = usages(fields);
+    let (usages, usage_words) = usages(fields);
     let key = key(fields);
     let files = super::files::files(fields);
-    let fs_group = fields.checked(Key::FsGroup, |text| match text.parse() {
-        Ok(group @ 1..=MAX_GROUP) => Ok(group),
-        _ => Err("is not a group id".into()),
-    });
+    let fs_group = fields.checked_or(Key::FsGroup, |text| group(text).map(Some), any_group);
+    let mut signer = signer?;
+    if let SignerSpec::CertManager { usage_words: words, .. } = &mut signer {
+        *words = usage_words;
+    }
     Some(CertificateSpec {
         dialect: fields.dialect,
-        signer: signer?,
+        signer,
         subject: subject?,
         sans,
         duration: duration?,
@@ -54,8 +60,9 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         usages,
         key: key?,
         files: files?,
-        fs_group,
-        renew_before,
+        fs_group: fs_group.flatten(),
+        renew_before: renew_before.flatten(),
+        doubts: std::mem::take(&mut fields.doubts),
     })
 }
 
@@ -77,7 +84,7 @@ fn signer(fields: &mut Fields<'_>) -> Option<SignerSpec> {
         SignerKind::CertManager => {
             let issuer = issuer(fields);
             let annotations = std::mem::take(&mut fields.annotations);
-            Some(SignerSpec::CertManager { issuer: issuer?, annotations })
+            Some(SignerSpec::CertManager { issuer: issuer?, usage_words: Vec::new(), annotations })
         }
         SignerKind::AcmPca => private_ca(fields).map(SignerSpec::AcmPca),
         SignerKind::Local => Some(SignerSpec::Local),
@@ -89,15 +96,16 @@ fn issuer(fields: &mut Fields<'_>) -> Option<IssuerRef> {
         Dialect::CertManager => "the name of a cert-manager issuer",
         Dialect::Certlet => "the name of a cert-manager issuer; or another signer in csi.certlet.io/signer",
     };
-    let name = fields.required(Key::IssuerName, accepted, names::resource_name);
-    let kind = fields.checked(Key::IssuerKind, names::kind);
-    let group = fields.checked(Key::IssuerGroup, names::resource_name);
+    let name = fields.required(Key::IssuerName, accepted, names::resource_name, names::any_reference);
+    let kind = fields.checked_or(Key::IssuerKind, names::kind, names::any_reference);
+    let group = fields.checked_or(Key::IssuerGroup, names::resource_name, names::any_reference);
     Some(IssuerRef { name: name?, kind: kind?, group: group? })
 }
 
 fn private_ca(fields: &mut Fields<'_>) -> Option<PcaRequest> {
     let key = Key::CertificateAuthorityArn;
-    let authority = fields.required(key, key.row().rule, arn::certificate_authority);
+    let authority =
+        fields.required(key, key.row().rule, arn::certificate_authority, arn::certificate_authority);
     // The values that `IssueCertificate` accepts for an RSA or ECDSA CA.
     let signing_algorithm = fields.checked(Key::SigningAlgorithm, |text| match text.split_once("WITH") {
         Some(("SHA256" | "SHA384" | "SHA512", "ECDSA" | "RSA")) => Ok(text.to_owned()),
@@ -125,34 +133,98 @@ fn private_ca_caller(fields: &mut Fields<'_>) -> Option<PcaCaller> {
 
 fn subject(fields: &mut Fields<'_>) -> Option<Subject> {
     if fields.given(Key::LiteralSubject).is_some() {
-        let problem = "cannot be combined with literal-subject, which is the whole subject";
         let excluded: Vec<_> =
             TABLE.iter().filter(|row| row.options.part_of_subject).map(|row| row.key).collect();
-        fields.refuse(&excluded, problem, "only one of the two");
-        return fields.checked(Key::LiteralSubject, str::parse).map(Subject::Literal);
+        match fields.dialect {
+            Dialect::Certlet => {
+                let problem = "cannot be combined with literal-subject, which is the whole subject";
+                fields.refuse(&excluded, problem, "only one of the two");
+            }
+            Dialect::CertManager => {
+                fields.ignore(&excluded, "is ignored, because literal-subject is the whole subject");
+            }
+        }
+        let literal = fields.checked_or(Key::LiteralSubject, str::parse, distinguished_name::as_go);
+        return literal.map(Subject::Literal);
     }
     Some(Subject::Fields(SubjectFields {
-        common_name: fields.checked(Key::CommonName, names::common_name),
-        organizations: fields.list(Key::Organizations, names::subject_text),
-        organizational_units: fields.list(Key::OrganizationalUnits, names::subject_text),
-        countries: fields.list(Key::Countries, names::printable),
-        provinces: fields.list(Key::Provinces, names::subject_text),
-        localities: fields.list(Key::Localities, names::subject_text),
-        street_addresses: fields.list(Key::StreetAddresses, names::subject_text),
-        postal_codes: fields.list(Key::PostalCodes, names::subject_text),
-        serial_number: fields.checked(Key::SerialNumber, names::printable),
+        common_name: fields.checked_or(Key::CommonName, names::common_name, names::any_text),
+        organizations: texts(fields, Key::Organizations, names::subject_text),
+        organizational_units: texts(fields, Key::OrganizationalUnits, names::subject_text),
+        countries: texts(fields, Key::Countries, names::printable),
+        provinces: texts(fields, Key::Provinces, names::subject_text),
+        localities: texts(fields, Key::Localities, names::subject_text),
+        street_addresses: texts(fields, Key::StreetAddresses, names::subject_text),
+        postal_codes: texts(fields, Key::PostalCodes, names::subject_text),
+        serial_number: fields.checked_or(Key::SerialNumber, names::printable, names::any_text),
     }))
 }
 
-/// The usages in the order given. A usage that is named twice, or also by its alias, counts once.
-fn usages(fields: &mut Fields<'_>) -> Vec<Usage> {
+/// The elements of a list in the subject. Under a peer's prefix spaces stay, and empty elements are left out: no certificate may
+/// hold an empty value (RFC 5280 appendix A.1), and some programs refuse to read one.
+fn texts(fields: &mut Fields<'_>, key: Key, check: impl Fn(&str) -> Result<String, String>) -> Vec<String> {
+    let check = |text: &str| match text {
+        "" => Err(EMPTY.to_owned()),
+        _ if text != text.trim() => Err("begins or ends with white space, which stays".to_owned()),
+        _ => check(text).map(Some),
+    };
+    let any = |text: &str| Ok((!text.is_empty()).then(|| text.to_owned()));
+    fields.list_or(key, list::split_as_csv, check, any).into_iter().flatten().collect()
+}
+
+/// DNS names. Under a peer's prefix any ASCII text is one, and empty elements are left out: Java cannot read a certificate with an
+/// empty name.
+fn dns_names(fields: &mut Fields<'_>) -> Vec<String> {
+    let check =
+        |name: &str| if name.is_empty() { Err(EMPTY.to_owned()) } else { names::dns_name(name).map(Some) };
+    let any = |name: &str| if name.is_empty() { Ok(None) } else { names::any_dns_name(name).map(Some) };
+    fields.list_or(Key::DnsNames, list::split_at_commas, check, any).into_iter().flatten().collect()
+}
+
+/// What is said of an element that is left out.
+const EMPTY: &str = "is an empty element of the list, and is left out";
+
+/// The usages in the order given, and their words. A usage that is named twice, or also by its alias, counts once.
+fn usages(fields: &mut Fields<'_>) -> (Vec<Usage>, Vec<String>) {
+    let given = fields.list(Key::KeyUsages, |word| Ok((Usage::parse(word)?, word.to_owned())));
     let mut usages = Vec::new();
-    for usage in fields.list(Key::KeyUsages, Usage::parse) {
-        if !usages.contains(&usage) {
-            usages.push(usage);
+    for (usage, _) in &given {
+        if !usages.contains(usage) {
+            usages.push(*usage);
         }
     }
-    usages
+    let words = match fields.dialect {
+        Dialect::CertManager => given.into_iter().map(|(_, word)| word).collect(),
+        Dialect::Certlet => usages.iter().map(|usage| usage.as_str().to_owned()).collect(),
+    };
+    (usages, words)
+}
+
+fn group(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(group @ 1..=MAX_GROUP) => Ok(group),
+        Ok(0) => Err("is the group of root, which may read the key anyway".into()),
+        _ => Err("is not a group id".into()),
+    }
+}
+
+/// The groups of cert-manager's csi-driver are root's where none is given. To the highest number its `chown(2)` changes nothing.
+fn any_group(text: &str) -> Result<Option<u32>, String> {
+    match text.parse() {
+        Ok(0 | u32::MAX) => Ok(None),
+        _ => group(text).map(Some),
+    }
+}
+
+/// cert-manager's csi-driver takes zero and less, and then renews at the end or later.
+fn no_renew_before(text: &str) -> Result<Option<Duration>, String> {
+    let unsigned = text.trim_start_matches('-');
+    match (parse_duration(text), parse_duration(unsigned)) {
+        (Ok(duration), _) => Ok(Some(duration)),
+        (Err(_), Ok(_)) => Ok(None),
+        (Err(_), Err(problem)) if problem == "is zero" => Ok(None),
+        (Err(problem), _) => Err(problem),
+    }
 }
 
 fn key(fields: &mut Fields<'_>) -> Option<KeySpec> {

@@ -40,8 +40,11 @@ pub(crate) fn reference_markdown() -> String {
 
 fn line(row: &Row) -> String {
     let mark = if row.options.certlet_only { " (only `csi.certlet.io/`)" } else { "" };
-    let about =
-        if row.options.templated { format!("{} Variables.", row.about) } else { row.about.to_owned() };
+    let about = if row.has_variables(Dialect::Certlet) {
+        format!("{} Variables.", row.about)
+    } else {
+        row.about.to_owned()
+    };
     format!("| `{}`{mark} | {about} | {} | {} |\n", row.name, row.rule, default_text(row))
 }
 
@@ -65,8 +68,11 @@ fn described(default: Default) -> String {
 
 fn rules() -> String {
     let variables: Vec<_> = VARIABLES.iter().map(|name| format!("- `${{{name}}}`")).collect();
-    let templated: Vec<_> =
-        TABLE.iter().filter(|row| row.options.templated).map(|row| format!("`{}`", row.name)).collect();
+    let templated: Vec<_> = TABLE
+        .iter()
+        .filter(|row| row.has_variables(Dialect::Certlet))
+        .map(|row| format!("`{}`", row.name))
+        .collect();
     RULES
         .replace("{variables}", &variables.join("\n"))
         .replace("{templated}", &templated.join(", "))

@@ -1,7 +1,7 @@
 //! The table of attributes.
 
 use super::table::Default::{Derived, Value};
-use super::table::{Default, Options, Row, Topic};
+use super::table::{Default, Options, Row, Topic, Variables};
 use crate::model::SignerKind;
 
 const FILE_RULE: &str = "a plain file name of at most 255 bytes: no slash, no leading `..`, no white space at its ends, \
@@ -15,12 +15,12 @@ const PLAIN: Options = Options {
     certlet_only: false,
     signer: None,
     part_of_subject: false,
-    templated: false,
+    variables: Variables::Never,
     secret: false,
     cert_manager: Default::None,
     certlet: Default::None,
 };
-const TEMPLATED: Options = Options { templated: true, ..PLAIN };
+const TEMPLATED: Options = Options { variables: Variables::Always, ..PLAIN };
 const SUBJECT: Options = Options { part_of_subject: true, ..TEMPLATED };
 
 const fn default(default: Default) -> Options {
@@ -93,7 +93,7 @@ attributes! {
         StreetAddresses: "streetaddresses", "The subject's street addresses.", LIST_RULE => SUBJECT;
         PostalCodes: "postalcodes", "The subject's postal codes.", LIST_RULE => SUBJECT;
         SerialNumber: "serialnumber", "The subject's serial number (not the certificate's).",
-            "letters, digits, spaces and `'()+,-./:=?`" => SUBJECT;
+            "letters, digits, spaces and `'()+,-./:=?`" => Options { variables: Variables::Certlet, ..SUBJECT };
     }
     Certificate {
         Duration: "duration", "The lifetime to request; the signer may give less.", DURATION_RULE
@@ -136,7 +136,17 @@ attributes! {
         Pkcs12Filename: "pkcs12-filename", "The keystore. Only with `pkcs12-enable`.", FILE_RULE
             => default(Value("keystore.p12"));
         Pkcs12Password: "pkcs12-password", "The keystore's password. Only with `pkcs12-enable`.",
-            "a password that is not empty" => Options { secret: true, ..default(Derived("required when `pkcs12-enable` is `true`")) };
+            "a password that is not empty, of printable ASCII characters" => Options { secret: true, ..default(Derived("required when `pkcs12-enable` is `true`")) };
+        Pkcs12Alias: "pkcs12-alias", "The alias of the key in the keystore. Only with `pkcs12-enable`.",
+            "a text of 1 to 64 characters without control characters"
+            => Options { certlet_only: true, ..default(Value("certificate")) };
+        Pkcs12Profile: "pkcs12-profile",
+            "The keystore's algorithms: `legacy` for Java 8 before 8u301 and others that cannot read the modern ones. Only with \
+             `pkcs12-enable` or `truststore-file`.",
+            "`modern` or `legacy`" => Options { certlet_only: true, ..default(Value("modern")) };
+        TruststoreFile: "truststore-file",
+            "One more PKCS#12 keystore, with the trust anchors alone. Its password is that of the keystore, or `changeit` without \
+             one.", FILE_RULE => Options { certlet_only: true, ..PLAIN };
         FsGroup: "fs-group", "The group that may read the private key. Without it, the pod's `fsGroup`.",
             "a group id from 1 to 4294967294" => PLAIN;
     }

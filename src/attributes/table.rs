@@ -48,6 +48,15 @@ pub(super) enum Default {
     Derived(&'static str),
 }
 
+/// Under which prefixes variables in a value are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Variables {
+    Never,
+    /// Under the prefix `csi.certlet.io/` only.
+    Certlet,
+    Always,
+}
+
 /// One attribute.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
@@ -72,7 +81,7 @@ pub(super) struct Options {
     /// Whether `literal-subject` excludes it.
     pub(super) part_of_subject: bool,
     /// Whether variables in its value are replaced.
-    pub(super) templated: bool,
+    pub(super) variables: Variables,
     /// Whether messages must not show its value.
     pub(super) secret: bool,
     /// The default under the prefix `csi.cert-manager.io/`.
@@ -87,6 +96,15 @@ impl Row {
         match dialect {
             Dialect::CertManager => self.options.cert_manager,
             Dialect::Certlet => self.options.certlet,
+        }
+    }
+
+    /// Whether variables in its value are replaced under a prefix.
+    pub(super) fn has_variables(&self, dialect: Dialect) -> bool {
+        match self.options.variables {
+            Variables::Never => false,
+            Variables::Certlet => dialect == Dialect::Certlet,
+            Variables::Always => true,
         }
     }
 

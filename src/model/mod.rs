@@ -5,6 +5,7 @@
 mod arn;
 mod digest;
 mod distinguished_name;
+mod doubts;
 mod event;
 mod facts;
 mod failure;
@@ -23,6 +24,7 @@ pub use arn::Arn;
 pub(crate) use digest::{fingerprint, hex, jitter, sha256};
 pub use distinguished_name::{DistinguishedName, NameAttribute, NameValue};
 pub(crate) use distinguished_name::{Escape, KEYWORDS, rfc4514};
+pub use doubts::Doubts;
 pub(crate) use event::{EventKind, PodEvent};
 pub use facts::CertificateFacts;
 pub use failure::{Failure, FailureKind};
@@ -33,7 +35,7 @@ pub use raw::RawAttributes;
 pub(crate) use shown::{shown, shown_list};
 pub use spec::{
     CertificateSpec, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
-    Pkcs12, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields,
+    Pkcs12, Pkcs12Profile, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields, Truststore,
 };
 pub use tokens::{PodToken, PodTokens};
 pub(crate) use uri::encoded_separator;

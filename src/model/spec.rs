@@ -2,6 +2,7 @@
 
 use super::arn::Arn;
 use super::distinguished_name::DistinguishedName;
+use super::doubts::Doubts;
 use super::named::named_enum;
 use super::usage::Usage;
 use secrecy::SecretString;
@@ -56,6 +57,8 @@ pub struct CertificateSpec {
     pub fs_group: Option<u32>,
     /// How long before expiry to renew; `None` means a third of the lifetime.
     pub renew_before: Option<Duration>,
+    /// What is doubtful in the attributes and is served all the same (prefix `csi.cert-manager.io/` only).
+    pub doubts: Doubts,
 }
 
 /// A signer, with what only this signer needs.
@@ -65,6 +68,8 @@ pub enum SignerSpec {
     CertManager {
         /// `issuer-name`, `issuer-kind`, `issuer-group`
         issuer: IssuerRef,
+        /// `key-usages` word for word, in the order given. Approvers compare them.
+        usage_words: Vec<String>,
         /// Other `group/key` attributes, copied to the `CertificateRequest` (prefix `csi.cert-manager.io/` only).
         annotations: BTreeMap<String, String>,
     },
@@ -247,6 +252,19 @@ pub struct Files {
     pub combined: Option<String>,
     /// `pkcs12-*`
     pub pkcs12: Option<Pkcs12>,
+    /// `truststore-file`
+    pub truststore: Option<Truststore>,
+}
+
+/// A PKCS#12 keystore of the trust anchors alone.
+#[derive(Clone, Debug)]
+pub struct Truststore {
+    /// `truststore-file`
+    pub file: String,
+    /// `pkcs12-password`, or a default
+    pub password: SecretString,
+    /// `pkcs12-profile`
+    pub profile: Pkcs12Profile,
 }
 
 /// The PKCS#12 keystore.
@@ -256,6 +274,36 @@ pub struct Pkcs12 {
     pub file: String,
     /// `pkcs12-password`
     pub password: SecretString,
+    /// `pkcs12-profile`
+    pub profile: Pkcs12Profile,
+    /// `pkcs12-alias`, the friendly name of the key; none under the prefix `csi.cert-manager.io/`, where Java shows `1`.
+    pub alias: Option<String>,
+    /// Whether the trust anchors are entries of the keystore.
+    pub has_anchors: bool,
+}
+
+impl Pkcs12 {
+    /// With the defaults of the prefix `csi.certlet.io/`.
+    #[cfg(test)]
+    pub(crate) fn modern(file: &str, password: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            password: SecretString::from(password),
+            profile: Pkcs12Profile::Modern,
+            alias: Some("certificate".to_owned()),
+            has_anchors: true,
+        }
+    }
+}
+
+named_enum! {
+    /// The algorithms of a keystore. Its name is the value of `pkcs12-profile`.
+    pub enum Pkcs12Profile {
+        /// PBES2 with AES-256-CBC, and a SHA-256 MAC.
+        Modern = "modern",
+        /// RC2 with 40 bits, triple DES, and a SHA-1 MAC, as Java 8 before 8u301 needs them.
+        Legacy = "legacy",
+    }
 }
 
 /// The request to AWS Private CA.

@@ -17,7 +17,7 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 33] = [
+pub(super) static MATCHED: [Matched; 36] = [
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
@@ -66,6 +66,19 @@ pub(super) static MATCHED: [Matched; 33] = [
     of("pkcs12-enable", Kind::Text, |q| vec![q.spec.files.pkcs12.is_some().to_string()]),
     of("pkcs12-filename", Kind::Text, |q| {
         q.spec.files.pkcs12.iter().map(|Pkcs12 { file, .. }| file.clone()).collect()
+    }),
+    of("pkcs12-alias", Kind::Text, |q| {
+        q.spec.files.pkcs12.iter().filter_map(|keystore| keystore.alias.clone()).collect()
+    }),
+    of("pkcs12-profile", Kind::Text, |q| {
+        let profiles = q.spec.files.pkcs12.iter().map(|keystore| keystore.profile);
+        profiles
+            .chain(q.spec.files.truststore.iter().map(|store| store.profile))
+            .map(|it| it.to_string())
+            .collect()
+    }),
+    of("truststore-file", Kind::Text, |q| {
+        q.spec.files.truststore.iter().map(|truststore| truststore.file.clone()).collect()
     }),
     of("fs-group", Kind::Text, |q| q.spec.fs_group.iter().map(ToString::to_string).collect()),
 ];

@@ -141,7 +141,7 @@ mod tests {
 
     fn spec(kind: &str, name: &str) -> SignerSpec {
         let issuer = IssuerRef { name: name.into(), kind: kind.into(), group: "cert-manager.io".into() };
-        SignerSpec::CertManager { issuer, annotations: BTreeMap::new() }
+        SignerSpec::CertManager { issuer, usage_words: Vec::new(), annotations: BTreeMap::new() }
     }
 
     #[test]

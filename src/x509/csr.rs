@@ -1,7 +1,7 @@
 //! The certificate signing request: PKCS#10 (RFC 2986).
 
 use super::{KeyError, PrivateKey, extensions, name};
-use crate::model::CertificateSpec;
+use crate::model::{CertificateSpec, Dialect};
 use der::asn1::{BitString, SetOfVec};
 use der::{Decode, Encode};
 use thiserror::Error;
@@ -13,15 +13,23 @@ use x509_cert::spki::SubjectPublicKeyInfoOwned;
 /// It holds the subject, the alternative names, the usages, and for a CA the basic constraints. cert-manager's webhook
 /// compares these with the `CertificateRequest` and refuses a difference. So a CA request always has the usage
 /// `cert sign`, as in cert-manager.
+///
+/// Under the prefix `csi.cert-manager.io/` it is the request of cert-manager's csi-driver: of extensions it has the alternative
+/// names only, and these are never critical. What the `CertificateRequest` says then decides.
 pub fn csr(attributes: &CertificateSpec, key: &PrivateKey) -> Result<Vec<u8>, RequestError> {
-    let subject = name::encode(&attributes.subject)?;
+    let subject = name::encode(&attributes.subject, attributes.dialect)?;
     let mut requested = Vec::new();
     if !attributes.sans.is_empty() {
         requested.push(extensions::subject_alt_names(&attributes.sans, &subject)?);
     }
-    requested.extend(extensions::usages(&attributes.usages, attributes.is_ca)?);
-    if attributes.is_ca {
-        requested.push(extensions::basic_constraints(true)?);
+    match attributes.dialect {
+        Dialect::CertManager => requested.iter_mut().for_each(|names| names.critical = false),
+        Dialect::Certlet => {
+            requested.extend(extensions::usages(&attributes.usages, attributes.is_ca)?);
+            if attributes.is_ca {
+                requested.push(extensions::basic_constraints(true)?);
+            }
+        }
     }
     let mut request_attributes = SetOfVec::new();
     if !requested.is_empty() {
@@ -117,6 +125,17 @@ mod tests {
     }
 
     #[test]
+    fn under_the_peers_prefix_the_request_is_that_of_csi_driver() {
+        let mut attributes = attributes();
+        attributes.dialect = Dialect::CertManager;
+        attributes.is_ca = true;
+        attributes.subject = Subject::Fields(SubjectFields::default());
+        let text = text(&attributes);
+        assert!(text.contains("X509v3 Subject Alternative Name: DNS:web.shop.svc"), "{text}");
+        assert_eq!(text.matches("X509v3").count(), 1, "{text}");
+    }
+
+    #[test]
     fn a_literal_subject_reaches_openssl_in_its_order() {
         let mut attributes = attributes();
         attributes.subject = Subject::Literal("CN=web,OU=b,OU=a,O=Acme\\, Inc.,C=DE".parse().unwrap());
@@ -131,8 +150,11 @@ mod tests {
             organizational_units: vec!["one".into(), "two".into()],
             ..Default::default()
         });
-        let text = text(&attributes);
-        assert!(text.contains("Subject: CN=w\\C3\\A9b,OU=two+OU=one "), "{text}");
+        let ours = text(&attributes);
+        assert!(ours.contains("Subject: CN=w\\C3\\A9b,OU=two,OU=one "), "{ours}");
+        attributes.dialect = Dialect::CertManager;
+        let theirs = text(&attributes);
+        assert!(theirs.contains("Subject: CN=w\\C3\\A9b,OU=two+OU=one "), "{theirs}");
     }
 
     #[test]

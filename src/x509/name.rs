@@ -1,6 +1,6 @@
 //! Distinguished names (RFC 5280 section 4.1.2.4): encoded, and shown to people.
 
-use crate::model::{Escape, KEYWORDS, NameValue, Subject, rfc4514};
+use crate::model::{Dialect, Escape, KEYWORDS, NameValue, Subject, rfc4514};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc3280::EMAIL_ADDRESS;
 use const_oid::db::rfc4519::{C, CN, DC, L, O, OU, POSTAL_CODE, SERIAL_NUMBER, ST, STREET};
@@ -15,10 +15,10 @@ use x509_parser::x509::X509Name;
 const MORE_NAMES: [(&str, ObjectIdentifier); 2] =
     [("POSTALCODE", POSTAL_CODE), ("EMAILADDRESS", EMAIL_ADDRESS)];
 
-/// The subject as a `Name`.
-pub(crate) fn encode(subject: &Subject) -> der::Result<Name> {
+/// The subject as a `Name`. Under the peer's prefix it has the same bytes as cert-manager's csi-driver's.
+pub(crate) fn encode(subject: &Subject, dialect: Dialect) -> der::Result<Name> {
     let mut sequence = RdnSequence::default();
-    for attributes in relative_names(subject) {
+    for attributes in relative_names(subject, dialect) {
         let mut rdn = RelativeDistinguishedName::default();
         for attribute in attributes {
             rdn.insert(attribute?)?;
@@ -29,7 +29,8 @@ pub(crate) fn encode(subject: &Subject) -> der::Result<Name> {
 }
 
 /// The attributes of each relative distinguished name, in the order of a `Name`.
-fn relative_names(subject: &Subject) -> Vec<Vec<der::Result<AttributeTypeAndValue>>> {
+fn relative_names(subject: &Subject, dialect: Dialect) -> Vec<Vec<der::Result<AttributeTypeAndValue>>> {
+    let attribute = |oid, value: &NameValue| attribute(oid, value, dialect);
     let fields = match subject {
         Subject::Fields(fields) => fields,
         // In RFC 4514 the most specific part is the first, in a `Name` the last.
@@ -38,7 +39,7 @@ fn relative_names(subject: &Subject) -> Vec<Vec<der::Result<AttributeTypeAndValu
             return parts.map(|part| part.iter().map(|it| attribute(it.oid, &it.value)).collect()).collect();
         }
     };
-    // One per type, in the order of Go's `pkix.Name.ToRDNSequence`, like cert-manager's csi-driver.
+    // In the order of Go's `pkix.Name.ToRDNSequence`, like cert-manager's csi-driver.
     let types: [(ObjectIdentifier, &[String]); 9] = [
         (C, &fields.countries),
         (ST, &fields.provinces),
@@ -51,17 +52,27 @@ fn relative_names(subject: &Subject) -> Vec<Vec<der::Result<AttributeTypeAndValu
         (SERIAL_NUMBER, fields.serial_number.as_slice()),
     ];
     let used = types.into_iter().filter(|(_, values)| !values.is_empty());
-    used.map(|(oid, values)| {
+    let parts = used.map(|(oid, values)| {
         values.iter().map(|value| attribute(oid, &NameValue::Text(value.clone()))).collect()
-    })
-    .collect()
+    });
+    match dialect {
+        // One part for each type, as in Go.
+        Dialect::CertManager => parts.collect(),
+        // One part for each value, in the order written.
+        Dialect::Certlet => parts.flat_map(|part: Vec<_>| part).map(|attribute| vec![attribute]).collect(),
+    }
 }
 
-fn attribute(oid: ObjectIdentifier, value: &NameValue) -> der::Result<AttributeTypeAndValue> {
+fn attribute(
+    oid: ObjectIdentifier,
+    value: &NameValue,
+    dialect: Dialect,
+) -> der::Result<AttributeTypeAndValue> {
     let value = match value {
         NameValue::Text(text) => {
             // RFC 5280 appendix A.1: the values of these two types are IA5String, not DirectoryString.
-            let tag = if [DC, EMAIL_ADDRESS].contains(&oid) && text.is_ascii() {
+            let is_ia5 = [DC, EMAIL_ADDRESS].contains(&oid) && dialect == Dialect::Certlet;
+            let tag = if is_ia5 && text.is_ascii() {
                 Tag::Ia5String
             } else if PrintableStringRef::new(text).is_ok() {
                 Tag::PrintableString

@@ -53,7 +53,7 @@ pub(crate) fn name(text: &str) -> Vec<u8> {
 
 /// A subject's `Name`, DER.
 pub(crate) fn encoded(subject: &Subject) -> Vec<u8> {
-    crate::x509::name::encode(subject).unwrap().to_der().unwrap()
+    crate::x509::name::encode(subject, Dialect::Certlet).unwrap().to_der().unwrap()
 }
 
 /// A pod.
@@ -87,9 +87,11 @@ pub(crate) fn attributes() -> CertificateSpec {
             ca: "ca.crt".into(),
             combined: None,
             pkcs12: None,
+            truststore: None,
         },
         fs_group: None,
         renew_before: None,
+        doubts: crate::model::Doubts::default(),
     }
 }
 

@@ -52,8 +52,8 @@ pub struct SignerAnswer<'a> {
 /// Checks a signer's answer against the key (`SubjectPublicKeyInfo`, DER) and the volume's spec, and puts the chain in
 /// order.
 ///
-/// What the leaf has beyond the spec is refused under certlet's own prefix. Under a peer's prefix it is a warning, because
-/// issuers that add names are in use there. A CA certificate that was not asked for is refused under every prefix.
+/// What the leaf has beyond the spec, or lacks of it, is refused under certlet's own prefix. Under a peer's prefix it is a warning,
+/// because issuers that add or drop names are in use there. A CA certificate that was not asked for is refused under every prefix.
 pub fn verify(
     answer: &SignerAnswer<'_>,
     spki: &[u8],
@@ -69,15 +69,19 @@ pub fn verify(
     leaf.check_validity(now)?;
     check_extensions(leaf)?;
     let names = names_of(leaf)?;
-    check_names(&names, &spec.sans)?;
-    if leaf.x509.is_ca() != spec.is_ca {
-        return Err(if spec.is_ca { VerifyError::NotCa } else { VerifyError::IsCa });
+    if leaf.x509.is_ca() && !spec.is_ca {
+        return Err(VerifyError::IsCa);
     }
+    let mut differences = Differences { dialect: spec.dialect, served: Vec::new() };
+    differences.check(check_names(&names, &spec.sans))?;
+    differences.check(if leaf.x509.is_ca() == spec.is_ca { Ok(()) } else { Err(VerifyError::NotCa) })?;
     let additions = additions(leaf, &names, spec, answer.template_usages)?;
     if spec.dialect == Dialect::Certlet && !additions.is_empty() {
         return Err(VerifyError::NotAsked(additions));
     }
     let path = Path::build(leaf, &certificates, now)?;
+    let unrelated = path.unrelated.map(|certificate| VerifyError::Unrelated(certificate.subject()));
+    differences.check(unrelated.map_or(Ok(()), Err))?;
     if !trusted.is_empty() {
         path.check_anchored(&trusted, now)?;
     }
@@ -94,8 +98,28 @@ pub fn verify(
         intermediates,
         trust_anchors,
         facts: facts_of(leaf, &names),
-        warning: warning(leaf, &spec.usages, &additions, now),
+        warning: warning(leaf, &spec.usages, &additions, differences.served, now),
     })
+}
+
+/// How an answer differs from what was asked for.
+struct Differences {
+    dialect: Dialect,
+    /// Under a peer's prefix.
+    served: Vec<String>,
+}
+
+impl Differences {
+    /// Under a peer's prefix the answer is served all the same, as by the peer.
+    fn check(&mut self, result: Result<(), VerifyError>) -> Result<(), VerifyError> {
+        match result {
+            Err(difference) if self.dialect == Dialect::CertManager => {
+                self.served.push(difference.to_string());
+                Ok(())
+            }
+            result => result,
+        }
+    }
 }
 
 /// The certificate for our key. A reused key can have several: then the one that expires last.
@@ -146,8 +170,8 @@ fn printable(text: &str) -> String {
 
 /// The names of a spec, in the form of [`names_of`].
 fn asked_names(asked: &SubjectAltNames) -> impl Iterator<Item = String> {
-    let dns = asked.dns_names.iter().map(|name| format!("DNS:{name}"));
-    let uris = asked.uris.iter().map(|uri| format!("URI:{uri}"));
+    let dns = asked.dns_names.iter().map(|name| format!("DNS:{}", printable(name)));
+    let uris = asked.uris.iter().map(|uri| format!("URI:{}", printable(uri)));
     let addresses = asked.ip_addresses.iter().map(|address| format!("IP:{}", address.to_canonical()));
     dns.chain(uris).chain(addresses)
 }
@@ -186,9 +210,9 @@ fn warning(
     leaf: &Certificate<'_>,
     asked: &[Usage],
     additions: &[Addition],
+    mut warnings: Vec<String>,
     now: Timestamp,
 ) -> Option<String> {
-    let mut warnings = Vec::new();
     if !additions.is_empty() {
         warnings.push(described(additions));
     }

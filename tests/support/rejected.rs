@@ -58,15 +58,16 @@ const DURATIONS: &[&str] = &[
 /// All rejected volumes, with unique names.
 pub fn rejected_inputs() -> Vec<Rejected> {
     let mut inputs = Inputs(Vec::new());
+    single_values(&mut inputs, CERTLET);
+    lists(&mut inputs, CERTLET);
+    subjects(&mut inputs, CERTLET);
+    unknown_names(&mut inputs, CERTLET);
     for group in [CERTLET, CERT_MANAGER] {
-        single_values(&mut inputs, group);
-        lists(&mut inputs, group);
         files(&mut inputs, group);
         keys(&mut inputs, group);
-        subjects(&mut inputs, group);
-        unknown_names(&mut inputs, group);
         inputs.add(group, "issuer-name", "missing", &[("duration", "1h")]);
     }
+    refused_by_the_peer(&mut inputs);
     signers(&mut inputs);
     foreign_names(&mut inputs);
     kubelet(&mut inputs);
@@ -178,6 +179,33 @@ fn lists(inputs: &mut Inputs, group: &str) {
     }
 }
 
+/// What cert-manager's csi-driver refuses as well, before or after it has asked an issuer.
+fn refused_by_the_peer(inputs: &mut Inputs) {
+    let group = CERT_MANAGER;
+    #[rustfmt::skip]
+    let rows: &[(&str, &[&str])] = &[
+        ("duration", DURATIONS),
+        ("renew-before", &["1d", "1", "h", "1h30", " 1h", "1h ", "1 h", "1,5h", "1H", "-", ".", "forever", "P1D", "${POD_NAME}"]),
+        ("is-ca", &["yes", "1", "True", " true", "true ", "false,"]),
+        ("reuse-private-key", &["yes", "1", "True"]),
+        ("pkcs12-enable", &["yes", "1", "True"]),
+        ("fs-group", &["-1", "1.5", "root", "4294967296", "0x10", " 5", "${POD_UID}"]),
+        ("issuer-name", &["a\n"]),
+        ("common-name", &["${POD_NAME}-${NODE_NAME}", "$1", "$$", "${POD_IP}"]),
+        ("dns-names", &["b\u{fc}cher.example", "${POD_IP}", "${pod_name}", "$HOSTNAME.a"]),
+        ("uri-sans", &["ns/shop", "https://a b", "https://a,", "", "1a:b", "https://%zz", "https://a\nb", "spiffe://td/${NODE}", ","]),
+        ("ip-sans", ADDRESSES),
+        ("key-usages", &["Server Auth", "server-auth", "serverAuth", "tls", "server auth,", "server auth;client auth", "1.3.6.1"]),
+        ("organizations", &["\"a", "${NODE_NAME}", "a\nb", "a, \"b\""]),
+        ("literal-subject", &["example.com", "CN=a,", "CN=a,,O=b", "XX=a", "=a", "CN=\"a\"", "/CN=a/O=b", "CN=a\\", "CN=#zz", "CN=${NODE_NAME}", "1.2.x=a"]),
+    ];
+    for (name, values) in rows {
+        for value in values.iter().filter(|value| !value.is_empty()) {
+            inputs.value(group, name, value);
+        }
+    }
+}
+
 fn files(inputs: &mut Inputs, group: &str) {
     let keystore: &[_] = &[("pkcs12-enable", "true"), ("pkcs12-password", "changeit")];
     let names = [
@@ -210,7 +238,7 @@ fn keys(inputs: &mut Inputs, group: &str) {
         inputs.value(group, "key-algorithm", value);
     }
     for (algorithm, sizes) in [
-        ("RSA", &["1024", "2047", "8192", "256", "0", "-2048", "2048bit", "2048.0", "99999999999"][..]),
+        ("RSA", &["1024", "2047", "8193", "256", "0", "-2048", "2048bit", "2048.0", "99999999999"][..]),
         ("ecdsa", &["224", "512", "2048", "P-256", "0"]),
         ("Ed25519", &["25519", "256", "0", "x"]),
     ] {
@@ -312,9 +340,6 @@ fn signers(inputs: &mut Inputs) {
     for value in ["/a", "..a", "tls.key", "tls.crt", "ca.crt", " a", "a/b"] {
         inputs.beside(CERTLET, "combined-file", value, &[]);
     }
-    for name in ["signer", "combined-file", "certificate-authority-arn", "role-arn", "use-pod-identity"] {
-        inputs.value(CERT_MANAGER, name, "local");
-    }
 }
 
 fn foreign_names(inputs: &mut Inputs) {
@@ -326,8 +351,7 @@ fn foreign_names(inputs: &mut Inputs) {
     let ours = [(format!("{CERTLET}/issuer-name"), "ca")];
     let theirs = [(format!("{CERT_MANAGER}/issuer-name"), "ca")];
     foreign("issuer-name", "no prefix", &ours);
-    foreign("issuer-name", "no prefix beside cert-manager's", &theirs);
-    foreign("", "empty key", &theirs);
+    foreign("", "empty key", &ours);
     foreign("example.com/team", "no annotation in our dialect", &ours);
     foreign("CSI.certlet.io/duration", "prefix in upper case", &ours);
     for key in ["example com/team", "/team", "example.com/", "example.com/a/b", "example.com/-a", "a_b/c"] {

@@ -36,7 +36,8 @@ fn the_cert_manager_prefix_defaults_to_rsa_pkcs1_and_ninety_days() {
 fn both_prefixes_share_the_other_defaults() {
     for attributes in [certlet(&[]).unwrap(), cert_manager(&[]).unwrap()] {
         let issuer = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
-        let signer = SignerSpec::CertManager { issuer, annotations: BTreeMap::new() };
+        let usage_words = vec!["digital signature".to_owned(), "key encipherment".to_owned()];
+        let signer = SignerSpec::CertManager { issuer, usage_words, annotations: BTreeMap::new() };
         assert_eq!(attributes.signer, signer);
         assert_eq!(attributes.subject, Subject::Fields(SubjectFields::default()));
         assert!(attributes.sans.is_empty());

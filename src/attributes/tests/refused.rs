@@ -58,11 +58,6 @@ fn an_unknown_attribute_names_the_nearest_known_one() {
         certlet(&[("dns-name", "a")]).unwrap_err().to_string(),
         "csi.certlet.io/dns-name: is not a known attribute; the nearest known one is csi.certlet.io/dns-names"
     );
-    assert_eq!(
-        cert_manager(&[("combined-file", "a")]).unwrap_err().to_string(),
-        "csi.cert-manager.io/combined-file: is not a known attribute; the nearest known one is \
-         csi.certlet.io/combined-file"
-    );
 }
 
 #[test]

@@ -15,31 +15,51 @@ impl std::str::FromStr for DistinguishedName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = Vec::new();
-        let mut part = Vec::new();
-        let mut joined = HashSet::new();
-        let mut rest = text;
-        loop {
-            let (name, after) =
-                rest.split_once('=').ok_or_else(|| format!("has no = in {:?}", rest.trim()))?;
-            let (keyword, oid) = keyword(name.trim())?;
-            let (value_text, separator, after) = split_value(after);
-            let value = value(oid, value_text)
-                .map_err(|problem| format!("has a value of {keyword} that {problem}"))?;
-            // X.501: attributes joined by `+` are a set.
-            if !joined.insert((oid, content(&value))) {
-                return Err(format!("has the same value of {keyword} twice in one part"));
-            }
+        read(text, Reading::Strict)
+    }
+}
+
+/// As cert-manager's csi-driver reads it: a semicolon separates too, and what makes no good certificate is served. A value that is
+/// given twice in one part counts once, because the part is a set.
+pub(in crate::attributes) fn as_go(text: &str) -> Result<DistinguishedName, String> {
+    if text.trim().is_empty() {
+        return Ok(DistinguishedName { parts: Vec::new() });
+    }
+    read(text, Reading::AsGo)
+}
+
+/// How names are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Strict,
+    AsGo,
+}
+
+fn read(text: &str, reading: Reading) -> Result<DistinguishedName, String> {
+    let mut parts = Vec::new();
+    let mut part = Vec::new();
+    let mut joined = HashSet::new();
+    let mut rest = text;
+    loop {
+        let (name, after) = rest.split_once('=').ok_or_else(|| format!("has no = in {:?}", rest.trim()))?;
+        let (keyword, oid) = keyword(name.trim())?;
+        let (value_text, separator, after) = split_value(after, reading);
+        let value = value(oid, value_text, reading)
+            .map_err(|problem| format!("has a value of {keyword} that {problem}"))?;
+        // X.501: attributes joined by `+` are a set.
+        if joined.insert((oid, content(&value))) {
             part.push(NameAttribute { oid, value });
-            if separator != Some('+') {
-                parts.push(std::mem::take(&mut part));
-                joined.clear();
-            }
-            if separator.is_none() {
-                return Ok(Self { parts });
-            }
-            rest = after;
+        } else if reading == Reading::Strict {
+            return Err(format!("has the same value of {keyword} twice in one part"));
         }
+        if separator != Some('+') {
+            parts.push(std::mem::take(&mut part));
+            joined.clear();
+        }
+        if separator.is_none() {
+            return Ok(DistinguishedName { parts });
+        }
+        rest = after;
     }
 }
 
@@ -61,10 +81,10 @@ fn keyword(name: &str) -> Result<(&str, ObjectIdentifier), String> {
 }
 
 /// The text up to the next unescaped separator, the separator, and the text after it.
-fn split_value(text: &str) -> (&str, Option<char>, &str) {
+fn split_value(text: &str, reading: Reading) -> (&str, Option<char>, &str) {
     let mut escaped = false;
     let end = text.find(|c| {
-        let is_separator = !escaped && matches!(c, ',' | '+');
+        let is_separator = !escaped && (matches!(c, ',' | '+') || c == ';' && reading == Reading::AsGo);
         escaped = c == '\\' && !escaped;
         is_separator
     });
@@ -72,7 +92,7 @@ fn split_value(text: &str) -> (&str, Option<char>, &str) {
 }
 
 /// A value: text, or `#` and its DER encoding in hexadecimal.
-fn value(oid: ObjectIdentifier, text: &str) -> Result<NameValue, String> {
+fn value(oid: ObjectIdentifier, text: &str, reading: Reading) -> Result<NameValue, String> {
     let text = text.trim_start_matches(' ');
     if let Some(digits) = text.strip_prefix('#') {
         let digits = digits.trim_end_matches(' ').as_bytes();
@@ -82,6 +102,7 @@ fn value(oid: ObjectIdentifier, text: &str) -> Result<NameValue, String> {
     }
     let value = unescaped(text.as_bytes())?;
     let checked = match oid {
+        _ if reading == Reading::AsGo => Ok(value),
         _ if value.is_empty() => Err("is empty".into()),
         C | SERIAL_NUMBER => printable(&value),
         DC if !value.is_ascii() => Err("is not ASCII".into()),

@@ -18,7 +18,7 @@ pub(in crate::attributes) fn split(text: &str) -> Result<Vec<String>, String> {
             return Err(format!("has nothing in element {number} of the list"));
         }
         if number > MAX_ELEMENTS {
-            return Err(format!("has more than {MAX_ELEMENTS} elements"));
+            return Err(too_many());
         }
         elements.push(element);
         match after {
@@ -26,6 +26,58 @@ pub(in crate::attributes) fn split(text: &str) -> Result<Vec<String>, String> {
             None => return Ok(elements),
         }
     }
+}
+
+/// Splits a list as cert-manager's csi-driver splits names and usages: at every comma, with white space trimmed (Go's
+/// `strings.Split` and `strings.TrimSpace`). Elements can be empty.
+pub(in crate::attributes) fn split_at_commas(text: &str) -> Result<Vec<String>, String> {
+    limited(text.split(',').map(|element| element.trim().to_owned()).collect())
+}
+
+/// Splits a list as cert-manager's csi-driver splits the fields of a subject: one record of Go's `encoding/csv`. White space
+/// belongs to the element, and elements can be empty.
+pub(in crate::attributes) fn split_as_csv(text: &str) -> Result<Vec<String>, String> {
+    let mut rest = text.trim_start_matches(['\r', '\n']);
+    let mut elements = Vec::new();
+    if rest.is_empty() {
+        return Ok(elements);
+    }
+    loop {
+        let number = elements.len() + 1;
+        let (element, after) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted_text(quoted, number)?,
+            None => {
+                let (element, after) = rest.split_at(rest.find([',', '\n']).unwrap_or(rest.len()));
+                if element.contains('"') {
+                    return Err(stray_quote(number));
+                }
+                (element.to_owned(), after)
+            }
+        };
+        elements.push(element.trim_end_matches('\r').to_owned());
+        match after.strip_prefix(',') {
+            Some(after) => rest = after,
+            None if after.trim_start_matches(['\r', '\n']).is_empty() => return limited(elements),
+            None if after.starts_with(['\r', '\n']) => return Err("has several lines".into()),
+            None => return Err(text_after_quote(number)),
+        }
+    }
+}
+
+fn limited(elements: Vec<String>) -> Result<Vec<String>, String> {
+    if elements.len() > MAX_ELEMENTS { Err(too_many()) } else { Ok(elements) }
+}
+
+fn too_many() -> String {
+    format!("has more than {MAX_ELEMENTS} elements")
+}
+
+fn stray_quote(number: usize) -> String {
+    format!("has a stray quote in element {number} of the list (quote the whole element, double the quote)")
+}
+
+fn text_after_quote(number: usize) -> String {
+    format!("has text after the closing quote in element {number} of the list")
 }
 
 /// An element without quotes, and the text after its comma.
@@ -36,9 +88,7 @@ fn plain_element(text: &str, number: usize) -> Result<(String, Option<&str>), St
     };
     let element = element.trim();
     if element.contains('"') {
-        return Err(format!(
-            "has a stray quote in element {number} of the list (quote the whole element, double the quote)"
-        ));
+        return Err(stray_quote(number));
     }
     // A line break is allowed around an element. Within an element it means that a comma is missing.
     if element.contains(['\n', '\r']) {
@@ -49,6 +99,17 @@ fn plain_element(text: &str, number: usize) -> Result<(String, Option<&str>), St
 
 /// An element after its opening quote, and the text after its comma.
 fn quoted_element(text: &str, number: usize) -> Result<(String, Option<&str>), String> {
+    let (element, after) = quoted_text(text, number)?;
+    let after = after.trim_start();
+    match after.strip_prefix(',') {
+        None if after.is_empty() => Ok((element, None)),
+        None => Err(text_after_quote(number)),
+        Some(after) => Ok((element, Some(after))),
+    }
+}
+
+/// The text after an opening quote up to the closing one, and what follows that.
+fn quoted_text(text: &str, number: usize) -> Result<(String, &str), String> {
     let mut element = String::new();
     let mut rest = text;
     loop {
@@ -56,17 +117,9 @@ fn quoted_element(text: &str, number: usize) -> Result<(String, Option<&str>), S
             return Err(format!("has an open quote in element {number} of the list"));
         };
         element.push_str(head);
-        let Some(after) = tail.strip_prefix('"') else {
-            rest = tail.trim_start();
-            break;
-        };
+        let Some(after) = tail.strip_prefix('"') else { return Ok((element, tail)) };
         element.push('"');
         rest = after;
-    }
-    match rest.strip_prefix(',') {
-        None if rest.is_empty() => Ok((element, None)),
-        None => Err(format!("has text after the closing quote in element {number} of the list")),
-        Some(after) => Ok((element, Some(after))),
     }
 }
 
@@ -111,6 +164,37 @@ mod tests {
             ["", " ", ",", "a,", ",a", "a,,b", "\"\"", "\"a", "\"a\"b", "a\"b\"", "a\nb", "\"a\" \"b\""]
         {
             assert!(split(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_split_as_csi_driver_splits_them() {
+        for (text, expected) in [
+            ("a, b ,\nc\n", &["a", "b", "c"][..]),
+            ("a,,b,", &["a", "", "b", ""]),
+            ("\"a,b\"", &["\"a", "b\""]),
+            ("a\nb", &["a\nb"]),
+        ] {
+            assert_eq!(split_at_commas(text).unwrap(), expected, "{text:?}");
+        }
+        assert!(split_at_commas(&"a,".repeat(500)).is_err());
+    }
+
+    #[test]
+    fn the_fields_of_a_subject_are_split_as_csi_driver_splits_them() {
+        for (text, expected) in [
+            ("Acme, Foo ", &["Acme", " Foo "][..]),
+            ("\"Acme, Inc.\",\"the \"\"big\"\" one\"", &["Acme, Inc.", "the \"big\" one"]),
+            ("a,", &["a", ""]),
+            ("\n\na,b\r\n", &["a", "b"]),
+            ("\"a\nb\",c", &["a\nb", "c"]),
+            (r"a\,b", &[r"a\", "b"]),
+            ("", &[]),
+        ] {
+            assert_eq!(split_as_csv(text).unwrap(), expected, "{text:?}");
+        }
+        for text in ["a\nb", "a, \"b\"", "a\"b", "\"a\"b", "\"a\" ", "\"a"] {
+            assert!(split_as_csv(text).is_err(), "{text:?}");
         }
     }
 

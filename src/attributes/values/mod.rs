@@ -3,6 +3,7 @@
 
 pub(super) mod arn;
 pub(super) mod distinguished_name;
+mod go_uri;
 pub(super) mod list;
 pub(super) mod names;
 pub(super) mod template;

@@ -1,5 +1,6 @@
 //! Names of files, hosts and Kubernetes resources, and the strings of a subject.
 
+use super::go_uri;
 use crate::model::encoded_separator;
 use std::net::IpAddr;
 
@@ -87,6 +88,22 @@ pub(in crate::attributes) fn uri(text: &str) -> Result<String, String> {
     Ok(format!("{}:{rest}", scheme.to_ascii_lowercase()))
 }
 
+/// As cert-manager's csi-driver writes it, if both read it alike.
+pub(in crate::attributes) fn uri_as_go(text: &str) -> Result<String, String> {
+    let (ours, theirs) = (uri(text)?, any_uri(text)?);
+    if ours == theirs { Ok(ours) } else { Err(format!("is written {theirs:?}")) }
+}
+
+/// What cert-manager's csi-driver takes as a URI, as it writes it.
+pub(in crate::attributes) fn any_uri(text: &str) -> Result<String, String> {
+    go_uri::rewritten(text)
+}
+
+/// What cert-manager's csi-driver takes as a DNS name: any ASCII text.
+pub(in crate::attributes) fn any_dns_name(text: &str) -> Result<String, String> {
+    if text.is_ascii() { Ok(text.to_owned()) } else { dns_name(text) }
+}
+
 /// A URI that every program reads alike.
 pub(in crate::attributes) fn plain_uri(text: &str) -> Result<String, String> {
     match encoded_separator(text) {
@@ -122,6 +139,25 @@ pub(in crate::attributes) fn ip_address(text: &str) -> Result<IpAddr, String> {
         Err(_) if text.contains('/') => Err("is a network, not an address".into()),
         Err(_) => Err("is not an IP address".into()),
     }
+}
+
+/// What cert-manager's csi-driver takes as a part of a subject.
+#[expect(clippy::unnecessary_wraps, reason = "it stands where checks stand")]
+pub(in crate::attributes) fn any_text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+/// What cert-manager's csi-driver takes as part of a reference to an issuer: any text. The API server judges it.
+pub(in crate::attributes) fn any_reference(text: &str) -> Result<String, String> {
+    subject_text(text)
+}
+
+/// What cert-manager's csi-driver takes as a file name.
+pub(in crate::attributes) fn any_file_name(name: &str) -> Result<String, String> {
+    let without_controls: String =
+        name.chars().map(|c| if c.is_control() && c != '\0' { '_' } else { c }).collect();
+    file_name(&without_controls)?;
+    if name == name.trim() { Ok(name.to_owned()) } else { file_name(name) }
 }
 
 /// A string that a subject can hold: no control characters.

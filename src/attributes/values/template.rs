@@ -1,7 +1,8 @@
 //! Variables in values, with the syntax of Go's `os.Expand`, which cert-manager's csi-driver uses: `${NAME}` and `$NAME`.
 //!
-//! `os.Expand` silently removes `${}` and an unclosed `${`, which would put a wrong name into a certificate. Here they are
-//! errors. A dollar sign without a name after it stands for itself. A dollar sign before a name cannot be escaped.
+//! `os.Expand` silently removes `${}` and an unclosed `${`, which would put a wrong name into a certificate. [`expand`] refuses
+//! them, [`expand_as_go`] removes them too. A dollar sign without a name after it stands for itself. A dollar sign before a name
+//! cannot be escaped.
 
 use crate::model::WorkloadIdentity;
 
@@ -11,14 +12,52 @@ pub(in crate::attributes) const VARIABLES: [&str; 4] =
 
 /// Replaces every variable. Variables in the value of a variable are not replaced.
 pub(in crate::attributes) fn expand(text: &str, pod: &WorkloadIdentity) -> Result<String, String> {
+    replace(text, pod, |broken| Err(broken.problem().into()))
+}
+
+/// As [`expand`], but without what `os.Expand` removes.
+pub(in crate::attributes) fn expand_as_go(text: &str, pod: &WorkloadIdentity) -> Result<String, String> {
+    replace(text, pod, |_| Ok(()))
+}
+
+/// Braces that hold no variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    Empty,
+    Open,
+}
+
+impl Broken {
+    fn problem(self) -> &'static str {
+        match self {
+            Self::Empty => "has the empty variable ${}",
+            Self::Open => "has a ${ without its }",
+        }
+    }
+}
+
+/// What follows a dollar sign.
+#[derive(Debug)]
+enum Reference<'a> {
+    None,
+    Name(&'a str),
+    Broken(Broken),
+}
+
+fn replace(
+    text: &str,
+    pod: &WorkloadIdentity,
+    broken: impl Fn(Broken) -> Result<(), String>,
+) -> Result<String, String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((head, tail)) = rest.split_once('$') {
         expanded.push_str(head);
-        let (name, after) = name(tail)?;
-        match name {
-            Some(name) => expanded.push_str(value(name, pod)?),
-            None => expanded.push('$'),
+        let (reference, after) = reference(tail);
+        match reference {
+            Reference::Name(name) => expanded.push_str(value(name, pod)?),
+            Reference::None => expanded.push('$'),
+            Reference::Broken(found) => broken(found)?,
         }
         rest = after;
     }
@@ -26,22 +65,22 @@ pub(in crate::attributes) fn expand(text: &str, pod: &WorkloadIdentity) -> Resul
     Ok(expanded)
 }
 
-/// The name after a dollar sign, if there is one, and the text after the name.
-fn name(tail: &str) -> Result<(Option<&str>, &str), String> {
+/// What follows a dollar sign, and the text after it.
+fn reference(tail: &str) -> (Reference<'_>, &str) {
     if let Some(braced) = tail.strip_prefix('{') {
         return match braced.split_once('}') {
-            Some(("", _)) => Err("has the empty variable ${}".into()),
-            Some((name, after)) => Ok((Some(name), after)),
-            None => Err("has a ${ without its }".into()),
+            Some(("", after)) => (Reference::Broken(Broken::Empty), after),
+            Some((name, after)) => (Reference::Name(name), after),
+            None => (Reference::Broken(Broken::Open), braced),
         };
     }
     // The shell's special variables are names too: `$$` and `$1` are unknown variables, not text.
     if tail.starts_with(|c: char| c.is_ascii_digit() || "*#$@!?-".contains(c)) {
-        return Ok((Some(&tail[..1]), &tail[1..]));
+        return (Reference::Name(&tail[..1]), &tail[1..]);
     }
     let end = tail.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(tail.len());
     let (name, after) = tail.split_at(end);
-    Ok((Some(name).filter(|name| !name.is_empty()), after))
+    (if name.is_empty() { Reference::None } else { Reference::Name(name) }, after)
 }
 
 fn value<'a>(name: &str, pod: &'a WorkloadIdentity) -> Result<&'a str, String> {
@@ -105,6 +144,20 @@ mod tests {
         for text in ["${", "a${POD_NAME", "${}", "x${}y"] {
             assert!(expand(text, &pod()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn go_removes_braces_that_do_not_close() {
+        for (text, expected) in [
+            ("${", ""),
+            ("a${POD_NAME", "aPOD_NAME"),
+            ("${}", ""),
+            ("x${}y", "xy"),
+            ("${}${POD_NAME}", "cart-0"),
+        ] {
+            assert_eq!(expand_as_go(text, &pod()).as_deref(), Ok(expected), "{text}");
+        }
+        assert!(expand_as_go("${POD_IP}${}", &pod()).unwrap_err().contains("unknown variable"));
     }
 
     proptest! {

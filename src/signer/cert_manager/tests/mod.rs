@@ -81,7 +81,15 @@ impl Driver {
             },
             tokens: PodTokens::default(),
             spec: CertificateSpec {
-                signer: SignerSpec::CertManager { issuer, annotations: BTreeMap::new() },
+                signer: SignerSpec::CertManager {
+                    issuer,
+                    usage_words: vec![
+                        "signing".to_owned(),
+                        "key encipherment".to_owned(),
+                        "signing".to_owned(),
+                    ],
+                    annotations: BTreeMap::new(),
+                },
                 ..attributes()
             },
         };

@@ -35,7 +35,7 @@ impl Hierarchy {
 
     /// A leaf as it was asked for, with these extensions instead of its usages.
     fn leaf_with(&self, extensions: &[Extension]) -> Vec<u8> {
-        let subject = name::encode(&self.attributes.subject).unwrap();
+        let subject = name::encode(&self.attributes.subject, self.attributes.dialect).unwrap();
         let mut all = vec![subject_alt_names(&self.attributes.sans, &subject).unwrap()];
         all.extend_from_slice(extensions);
         let template = Template {

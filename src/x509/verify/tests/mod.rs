@@ -132,7 +132,7 @@ impl Hierarchy {
             to: now() + SignedDuration::from_hours(24),
         };
         change(&mut leaf);
-        let subject = name::encode(&leaf.attributes.subject).unwrap();
+        let subject = name::encode(&leaf.attributes.subject, leaf.attributes.dialect).unwrap();
         let mut extensions = usages(&leaf.attributes.usages, leaf.attributes.is_ca).unwrap();
         if !leaf.attributes.sans.is_empty() {
             extensions.push(subject_alt_names(&leaf.attributes.sans, &subject).unwrap());
