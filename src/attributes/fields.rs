@@ -49,7 +49,7 @@ impl<'a> Fields<'a> {
     fn add(&mut self, key: &str, value: &'a str) -> Result<(), AttributeError> {
         let (dialect, ours) = (self.dialect, self.dialect.prefix());
         // What `take_mistyped` takes out, in a volume that comes another way.
-        if dialect == Dialect::CertManager && key.contains('/') && may_hold_password(key, dialect) {
+        if dialect == Dialect::CertManager && may_hold_password(key, dialect) {
             return Ok(());
         }
         match key.split_once('/') {

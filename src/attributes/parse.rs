@@ -238,10 +238,12 @@ fn key(fields: &mut Fields<'_>) -> Option<KeySpec> {
         first.ok_or_else(|| "is not a key algorithm".into())
     })?;
     let algorithm = match fields.given(Key::KeySize) {
-        Some(_) => fields.checked(Key::KeySize, |size| sized(default, size)),
+        Some(_) => {
+            fields.checked_or(Key::KeySize, |size| sized(default, size), |size| any_size(default, size))
+        }
         None => Some(default),
     };
-    let is_rsa = default == KeyAlgorithm::Rsa2048;
+    let is_rsa = default == KeyAlgorithm::Rsa(2048);
     let encoding = match (given_encoding, fields.dialect) {
         (Some(encoding), _) => encoding,
         (None, Dialect::CertManager) if is_rsa => KeyEncoding::Pkcs1,
@@ -252,6 +254,14 @@ fn key(fields: &mut Fields<'_>) -> Option<KeySpec> {
         fields.invalid(Key::KeyEncoding, value, "is for RSA keys only");
     }
     Some(KeySpec { algorithm: algorithm?, encoding, reuse: reuse? })
+}
+
+/// cert-manager's csi-driver makes RSA keys of every size from 2048 to 8192 bits. Here they have the next smaller multiple of 128.
+fn any_size(default: KeyAlgorithm, size: &str) -> Result<KeyAlgorithm, String> {
+    match (default, size.parse()) {
+        (KeyAlgorithm::Rsa(_), Ok(bits @ 2048..=8192)) => Ok(KeyAlgorithm::Rsa(bits / 128 * 128)),
+        _ => sized(default, size),
+    }
 }
 
 /// The algorithm of the same family with another size.

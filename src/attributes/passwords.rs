@@ -12,12 +12,13 @@ const MAX_DISTANCE: usize = 2;
 /// Longer names are not near any attribute's.
 const MAX_NAME_BYTES: usize = 64;
 
-/// Whether a key with another prefix than the attributes of `dialect` may hold a password: "password" is in it, or it is nearly
+/// Whether a key that is no attribute of `dialect` may hold a password: "password" is in it, or it is nearly
 /// the name of an attribute that holds one.
 pub(super) fn may_hold_password(key: &str, dialect: Dialect) -> bool {
     let (prefix, name) = key.split_once('/').unwrap_or(("", key));
-    // With the prefix of attributes it is one, or is refused.
-    if prefix == dialect.prefix() {
+    let is_attribute = || TABLE.iter().any(|row| row.name == name && row.belongs_to(dialect));
+    // With our own prefix it is an attribute, or is refused.
+    if prefix == dialect.prefix() && (dialect == Dialect::Certlet || is_attribute()) {
         return false;
     }
     let name = name.to_ascii_lowercase();
@@ -31,9 +32,7 @@ pub(super) fn may_hold_password(key: &str, dialect: Dialect) -> bool {
 /// [`parse`](super::parse()) refuses them.
 pub(crate) fn take_mistyped(raw: &mut RawAttributes) -> Vec<String> {
     let Ok(dialect @ Dialect::CertManager) = dialect(raw) else { return Vec::new() };
-    // A key without a prefix is no annotation, and is refused.
-    let is_mistyped = |key: &str| key.contains('/') && may_hold_password(key, dialect);
-    let taken = raw.0.extract_if(.., |key, _| is_mistyped(key));
+    let taken = raw.0.extract_if(.., |key, _| may_hold_password(key, dialect));
     taken
         .map(|(key, mut value)| {
             value.zeroize();
@@ -59,6 +58,9 @@ mod tests {
             "password.example.com/x",
             "csi.cert-manger.io/pkcs12-passwrod",
             "csi.cert-manger.io/pkcs12-pasword",
+            "csi.cert-manager.io/pkcs12-pasword",
+            "csi.cert-manager.io/keystore-password",
+            "pkcs12-password",
         ] {
             let mut attributes = raw(&[
                 ("csi.cert-manager.io/issuer-name", "ca"),

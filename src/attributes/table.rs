@@ -72,7 +72,6 @@ pub(super) struct Row {
 
 /// What is special about an attribute.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub(super) struct Options {
     /// Whether only the prefix `csi.certlet.io/` has it.
     pub(super) certlet_only: bool,

@@ -1,6 +1,7 @@
 //! `certlet status`: shows the records of the volumes, for `kubectl exec`. It shows no secret.
 
 use super::node::{DATA_ROOT, path_or_default};
+use crate::attributes;
 use crate::control::{self, Check, ControlError};
 use crate::store::{RecordError, StoreError, StoredVolume};
 use clap::Args;
@@ -69,6 +70,9 @@ fn row(stored: StoredVolume) -> Option<Row> {
             return Some(Row { last_error: Some(error.to_string()), volume, ..Row::default() });
         }
     };
+    let doubts =
+        attributes::parse(&record.attributes, &record.pod).map(|spec| spec.doubts).unwrap_or_default();
+    let remarks = (!doubts.is_empty()).then(|| doubts.to_string());
     let mut row = Row {
         namespace: record.pod.namespace,
         pod: record.pod.name,
@@ -79,13 +83,17 @@ fn row(stored: StoredVolume) -> Option<Row> {
         volume: record.volume_id.to_string(),
         ..Row::default()
     };
+    row.remark.clone_from(&remarks);
     if let Some(issued) = record.issued {
         row.subject.clone_from(&issued.facts.subject);
         row.sans.clone_from(&issued.facts.sans);
         row.issued_at = Some(issued.issued_at);
         row.expires_at = Some(issued.facts.not_after);
         row.renews_at = Some(issued.renew_at);
-        row.remark = issued.warning;
+        row.remark = match (issued.warning, remarks) {
+            (Some(warning), Some(remarks)) => Some(format!("{warning}; {remarks}")),
+            (warning, remarks) => warning.or(remarks),
+        };
     }
     Some(row)
 }

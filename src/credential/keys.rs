@@ -50,7 +50,7 @@ mod tests {
     ) -> Vec<tokio::task::JoinHandle<Result<PrivateKey, Failure>>> {
         let make = |_| {
             let keys = Arc::clone(keys);
-            tokio::spawn(async move { keys.make(KeyAlgorithm::Rsa2048, "hostile", Timestamp::MIN).await })
+            tokio::spawn(async move { keys.make(KeyAlgorithm::Rsa(2048), "hostile", Timestamp::MIN).await })
         };
         (0..count).map(make).collect()
     }
@@ -72,7 +72,7 @@ mod tests {
         let keys = Arc::new(KeyMaker { slow_keys: FairSemaphore::new(1) });
         let burst = burst(&keys, 40);
         tokio::task::yield_now().await;
-        keys.make(KeyAlgorithm::Rsa2048, "innocent", Timestamp::MAX).await.unwrap();
+        keys.make(KeyAlgorithm::Rsa(2048), "innocent", Timestamp::MAX).await.unwrap();
         let made = burst.iter().filter(|task| task.is_finished()).count();
         assert!(made <= 3, "{made} keys were made before it");
         burst.iter().for_each(tokio::task::JoinHandle::abort);

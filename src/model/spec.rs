@@ -173,12 +173,9 @@ pub struct KeySpec {
 /// Key algorithms that certlet supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyAlgorithm {
-    /// RSA with a 2048 bit modulus.
-    Rsa2048,
-    /// RSA with a 3072 bit modulus.
-    Rsa3072,
-    /// RSA with a 4096 bit modulus.
-    Rsa4096,
+    /// RSA with a modulus of so many bits: 2048, 3072 or 4096, and under the prefix `csi.cert-manager.io/` any number from 2048 to
+    /// 8192.
+    Rsa(u16),
     /// ECDSA on NIST P-256.
     EcdsaP256,
     /// ECDSA on NIST P-384.
@@ -190,11 +187,11 @@ pub enum KeyAlgorithm {
 }
 
 impl KeyAlgorithm {
-    /// Every algorithm; the first one of a family is its default.
+    /// Every algorithm of our own prefix; the first one of a family is its default.
     pub(crate) const ALL: [Self; 7] = [
-        Self::Rsa2048,
-        Self::Rsa3072,
-        Self::Rsa4096,
+        Self::Rsa(2048),
+        Self::Rsa(3072),
+        Self::Rsa(4096),
         Self::EcdsaP256,
         Self::EcdsaP384,
         Self::EcdsaP521,
@@ -204,9 +201,7 @@ impl KeyAlgorithm {
     /// `key-algorithm` and `key-size`; Ed25519 has only one size, so it is not named.
     pub(crate) fn family_and_bits(self) -> (&'static str, Option<u32>) {
         match self {
-            Self::Rsa2048 => ("RSA", Some(2048)),
-            Self::Rsa3072 => ("RSA", Some(3072)),
-            Self::Rsa4096 => ("RSA", Some(4096)),
+            Self::Rsa(bits) => ("RSA", Some(u32::from(bits))),
             Self::EcdsaP256 => ("ECDSA", Some(256)),
             Self::EcdsaP384 => ("ECDSA", Some(384)),
             Self::EcdsaP521 => ("ECDSA", Some(521)),
@@ -224,7 +219,7 @@ impl KeyAlgorithm {
     pub(crate) fn is_slow_to_make(self) -> bool {
         match self {
             Self::EcdsaP256 | Self::EcdsaP384 | Self::Ed25519 => false,
-            Self::EcdsaP521 | Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => true,
+            Self::EcdsaP521 | Self::Rsa(_) => true,
         }
     }
 }

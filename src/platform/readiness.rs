@@ -1,4 +1,4 @@
-//! Waiting for a descriptor to become readable. One of the two files with `unsafe` in them.
+//! Waiting for a descriptor to become readable. One of the three files with `unsafe` in them.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -30,6 +30,7 @@ pub struct Metrics {
     requests_tracked: Gauge,
     requests_ignored: Counter,
     approved_unchecked: Gauge,
+    doubtful_volumes: Counter,
     registry: Mutex<Registry>,
 }
 
@@ -67,6 +68,7 @@ impl Default for Metrics {
                 "registrations",
                 "Registrations with the kubelet by result (accepted, refused, lost)",
             ),
+            doubtful_volumes: doubtful_volumes(reg),
             signer_calls: registered(
                 reg,
                 "signer_calls",
@@ -109,6 +111,11 @@ fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, 
     metric
 }
 
+fn doubtful_volumes(registry: &mut Registry) -> Counter {
+    let help = "Volumes that are served as a peer serves them although their attributes are doubtful";
+    registered(registry, "doubtful_volumes", help)
+}
+
 /// Registers a histogram. Its buckets go from 250 microseconds (a local signer) to 20 minutes (an approval by a person).
 fn histogram(registry: &mut Registry, name: &str, help: &str) -> Family<Labels<1>, Histogram> {
     let family = Family::<_, Histogram>::new_with_constructor(|| {
@@ -147,6 +154,11 @@ impl Metrics {
         }
         let result = failed.map_or("ok", FailureKind::as_str);
         self.issuances.get_or_create(&[signer, ("purpose", purpose), ("result", result)]).inc();
+    }
+
+    /// A volume is served although its attributes are doubtful.
+    pub(crate) fn doubtful_volume(&self) {
+        self.doubtful_volumes.inc();
     }
 
     /// A CSI call has ended.

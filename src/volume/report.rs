@@ -25,6 +25,8 @@ pub(super) struct Before {
     /// The serial number of the certificate in use.
     pub(super) serial: Option<String>,
     had_failed: bool,
+    /// What the pod's author was told of it.
+    warning: Option<String>,
 }
 
 impl Before {
@@ -32,6 +34,7 @@ impl Before {
         volume.with_record(|record| Self {
             serial: record.issued.as_ref().map(|issued| issued.facts.serial.clone()),
             had_failed: record.last_error.is_some(),
+            warning: record.issued.as_ref().and_then(|issued| issued.warning.clone()),
         })
     }
 }
@@ -43,10 +46,26 @@ impl Reporter {
         if keys.is_empty() {
             return;
         }
-        let message = mistyped_passwords_message(keys);
+        self.warn(volume, "AttributeIgnored", mistyped_passwords_message(keys));
+    }
+
+    /// Tells the pod's author of what is doubtful in the attributes of a volume and is served all the same.
+    pub(super) fn doubts(&self, volume: &Volume) {
+        let doubts = &volume.spec.doubts;
+        if !doubts.is_empty() {
+            self.metrics.doubtful_volume();
+            self.warn(
+                volume,
+                "AttributeDoubtful",
+                format!("served as cert-manager's csi-driver does: {doubts}"),
+            );
+        }
+    }
+
+    fn warn(&self, volume: &Volume, reason: &'static str, message: String) {
         let pod = volume.with_record(|record| record.pod.clone());
         tracing::warn!(volume = %volume.id, namespace = pod.namespace, pod = pod.name, "{message}");
-        let event = PodEvent { kind: EventKind::Warning, reason: "AttributeIgnored", message };
+        let event = PodEvent { kind: EventKind::Warning, reason, message };
         if let Some(events) = &self.events
             && volume.events.admits(&event)
         {
@@ -65,6 +84,13 @@ impl Reporter {
     ) {
         let failed = result.err().map(|failure| failure.kind);
         self.metrics.issuance(volume.spec.signer.kind(), purpose.as_str(), failed, took);
+        let warning =
+            volume.with_record(|record| record.issued.as_ref().and_then(|issued| issued.warning.clone()));
+        if let Some(warning) =
+            warning.filter(|warning| result.is_ok() && before.warning.as_ref() != Some(warning))
+        {
+            self.warn(volume, "CertificateDiffers", format!("the certificate is in use, but {warning}"));
+        }
         let Some((events, event)) = self.events.as_ref().zip(event(volume, before, result)) else { return };
         if result.is_ok() {
             volume.events.settle();
@@ -131,7 +157,7 @@ mod tests {
         let volume = volume_in_memory("v");
         let told = |serial: Option<&str>, had_failed, failed: Option<FailureKind>| {
             let failure = failed.map(|kind| Failure::new(kind, "no"));
-            let before = Before { serial: serial.map(str::to_owned), had_failed };
+            let before = Before { serial: serial.map(str::to_owned), had_failed, warning: None };
             event(&volume, &before, failure.as_ref().map_or(Ok(()), Err))
                 .map(|event| (event.kind, event.reason))
         };

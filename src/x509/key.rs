@@ -1,5 +1,7 @@
 //! Private keys.
 
+mod rsa;
+
 use super::pem::{self, PemError};
 use crate::model::{KeyAlgorithm, KeyEncoding};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
@@ -50,12 +52,17 @@ impl PrivateKey {
     /// Makes a key. Blocks: tens of microseconds for P-256, P-384 and Ed25519, up to seconds for RSA.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         let failed = |_| KeyError::Library(format!("making a {algorithm:?} key"));
-        let rsa = |size| RsaKeyPair::generate(size).map(Pair::Rsa).map_err(failed);
+        let rsa_of = |size| RsaKeyPair::generate(size).map(Pair::Rsa).map_err(failed);
         let ecdsa = |curve| EcdsaKeyPair::generate(curve).map(Pair::Ecdsa).map_err(failed);
         let pair = match algorithm {
-            KeyAlgorithm::Rsa2048 => rsa(KeySize::Rsa2048)?,
-            KeyAlgorithm::Rsa3072 => rsa(KeySize::Rsa3072)?,
-            KeyAlgorithm::Rsa4096 => rsa(KeySize::Rsa4096)?,
+            KeyAlgorithm::Rsa(2048) => rsa_of(KeySize::Rsa2048)?,
+            KeyAlgorithm::Rsa(3072) => rsa_of(KeySize::Rsa3072)?,
+            KeyAlgorithm::Rsa(4096) => rsa_of(KeySize::Rsa4096)?,
+            KeyAlgorithm::Rsa(8192) => rsa_of(KeySize::Rsa8192)?,
+            KeyAlgorithm::Rsa(bits) => {
+                let der = rsa::generate(bits).map_err(failed)?;
+                return Self::from_rsa(RsaKeyPair::from_der(&der).map_err(rejected)?);
+            }
             KeyAlgorithm::EcdsaP256 => ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING)?,
             KeyAlgorithm::EcdsaP384 => ecdsa(&ECDSA_P384_SHA384_ASN1_SIGNING)?,
             KeyAlgorithm::EcdsaP521 => ecdsa(&ECDSA_P521_SHA512_ASN1_SIGNING)?,
@@ -157,11 +164,14 @@ impl PrivateKey {
     }
 
     fn from_rsa(pair: RsaKeyPair) -> Result<Self, KeyError> {
-        let bits = 8 * pair.public_modulus_len();
-        let algorithm = u32::try_from(bits).ok().and_then(|bits| KeyAlgorithm::sized("RSA", bits));
-        let algorithm =
-            algorithm.ok_or_else(|| KeyError::Unsupported(format!("an RSA modulus of {bits} bits")))?;
-        Self::from_pair(algorithm, Pair::Rsa(pair))
+        let modulus = pair.public_key().modulus();
+        let modulus = modulus.big_endian_without_leading_zero();
+        let unused = modulus.first().map_or(0, |first| first.leading_zeros());
+        let bits = (8 * modulus.len()).saturating_sub(unused as usize);
+        match u16::try_from(bits) {
+            Ok(bits @ 2048..=8192) => Self::from_pair(KeyAlgorithm::Rsa(bits), Pair::Rsa(pair)),
+            _ => Err(KeyError::Unsupported(format!("an RSA modulus of {bits} bits"))),
+        }
     }
 
     /// SEC 1 or PKCS#8.

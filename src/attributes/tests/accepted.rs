@@ -28,7 +28,7 @@ fn the_cert_manager_prefix_defaults_to_rsa_pkcs1_and_ninety_days() {
     let attributes = cert_manager(&[]).unwrap();
     assert_eq!(attributes.dialect, Dialect::CertManager);
     assert_eq!(attributes.duration, Duration::from_hours(2160));
-    let expected = KeySpec { algorithm: KeyAlgorithm::Rsa2048, encoding: KeyEncoding::Pkcs1, reuse: false };
+    let expected = KeySpec { algorithm: KeyAlgorithm::Rsa(2048), encoding: KeyEncoding::Pkcs1, reuse: false };
     assert_eq!(attributes.key, expected);
 }
 
@@ -124,9 +124,9 @@ fn every_key_algorithm_size_and_encoding_is_understood_in_any_case() {
     use KeyAlgorithm as A;
     use KeyEncoding::{Pkcs1, Pkcs8};
     for (algorithm, size, encoding, expected) in [
-        ("rsa", "", "", (A::Rsa2048, Pkcs1)),
-        ("RSA", "3072", "pkcs8", (A::Rsa3072, Pkcs8)),
-        ("Rsa", "4096", "PKCS1", (A::Rsa4096, Pkcs1)),
+        ("rsa", "", "", (A::Rsa(2048), Pkcs1)),
+        ("RSA", "3072", "pkcs8", (A::Rsa(3072), Pkcs8)),
+        ("Rsa", "4096", "PKCS1", (A::Rsa(4096), Pkcs1)),
         ("ECDSA", "", "", (A::EcdsaP256, Pkcs8)),
         ("ecdsa", "384", "Pkcs8", (A::EcdsaP384, Pkcs8)),
         ("ecdsa", "521", "", (A::EcdsaP521, Pkcs8)),
@@ -139,7 +139,7 @@ fn every_key_algorithm_size_and_encoding_is_understood_in_any_case() {
     let rsa = certlet(&[("key-algorithm", "RSA")]).unwrap().key;
     assert_eq!(
         (rsa.algorithm, rsa.encoding),
-        (A::Rsa2048, Pkcs8),
+        (A::Rsa(2048), Pkcs8),
         "certlet's own prefix never defaults to PKCS#1"
     );
 }

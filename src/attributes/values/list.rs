@@ -44,15 +44,14 @@ pub(in crate::attributes) fn split_as_csv(text: &str) -> Result<Vec<String>, Str
     }
     loop {
         let number = elements.len() + 1;
-        let (element, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_text(quoted, number)?,
-            None => {
-                let (element, after) = rest.split_at(rest.find([',', '\n']).unwrap_or(rest.len()));
-                if element.contains('"') {
-                    return Err(stray_quote(number));
-                }
-                (element.to_owned(), after)
+        let (element, after) = if let Some(quoted) = rest.strip_prefix('"') {
+            quoted_text(quoted, number)?
+        } else {
+            let (element, after) = rest.split_at(rest.find([',', '\n']).unwrap_or(rest.len()));
+            if element.contains('"') {
+                return Err(stray_quote(number));
             }
+            (element.to_owned(), after)
         };
         elements.push(element.trim_end_matches('\r').to_owned());
         match after.strip_prefix(',') {

@@ -1,4 +1,4 @@
-//! The two block ciphers of old PKCS#12 keystores, from AWS-LC. They protect nothing today. One of the two files with `unsafe` in
+//! The two block ciphers of old PKCS#12 keystores, from AWS-LC. They protect nothing today. One of the three files with `unsafe` in
 //! them: aws-lc-rs offers no ciphers of this age, so its C library is called directly.
 
 use aws_lc_rs::error::Unspecified;

@@ -175,7 +175,7 @@ fn openssl_opens_the_legacy_keystore_with_its_legacy_algorithms() {
 fn java_shows_one_entry_in_the_legacy_keystore_and_calls_it_1() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.p12");
-    std::fs::write(&path, legacy(&issued(KeyAlgorithm::Rsa2048), "changeit")).unwrap();
+    std::fs::write(&path, legacy(&issued(KeyAlgorithm::Rsa(2048)), "changeit")).unwrap();
     let listing = listed(path.to_str().unwrap(), "changeit");
     assert!(listing.contains("Your keystore contains 1 entry"), "{listing}");
     assert!(listing.contains("Alias name: 1\n"), "{listing}");
@@ -246,7 +246,7 @@ fn openssl_3_opens_the_keystore_without_legacy_algorithms() {
 fn java_17_opens_the_keystore_and_trusts_the_anchors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.p12");
-    for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::Rsa2048, KeyAlgorithm::Ed25519] {
+    for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::Rsa(2048), KeyAlgorithm::Ed25519] {
         std::fs::write(&path, keystore(&issued(algorithm), "changeit")).unwrap();
         let path = path.to_str().unwrap();
         let listing = listed(path, "changeit");

@@ -22,7 +22,7 @@ fn the_pem_label_follows_algorithm_and_encoding() {
         let pem = PrivateKey::generate(algorithm).unwrap().to_pem(encoding).unwrap();
         String::from_utf8(pem.to_vec()).unwrap().lines().next().unwrap().to_owned()
     };
-    assert_eq!(label(KeyAlgorithm::Rsa2048, KeyEncoding::Pkcs1), "-----BEGIN RSA PRIVATE KEY-----");
+    assert_eq!(label(KeyAlgorithm::Rsa(2048), KeyEncoding::Pkcs1), "-----BEGIN RSA PRIVATE KEY-----");
     assert_eq!(label(KeyAlgorithm::EcdsaP256, KeyEncoding::Pkcs1), "-----BEGIN EC PRIVATE KEY-----");
     assert_eq!(label(KeyAlgorithm::Ed25519, KeyEncoding::Pkcs1), "-----BEGIN PRIVATE KEY-----");
     assert_eq!(label(KeyAlgorithm::EcdsaP384, KeyEncoding::Pkcs8), "-----BEGIN PRIVATE KEY-----");
@@ -35,7 +35,7 @@ fn keys_that_openssl_makes_are_read() {
     let ed = openssl(&["genpkey", "-algorithm", "ed25519"], b"");
     assert_eq!(PrivateKey::from_pem(&ed).unwrap().algorithm(), KeyAlgorithm::Ed25519);
     let rsa = openssl(&["genrsa", "-traditional", "2048"], b"");
-    assert_eq!(PrivateKey::from_pem(&rsa).unwrap().algorithm(), KeyAlgorithm::Rsa2048);
+    assert_eq!(PrivateKey::from_pem(&rsa).unwrap().algorithm(), KeyAlgorithm::Rsa(2048));
 }
 
 #[test]
@@ -61,4 +61,16 @@ fn keys_that_are_not_supported_are_refused_with_what_is() {
 fn debug_output_shows_no_key() {
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
     assert_eq!(format!("{key:?}"), "PrivateKey(EcdsaP256, redacted)");
+}
+
+#[test]
+fn rsa_keys_of_other_sizes_are_made_and_read_back() {
+    for bits in [2176, 2560] {
+        let key = PrivateKey::generate(KeyAlgorithm::Rsa(bits)).unwrap();
+        assert_eq!(key.algorithm(), KeyAlgorithm::Rsa(bits));
+        let pem = key.to_pem(KeyEncoding::Pkcs1).unwrap();
+        assert_eq!(PrivateKey::from_pem(&pem).unwrap().algorithm(), KeyAlgorithm::Rsa(bits));
+        let text = crate::x509::testing::openssl_text(&["pkey", "-noout", "-text"], &pem);
+        assert!(text.contains(&format!("({bits} bit")), "{text}");
+    }
 }

@@ -229,7 +229,7 @@ fn leaves_that_openssl_signs_with_every_kind_of_ca_are_accepted() {
     let mut styles: Vec<(KeyAlgorithm, Vec<&str>)> =
         ALL_ALGORITHMS.map(|algorithm| (algorithm, vec![])).to_vec();
     styles.push((
-        KeyAlgorithm::Rsa3072,
+        KeyAlgorithm::Rsa(3072),
         vec!["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"],
     ));
     styles.push((KeyAlgorithm::EcdsaP256, vec!["-sha512"]));
@@ -263,7 +263,7 @@ fn leaves_that_openssl_signs_with_every_kind_of_ca_are_accepted() {
         )
         .unwrap_or_else(|error| panic!("{algorithm:?} {style:?}: {error}"));
     }
-    let key = PrivateKey::generate(KeyAlgorithm::Rsa2048).unwrap();
+    let key = PrivateKey::generate(KeyAlgorithm::Rsa(2048)).unwrap();
     std::fs::write(path("key"), key.to_pem(crate::model::KeyEncoding::Pkcs8).unwrap()).unwrap();
     let (key, ca, request) = (path("key"), path("ca"), path("csr"));
     openssl(&["req", "-x509", "-new", "-key", &key, "-subj", "/CN=openssl", "-out", &ca], b"");
