@@ -11,8 +11,8 @@ use crate::model::{
 };
 use std::time::Duration;
 
-/// The highest group id. `chown(2)` takes the number above it as "no change".
-const MAX_GROUP: u32 = u32::MAX - 1;
+/// The highest id of a user or group. `chown(2)` takes the number above it as "no change".
+const MAX_ID: u32 = u32::MAX - 1;
 
 /// Reads the author's attributes, with the defaults of their prefix and with the pod's variables replaced. The error lists
 /// all faults.
@@ -31,12 +31,13 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     let sans = SubjectAltNames {
         dns_names: dns_names(fields),
         uris: match fields.dialect {
-            Dialect::Certlet => fields.list(Key::UriSans, names::plain_uri),
+            Dialect::Certlet => plain_uris(fields),
             Dialect::CertManager => {
                 fields.list_or(Key::UriSans, list::split_at_commas, names::uri_as_go, names::any_uri)
             }
         },
         ip_addresses: fields.list(Key::IpSans, names::ip_address),
+        emails: fields.list(Key::EmailSans, names::email_address),
     };
     let duration = fields.duration(Key::Duration);
     let renew_before =
@@ -46,6 +47,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     let key = key(fields);
     let files = super::files::files(fields);
     let fs_group = fields.checked_or(Key::FsGroup, |text| group(text).map(Some), any_group);
+    let owner = fields.checked(Key::Owner, owner);
     let mut signer = signer?;
     if let SignerSpec::CertManager { usage_words: words, .. } = &mut signer {
         *words = usage_words;
@@ -61,6 +63,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         key: key?,
         files: files?,
         fs_group: fs_group.flatten(),
+        owner,
         renew_before: renew_before.flatten(),
         doubts: std::mem::take(&mut fields.doubts),
     })
@@ -149,14 +152,14 @@ fn subject(fields: &mut Fields<'_>) -> Option<Subject> {
     }
     Some(Subject::Fields(SubjectFields {
         common_name: fields.checked_or(Key::CommonName, names::common_name, names::any_text),
-        organizations: texts(fields, Key::Organizations, names::subject_text),
-        organizational_units: texts(fields, Key::OrganizationalUnits, names::subject_text),
-        countries: texts(fields, Key::Countries, names::printable),
-        provinces: texts(fields, Key::Provinces, names::subject_text),
-        localities: texts(fields, Key::Localities, names::subject_text),
-        street_addresses: texts(fields, Key::StreetAddresses, names::subject_text),
-        postal_codes: texts(fields, Key::PostalCodes, names::subject_text),
-        serial_number: fields.checked_or(Key::SerialNumber, names::printable, names::any_text),
+        organizations: texts(fields, Key::Organizations, names::common_name),
+        organizational_units: texts(fields, Key::OrganizationalUnits, names::common_name),
+        countries: texts(fields, Key::Countries, names::country),
+        provinces: texts(fields, Key::Provinces, names::locality),
+        localities: texts(fields, Key::Localities, names::locality),
+        street_addresses: texts(fields, Key::StreetAddresses, names::locality),
+        postal_codes: texts(fields, Key::PostalCodes, names::postal_code),
+        serial_number: fields.checked_or(Key::SerialNumber, names::serial_number, names::any_text),
     }))
 }
 
@@ -181,6 +184,17 @@ fn dns_names(fields: &mut Fields<'_>) -> Vec<String> {
     fields.list_or(Key::DnsNames, list::split_at_commas, check, any).into_iter().flatten().collect()
 }
 
+/// A certificate with a SPIFFE ID has no other URI (the X.509-SVID standard, section 2).
+fn plain_uris(fields: &mut Fields<'_>) -> Vec<String> {
+    let uris = fields.list(Key::UriSans, names::plain_uri);
+    if let [_, _, ..] = *uris
+        && let Some(id) = uris.iter().find(|uri| uri.starts_with("spiffe:"))
+    {
+        fields.invalid(Key::UriSans, id, "is a SPIFFE ID, and must be the only URI");
+    }
+    uris
+}
+
 /// What is said of an element that is left out.
 const EMPTY: &str = "is an empty element of the list, and is left out";
 
@@ -200,9 +214,13 @@ fn usages(fields: &mut Fields<'_>) -> (Vec<Usage>, Vec<String>) {
     (usages, words)
 }
 
+fn owner(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|user| *user <= MAX_ID).ok_or_else(|| "is not a user id".into())
+}
+
 fn group(text: &str) -> Result<u32, String> {
     match text.parse() {
-        Ok(group @ 1..=MAX_GROUP) => Ok(group),
+        Ok(group @ 1..=MAX_ID) => Ok(group),
         Ok(0) => Err("is the group of root, which may read the key anyway".into()),
         _ => Err("is not a group id".into()),
     }

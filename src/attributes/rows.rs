@@ -6,7 +6,8 @@ use crate::model::SignerKind;
 
 const FILE_RULE: &str = "a plain file name of at most 255 bytes: no slash, no leading `..`, no white space at its ends, \
      different from the other file names";
-const LIST_RULE: &str = "a list of texts without control characters";
+const LIST_RULE: &str = "a list of texts of at most 64 characters, none of them a control character";
+const PLACES_RULE: &str = "a list of texts of at most 128 characters, none of them a control character";
 const DURATION_RULE: &str = "a Go duration above zero, such as `24h` or `1h30m`";
 const SWITCH_RULE: &str = "`true` or `false`";
 
@@ -75,25 +76,29 @@ attributes! {
             "at most 64 characters, none of them a control character" => SUBJECT;
         DnsNames: "dns-names", "DNS names of the certificate.",
             "a list of host names of at most 253 characters, labels of at most 63 letters, digits, `-` and `_`, the first \
-             label may be `*`" => TEMPLATED;
+             label may be `*`; no IP addresses" => TEMPLATED;
         IpSans: "ip-sans", "IP addresses of the certificate.", "a list of IPv4 or IPv6 addresses" => PLAIN;
         UriSans: "uri-sans", "URIs of the certificate, such as a SPIFFE ID.",
-            "a list of absolute URIs (RFC 3986) such as `spiffe://example.org/ns/shop`, of at most 2,048 bytes, without `.` \
-             and `..` in the path and without an empty fragment" => TEMPLATED;
+            "a list of absolute URIs (RFC 3986) of at most 2,048 bytes, without `.` and `..` in the path and without an empty \
+             fragment; or one SPIFFE ID such as `spiffe://example.org/ns/shop`" => TEMPLATED;
+        EmailSans: "email-sans", "E-mail addresses of the certificate.",
+            "a list of addresses such as `web@example.org`, of ASCII characters"
+            => Options { certlet_only: true, ..TEMPLATED };
         LiteralSubject: "literal-subject",
             "The whole subject, its parts in the order you want. It excludes the other subject attributes.",
             "a distinguished name (RFC 4514) such as `CN=web,OU=Shop,O=Example` of `CN`, `C`, `L`, `ST`, `STREET`, `O`, \
-             `OU`, `DC`, `UID`, `SERIALNUMBER` and dotted object identifiers" => TEMPLATED;
+             `OU`, `DC`, `UID`, `SERIALNUMBER` and dotted object identifiers, each value within the limits of its own attribute" => TEMPLATED;
         Organizations: "organizations", "The subject's organizations.", LIST_RULE => SUBJECT;
         OrganizationalUnits: "organizationalunits", "The subject's organizational units.", LIST_RULE => SUBJECT;
         Countries: "countries", "The subject's countries.",
-            "a list of country codes such as `DE`, of letters, digits, spaces and `'()+,-./:=?`" => SUBJECT;
-        Provinces: "provinces", "The subject's states or provinces.", LIST_RULE => SUBJECT;
-        Localities: "localities", "The subject's localities.", LIST_RULE => SUBJECT;
-        StreetAddresses: "streetaddresses", "The subject's street addresses.", LIST_RULE => SUBJECT;
-        PostalCodes: "postalcodes", "The subject's postal codes.", LIST_RULE => SUBJECT;
+            "a list of country codes of two letters, such as `DE`" => SUBJECT;
+        Provinces: "provinces", "The subject's states or provinces.", PLACES_RULE => SUBJECT;
+        Localities: "localities", "The subject's localities.", PLACES_RULE => SUBJECT;
+        StreetAddresses: "streetaddresses", "The subject's street addresses.", PLACES_RULE => SUBJECT;
+        PostalCodes: "postalcodes", "The subject's postal codes.",
+            "a list of texts of at most 40 characters, none of them a control character" => SUBJECT;
         SerialNumber: "serialnumber", "The subject's serial number (not the certificate's).",
-            "letters, digits, spaces and `'()+,-./:=?`" => Options { variables: Variables::Certlet, ..SUBJECT };
+            "at most 64 letters, digits, spaces and `'()+,-./:=?`" => Options { variables: Variables::Certlet, ..SUBJECT };
     }
     Certificate {
         Duration: "duration", "The lifetime to request; the signer may give less.", DURATION_RULE
@@ -147,6 +152,9 @@ attributes! {
         TruststoreFile: "truststore-file",
             "One more PKCS#12 keystore, with the trust anchors alone. Its password is that of the keystore, or `changeit` without \
              one.", FILE_RULE => Options { certlet_only: true, ..PLAIN };
+        Owner: "owner",
+            "The user that owns the private key's files, and may read them without any group: the `runAsUser` of the container.",
+            "a user id from 0 to 4294967294" => Options { certlet_only: true, ..PLAIN };
         FsGroup: "fs-group", "The group that may read the private key. Without it, the pod's `fsGroup`.",
             "a group id from 1 to 4294967294" => PLAIN;
     }

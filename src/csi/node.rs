@@ -113,6 +113,8 @@ impl CsiServer {
 
     async fn stats(&self, request: NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse, Status> {
         let volume = request::volume_id(request.volume_id)?;
+        // An unknown volume is not found, whatever its path.
+        self.volumes.check_known(&volume).map_err(|error| status(&error))?;
         let target = request::path("volume_path", request.volume_path)?;
         let stats = self.volumes.stats(volume, target).await.map_err(|error| status(&error))?;
         Ok(NodeGetVolumeStatsResponse {

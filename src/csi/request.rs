@@ -103,9 +103,10 @@ fn mount_group(capability: Option<VolumeCapability>) -> Result<Option<u32>, Stat
     }
     match mount.volume_mount_group.as_str() {
         "" => Ok(None),
-        group => group.parse().map(Some).map_err(|_| {
+        // `chown(2)` takes the highest number as "no change".
+        group => group.parse().ok().filter(|group| *group != u32::MAX).map(Some).ok_or_else(|| {
             invalid(format!(
-                "volume_capability.mount.volume_mount_group: {group:?}; accepted: a numeric group id"
+                "volume_capability.mount.volume_mount_group: {group:?}; accepted: a group id from 0 to 4294967294"
             ))
         }),
     }

@@ -55,6 +55,8 @@ pub struct CertificateSpec {
     pub files: Files,
     /// The group that may read the key: the `fs-group` attribute. It wins over CSI's `volume_mount_group`.
     pub fs_group: Option<u32>,
+    /// The user that owns the files with the key: the `owner` attribute.
+    pub owner: Option<u32>,
     /// How long before expiry to renew; `None` means a third of the lifetime.
     pub renew_before: Option<Duration>,
     /// What is doubtful in the attributes and is served all the same (prefix `csi.cert-manager.io/` only).
@@ -150,12 +152,17 @@ pub struct SubjectAltNames {
     pub uris: Vec<String>,
     /// `ip-sans`
     pub ip_addresses: Vec<IpAddr>,
+    /// `email-sans`
+    pub emails: Vec<String>,
 }
 
 impl SubjectAltNames {
     /// Whether the list of names is empty.
     pub(crate) fn is_empty(&self) -> bool {
-        self.dns_names.is_empty() && self.uris.is_empty() && self.ip_addresses.is_empty()
+        self.dns_names.is_empty()
+            && self.uris.is_empty()
+            && self.ip_addresses.is_empty()
+            && self.emails.is_empty()
     }
 }
 

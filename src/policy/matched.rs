@@ -17,7 +17,7 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 36] = [
+pub(super) static MATCHED: [Matched; 38] = [
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
@@ -28,6 +28,7 @@ pub(super) static MATCHED: [Matched; 36] = [
     of("dns-names", Kind::Dns, |q| q.spec.sans.dns_names.clone()),
     of("ip-sans", Kind::Text, |q| q.spec.sans.ip_addresses.iter().map(ToString::to_string).collect()),
     of("uri-sans", Kind::Uri, |q| q.spec.sans.uris.clone()),
+    of("email-sans", Kind::Text, |q| q.spec.sans.emails.clone()),
     Matched {
         kind: Kind::DistinguishedName,
         ..subject("literal-subject", |q| match &q.spec.subject {
@@ -80,6 +81,7 @@ pub(super) static MATCHED: [Matched; 36] = [
     of("truststore-file", Kind::Text, |q| {
         q.spec.files.truststore.iter().map(|truststore| truststore.file.clone()).collect()
     }),
+    of("owner", Kind::Text, |q| q.spec.owner.iter().map(ToString::to_string).collect()),
     of("fs-group", Kind::Text, |q| q.spec.fs_group.iter().map(ToString::to_string).collect()),
 ];
 

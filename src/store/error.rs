@@ -92,14 +92,16 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The key could not be given to the pod's group.
-    #[error("cannot give {} to group {group}: {source}; fs-group must be a group number this node can use",
-        path.display())]
-    Group {
+    /// The key could not be given to the pod's user and group.
+    #[error("cannot give {} to {}: {source}; owner and fs-group must be numbers this node can use",
+        path.display(), owners(*owner, *group))]
+    Owners {
         /// The file.
         path: PathBuf,
+        /// The user.
+        owner: Option<u32>,
         /// The group.
-        group: u32,
+        group: Option<u32>,
         /// What the operating system said.
         source: io::Error,
     },
@@ -139,6 +141,11 @@ impl StoreError {
     pub(crate) fn is_vanished(&self) -> bool {
         matches!(self, Self::System { cause: Cause::Vanished, .. })
     }
+}
+
+fn owners(owner: Option<u32>, group: Option<u32>) -> String {
+    let named = |what: &str, id: Option<u32>| id.map(|id| format!("{what} {id}"));
+    [named("user", owner), named("group", group)].into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }
 
 impl From<StoreError> for Failure {

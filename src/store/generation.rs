@@ -129,14 +129,15 @@ fn undo(mount: &Path, generation: u64, fresh: &[&String]) {
     files::discard(files::remove_tree(&directory(mount, generation)));
 }
 
-/// Writes a file. Only its owner can use it until its group is set. Then it gets its mode.
+/// Writes a file. Only its owner can use it until its owners are set. Then it gets its mode.
 fn write_file(path: &Path, file: &NewFile) -> Result<(), StoreError> {
     let owners = file.mode & 0o700;
     let written = files::create(path, owners, &file.contents)?;
-    if let Some(group) = file.group {
-        fchown(&written, None, Some(group)).map_err(|source| StoreError::Group {
+    if file.owner.is_some() || file.group.is_some() {
+        fchown(&written, file.owner, file.group).map_err(|source| StoreError::Owners {
             path: path.to_owned(),
-            group,
+            owner: file.owner,
+            group: file.group,
             source,
         })?;
     }

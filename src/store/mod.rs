@@ -67,7 +67,7 @@ const RECORD: &str = "record.json";
 const UNREADABLE_RECORD: &str = "record.json.unreadable";
 const TRASH: &str = ".trash-";
 
-/// A file to be written: its name, bytes and mode, and its group if it is not the process's own.
+/// A file to be written: its name, bytes and mode, and its owners if they are not the process's own.
 #[derive(Clone)]
 pub(crate) struct NewFile {
     /// A plain file name.
@@ -76,6 +76,8 @@ pub(crate) struct NewFile {
     pub(crate) contents: Zeroizing<Vec<u8>>,
     /// The permission bits, such as `0o400`.
     pub(crate) mode: u32,
+    /// The user that owns it; none: the process's own.
+    pub(crate) owner: Option<u32>,
     /// The group that owns it; none: the process's own.
     pub(crate) group: Option<u32>,
 }

@@ -225,6 +225,7 @@ impl Publisher {
         }
         let (id, target) = (request.volume.clone(), request.target.clone());
         let certificate = target.join(&request.spec.files.certificate);
+        let other = self.context.registry.other_at(&target, &id);
         let examined = self.context.files.run(move |files| {
             if files.mounts.is_bound(&id, &target)? {
                 return Ok(Found::OursWithoutRecord);
@@ -232,12 +233,20 @@ impl Publisher {
             if !files.mounts.foreign_mount(&id, &target)? {
                 return Ok(Found::Nothing);
             }
-            if !certificate.exists() {
+            let occupied = |by: &str| {
                 let message = format!(
-                    "target_path {}: something else is mounted there; unmount it, or delete the pod",
+                    "target_path {}: {by} is mounted there; unmount it, or delete the pod",
                     target.display()
                 );
-                return Err(Failure::new(FailureKind::Occupied, message));
+                Err(Failure::new(FailureKind::Occupied, message))
+            };
+            if let Some(other) = other
+                && files.mounts.is_bound(&other.id, &target)?
+            {
+                return occupied(&format!("the volume {}", other.id));
+            }
+            if !certificate.exists() {
+                return occupied("something else");
             }
             tracing::warn!(
                 volume = %id, target = %target.display(),

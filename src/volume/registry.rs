@@ -8,6 +8,7 @@ use crate::store::VolumeDir;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -193,6 +194,13 @@ impl Registry {
     /// Every volume, in no order.
     pub(super) fn all(&self) -> Vec<Arc<Volume>> {
         self.slots.lock().values().filter_map(|slot| slot.volume.clone()).collect()
+    }
+
+    /// Another volume than this one that was published at this target.
+    pub(super) fn other_at(&self, target: &Path, id: &VolumeId) -> Option<Arc<Volume>> {
+        let is_there =
+            |volume: &Arc<Volume>| volume.id != *id && volume.with_record(|record| record.target == target);
+        self.all().into_iter().find(is_there)
     }
 
     /// Counts a volume of an earlier process whose record cannot be used.

@@ -28,7 +28,14 @@ impl Context {
         let published =
             self.registry.get(id).map(|volume| volume.with_record(|record| record.target.clone()));
         let elsewhere = published.filter(|published| *published != target);
-        self.files.run(move |files| Ok(files.mounts.unbind(&target)?)).await?;
+        // Another volume of this node can be mounted at the target, whose publish of this volume was refused.
+        let other = self.registry.other_at(&target, id);
+        self.files
+            .run(move |files| match other {
+                Some(other) if files.mounts.is_bound(&other.id, &target)? => Ok(()),
+                _ => Ok(files.mounts.unbind(&target)?),
+            })
+            .await?;
         // This target is that of a publish that was refused. The volume is live at its other target, and stays.
         if let Some(published) = elsewhere
             && self.files.is_bound(id, &published).await?

@@ -32,6 +32,11 @@ pub(crate) struct VolumeStats {
 }
 
 impl VolumeService {
+    /// An error if the node has no such volume.
+    pub(crate) fn check_known(&self, id: &VolumeId) -> Result<(), Failure> {
+        self.volume(id).map(drop)
+    }
+
     /// Usage and condition of a volume mounted at `target`.
     pub(crate) async fn stats(&self, id: VolumeId, target: PathBuf) -> Result<VolumeStats, Failure> {
         let volume = self.volume(&id)?;

@@ -10,7 +10,7 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsag
 use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
 
-/// Subject alternative names, in Go's order: DNS, IP, URI. As in Go, an IPv4 address written as IPv6 counts as IPv4.
+/// Subject alternative names, in Go's order: DNS, e-mail, IP, URI. As in Go, an IPv4 address written as IPv6 counts as IPv4.
 pub(crate) fn subject_alt_names(names: &SubjectAltNames, subject: &Name) -> Result<Extension, RequestError> {
     let text = |attribute, name: &String| {
         Ia5String::new(name).map_err(|_| RequestError::NotAscii { attribute, name: name.clone() })
@@ -18,6 +18,9 @@ pub(crate) fn subject_alt_names(names: &SubjectAltNames, subject: &Name) -> Resu
     let mut all = Vec::new();
     for name in &names.dns_names {
         all.push(GeneralName::DnsName(text("dns-names", name)?));
+    }
+    for name in &names.emails {
+        all.push(GeneralName::Rfc822Name(text("email-sans", name)?));
     }
     all.extend(names.ip_addresses.iter().map(|address| GeneralName::from(address.to_canonical())));
     for uri in &names.uris {

@@ -76,6 +76,7 @@ pub(crate) fn attributes() -> CertificateSpec {
             dns_names: vec!["web.shop.svc".into()],
             uris: vec!["spiffe://example.org/ns/shop/sa/web".into()],
             ip_addresses: vec!["10.1.2.3".parse().unwrap(), "2001:db8::7".parse().unwrap()],
+            emails: Vec::new(),
         },
         duration: Duration::from_hours(24),
         is_ca: false,
@@ -90,6 +91,7 @@ pub(crate) fn attributes() -> CertificateSpec {
             truststore: None,
         },
         fs_group: None,
+        owner: None,
         renew_before: None,
         doubts: crate::model::Doubts::default(),
     }

@@ -173,7 +173,8 @@ fn asked_names(asked: &SubjectAltNames) -> impl Iterator<Item = String> {
     let dns = asked.dns_names.iter().map(|name| format!("DNS:{}", printable(name)));
     let uris = asked.uris.iter().map(|uri| format!("URI:{}", printable(uri)));
     let addresses = asked.ip_addresses.iter().map(|address| format!("IP:{}", address.to_canonical()));
-    dns.chain(uris).chain(addresses)
+    let emails = asked.emails.iter().map(|name| format!("email:{name}"));
+    dns.chain(uris).chain(addresses).chain(emails)
 }
 
 /// The case of a DNS name does not matter (RFC 5280 section 7.2), that of a URI does.

@@ -5,8 +5,8 @@ use crate::support::{Node, assert_whole, pod, pod_with, serial};
 use certlet_kubelet::Pod;
 use certlet_kubelet::proto::csi::volume_capability::{AccessType, BlockVolume};
 use certlet_kubelet::proto::csi::{
-    NodeExpandVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
-    NodeUnstageVolumeRequest,
+    NodeExpandVolumeRequest, NodeGetVolumeStatsRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
+    NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
 };
 use std::fs;
 use tonic::Code;
@@ -36,7 +36,7 @@ node_test! {
         let mut node = Node::new();
         let kubelet = node.started().await;
         let good = kubelet.publish_request(&pod("web-0"));
-        let broken: [Breakage; 11] = [
+        let broken: [Breakage; 12] = [
             ("volume_id", |request| request.volume_id.clear()),
             ("volume_id", |request| request.volume_id = "x".repeat(129)),
             ("target_path", |request| request.target_path.clear()),
@@ -48,6 +48,7 @@ node_test! {
             ("block", |request| request.volume_capability.as_mut().unwrap().access_type = Some(AccessType::Block(BlockVolume {}))),
             ("mount_flags", |request| mount(request).mount_flags.push("rw".to_owned())),
             ("volume_mount_group", |request| mount(request).volume_mount_group = "staff".to_owned()),
+            ("volume_mount_group", |request| mount(request).volume_mount_group = "4294967295".to_owned()),
         ];
         for (field, break_it) in broken {
             let mut request = good.clone();
@@ -118,6 +119,46 @@ node_test! {
         changed.volume_context.insert("csi.certlet.io/no-such-attribute".to_owned(), "x".to_owned());
         kubelet.publish_with(changed).await.unwrap();
         assert_eq!(serial(&volume), before);
+    }
+}
+
+node_test! {
+    async fn a_target_in_use_by_another_volume_is_refused_and_stays_as_it_is() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let [first, second] = ["web-0", "web-1"].map(|name| crate::support::pod(name));
+        let volume = kubelet.publish(&first).await.unwrap();
+        let before = serial(&volume);
+        let mut request = kubelet.publish_request(&second);
+        request.target_path = kubelet.target(&first).display().to_string();
+        let refused = kubelet.publish_with(request).await.unwrap_err();
+        assert!(refused.message().contains(&first.volume_id()), "{refused:?}");
+        // The end of the refused volume leaves the other one alone.
+        let request = NodeUnpublishVolumeRequest {
+            volume_id: second.volume_id(),
+            target_path: kubelet.target(&first).display().to_string(),
+        };
+        kubelet.node().node_unpublish_volume(request).await.unwrap();
+        assert_eq!(serial(&volume), before);
+        assert_eq!(node.stored().len(), 1);
+        kubelet.unpublish(&first).await.unwrap();
+        assert!(!volume.exists());
+    }
+}
+
+node_test! {
+    async fn the_stats_of_an_unknown_volume_are_not_found_whatever_its_path() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        for volume_path in ["", "relative", "/tmp/../etc", "/tmp"] {
+            let request = NodeGetVolumeStatsRequest {
+                volume_id: "csi-unknown".to_owned(),
+                volume_path: volume_path.to_owned(),
+                staging_target_path: String::new(),
+            };
+            let refused = kubelet.node().node_get_volume_stats(request).await.unwrap_err();
+            assert_eq!(refused.code(), Code::NotFound, "{volume_path:?}: {refused:?}");
+        }
     }
 }
 

@@ -136,6 +136,9 @@ fn single_values(inputs: &mut Inputs, group: &str) {
     for value in ["0", "-1", "1.5", "root", "4294967295", "4294967296", "0x10", " 5", "${POD_UID}"] {
         inputs.value(group, "fs-group", value);
     }
+    for value in ["-1", "1.5", "root", "4294967295", "4294967296", " 5"] {
+        inputs.value(group, "owner", value);
+    }
     for value in ["My_Issuer", "Issuer", "a b", "a/b", "-a", "a.", "${POD_NAME}", "a\n"] {
         inputs.value(group, "issuer-name", value);
     }
@@ -165,6 +168,18 @@ fn lists(inputs: &mut Inputs, group: &str) {
     }
     for value in ADDRESSES {
         inputs.value(group, "ip-sans", value);
+    }
+    for value in [
+        "web",
+        "@example.org",
+        "web@",
+        "a b@example.org",
+        "web@*.example.org",
+        ".a@b",
+        "\u{fc}@example.org",
+        "<a@b>",
+    ] {
+        inputs.value(group, "email-sans", value);
     }
     for value in [
         "Server Auth",

@@ -74,7 +74,7 @@ fn every_attribute_gets_into_the_spec() {
         ("issuer-group", "example.com"),
         ("common-name", "${SERVICE_ACCOUNT_NAME}.${POD_NAMESPACE}"),
         ("dns-names", "$POD_NAME.cart, \n*.shop"),
-        ("uri-sans", "spiffe://td/ns/${POD_NAMESPACE}, \"https://a/b,c\""),
+        ("uri-sans", "https://td/ns/${POD_NAMESPACE}, \"https://a/b,c\""),
         ("ip-sans", "10.0.0.1,::ffff:10.0.0.2"),
         ("organizations", r#""Fruit, Sons", Other"#),
         ("organizationalunits", "a,b"),
@@ -90,6 +90,8 @@ fn every_attribute_gets_into_the_spec() {
         ("key-usages", "signing, digital signature, s/mime, any"),
         ("reuse-private-key", "true"),
         ("fs-group", "2000"),
+        ("owner", "1000"),
+        ("email-sans", "${POD_NAME}@example.org"),
     ])
     .unwrap();
     let SignerSpec::CertManager { issuer, .. } = &attributes.signer else { panic!("another signer") };
@@ -110,13 +112,14 @@ fn every_attribute_gets_into_the_spec() {
     };
     assert_eq!(*fields(&attributes), expected);
     assert_eq!(attributes.sans.dns_names, ["cart-0.cart", "*.shop"]);
-    assert_eq!(attributes.sans.uris, ["spiffe://td/ns/shop", "https://a/b,c"]);
+    assert_eq!(attributes.sans.uris, ["https://td/ns/shop", "https://a/b,c"]);
     assert_eq!(attributes.sans.ip_addresses, [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])]);
     assert_eq!(attributes.duration, Duration::from_mins(90));
     assert_eq!(attributes.renew_before, Some(Duration::from_hours(2)), "kept though it is over the lifetime");
     assert_eq!(attributes.usages, [Usage::DigitalSignature, Usage::EmailProtection, Usage::Any]);
     assert!(attributes.is_ca && attributes.key.reuse);
-    assert_eq!(attributes.fs_group, Some(2000));
+    assert_eq!((attributes.owner, attributes.fs_group), (Some(1000), Some(2000)));
+    assert_eq!(attributes.sans.emails, ["cart-0@example.org"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Whole volumes, from the author's attributes to the certificate spec.
 
 mod accepted;
+mod peer;
 mod refused;
 
 use super::{AttributeError, AttributeErrors, VolumeContext, rows};

@@ -2,10 +2,10 @@
 //!
 //! A space after the comma is accepted, as by cert-manager: `CN=a, O=b`.
 
-use super::names::{printable, subject_text};
+use super::names::{common_name, country, locality, postal_code, serial_number, subject_text};
 use crate::model::{DistinguishedName, KEYWORDS, NameAttribute, NameValue};
 use const_oid::ObjectIdentifier;
-use const_oid::db::rfc4519::{C, DC, SERIAL_NUMBER};
+use const_oid::db::rfc4519::{C, CN, DC, L, O, OU, POSTAL_CODE, SERIAL_NUMBER, ST, STREET};
 use der::Decode;
 use der::asn1::AnyRef;
 use std::collections::HashSet;
@@ -104,7 +104,11 @@ fn value(oid: ObjectIdentifier, text: &str, reading: Reading) -> Result<NameValu
     let checked = match oid {
         _ if reading == Reading::AsGo => Ok(value),
         _ if value.is_empty() => Err("is empty".into()),
-        C | SERIAL_NUMBER => printable(&value),
+        C => country(&value),
+        SERIAL_NUMBER => serial_number(&value),
+        CN | O | OU => common_name(&value),
+        L | ST | STREET => locality(&value),
+        POSTAL_CODE => postal_code(&value),
         DC if !value.is_ascii() => Err("is not ASCII".into()),
         _ => subject_text(&value),
     };
@@ -150,7 +154,6 @@ fn hex_pair(pair: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use const_oid::db::rfc4519::CN;
     use proptest::prelude::*;
 
     fn strict(text: &str) -> Result<String, String> {

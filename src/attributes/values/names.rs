@@ -9,10 +9,10 @@ const MAX_FILE_NAME_BYTES: usize = 255;
 /// RFC 1035 section 2.3.4, without the root's dot.
 const MAX_DNS_NAME_BYTES: usize = 253;
 const MAX_DNS_LABEL_BYTES: usize = 63;
-/// `ub-common-name` in RFC 5280 appendix A.1.
-const MAX_COMMON_NAME_CHARACTERS: usize = 64;
 /// The SPIFFE ID standard, section 2.3.
 const MAX_URI_BYTES: usize = 2048;
+/// The SPIFFE ID standard, section 2.3.
+const MAX_TRUST_DOMAIN_BYTES: usize = 255;
 
 /// A plain file name, as cert-manager's csi-driver accepts it. It stays in the volume's directory. Names that begin with two
 /// dots belong to the atomic writer.
@@ -36,6 +36,9 @@ pub(in crate::attributes) fn dns_name(name: &str) -> Result<String, String> {
     }
     if name.len() > MAX_DNS_NAME_BYTES {
         return Err(format!("is {} characters long", name.len()));
+    }
+    if name.parse::<IpAddr>().is_ok() {
+        return Err("is an IP address (write it in ip-sans)".into());
     }
     name.strip_prefix("*.").unwrap_or(name).split('.').try_for_each(dns_label)?;
     Ok(name.to_owned())
@@ -104,12 +107,49 @@ pub(in crate::attributes) fn any_dns_name(text: &str) -> Result<String, String> 
     if text.is_ascii() { Ok(text.to_owned()) } else { dns_name(text) }
 }
 
-/// A URI that every program reads alike.
+/// A URI that every program reads alike. One with the scheme `spiffe` is a SPIFFE ID.
 pub(in crate::attributes) fn plain_uri(text: &str) -> Result<String, String> {
-    match encoded_separator(text) {
-        Some(escape) => Err(format!("has the encoded separator {escape} (use a name without it)")),
-        None => uri(text),
+    if let Some(escape) = encoded_separator(text) {
+        return Err(format!("has the encoded separator {escape} (use a name without it)"));
     }
+    let uri = uri(text)?;
+    match uri.strip_prefix("spiffe:") {
+        Some(rest) => {
+            spiffe_id(rest).map(|()| uri.clone()).map_err(|problem| format!("is no SPIFFE ID: it {problem}"))
+        }
+        None => Ok(uri),
+    }
+}
+
+/// Checks what follows the scheme of a SPIFFE ID (the SPIFFE ID standard, section 2).
+fn spiffe_id(rest: &str) -> Result<(), String> {
+    let rest = rest.strip_prefix("//").ok_or("has no // after its scheme")?;
+    let (trust_domain, path) =
+        rest.split_once('/').map_or((rest, None), |(domain, path)| (domain, Some(path)));
+    if let Some(c) = trust_domain.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '-' | '_')) {
+        return Err(format!(
+            "has the character {c:?} in its trust domain, which holds a-z, 0-9, '.', '-' and '_' only"
+        ));
+    }
+    match trust_domain.len() {
+        0 => return Err("has no trust domain".into()),
+        1..=MAX_TRUST_DOMAIN_BYTES => {}
+        length => {
+            return Err(format!("has a trust domain of {length} bytes (at most {MAX_TRUST_DOMAIN_BYTES})"));
+        }
+    }
+    for segment in path.into_iter().flat_map(|path| path.split('/')) {
+        let is_allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if segment.is_empty() {
+            return Err("has an empty path segment, or a slash at its end".into());
+        }
+        if let Some(c) = segment.chars().find(|c| !is_allowed(c)) {
+            return Err(format!(
+                "has the character {c:?} in its path, which holds letters, digits, '.', '-' and '_' only"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The path (RFC 3986 section 3.3) in what follows a scheme, without the slash after an authority.
@@ -129,6 +169,23 @@ fn is_dot_segment(segment: &str) -> bool {
 
 fn is_uri_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(c)
+}
+
+/// An e-mail address: the `Mailbox` of RFC 5321 section 4.1.2, without quoted names and address literals.
+pub(in crate::attributes) fn email_address(text: &str) -> Result<String, String> {
+    let (local, host) = text.rsplit_once('@').ok_or("has no @")?;
+    let is_atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+    if local.is_empty()
+        || local.len() > 64
+        || !local.split('.').all(|part| !part.is_empty() && part.chars().all(is_atom))
+    {
+        return Err("has no local part of at most 64 letters, digits and other atoms before its @".into());
+    }
+    if host.starts_with('*') {
+        return Err("has a wildcard".into());
+    }
+    dns_name(host)?;
+    Ok(text.to_owned())
 }
 
 /// An IP address. An IPv4 address mapped into IPv6 counts as the IPv4 address, as in Go.
@@ -168,17 +225,46 @@ pub(in crate::attributes) fn subject_text(text: &str) -> Result<String, String> 
     }
 }
 
-/// A subject's common name.
-pub(in crate::attributes) fn common_name(text: &str) -> Result<String, String> {
+/// A string of a subject with a limit on its characters (the upper bounds in RFC 5280 appendix A.1 and X.520 annex C).
+fn limited(text: &str, limit: usize) -> Result<String, String> {
     let length = text.chars().count();
-    if length > MAX_COMMON_NAME_CHARACTERS {
-        return Err(format!("is {length} characters long"));
+    if length > limit {
+        return Err(format!("is {length} characters long (at most {limit} are accepted)"));
     }
     subject_text(text)
 }
 
-/// A subject field that must be a `PrintableString`: country and serial number (RFC 5280 appendix A.1).
-pub(in crate::attributes) fn printable(text: &str) -> Result<String, String> {
+/// A subject's common name, organization or organizational unit.
+pub(in crate::attributes) fn common_name(text: &str) -> Result<String, String> {
+    limited(text, 64)
+}
+
+/// A subject's locality, state or province, or street address.
+pub(in crate::attributes) fn locality(text: &str) -> Result<String, String> {
+    limited(text, 128)
+}
+
+/// A subject's postal code.
+pub(in crate::attributes) fn postal_code(text: &str) -> Result<String, String> {
+    limited(text, 40)
+}
+
+/// A subject's country (ISO 3166): two letters.
+pub(in crate::attributes) fn country(text: &str) -> Result<String, String> {
+    match text.as_bytes() {
+        [first, second] if first.is_ascii_alphabetic() && second.is_ascii_alphabetic() => Ok(text.to_owned()),
+        _ => Err("is not a country code of two letters".into()),
+    }
+}
+
+/// A subject's serial number.
+pub(in crate::attributes) fn serial_number(text: &str) -> Result<String, String> {
+    limited(text, 64)?;
+    printable(text)
+}
+
+/// A subject field that must be a `PrintableString` (RFC 5280 appendix A.1).
+fn printable(text: &str) -> Result<String, String> {
     match text.chars().find(|c| !(c.is_ascii_alphanumeric() || " '()+,-./:=?".contains(*c))) {
         Some(c) => Err(format!("has the character {c:?}, which a PrintableString cannot hold")),
         None => Ok(text.to_owned()),

@@ -16,7 +16,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// Encodes a credential and its trust bundle into the files that the spec names. Everybody in the pod can read the public
-/// files (0444). Files with the private key are 0400, or with a group 0440; under the prefix of cert-manager's csi-driver they are
+/// files (0444). Files with the private key are 0400, or with a group 0440, and belong to the owner if the spec has one; under the prefix of cert-manager's csi-driver they are
 /// 0440 without a group too, so that they are readable in the group of root.
 ///
 /// Without trust anchors (an ACME issuer has none) the CA file is empty, as with cert-manager's csi-driver: pods open the
@@ -36,7 +36,10 @@ pub(crate) fn encode(
     let public = (0o444, None);
     let group_reads = group.is_some() || spec.dialect == Dialect::CertManager;
     let secret = (if group_reads { 0o440 } else { 0o400 }, group);
-    let file = |name: &String, contents, (mode, group)| NewFile { name: name.clone(), contents, mode, group };
+    let file = |name: &String, contents, (mode, group)| {
+        let owner = spec.owner.filter(|_| mode != public.0);
+        NewFile { name: name.clone(), contents, mode, owner, group }
+    };
     let mut files = Vec::with_capacity(5);
     if let Some(name) = &names.combined {
         let mut both = Zeroizing::new(Vec::with_capacity(key.len() + chain.len()));

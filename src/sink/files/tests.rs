@@ -204,6 +204,23 @@ fn java_trusts_the_anchors_of_a_truststore_of_both_profiles() {
 }
 
 #[test]
+fn an_owner_has_the_key_alone_or_with_a_group() {
+    let (credential, trust) = issued(KeyAlgorithm::EcdsaP256);
+    let mut spec = spec(KeyEncoding::Pkcs8, "changeit");
+    spec.owner = Some(1000);
+    for (group, mode) in [(None, 0o400), (Some(2000), 0o440)] {
+        for file in encode(&credential, &trust, &spec, group).unwrap() {
+            let expected = if ["tls.crt", "ca.crt"].contains(&file.name.as_str()) {
+                (0o444, None, None)
+            } else {
+                (mode, Some(1000), group)
+            };
+            assert_eq!((file.mode, file.owner, file.group), expected, "{}", file.name);
+        }
+    }
+}
+
+#[test]
 fn under_the_peers_prefix_the_key_is_readable_in_roots_group() {
     let (credential, trust) = issued(KeyAlgorithm::EcdsaP256);
     let mut spec = spec(KeyEncoding::Pkcs8, "changeit");

@@ -208,7 +208,7 @@ fn a_group_that_cannot_be_set_leaves_the_old_generation() {
             error.unwrap();
             return;
         }
-        assert!(matches!(error, Err(StoreError::Group { group: 4_294_967_294, .. })), "{error:?}");
+        assert!(matches!(error, Err(StoreError::Owners { group: Some(4_294_967_294), .. })), "{error:?}");
         assert_eq!(read(&store, "v", "tls.key").unwrap(), "old");
     });
 }

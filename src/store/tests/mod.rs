@@ -37,7 +37,13 @@ fn volume(id: &str) -> VolumeId {
 
 fn file(name: &str, contents: &str, secret: bool) -> NewFile {
     let mode = if secret { 0o400 } else { 0o444 };
-    NewFile { name: name.into(), contents: Zeroizing::new(contents.as_bytes().to_vec()), mode, group: None }
+    NewFile {
+        name: name.into(),
+        contents: Zeroizing::new(contents.as_bytes().to_vec()),
+        mode,
+        owner: None,
+        group: None,
+    }
 }
 
 fn read(store: &Store, id: &str, name: &str) -> Option<String> {

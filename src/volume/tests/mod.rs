@@ -53,6 +53,7 @@ fn generation(mark: &str) -> Vec<NewFile> {
         name: name.into(),
         contents: Zeroizing::new(mark.as_bytes().to_vec()),
         mode,
+        owner: None,
         group: None,
     };
     vec![file("tls.crt", 0o444), file("tls.key", 0o400), file("ca.crt", 0o444)]

@@ -145,12 +145,61 @@ fn a_uri_has_the_form_that_go_writes() {
         service_account: "cart".into(),
     };
     for prefix in ["csi.certlet.io", "csi.cert-manager.io"] {
-        let given = [("issuer-name", "ca"), ("uri-sans", "SPIFFE://td/ns/${POD_NAMESPACE}, Https://A/b")];
+        let given = [("issuer-name", "ca"), ("uri-sans", "URN://td/ns/${POD_NAMESPACE}, Https://A/b")];
         let raw: RawAttributes =
             given.into_iter().map(|(name, value)| (format!("{prefix}/{name}"), value.to_owned())).collect();
         let attributes = crate::attributes::parse(&raw, &pod).unwrap();
-        assert_eq!(attributes.sans.uris, ["spiffe://td/ns/shop", "https://A/b"], "{prefix}");
+        assert_eq!(attributes.sans.uris, ["urn://td/ns/shop", "https://A/b"], "{prefix}");
     }
+}
+
+#[test]
+fn a_spiffe_id_has_the_form_of_its_standard() {
+    for id in [
+        "spiffe://example.org",
+        "spiffe://a_b-c.1/ns/shop/sa/Web_1",
+        "SPIFFE://example.org/.hidden/a..b",
+        &format!("spiffe://{}/a", "a".repeat(255)),
+        &format!("spiffe://td/{}", "a".repeat(2036)),
+    ] {
+        assert!(plain_uri(id).is_ok(), "{id}: {:?}", plain_uri(id));
+    }
+    for id in [
+        "spiffe:example.org/a",
+        "spiffe:/example.org/a",
+        "spiffe:///a",
+        "spiffe://Example.org/a",
+        "spiffe://example.org:443/a",
+        "spiffe://user@example.org/a",
+        "spiffe://example.org/",
+        "spiffe://example.org/a/",
+        "spiffe://example.org//a",
+        "spiffe://example.org/a/./b",
+        "spiffe://example.org/a/../b",
+        "spiffe://example.org/a?b",
+        "spiffe://example.org/a#b",
+        "spiffe://example.org/a%62",
+        "spiffe://example.org/a:b",
+        "spiffe://example.org/a@b",
+        "spiffe://[::1]/a",
+        &format!("spiffe://{}/a", "a".repeat(256)),
+        &format!("spiffe://td/{}", "a".repeat(2037)),
+    ] {
+        assert!(plain_uri(id).is_err(), "{id}");
+    }
+}
+
+#[test]
+fn the_parts_of_a_subject_have_the_limits_of_x_520() {
+    let of = |length: usize| "\u{fc}".repeat(length);
+    assert!(common_name(&of(64)).is_ok() && common_name(&of(65)).is_err());
+    assert!(locality(&of(128)).is_ok() && locality(&of(129)).is_err());
+    assert!(postal_code(&of(40)).is_ok() && postal_code(&of(41)).is_err());
+    assert!(
+        country("DE").is_ok() && ["", "D", "DEU", "D1", "\u{fc}"].iter().all(|text| country(text).is_err())
+    );
+    let serial = |length: usize| serial_number(&"7".repeat(length));
+    assert!(serial(64).is_ok() && serial(65).is_err());
 }
 
 #[test]
