@@ -14,6 +14,7 @@ mod fake_pca;
 mod in_process;
 mod queues;
 mod requests;
+mod spending;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
