@@ -12,6 +12,7 @@ mod certificate_requests;
 mod fake_pca;
 #[path = "../support/in_process.rs"]
 mod in_process;
+mod patterns;
 mod queues;
 mod requests;
 mod spending;
