@@ -177,15 +177,7 @@ async fn answer(State(server): State<ApiServer>, request: Request) -> Response {
 async fn attack(kind: Kind, count: usize) {
     let mut node = Node::with_flags(&[]);
     let (server, address) = ApiServer::start(&node.root, kind, count).await;
-    let kubeconfig = node.root.join("kubeconfig");
-    let content = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{ "name": "test", "cluster": { "server": format!("http://{address}") } }],
-        "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
-        "users": [{ "name": "test", "user": {} }],
-    });
-    fs::write(&kubeconfig, content.to_string()).unwrap();
-    node.flag(&format!("--kubeconfig={}", kubeconfig.display()));
+    node.api_server(address);
     let kubelet = node.started().await;
     let innocent = |name: &str| pod_of(&[("issuer-name", "ca"), ("dns-names", "web.shop.svc")], name, &[]);
     // The first request starts the watch.

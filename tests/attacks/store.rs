@@ -4,7 +4,7 @@ use crate::in_process::{InProcess, ManualClock, ScriptedSigner};
 use crate::support::{Node, assert_whole, eventually, serial};
 use crate::{node_test, pod};
 use certlet::run::Config;
-use certlet_kubelet::{Kubelet, Pod};
+use certlet_kubelet::Kubelet;
 use jiff::SignedDuration;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -52,13 +52,6 @@ fn anchors(bytes: usize) -> Vec<u8> {
     pem.into_bytes()
 }
 
-/// The last failure in a volume's record.
-fn last_error(node: &Node, pod: &Pod) -> Option<String> {
-    let record = std::fs::read(node.stored_at(pod).join("record.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-    record["record"]["last_error"]["message"].as_str().map(str::to_owned)
-}
-
 fn free_percent(path: &Path) -> u64 {
     let found = statvfs(path).unwrap();
     100 * found.blocks_available() / found.blocks()
@@ -75,7 +68,7 @@ async fn grow(percent: u8, said: &str) {
         innocent.iter().all(|(volume, before)| serial(volume) != *before)
     })
     .await;
-    let tried = |number: usize| last_error(&node, &pod("hostile", number)).is_some();
+    let tried = |number: usize| node.last_error(&pod("hostile", number)).is_some();
     let renewed =
         |number: usize| hostile.get(number).is_some_and(|(volume, before)| serial(volume) != *before);
     eventually("each of the hostile is renewed or has its failure on record", async || {
@@ -83,7 +76,7 @@ async fn grow(percent: u8, said: &str) {
     })
     .await;
     let failed = (0..HOSTILE).find(|number| tried(*number)).expect("the store does not hold them all");
-    let error = last_error(&node, &pod("hostile", failed)).unwrap();
+    let error = node.last_error(&pod("hostile", failed)).unwrap();
     assert!(error.contains(said) && error.contains("namespace hostile"), "{error}");
     assert_whole(&hostile.get(failed).unwrap().0);
     assert!(
@@ -113,15 +106,15 @@ node_test! {
         *driver.signer.more_anchors.lock().unwrap() = Some(("shop".to_owned(), anchors(40 << 10)));
         driver.clock.advance(SignedDuration::from_hours(17));
         let pod = pod("shop", 0);
-        eventually("the failure is on record", async || last_error(&node, &pod).is_some()).await;
-        let error = last_error(&node, &pod).unwrap();
+        eventually("the failure is on record", async || node.last_error(&pod).is_some()).await;
+        let error = node.last_error(&pod).unwrap();
         assert!(error.contains("--max-volume-size") && error.contains("at most 32768"), "{error}");
         assert_eq!(serial(&volume), before);
         assert_whole(&volume);
         *driver.signer.more_anchors.lock().unwrap() = None;
         driver.clock.advance(SignedDuration::from_hours(3));
         eventually("it is renewed", async || serial(&volume) != before).await;
-        assert_eq!(last_error(&node, &pod), None);
+        assert_eq!(node.last_error(&pod), None);
         driver.stop().await;
     }
 }

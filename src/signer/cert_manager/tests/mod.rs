@@ -3,6 +3,7 @@
 mod decided;
 mod interrupted;
 mod preconditions;
+#[path = "../../../../tests/support/certificate_requests.rs"]
 mod server;
 
 use super::*;
@@ -151,13 +152,9 @@ impl Driver {
 
     /// Issues the first request that is not one of the known ones.
     async fn issue_new(&self, known: &[String]) -> String {
-        loop {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            if let Some(name) = self.server.names().into_iter().find(|name| !known.contains(name)) {
-                self.server.issue(&name);
-                return name;
-            }
-        }
+        let name = self.server.new_besides(known).await;
+        self.server.issue(&name);
+        name
     }
 
     fn issued(&self) -> IssuedCertificate<'_> {
