@@ -4,7 +4,7 @@ use crate::in_process::{InProcess, ManualClock, ScriptedSigner};
 use crate::support::{Node, assert_whole, eventually, serial};
 use crate::{node_test, pod};
 use certlet::run::Config;
-use certlet_kubelet::Kubelet;
+use certlet_kubelet::{Kubelet, Pod};
 use jiff::SignedDuration;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -50,6 +50,18 @@ fn anchors(bytes: usize) -> Vec<u8> {
         pem.push_str(&params.self_signed(&key).unwrap().pem());
     }
     pem.into_bytes()
+}
+
+/// The generation in a volume's record.
+fn recorded_generation(node: &Node, pod: &Pod) -> String {
+    let record = std::fs::read(node.stored_at(pod).join("record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    format!("..{}", record["record"]["issued"]["generation"])
+}
+
+/// The generation that a volume's files are of.
+fn live_generation(node: &Node, pod: &Pod) -> String {
+    std::fs::read_link(node.stored_at(pod).join("mount/..data")).unwrap().display().to_string()
 }
 
 fn free_percent(path: &Path) -> u64 {
@@ -127,7 +139,7 @@ node_test! {
         let hostile = published(&kubelet, "hostile", 8).await;
         let mut kept_open = Vec::new();
         let refused = || {
-            let errors = (0..8).filter_map(|number| last_error(&node, &pod("hostile", number)));
+            let errors = (0..8).filter_map(|number| node.last_error(&pod("hostile", number)));
             errors.filter(|error| error.contains("namespace hostile")).count()
         };
         // Each round takes about half a MiB. The store has six.
@@ -150,6 +162,13 @@ node_test! {
                 let now = serials(&hostile);
                 let renewed = now.iter().zip(&before.1).filter(|(now, before)| now != before).count();
                 renewed + refused() >= 8
+            })
+            .await;
+            // Not before: the time of issue is read after the swap.
+            let volumes = (0..8).map(|number| pod("hostile", number));
+            let volumes: Vec<_> = volumes.chain((0..INNOCENT).map(|number| pod("innocent", number))).collect();
+            eventually("every record is of the files", async || {
+                volumes.iter().all(|pod| recorded_generation(&node, pod) == live_generation(&node, pod))
             })
             .await;
         }
