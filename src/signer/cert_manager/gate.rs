@@ -1,15 +1,14 @@
 //! Readiness gates: what must hold of a pod before a request is made for it, as in cert-manager's csi-driver.
 
 use super::errors::{Action, sign_error};
-use crate::kube::{Caller, Cluster};
+use super::pod::Pod;
+use crate::kube::{CallError, Caller, Cluster};
 use crate::model::named::named_enum;
 use crate::model::{Failure, jitter};
 use crate::platform::Backoff;
 use crate::signer::SigningRequest;
 use kube::api::GetParams;
 use kube::core::Request;
-use serde_json::Value;
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -112,10 +111,11 @@ pub(super) async fn check(
     let identity = request.identity;
     let pods = Request::new(format!("/api/v1/namespaces/{}/pods", identity.namespace));
     let get = pods.get(&identity.name, &GetParams::default());
-    let pod: Value = cluster
-        .read(Caller::Driver, get)
-        .await
-        .map_err(|error| sign_error(&error, Action::ReadPod, identity))?;
+    let answer = cluster.call(Caller::Driver, get).await;
+    let pod = answer.and_then(|answer| {
+        Pod::read(&answer, gates).map_err(|error| CallError::Unreadable(error.to_string()))
+    });
+    let pod = pod.map_err(|error| sign_error(&error, Action::ReadPod, identity))?;
     let reasons: Vec<String> = gates.iter().filter_map(|gate| gate.objection(&pod)).collect();
     if reasons.is_empty() {
         return Ok(());
@@ -128,29 +128,24 @@ pub(super) async fn check(
 
 impl Gate {
     /// What the pod lacks for this gate.
-    fn objection(&self, pod: &Value) -> Option<String> {
-        let status_list = |name: &str| pod["status"][name].as_array().into_iter().flatten();
+    fn objection(&self, pod: &Pod<'_>) -> Option<String> {
         match self {
             Self::PodIp(family) => {
-                let mut addresses = status_list("podIPs").filter_map(|ip| ip["ip"].as_str()?.parse().ok());
-                let has = addresses.any(|ip: IpAddr| match family {
-                    IpFamily::Any => true,
-                    IpFamily::V4 => ip.is_ipv4(),
-                    IpFamily::V6 => ip.is_ipv6(),
-                });
+                let has = match family {
+                    IpFamily::Any => pod.has_ipv4 || pod.has_ipv6,
+                    IpFamily::V4 => pod.has_ipv4,
+                    IpFamily::V6 => pod.has_ipv6,
+                };
                 let wanted = if *family == IpFamily::Any { "IP" } else { family.as_str() };
                 (!has).then(|| format!("the pod has no {wanted} address yet"))
             }
-            Self::PodCondition { kind, status } => {
-                let condition = status_list("conditions").find(|condition| condition["type"] == **kind);
-                match condition.map(|condition| condition["status"].as_str().unwrap_or_default()) {
-                    Some(found) if found == *status => None,
-                    Some(found) => Some(format!("the pod's condition {kind} is {found}, not {status}")),
-                    None => Some(format!("the pod has no condition {kind} yet")),
-                }
-            }
+            Self::PodCondition { kind, status } => match pod.conditions.get(kind.as_str()) {
+                Some(found) if found == status => None,
+                Some(found) => Some(format!("the pod's condition {kind} is {found}, not {status}")),
+                None => Some(format!("the pod has no condition {kind} yet")),
+            },
             Self::PodAnnotation(key) => {
-                let has = pod["metadata"]["annotations"][key].as_str().is_some_and(|value| !value.is_empty());
+                let has = pod.annotations.contains(key.as_str());
                 (!has).then(|| format!("the pod has no annotation {key} with a value yet"))
             }
         }
@@ -162,7 +157,8 @@ mod tests {
     use super::*;
 
     fn objection(gate: &str, pod: &str) -> Option<String> {
-        gate.parse::<Gate>().unwrap().objection(&serde_json::from_str(pod).unwrap())
+        let gates = [gate.parse::<Gate>().unwrap()];
+        gates[0].objection(&Pod::read(pod.as_bytes(), &gates).unwrap())
     }
 
     #[test]

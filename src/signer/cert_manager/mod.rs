@@ -16,6 +16,7 @@ mod errors;
 mod gate;
 mod limiter;
 mod object;
+mod pod;
 mod signing;
 #[cfg(test)]
 mod tests;
