@@ -10,6 +10,7 @@ use super::{name, serial_number};
 use crate::model::{CertificateFacts, CertificateSpec, Dialect, SubjectAltNames, Usage, hex};
 pub use additions::Addition;
 use additions::{additions, check_extensions, described};
+pub use chain::MAX_CHAIN_BYTES;
 use chain::{Certificate, Path, decode};
 use der::Decode;
 use der::flagset::FlagSet;

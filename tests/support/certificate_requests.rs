@@ -304,6 +304,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         Method::GET if name == COLLECTION => "list",
         Method::GET => "get",
         Method::POST if name == COLLECTION => "create",
+        Method::POST if name == "selfsubjectreviews" => "review",
         Method::POST => "event",
         _ => "delete",
     };
@@ -321,6 +322,9 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
                 .map_or_else(|| status(404, "NotFound"), |object| object.to_string().into_response())
         }
         "create" => inner.create(&body, token),
+        "review" => {
+            json!({ "status": { "userInfo": { "username": inner.creator } } }).to_string().into_response()
+        }
         "event" => (StatusCode::CREATED, body).into_response(),
         _ if inner.undeletable => status(403, "Forbidden"),
         _ => {
