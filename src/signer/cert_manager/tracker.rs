@@ -1,6 +1,7 @@
 //! This node's CertificateRequests as the watch shows them, and the signings that wait for them.
 
 use super::api::{CertificateRequest, Expected, Key, State};
+use crate::platform::Tally;
 use crate::signer::{LiveRequests, Liveness, RequestId};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -19,6 +20,8 @@ pub(super) struct RequestTracker {
 struct Inner {
     waiting: HashMap<Key, Awaited>,
     requests: HashMap<Key, Tracked>,
+    /// How many of them each namespace has.
+    by_namespace: Tally<String>,
     /// Number of requests seen so far.
     seen: u64,
     /// Number of times that a request was seen and not tracked.
@@ -56,6 +59,8 @@ struct Tracked {
 /// are tracked that a signing waits for, so that objects with this node's label, which anybody may have made, cannot fill the
 /// memory.
 const MAX_REQUESTS: usize = 8192;
+/// Limit on the requests of one namespace that are tracked, so that it cannot take the places of the others.
+const MAX_PER_NAMESPACE: usize = MAX_REQUESTS / 4;
 /// Limit on the requests of one id that are tracked. `--keep-requests` is at most 100.
 const MAX_PER_ID: usize = 128;
 /// Characters that are kept of an issuer's message.
@@ -116,11 +121,14 @@ impl RequestTracker {
         let unwanted = (liveness == Liveness::Removed).then(|| key.clone());
         let created = request.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
         let mut inner = self.inner.lock();
-        let Inner { waiting, requests, seen, ignored, listed, completed_unawaited, .. } = &mut *inner;
+        let Inner { waiting, requests, by_namespace, seen, ignored, listed, completed_unawaited, .. } =
+            &mut *inner;
         let uid = request.metadata.uid.clone().unwrap_or_default();
         let is_other = |awaited: &Awaited| !awaited.expected.is(request);
         if waiting.get(&key).is_some_and(is_other) || requests.get(&key).is_some_and(|old| old.uid != uid) {
-            requests.remove(&key);
+            if requests.remove(&key).is_some() {
+                by_namespace.remove(&key.namespace);
+            }
             if let Some(awaited) = waiting.remove(&key) {
                 let _abandoned = awaited.decided.send(State::Replaced);
             }
@@ -130,6 +138,7 @@ impl RequestTracker {
         let is_beyond_limits = || {
             liveness == Liveness::Unknown
                 || requests.len() >= MAX_REQUESTS
+                || by_namespace.of(&key.namespace) >= MAX_PER_NAMESPACE
                 || of_id(requests, &id).count() >= MAX_PER_ID
         };
         if is_new && !waiting.contains_key(&key) && is_beyond_limits() {
@@ -141,6 +150,7 @@ impl RequestTracker {
         }
         let tracked = requests.entry(key.clone()).or_insert_with(|| {
             *seen += 1;
+            by_namespace.add(key.namespace.clone());
             Tracked { id, uid, age: (created, *seen), waits_for: None, is_issued: false, in_use: false }
         });
         let was_open = tracked.waits_for.is_some();
@@ -267,7 +277,9 @@ impl Inner {
     }
 
     fn lose(&mut self, key: &Key) {
-        self.requests.remove(key);
+        if self.requests.remove(key).is_some() {
+            self.by_namespace.remove(&key.namespace);
+        }
         if let Some(listed) = &mut self.listed {
             listed.remove(key);
         }
@@ -395,10 +407,23 @@ mod tests {
             tracker.saw(&object("shop", &format!("one-{n}"), "csi-1"));
         }
         assert_eq!(tracker.counts(), (MAX_PER_ID, 3), "many of one id");
-        for n in 0..=MAX_REQUESTS - MAX_PER_ID {
-            tracker.saw(&object("shop", &format!("many-{n}"), &format!("csi-{}", 2 + n / MAX_PER_ID)));
+        let many = |namespace: &str, count: usize| {
+            for n in 0..count {
+                let id = format!("csi-{namespace}-{}", n / MAX_PER_ID);
+                tracker.saw(&object(namespace, &format!("many-{n}"), &id));
+            }
+        };
+        many("shop", MAX_PER_NAMESPACE - MAX_PER_ID + 1);
+        assert_eq!(tracker.counts(), (MAX_PER_NAMESPACE, 4), "many of one namespace");
+        for namespace in ["cart", "blog"] {
+            many(namespace, MAX_PER_NAMESPACE);
         }
-        assert_eq!(tracker.counts(), (MAX_REQUESTS, 4), "many of many ids");
+        many("rest", MAX_PER_NAMESPACE / 2);
+        tracker.lost(&object("rest", "many-0", "csi-rest-0").key().unwrap());
+        many("rest", MAX_PER_NAMESPACE);
+        assert_eq!(tracker.counts(), (MAX_REQUESTS, 4), "many of many namespaces");
+        many("last", 1);
+        assert_eq!(tracker.counts(), (MAX_REQUESTS, 5), "one more");
         for (namespace, id) in [("shop", "csi-1"), ("shop", "other")] {
             let ours = object(namespace, "ours", id);
             let waiter = tracker.wait_for(ours.key().unwrap(), expected(&ours));
