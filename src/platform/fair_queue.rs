@@ -58,6 +58,19 @@ impl<K: Ord, V> FairQueue<K, V> {
         first.map(|(key, value)| (namespace, key, value))
     }
 
+    /// Removes the first entry of the namespace that has most.
+    pub(crate) fn pop_first_of_largest(&mut self) -> Option<(K, V)> {
+        let largest = self.entries.iter().max_by_key(|(_, entries)| entries.len());
+        let namespace = Arc::clone(largest?.0);
+        let entries = self.entries.get_mut(&namespace)?;
+        let first = entries.pop_first();
+        if entries.is_empty() {
+            self.entries.remove(&namespace);
+            self.rotation.retain(|waiting| *waiting != namespace);
+        }
+        first
+    }
+
     /// Removes an entry, if it is still there.
     pub(crate) fn remove(&mut self, namespace: &str, key: &K) {
         let Some(entries) = self.entries.get_mut(namespace) else { return };
@@ -119,6 +132,18 @@ mod tests {
         assert_eq!(queue.pop_first(), Some((0, "a0")));
         queue.insert("a", 0, "a0 again");
         assert_eq!(drained(&mut queue), ["b5", "a0 again"]);
+    }
+
+    #[test]
+    fn the_namespace_that_has_most_gives_up_its_first_entry() {
+        let mut queue = FairQueue::default();
+        for (namespace, key, value) in [("a", 1, "a1"), ("b", 3, "b3"), ("b", 2, "b2"), ("c", 9, "c9")] {
+            queue.insert(namespace, key, value);
+        }
+        assert_eq!(queue.pop_first_of_largest(), Some((2, "b2")));
+        assert_eq!((0..3).filter_map(|_| queue.pop_first_of_largest()).count(), 3);
+        assert_eq!(queue.pop_first_of_largest(), None);
+        assert_eq!(drained(&mut queue), [""; 0]);
     }
 
     #[test]
