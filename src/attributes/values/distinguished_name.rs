@@ -3,7 +3,7 @@
 //! A space after the comma is accepted, as by cert-manager: `CN=a, O=b`.
 
 use super::names::{printable, subject_text};
-use crate::model::{DistinguishedName, KEYWORDS, NameAttribute, NameValue};
+use crate::model::{DistinguishedName, KEYWORDS, NameAttribute, NameValue, shown};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc4519::{C, DC, SERIAL_NUMBER};
 use der::Decode;
@@ -21,7 +21,7 @@ impl std::str::FromStr for DistinguishedName {
         let mut rest = text;
         loop {
             let (name, after) =
-                rest.split_once('=').ok_or_else(|| format!("has no = in {:?}", rest.trim()))?;
+                rest.split_once('=').ok_or_else(|| format!("has no = in {}", shown(rest.trim())))?;
             let (keyword, oid) = keyword(name.trim())?;
             let (value_text, separator, after) = split_value(after);
             let value = value(oid, value_text)
@@ -56,7 +56,7 @@ fn keyword(name: &str) -> Result<(&str, ObjectIdentifier), String> {
     if let Some(known) = KEYWORDS.iter().find(|(keyword, _)| keyword.eq_ignore_ascii_case(name)) {
         return Ok(*known);
     }
-    let oid = ObjectIdentifier::new(name).map_err(|_| format!("has the unknown keyword {name:?}"))?;
+    let oid = ObjectIdentifier::new(name).map_err(|_| format!("has the unknown keyword {}", shown(name)))?;
     Ok((name, oid))
 }
 
@@ -199,6 +199,14 @@ mod tests {
             "C=a*",
         ] {
             assert!(strict(text).is_err(), "{text:?} -> {:?}", strict(text));
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_in_the_message() {
+        for text in ["x".repeat(60_000), format!("{}=a", "x".repeat(60_000))] {
+            let problem = strict(&text).unwrap_err();
+            assert!(problem.len() < 150, "{}", problem.len());
         }
     }
 
