@@ -16,8 +16,8 @@ const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
-/// Limit on the attributes of one volume: as written, and again with their variables replaced.
-pub(super) const MAX_BYTES: usize = 64 * 1024;
+/// Limit on the attributes of one volume, as written.
+const MAX_BYTES: usize = 64 * 1024;
 /// Limit on the attributes of one volume, annotations included.
 const MAX_ATTRIBUTES: usize = 200;
 
@@ -85,7 +85,7 @@ impl VolumeContext {
 /// Checks the size before anything is parsed. Kubernetes sets no limit, so a pod could keep the driver busy with parsing,
 /// or fill the store with records.
 fn within_limits(raw: &RawAttributes) -> Result<(), AttributeError> {
-    let (count, bytes) = (raw.0.len(), raw.bytes());
+    let (count, bytes) = (raw.map().len(), raw.bytes());
     if bytes <= MAX_BYTES && count <= MAX_ATTRIBUTES {
         return Ok(());
     }
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(context.pod.uid, "b8f1");
         assert_eq!(context.pod.service_account, "cart");
         assert!(context.tokens.is_empty());
-        assert_eq!(context.raw.0.len(), 1);
+        assert_eq!(context.raw.map().len(), 1);
         assert_eq!(context.raw.value("csi.certlet.io/issuer-name"), Some("ca"));
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn take_mistyped(raw: &mut RawAttributes) -> Vec<String> {
     let Ok(dialect @ Dialect::CertManager) = dialect(raw) else { return Vec::new() };
     // A key without a prefix is no annotation, and is refused.
     let is_mistyped = |key: &str| key.contains('/') && may_hold_password(key, dialect);
-    let taken = raw.0.extract_if(.., |key, _| is_mistyped(key));
+    let taken = raw.map_mut().extract_if(.., |key, _| is_mistyped(key));
     taken
         .map(|(key, mut value)| {
             value.zeroize();
@@ -67,7 +67,7 @@ mod tests {
             ]);
             assert_eq!(take_mistyped(&mut attributes), [key]);
             assert!(!serde_json::to_string(&attributes).unwrap().contains("hunter2"), "{key}");
-            assert_eq!(attributes.0.len(), 2, "{key}");
+            assert_eq!(attributes.map().len(), 2, "{key}");
         }
     }
 
@@ -79,6 +79,6 @@ mod tests {
             ("example.com/passed", "yes"),
         ]);
         assert_eq!(take_mistyped(&mut attributes), [""; 0]);
-        assert_eq!(attributes.0.len(), 3);
+        assert_eq!(attributes.map().len(), 3);
     }
 }

@@ -7,6 +7,7 @@ use crate::proto::csi::volume_capability::access_mode::Mode;
 use crate::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
 use crate::volume::PublishRequest;
 use std::path::{Component, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
@@ -43,7 +44,9 @@ pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<Publ
     let parsed = VolumeContext::parse(request.volume_context, request.secrets)
         .and_then(|context| Ok((attributes::parse(&context.raw, &context.pod)?, context)));
     match parsed {
-        Ok((spec, context)) => Ok(PublishRequest { volume, target, context, spec, mount_group, timeout }),
+        Ok((spec, context)) => {
+            Ok(PublishRequest { volume, target, context, spec: Arc::new(spec), mount_group, timeout })
+        }
         Err(faults) => {
             Err(InvalidPublish { status: invalid(faults.to_string()), mounted: Some((volume, target)) })
         }

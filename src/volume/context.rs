@@ -35,7 +35,7 @@ impl Context {
     pub(super) fn new_volume(
         &self,
         record: Record,
-        spec: CertificateSpec,
+        spec: Arc<CertificateSpec>,
         tokens: PodTokens,
         counted: Counted,
     ) -> Arc<Volume> {

@@ -13,8 +13,8 @@ use tonic::{Code, Status};
 const ISSUE: &str = "IssueCertificate";
 const DESCRIBE: &str = "DescribeCertificateAuthority";
 
-/// Bytes of a hostile value. A volume may have 64 KiB of attributes.
-const LONG: usize = 60_000;
+/// Bytes of a hostile value. The values of a volume may have 32 KiB.
+const LONG: usize = 30_000;
 
 /// The pattern of the rule `bank`, which is not for the pods of these tests.
 const BANKS_PATTERN: &str = "\"team-*-*-*-*-*-secret\"";

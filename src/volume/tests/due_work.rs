@@ -56,7 +56,7 @@ impl Node {
                 raw: [].into_iter().collect(),
                 mistyped_passwords: Vec::new(),
             },
-            spec: attributes(),
+            spec: Arc::new(attributes()),
             mount_group: None,
             timeout: None,
         };
