@@ -55,3 +55,44 @@ pub(crate) async fn remove_startup_taint(
     cluster.call(Caller::Driver, patch).await?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube::testing::Uncounted;
+    use axum::Router;
+    use axum::body::to_bytes;
+    use axum::extract::Request as Received;
+    use axum::http::Method;
+    use parking_lot::Mutex;
+    use serde_json::Value;
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn the_other_taints_are_written_back_as_they_are() {
+        let other =
+            json!({ "key": "other", "effect": "NoExecute", "timeAdded": "2026-05-01T12:00:00Z", "new": "x" });
+        let node = json!({
+            "metadata": { "resourceVersion": "7", "labels": {} },
+            "spec": { "taints": [{ "key": "startup", "effect": "NoSchedule" }, other], "podCIDRs": [] },
+            "status": { "images": [{ "names": ["a"], "sizeBytes": 1 }] },
+        });
+        let patches = Arc::new(Mutex::new(Vec::<Value>::new()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cluster = Cluster::at(listener.local_addr().unwrap(), Arc::new(Uncounted));
+        let received = Arc::clone(&patches);
+        let app = Router::new().fallback(async move |request: Received| {
+            if request.method() == Method::PATCH {
+                let body = to_bytes(request.into_body(), 1 << 20).await.unwrap();
+                received.lock().push(serde_json::from_slice(&body).unwrap());
+            }
+            node.to_string()
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        assert_eq!(remove_startup_taint(&cluster, "node-1", "missing").await, Ok(false));
+        assert_eq!(remove_startup_taint(&cluster, "node-1", "startup").await, Ok(true));
+        let patch = json!({ "metadata": { "resourceVersion": "7" }, "spec": { "taints": [other] } });
+        assert_eq!(*patches.lock(), [patch]);
+    }
+}

@@ -13,7 +13,7 @@ pub(super) enum Action {
     },
     /// A get of a CertificateRequest.
     Get,
-    /// A create of a SelfSubjectReview, for the driver's own name.
+    /// A create of a `SelfSubjectReview`, for the driver's own name.
     Review,
     /// A get of the pod, for the readiness gates.
     ReadPod,
