@@ -4,6 +4,7 @@
 
 mod admin;
 mod answers;
+mod answers_memory;
 mod cert_manager;
 #[path = "../support/certificate_requests.rs"]
 mod certificate_requests;
