@@ -30,6 +30,8 @@ enum Kind {
     Message,
     Certificate,
     Annotations,
+    /// It has many small fields.
+    Usages,
     /// It is small, and there are many.
     Small,
 }
@@ -87,6 +89,7 @@ impl ApiServer {
                 });
             }
             Kind::Annotations => object["metadata"]["annotations"]["other"] = long(256_000).into(),
+            Kind::Usages => object["spec"]["usages"] = vec!["any"; 200_000].into(),
             Kind::Small => {}
         }
         object
@@ -210,6 +213,12 @@ node_test! {
 node_test! {
     async fn large_annotations_with_the_nodes_label_do_not_fill_the_drivers_memory() {
         attack(Kind::Annotations, 600).await;
+    }
+}
+
+node_test! {
+    async fn many_usages_with_the_nodes_label_do_not_fill_the_drivers_memory() {
+        attack(Kind::Usages, 20).await;
     }
 }
 
