@@ -83,6 +83,7 @@ impl CheckArgs {
             PolicyCheckError::Attributes(fault.to_owned())
         })?;
         let (template, usages) = template_of(&spec, &pod).map_err(PolicyCheckError::Attributes)?;
+        let usages = usages.as_deref();
         let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template: &template, usages });
         let budget = budget(policy.max_issuances_per_hour());
         let text = format!("{warnings}template {template}\n{budget}{decision}");

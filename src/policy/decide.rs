@@ -27,8 +27,9 @@ pub struct Question<'a> {
     pub pca: &'a PcaRequest,
     /// The ARN of the template, requested or chosen.
     pub template: &'a str,
-    /// The usages that the certificate will carry: those that the template sets, else those requested.
-    pub usages: &'a [Usage],
+    /// The usages that the certificate can carry: those that the template sets, and those requested. None if it is not known what
+    /// the template sets. Then a rule must name the template.
+    pub usages: Option<&'a [Usage]>,
 }
 
 /// The decision and its explanation.
@@ -142,7 +143,7 @@ impl Check<'_> {
 
     /// Checks CA, caller, usages, template, duration, renewal and `is-ca`.
     fn permission(&mut self, allow: &Allow) {
-        let Question { spec, pca, template, .. } = *self.question;
+        let Question { spec, pca, usages, .. } = *self.question;
         self.attribute("certificate-authority-arn", &allow.certificate_authorities, false);
         let by_name = |name: &str| allow.callers.iter().any(|caller| caller.text == name);
         match &pca.caller {
@@ -156,7 +157,7 @@ impl Check<'_> {
             }
             PcaCaller::PodIdentity | PcaCaller::Driver => {}
         }
-        for usage in self.question.usages.iter().filter(|usage| !allow.usages.contains(usage)) {
+        for usage in usages.unwrap_or(&spec.usages).iter().filter(|usage| !allow.usages.contains(usage)) {
             let usages: Vec<_> = allow.usages.iter().map(|usage| usage.as_str()).collect();
             self.faults.push(format!(
                 "key-usages: {:?}, which the certificate would have, is none of [{}]",
@@ -164,24 +165,7 @@ impl Check<'_> {
                 listed(&usages)
             ));
         }
-        let template = template.split_once(":template/").map_or(template, |(_, name)| name);
-        // Whatever the patterns say, a template for CAs is allowed only where CAs are.
-        let makes_ca = template.contains("CACertificate");
-        match &allow.templates {
-            _ if makes_ca && !(allow.is_ca && spec.is_ca) => self.faults.push(format!(
-                "template-arn: {template:?} makes a CA certificate; is-ca: true, and a rule with isCa: true, are needed"
-            )),
-            Some(patterns) => self.value("template-arn", template, Kind::Path, patterns),
-            None if DEFAULT_TEMPLATES.contains(&template) => {}
-            None if allow.is_ca && spec.is_ca && template == DEFAULT_CA_TEMPLATE => {}
-            None if allow.is_ca && spec.is_ca => self.faults.push(format!(
-                "template-arn: {template:?} is not {DEFAULT_CA_TEMPLATE}; a rule without templates allows no other CA"
-            )),
-            None => self.faults.push(format!(
-                "template-arn: {template:?} is none of {}; the requested usages need it",
-                DEFAULT_TEMPLATES.join(", ")
-            )),
-        }
+        self.template(allow);
         let (duration, most, least) = (spec.duration, allow.max_duration.0, allow.min_duration());
         for (is_fault, than, limit) in [(duration > most, "more", most), (duration < least, "less", least)] {
             if is_fault {
@@ -200,6 +184,36 @@ impl Check<'_> {
         }
         if spec.is_ca && !allow.is_ca {
             self.faults.push("is-ca: true is not allowed".to_owned());
+        }
+    }
+
+    fn template(&mut self, allow: &Allow) {
+        let Question { spec, template, usages, .. } = *self.question;
+        let template = template.split_once(":template/").map_or(template, |(_, name)| name);
+        // Whatever the patterns say, a template for CAs is allowed only where CAs are.
+        let makes_ca = template.contains("CACertificate");
+        match &allow.templates {
+            _ if makes_ca && !(allow.is_ca && spec.is_ca) => self.faults.push(format!(
+                "template-arn: {template:?} makes a CA certificate; is-ca: true, and a rule with isCa: true, are needed"
+            )),
+            // Its usages cannot be compared with the rule's, so a pattern must not allow it by accident.
+            Some(patterns) if usages.is_none() && !patterns.iter().any(|pattern| pattern.text == template) => {
+                self.faults.push(format!(
+                    "template-arn: certlet does not know which usages {} sets; a rule whose templates name it without an \
+                     asterisk is needed",
+                    shown(template)
+                ));
+            }
+            Some(patterns) => self.value("template-arn", template, Kind::Path, patterns),
+            None if DEFAULT_TEMPLATES.contains(&template) => {}
+            None if allow.is_ca && spec.is_ca && template == DEFAULT_CA_TEMPLATE => {}
+            None if allow.is_ca && spec.is_ca => self.faults.push(format!(
+                "template-arn: {template:?} is not {DEFAULT_CA_TEMPLATE}; a rule without templates allows no other CA"
+            )),
+            None => self.faults.push(format!(
+                "template-arn: {template:?} is none of {}; the requested usages need it",
+                DEFAULT_TEMPLATES.join(", ")
+            )),
         }
     }
 

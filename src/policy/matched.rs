@@ -173,7 +173,7 @@ mod tests {
             spec: &spec,
             pca: spec.signer.acm_pca().unwrap(),
             template: TEMPLATE,
-            usages: &[],
+            usages: Some(&[]),
         };
         let is_selected = |attribute: &str, pattern: &str| {
             let rule = format!(

@@ -41,7 +41,7 @@ fn pod(namespace: &str) -> WorkloadIdentity {
 }
 
 fn question<'a>(pod: &'a WorkloadIdentity, spec: &'a CertificateSpec, template: &'a str) -> Question<'a> {
-    Question { pod, spec, pca: spec.signer.acm_pca().unwrap(), template, usages: &spec.usages }
+    Question { pod, spec, pca: spec.signer.acm_pca().unwrap(), template, usages: Some(&spec.usages) }
 }
 
 fn pca(spec: &mut CertificateSpec) -> &mut PcaRequest {
@@ -190,6 +190,37 @@ fn what_is_not_listed_is_not_allowed() {
     let pod = pod("shop");
     let decision = Policy::parse(&lenient).unwrap().decide(&question(&pod, &short, TEMPLATE));
     assert_eq!(decision.allowed_by(), Some("shops"), "{decision}");
+}
+
+#[test]
+fn a_template_whose_usages_are_not_known_must_be_named() {
+    let (pod, spec) = (pod("shop"), request());
+    for (templates, allowed) in [
+        ("'**'", false),
+        ("'New*/V1'", false),
+        ("'NewCertificate/*'", false),
+        ("NewCertificate/V2", false),
+        ("NewCertificate/V1", true),
+        ("'**', NewCertificate/V1", true),
+    ] {
+        let text = POLICY
+            .replace("maxDuration: 24h", &format!("maxDuration: 24h\n      templates: [{templates}]"));
+        let template = "arn:aws:acm-pca:::template/NewCertificate/V1";
+        let question = Question { usages: None, ..question(&pod, &spec, template) };
+        let denial = Policy::parse(&text).unwrap().decide(&question).denial();
+        assert_eq!(denial.is_none(), allowed, "{templates}: {denial:?}");
+        if let Some(denial) = denial {
+            let fault = "template-arn: certlet does not know which usages \"NewCertificate/V1\" sets";
+            assert!(denial.contains(fault), "{denial}");
+        }
+    }
+    // The requested usages are checked all the same.
+    let mut other = request();
+    other.usages.push(Usage::OcspSigning);
+    let text = POLICY.replace("maxDuration: 24h", "maxDuration: 24h\n      templates: [NewCertificate/V1]");
+    let template = "arn:aws:acm-pca:::template/NewCertificate/V1";
+    let question = Question { usages: None, ..question(&pod, &other, template) };
+    assert!(Policy::parse(&text).unwrap().decide(&question).denial().unwrap().contains("ocsp signing"));
 }
 
 #[test]

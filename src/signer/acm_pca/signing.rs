@@ -27,6 +27,7 @@ async fn denial(
     let decided = tokio::task::spawn_blocking(move || {
         let pca = spec.signer.acm_pca()?;
         let usages = templates::carried(&template, &spec);
+        let usages = usages.as_deref();
         rules.decide(&Question { pod: &pod, spec: &spec, pca, template: &template, usages }).denial()
     });
     decided.await.map_err(|_| Failure::transient("the driver is shutting down"))
@@ -190,12 +191,12 @@ impl<'a> SigningParameters<'a> {
     }
 }
 
-/// The ARN of the template that a certificate of this spec is issued with, and the usages that the certificate will carry;
-/// for `certlet policy check`.
-pub fn template_of<'a>(
-    spec: &'a CertificateSpec,
+/// The ARN of the template that a certificate of this spec is issued with, and the usages that the certificate can carry, if
+/// these are known; for `certlet policy check`.
+pub fn template_of(
+    spec: &CertificateSpec,
     pod: &WorkloadIdentity,
-) -> Result<(String, &'a [Usage]), String> {
+) -> Result<(String, Option<Vec<Usage>>), String> {
     let template = SigningParameters::new(spec, pod)?.template;
     let usages = templates::carried(&template, spec);
     Ok((template, usages))

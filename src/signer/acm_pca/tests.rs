@@ -207,3 +207,32 @@ async fn what_the_policy_denies_costs_nothing_and_is_denied_beyond_the_budget_to
     }
     assert_eq!(stage.fake.calls(ISSUE), 1);
 }
+
+/// A rule that allows every template, and usages for digital signatures only.
+fn every_template() -> String {
+    let usages = "[digital signature, key encipherment, server auth, client auth, code signing, ocsp signing]";
+    assert!(POLICY.contains(usages));
+    POLICY.replace(usages, "[digital signature, key encipherment]\n      templates: [\"**\"]")
+}
+
+#[tokio::test]
+async fn a_pattern_for_templates_buys_no_usage_that_the_rule_does_not_list() {
+    let mut stage = Stage::with(&every_template()).await;
+    for (template, fault) in [
+        ("OCSPSigningCertificate/V1", "key-usages: \"ocsp signing\", which the certificate would have"),
+        ("OCSPSigningCertificate_CSRPassthrough/V1", "key-usages: \"ocsp signing\""),
+        ("CodeSigningCertificate_APICSRPassthrough/V1", "key-usages: \"code signing\""),
+        ("EndEntityCertificate_CSRPassthrough/V1", "key-usages: \"server auth\""),
+        ("OCSPSigningCertificate/V2", "template-arn: certlet does not know which usages"),
+    ] {
+        let SignerSpec::AcmPca(pca) = &mut stage.attributes.signer else { panic!("another signer") };
+        pca.template_arn = Some(format!("arn:aws:acm-pca:::template/{template}"));
+        let denied = stage.sign().await.unwrap_err();
+        assert_eq!(denied.kind, FailureKind::Permanent, "{template}");
+        assert!(denied.message.contains(fault), "{template}: {denied}");
+    }
+    assert_eq!((stage.queries(), stage.fake.calls(ISSUE)), (0, 0), "denied before any call");
+    let SignerSpec::AcmPca(pca) = &mut stage.attributes.signer else { panic!("another signer") };
+    pca.template_arn = Some("arn:aws:acm-pca:::template/BlankEndEntityCertificate_CSRPassthrough/V1".into());
+    stage.sign().await.unwrap();
+}
