@@ -35,13 +35,19 @@ impl TokenBucket {
 
     /// Takes a token if there is one, or says how long to wait for it.
     pub(crate) fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        self.take_above(0.0, now)
+    }
+
+    /// Takes a token if so many remain after it, or says how long to wait for that.
+    pub(crate) fn take_above(&mut self, remaining: f64, now: Duration) -> Result<(), Duration> {
         self.refill(now);
-        if self.tokens >= 1.0 {
+        let missing = remaining + 1.0 - self.tokens;
+        if missing <= 0.0 {
             self.tokens -= 1.0;
             return Ok(());
         }
         // A little more than the exact time, so that rounding does not cause a second wait.
-        Err(self.time_for(1.0 - self.tokens) + Duration::from_micros(100))
+        Err(self.time_for(missing) + Duration::from_micros(100))
     }
 
     /// Takes a token in advance, and says how long to wait before it may be used: callers are served in their order.

@@ -203,8 +203,8 @@ fn a_template_whose_usages_are_not_known_must_be_named() {
         ("NewCertificate/V1", true),
         ("'**', NewCertificate/V1", true),
     ] {
-        let text = POLICY
-            .replace("maxDuration: 24h", &format!("maxDuration: 24h\n      templates: [{templates}]"));
+        let text =
+            POLICY.replace("maxDuration: 24h", &format!("maxDuration: 24h\n      templates: [{templates}]"));
         let template = "arn:aws:acm-pca:::template/NewCertificate/V1";
         let question = Question { usages: None, ..question(&pod, &spec, template) };
         let denial = Policy::parse(&text).unwrap().decide(&question).denial();

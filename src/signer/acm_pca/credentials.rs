@@ -218,6 +218,7 @@ mod tests {
             csr_der: b"",
             checkpoint: &NoCheckpoint,
             needed_by: jiff::Timestamp::MAX,
+            replaces_certificate: false,
             not_ready_count: 0,
         };
         let (metrics, clock) = (PcaMetrics::default(), StoppedClock(Timestamp::UNIX_EPOCH));

@@ -63,9 +63,17 @@ impl<'a> Signing<'a> {
             Some(arn) => (arn, true),
             None => (self.issue(&mut checkpoint).await?, false),
         };
-        // After these errors this certificate cannot be had: the next attempt requests another one.
-        let is_final = [ErrorKind::Lost, ErrorKind::Permanent];
-        let chain = self.collect(&arn, is_resumed).await.map_err(|error| self.failed(error, &is_final))?;
+        let chain = match self.collect(&arn, is_resumed).await {
+            Ok(chain) => chain,
+            Err(error) => {
+                self.forget_outdated(&error);
+                // This certificate cannot be had: the next attempt requests another one.
+                if let ErrorKind::Lost | ErrorKind::Permanent = error.kind {
+                    self.request.checkpoint.save("")?;
+                }
+                return Err(error.into());
+            }
+        };
         let warning = checkpoint.limit.map(|limit| limit.warning().to_owned());
         let template_usages = templates::usages(&self.parameters.template);
         Ok(SignedChain { chain, ca: None, warning, template_usages })
@@ -100,18 +108,30 @@ impl<'a> Signing<'a> {
             limit,
             certificate: None,
         };
-        signer.budget.take(&request.identity.namespace, signer.policy.rules().max_issuances_per_hour())?;
-        request.checkpoint.save(&planned.encode())?;
+        signer.budget.take(request, signer.policy.rules().max_issuances_per_hour())?;
+        if let Err(failure) = request.checkpoint.save(&planned.encode()) {
+            signer.budget.put_back(&request.identity.namespace);
+            return Err(failure);
+        }
         Ok(planned)
     }
 
     /// IssueCertificate: returns the certificate's ARN.
     async fn issue(&self, checkpoint: &mut IssueCheckpoint) -> Result<String, Failure> {
         let csr = pem::certificate_request(self.request.csr_der);
-        // After these errors no certificate exists and none is charged: the next attempt plans again.
-        let is_final = [ErrorKind::State, ErrorKind::Denied, ErrorKind::Permanent];
-        let arn = self.api.issue(&csr, &self.parameters.template, checkpoint).await;
-        let arn = arn.map_err(|error| self.failed(error, &is_final))?;
+        let arn = match self.api.issue(&csr, &self.parameters.template, checkpoint).await {
+            Ok(arn) => arn,
+            Err(error) => {
+                self.forget_outdated(&error);
+                // No certificate exists and none is charged: the next attempt plans again.
+                if let ErrorKind::State | ErrorKind::Denied | ErrorKind::Permanent = error.kind {
+                    self.request.checkpoint.save("")?;
+                    // Only now: an attempt that finds the checkpoint takes nothing from the budget.
+                    self.signer.budget.put_back(&self.request.identity.namespace);
+                }
+                return Err(error.into());
+            }
+        };
         checkpoint.certificate = Some(arn.clone());
         // Saved at once, because from here on the certificate is charged.
         self.request.checkpoint.save(&checkpoint.encode())?;
@@ -143,8 +163,8 @@ impl<'a> Signing<'a> {
         }
     }
 
-    /// Forgets what the error shows to be outdated. Clears the checkpoint if the error is of a final kind.
-    fn failed(&self, error: CallError, is_final: &[ErrorKind]) -> Failure {
+    /// Forgets what the error shows to be outdated.
+    fn forget_outdated(&self, error: &CallError) {
         let Self { signer, request, parameters, api } = self;
         let authority = api.authority.as_str();
         match error.kind {
@@ -155,8 +175,6 @@ impl<'a> Signing<'a> {
             }
             _ => {}
         }
-        let cleared = if is_final.contains(&error.kind) { request.checkpoint.save("") } else { Ok(()) };
-        cleared.err().unwrap_or_else(|| error.into())
     }
 }
 

@@ -102,6 +102,14 @@ impl Stage {
     }
 
     async fn resume(&self, checkpoint: &dyn Checkpoint) -> Result<SignedChain, Failure> {
+        self.sign_for(checkpoint, false).await
+    }
+
+    async fn sign_for(
+        &self,
+        checkpoint: &dyn Checkpoint,
+        replaces_certificate: bool,
+    ) -> Result<SignedChain, Failure> {
         let pod = pod();
         let request = SigningRequest {
             id: &RequestId::new("csi-1"),
@@ -111,6 +119,7 @@ impl Stage {
             csr_der: &self.csr_der,
             checkpoint,
             needed_by: jiff::Timestamp::MAX,
+            replaces_certificate,
             not_ready_count: 0,
         };
         self.signer.sign(&request).await
@@ -210,7 +219,8 @@ async fn what_the_policy_denies_costs_nothing_and_is_denied_beyond_the_budget_to
 
 /// A rule that allows every template, and usages for digital signatures only.
 fn every_template() -> String {
-    let usages = "[digital signature, key encipherment, server auth, client auth, code signing, ocsp signing]";
+    let usages =
+        "[digital signature, key encipherment, server auth, client auth, code signing, ocsp signing]";
     assert!(POLICY.contains(usages));
     POLICY.replace(usages, "[digital signature, key encipherment]\n      templates: [\"**\"]")
 }
@@ -235,4 +245,46 @@ async fn a_pattern_for_templates_buys_no_usage_that_the_rule_does_not_list() {
     let SignerSpec::AcmPca(pca) = &mut stage.attributes.signer else { panic!("another signer") };
     pca.template_arn = Some("arn:aws:acm-pca:::template/BlankEndEntityCertificate_CSRPassthrough/V1".into());
     stage.sign().await.unwrap();
+}
+
+/// A checkpoint that a full store does not save.
+struct FullStore;
+
+impl Checkpoint for FullStore {
+    fn load(&self) -> Option<String> {
+        None
+    }
+
+    fn save(&self, _text: &str) -> Result<(), Failure> {
+        Err(Failure::transient("the store is full"))
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_brings_no_certificate_is_given_back_to_the_budget() {
+    let stage = Stage::with(&POLICY.replace("version: 2", "version: 2\nmaxIssuancesPerHour: 1")).await;
+    stage.refused("AccessDeniedException").await;
+    stage.refused("InvalidStateException").await;
+    stage.refused("LimitExceededException").await;
+    let checkpoint = SavedCheckpoint::default();
+    stage.fake.fail(ISSUE, &[Fault::Refuse("MalformedCSRException", 400)]);
+    stage.resume(&checkpoint).await.unwrap_err();
+    for _ in 0..3 {
+        let failure = stage.resume(&FullStore).await.unwrap_err();
+        assert_eq!(failure.message, "the store is full");
+    }
+    stage.resume(&checkpoint).await.unwrap();
+    assert_eq!(stage.sign().await.unwrap_err().kind, FailureKind::OverBudget);
+}
+
+#[tokio::test]
+async fn pods_that_start_all_the_time_leave_certificates_to_renewals() {
+    let stage = Stage::with(&POLICY.replace("version: 2", "version: 2\nmaxIssuancesPerHour: 5")).await;
+    for _ in 0..4 {
+        stage.sign_for(&NoCheckpoint, false).await.unwrap();
+    }
+    let beyond = stage.sign_for(&NoCheckpoint, false).await.unwrap_err();
+    assert_eq!(beyond.kind, FailureKind::OverBudget, "{beyond}");
+    stage.sign_for(&NoCheckpoint, true).await.unwrap();
+    assert_eq!(stage.sign_for(&NoCheckpoint, true).await.unwrap_err().kind, FailureKind::OverBudget);
 }

@@ -41,6 +41,8 @@ struct Driver {
     signer: CertManager,
     removed: Arc<Removed>,
     checkpoint: SavedCheckpoint,
+    /// Whether the pod uses a certificate already.
+    replaces_certificate: bool,
     id: RequestId,
     pod: WorkloadIdentity,
     tokens: PodTokens,
@@ -72,6 +74,7 @@ impl Driver {
             address,
             clock,
             checkpoint: SavedCheckpoint::default(),
+            replaces_certificate: false,
             id: RequestId::new(format!("csi-{}", "0a".repeat(32))),
             pod: WorkloadIdentity {
                 namespace: "shop".into(),
@@ -117,6 +120,7 @@ impl Driver {
             csr_der,
             checkpoint: &self.checkpoint,
             needed_by: jiff::Timestamp::MAX,
+            replaces_certificate: self.replaces_certificate,
             not_ready_count: 0,
         };
         let limit = Duration::from_secs(20);
