@@ -84,7 +84,8 @@ impl CheckArgs {
         })?;
         let (template, usages) = template_of(&spec, &pod).map_err(PolicyCheckError::Attributes)?;
         let usages = usages.as_deref();
-        let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template: &template, usages });
+        let (template, lifetime) = (template.as_str(), spec.duration);
+        let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template, usages, lifetime });
         let budget = budget(policy.max_issuances_per_hour());
         let text = format!("{warnings}template {template}\n{budget}{decision}");
         if decision.allowed_by().is_some() { Ok(text) } else { Err(PolicyCheckError::Denied(text)) }

@@ -9,6 +9,7 @@ use crate::model::{
     shown_list,
 };
 use std::fmt;
+use std::time::Duration;
 
 /// The templates that a rule allows if it names none: those for client and server authentication.
 const DEFAULT_TEMPLATES: [&str; 3] =
@@ -30,6 +31,8 @@ pub struct Question<'a> {
     /// The usages that the certificate can carry: those that the template sets, and those requested. None if it is not known what
     /// the template sets. Then a rule must name the template.
     pub usages: Option<&'a [Usage]>,
+    /// The lifetime of the certificate: the requested one, or a shorter one that the private CA cuts it to.
+    pub lifetime: Duration,
 }
 
 /// The decision and its explanation.
@@ -173,17 +176,28 @@ impl Check<'_> {
                 self.faults.push(format!("duration: {seconds} s is {than} than {limit} s"));
             }
         }
-        let interval = spec.renew_before.and_then(|before| duration.checked_sub(before));
-        let interval = interval.filter(|interval| !interval.is_zero()).unwrap_or(duration * 2 / 3);
-        let least = allow.min_renewal_interval(duration);
-        if interval < least {
-            let (seconds, least) = (interval.as_secs(), least.as_secs());
-            self.faults.push(format!(
-                "renew-before: the renewal comes after {seconds} s; at least {least} s are required"
-            ));
-        }
+        self.renewal(allow);
         if spec.is_ca && !allow.is_ca {
             self.faults.push("is-ca: true is not allowed".to_owned());
+        }
+    }
+
+    /// Checks how long the certificate is used before it is renewed.
+    fn renewal(&mut self, allow: &Allow) {
+        let Question { spec, lifetime, .. } = *self.question;
+        let interval = spec.renew_before.and_then(|before| lifetime.checked_sub(before));
+        let interval = interval.filter(|interval| !interval.is_zero()).unwrap_or(lifetime * 2 / 3);
+        let least = allow.min_renewal_interval(lifetime);
+        if interval < least {
+            let cut = if lifetime < spec.duration {
+                format!("the private CA cuts the lifetime to {} s, and so ", lifetime.as_secs())
+            } else {
+                String::new()
+            };
+            let (seconds, least) = (interval.as_secs(), least.as_secs());
+            self.faults.push(format!(
+                "renew-before: {cut}the renewal comes after {seconds} s; at least {least} s are required"
+            ));
         }
     }
 

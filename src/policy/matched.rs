@@ -174,6 +174,7 @@ mod tests {
             pca: spec.signer.acm_pca().unwrap(),
             template: TEMPLATE,
             usages: Some(&[]),
+            lifetime: spec.duration,
         };
         let is_selected = |attribute: &str, pattern: &str| {
             let rule = format!(

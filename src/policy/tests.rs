@@ -41,7 +41,8 @@ fn pod(namespace: &str) -> WorkloadIdentity {
 }
 
 fn question<'a>(pod: &'a WorkloadIdentity, spec: &'a CertificateSpec, template: &'a str) -> Question<'a> {
-    Question { pod, spec, pca: spec.signer.acm_pca().unwrap(), template, usages: Some(&spec.usages) }
+    let pca = spec.signer.acm_pca().unwrap();
+    Question { pod, spec, pca, template, usages: Some(&spec.usages), lifetime: spec.duration }
 }
 
 fn pca(spec: &mut CertificateSpec) -> &mut PcaRequest {
@@ -190,6 +191,31 @@ fn what_is_not_listed_is_not_allowed() {
     let pod = pod("shop");
     let decision = Policy::parse(&lenient).unwrap().decide(&question(&pod, &short, TEMPLATE));
     assert_eq!(decision.allowed_by(), Some("shops"), "{decision}");
+}
+
+#[test]
+fn the_renewal_interval_is_that_of_the_lifetime_that_the_private_ca_gives() {
+    let text = POLICY.replace("maxDuration: 24h", "maxDuration: 720h");
+    let (pod, mut spec) = (pod("shop"), request());
+    spec.duration = Duration::from_hours(720);
+    let lifetime = Duration::from_secs(604_500);
+    let denial = |spec: &CertificateSpec, lifetime| {
+        let question = Question { lifetime, ..question(&pod, spec, TEMPLATE) };
+        Policy::parse(&text).unwrap().decide(&question).denial()
+    };
+    // The longer ones are ignored at the renewal.
+    for renew_before in
+        [None, Some(Duration::from_hours(80)), Some(lifetime), Some(Duration::from_hours(240))]
+    {
+        spec.renew_before = renew_before;
+        assert_eq!(denial(&spec, lifetime), None, "{renew_before:?}");
+    }
+    spec.renew_before = Some(Duration::from_secs(604_200));
+    assert_eq!(denial(&spec, spec.duration), None);
+    let denial = denial(&spec, lifetime).unwrap();
+    let fault = "renew-before: the private CA cuts the lifetime to 604500 s, and so the renewal comes after 300 s; at least \
+                 302250 s are required";
+    assert!(denial.ends_with(fault), "{denial}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::checkpoint::IssueCheckpoint;
 use super::client::Api;
 use super::errors::{CallError, ErrorKind};
+use super::validity::Limit;
 use super::{AcmPca, authority, templates, validity};
 use crate::model::{
     CertificateSpec, Failure, PcaCaller, PcaRequest, Usage, WorkloadIdentity, fingerprint, jitter,
@@ -17,20 +18,24 @@ use tokio::time::{Instant, sleep};
 /// How long one signing waits for a certificate that AWS is still issuing.
 const MAX_ISSUE_TIME: Duration = Duration::from_mins(2);
 
-/// Why the policy denies a request, if it does. Off the async threads, because its time grows with the policy and the request.
-async fn denial(
+/// The error if the policy denies a request for a certificate of that lifetime. Off the async threads, because its time grows with
+/// the policy and the request.
+async fn check(
     rules: Arc<Policy>,
     request: &SigningRequest<'_>,
     template: &str,
-) -> Result<Option<String>, Failure> {
+    lifetime: Duration,
+) -> Result<(), Failure> {
     let (pod, spec, template) = (request.identity.clone(), request.spec.clone(), template.to_owned());
     let decided = tokio::task::spawn_blocking(move || {
         let pca = spec.signer.acm_pca()?;
         let usages = templates::carried(&template, &spec);
         let usages = usages.as_deref();
-        rules.decide(&Question { pod: &pod, spec: &spec, pca, template: &template, usages }).denial()
+        let template = template.as_str();
+        rules.decide(&Question { pod: &pod, spec: &spec, pca, template, usages, lifetime }).denial()
     });
-    decided.await.map_err(|_| Failure::transient("the driver is shutting down"))
+    let denial = decided.await.map_err(|_| Failure::transient("the driver is shutting down"))?;
+    denial.map_or(Ok(()), |denial| Err(Failure::permanent(denial)))
 }
 
 /// One issuance.
@@ -47,9 +52,7 @@ impl<'a> Signing<'a> {
         let parameters =
             SigningParameters::new(request.spec, request.identity).map_err(Failure::permanent)?;
         let pca = parameters.pca;
-        if let Some(denial) = denial(signer.policy.rules(), request, &parameters.template).await? {
-            return Err(Failure::permanent(denial));
-        }
+        check(signer.policy.rules(), request, &parameters.template, request.spec.duration).await?;
         let client = signer.clients.client(request, pca, &signer.metrics, &*signer.clock).await?;
         let authority = pca.certificate_authority_arn.clone();
         let api = signer.api(client, authority, request.into(), request.id.as_str());
@@ -93,6 +96,12 @@ impl<'a> Signing<'a> {
         let (now, duration) = (signer.clock.now(), request.spec.duration);
         let (not_after, limit) =
             validity::clamp(duration, facts.short_lived, facts.not_after, now).map_err(Failure::permanent)?;
+        // Again, because `renew-before` counts from the end: a shorter lifetime can mean a renewal every few minutes. Not near the
+        // CA's own end, where a later certificate ends no later, so that such a renewal does not repeat.
+        if limit == Some(Limit::ShortLived) {
+            let lifetime = not_after.duration_since(now).unsigned_abs();
+            check(signer.policy.rules(), request, &parameters.template, lifetime).await?;
+        }
         if let Some(limit) = limit {
             signer.metrics.clamped(limit);
             tracing::info!(

@@ -288,3 +288,30 @@ async fn pods_that_start_all_the_time_leave_certificates_to_renewals() {
     stage.sign_for(&NoCheckpoint, true).await.unwrap();
     assert_eq!(stage.sign_for(&NoCheckpoint, true).await.unwrap_err().kind, FailureKind::OverBudget);
 }
+
+#[tokio::test]
+async fn a_lifetime_that_the_ca_cuts_makes_no_renewal_every_few_minutes() {
+    use std::time::Duration;
+    let mut stage = Stage::with(&POLICY.replace("maxDuration: 24h", "maxDuration: 720h")).await;
+    stage.fake.describe(|ca| ca.mode = "SHORT_LIVED_CERTIFICATE");
+    stage.attributes.duration = Duration::from_hours(720);
+    stage.attributes.renew_before = Some(Duration::from_mins(167 * 60 + 50));
+    let denied = stage.sign().await.unwrap_err();
+    assert_eq!(denied.kind, FailureKind::Permanent, "{denied}");
+    for part in ["renew-before: the private CA cuts the lifetime to 6044", "at least 302"] {
+        assert!(denied.message.contains(part), "{denied}");
+    }
+    assert_eq!(stage.fake.calls(ISSUE), 0);
+    stage.attributes.renew_before = Some(Duration::from_hours(56));
+    stage.sign().await.unwrap();
+}
+
+#[tokio::test]
+async fn near_the_end_of_the_ca_a_usual_renew_before_is_not_denied() {
+    use std::time::Duration;
+    let mut stage = Stage::start().await;
+    stage.fake.describe(|ca| ca.not_after = fake_pca::now() + 12 * 3600);
+    stage.attributes.duration = Duration::from_hours(24);
+    stage.attributes.renew_before = Some(Duration::from_hours(8));
+    stage.sign().await.unwrap();
+}
