@@ -198,7 +198,7 @@ fn the_renewal_interval_is_that_of_the_lifetime_that_the_private_ca_gives() {
     let text = POLICY.replace("maxDuration: 24h", "maxDuration: 720h");
     let (pod, mut spec) = (pod("shop"), request());
     spec.duration = Duration::from_hours(720);
-    let lifetime = Duration::from_secs(604_500);
+    let lifetime = Duration::from_mins(10_075);
     let denial = |spec: &CertificateSpec, lifetime| {
         let question = Question { lifetime, ..question(&pod, spec, TEMPLATE) };
         Policy::parse(&text).unwrap().decide(&question).denial()
@@ -210,12 +210,27 @@ fn the_renewal_interval_is_that_of_the_lifetime_that_the_private_ca_gives() {
         spec.renew_before = renew_before;
         assert_eq!(denial(&spec, lifetime), None, "{renew_before:?}");
     }
-    spec.renew_before = Some(Duration::from_secs(604_200));
+    spec.renew_before = Some(Duration::from_mins(10_070));
     assert_eq!(denial(&spec, spec.duration), None);
     let denial = denial(&spec, lifetime).unwrap();
     let fault = "renew-before: the private CA cuts the lifetime to 604500 s, and so the renewal comes after 300 s; at least \
                  302250 s are required";
     assert!(denial.ends_with(fault), "{denial}");
+}
+
+#[test]
+fn an_asterisk_for_the_region_is_warned_of() {
+    let arn = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*";
+    let warnings = |arn: &str| {
+        let text = format!(
+            "{{version: 2, rules: [{{name: r, allow: {{certificateAuthorities: ['{arn}'], maxDuration: 24h}}}}]}}"
+        );
+        Policy::parse(&text).unwrap().warnings()
+    };
+    assert_eq!(warnings(arn), [""; 0]);
+    let arn = arn.replace("eu-central-1", "*");
+    let [warning] = warnings(&arn).try_into().unwrap();
+    assert!(warning.starts_with(&format!("rule \"r\": {arn}: an asterisk for the Region")), "{warning}");
 }
 
 #[test]

@@ -47,6 +47,10 @@ use signing::Signing;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
+/// Limit on what is kept for each CA, Region, account or role. Pods write them, so their number has no limit of its own. A node
+/// whose pods use more than this queries some of them again.
+const MAX_CACHED: usize = 256;
+
 /// The dependencies and options of the signer.
 pub struct AcmPcaParts {
     /// Which pods may have which certificates.

@@ -315,3 +315,26 @@ async fn near_the_end_of_the_ca_a_usual_renew_before_is_not_denied() {
     stage.attributes.renew_before = Some(Duration::from_hours(8));
     stage.sign().await.unwrap();
 }
+
+#[tokio::test]
+async fn invented_cas_leave_nothing_in_memory() {
+    let mut stage = Stage::start().await;
+    stage.sign().await.unwrap();
+    for number in 0..20 {
+        let SignerSpec::AcmPca(pca) = &mut stage.attributes.signer else { panic!("another signer") };
+        let id = format!("11111111-2222-3333-4444-{number:012}");
+        let (before, _) = CA.rsplit_once('/').unwrap();
+        pca.certificate_authority_arn = Arn::parse(&format!("{before}/{id}")).unwrap();
+        let refused = stage.sign().await.unwrap_err();
+        assert!(refused.message.contains("ResourceNotFoundException"), "{refused}");
+    }
+    assert_eq!(stage.signer.authorities.len(), (1, 0), "known CAs, and queries");
+}
+
+#[tokio::test]
+async fn concurrent_callers_make_one_query() {
+    let stage = Stage::start().await;
+    let signed = futures_util::future::join_all((0..5).map(|_| stage.sign())).await;
+    assert!(signed.iter().all(Result::is_ok));
+    assert_eq!((stage.queries(), stage.signer.authorities.len()), (1, (1, 0)));
+}
