@@ -114,6 +114,8 @@ pub enum Liveness {
 pub struct IssuedCertificate<'a> {
     /// Its id.
     pub id: &'a RequestId,
+    /// The pod's namespace.
+    pub namespace: &'a str,
     /// Its spec.
     pub spec: &'a CertificateSpec,
     /// Its serial number, lower-case hexadecimal; none if no certificate was issued.

@@ -111,7 +111,7 @@ impl AcmPca {
     }
 
     async fn revoke(&self, revocation: Revocation) -> Result<(), CallError> {
-        let Revocation { authority, serial, reason } = revocation;
+        let Revocation { authority, serial, reason, .. } = revocation;
         let client = self.clients.driver(authority.region()).await;
         let caller = Caller { namespace: Arc::default(), needed_by: Timestamp::MAX };
         self.api(client, authority, caller, &serial).revoke(&serial, &reason).await
@@ -126,7 +126,8 @@ impl AcmPca {
         if let (Some(revocations), Some(serial), Some(pca)) =
             (&self.revocations, serial, issued.spec.signer.acm_pca())
         {
-            revocations.add(Revocation::new(pca.certificate_authority_arn.clone(), serial, reason));
+            let authority = pca.certificate_authority_arn.clone();
+            revocations.add(Revocation::new(issued.namespace, authority, serial, reason));
         }
     }
 

@@ -165,7 +165,8 @@ impl Driver {
     }
 
     fn issued(&self) -> IssuedCertificate<'_> {
-        IssuedCertificate { id: &self.id, spec: &self.spec, serial: None, superseded: None }
+        let namespace = &self.pod.namespace;
+        IssuedCertificate { id: &self.id, namespace, spec: &self.spec, serial: None, superseded: None }
     }
 }
 
