@@ -36,6 +36,7 @@ pub fn policy(text: &str) {
         decision.denial().is_some(),
         "allowed and denied, or neither"
     );
+    assert_eq!(decision.denial(), policy.denial(&question));
     assert!(!decision.to_string().is_empty());
 }
 

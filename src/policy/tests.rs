@@ -219,6 +219,50 @@ fn the_renewal_interval_is_that_of_the_lifetime_that_the_private_ca_gives() {
 }
 
 #[test]
+fn a_finding_describes_few_faults_and_counts_the_others() {
+    let (pod, mut spec) = (pod("shop"), request());
+    spec.sans.dns_names = (0..500).map(|number| format!("db-{number}.bank.svc")).collect();
+    let policy = Policy::parse(POLICY).unwrap();
+    let question = question(&pod, &spec, TEMPLATE);
+    let decision = policy.decide(&question);
+    let finding = decision.findings.last().unwrap();
+    assert_eq!((finding.faults.len(), finding.more_faults), (20, 480));
+    let denial = policy.denial(&question).unwrap();
+    assert!(denial.ends_with("; and 480 more"), "{denial}");
+    assert_eq!(decision.denial(), Some(denial));
+    assert!(decision.to_string().contains("\n  and 480 more\n"), "{decision}");
+}
+
+#[test]
+fn a_rule_that_is_not_for_a_pod_is_checked_up_to_the_first_fault() {
+    let (pod, mut spec) = (pod("elsewhere"), request());
+    spec.usages = vec![Usage::ServerAuth, Usage::ClientAuth, Usage::CodeSigning];
+    let selection = "attributes: {key-algorithm: [ECDSA]";
+    for (text, fault) in [
+        (POLICY.to_owned(), "namespace: "),
+        (
+            POLICY
+                .replace("\"shop-*\"]", "\"**\"]")
+                .replace(selection, "attributes: {duration: [1s], key-usages: ['x'], key-algorithm: ['RSA']"),
+            "duration: ",
+        ),
+        (
+            POLICY.replace("\"shop-*\"]", "\"**\"]").replace(selection, "attributes: {key-usages: ['x']"),
+            "key-usages: \"server auth\"",
+        ),
+    ] {
+        let decision = Policy::parse(&text).unwrap().decide(&question(&pod, &spec, TEMPLATE));
+        let finding = decision.findings.last().unwrap();
+        assert_eq!(
+            (finding.is_for_pod, finding.faults.len(), finding.more_faults),
+            (false, 1, 0),
+            "{decision}"
+        );
+        assert!(finding.faults[0].starts_with(fault), "{decision}");
+    }
+}
+
+#[test]
 fn an_asterisk_for_the_region_is_warned_of() {
     let arn = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*";
     let warnings = |arn: &str| {

@@ -32,7 +32,7 @@ async fn check(
         let usages = templates::carried(&template, &spec);
         let usages = usages.as_deref();
         let template = template.as_str();
-        rules.decide(&Question { pod: &pod, spec: &spec, pca, template, usages, lifetime }).denial()
+        rules.denial(&Question { pod: &pod, spec: &spec, pca, template, usages, lifetime })
     });
     let denial = decided.await.map_err(|_| Failure::transient("the driver is shutting down"))?;
     denial.map_or(Ok(()), |denial| Err(Failure::permanent(denial)))
