@@ -6,7 +6,7 @@ use crate::model::SignerKind;
 
 const FILE_RULE: &str = "a plain file name of at most 255 bytes: no slash, no leading `..`, no white space at its ends, \
      different from the other file names";
-const LIST_RULE: &str = "a list of texts without control characters";
+const LIST_RULE: &str = "a list of texts of at most 1,024 bytes, without control characters";
 const DURATION_RULE: &str = "a Go duration above zero, such as `24h` or `1h30m`";
 const SWITCH_RULE: &str = "`true` or `false`";
 
@@ -83,17 +83,17 @@ attributes! {
         LiteralSubject: "literal-subject",
             "The whole subject, its parts in the order you want. It excludes the other subject attributes.",
             "a distinguished name (RFC 4514) such as `CN=web,OU=Shop,O=Example` of `CN`, `C`, `L`, `ST`, `STREET`, `O`, \
-             `OU`, `DC`, `UID`, `SERIALNUMBER` and dotted object identifiers" => TEMPLATED;
+             `OU`, `DC`, `UID`, `SERIALNUMBER` and dotted object identifiers, with values of at most 1,024 bytes" => TEMPLATED;
         Organizations: "organizations", "The subject's organizations.", LIST_RULE => SUBJECT;
         OrganizationalUnits: "organizationalunits", "The subject's organizational units.", LIST_RULE => SUBJECT;
         Countries: "countries", "The subject's countries.",
-            "a list of country codes such as `DE`, of letters, digits, spaces and `'()+,-./:=?`" => SUBJECT;
+            "a list of country codes such as `DE`, of at most 1,024 letters, digits, spaces and `'()+,-./:=?`" => SUBJECT;
         Provinces: "provinces", "The subject's states or provinces.", LIST_RULE => SUBJECT;
         Localities: "localities", "The subject's localities.", LIST_RULE => SUBJECT;
         StreetAddresses: "streetaddresses", "The subject's street addresses.", LIST_RULE => SUBJECT;
         PostalCodes: "postalcodes", "The subject's postal codes.", LIST_RULE => SUBJECT;
         SerialNumber: "serialnumber", "The subject's serial number (not the certificate's).",
-            "letters, digits, spaces and `'()+,-./:=?`" => SUBJECT;
+            "at most 1,024 letters, digits, spaces and `'()+,-./:=?`" => SUBJECT;
     }
     Certificate {
         Duration: "duration", "The lifetime to request; the signer may give less.", DURATION_RULE
@@ -152,7 +152,7 @@ attributes! {
             "`arn:aws:acm-pca:::template/NAME/V1` (or another partition), with the signer `acm-pca` only"
             => private_ca(Derived("the signer's choice"));
         RoleArn: "role-arn", "The IAM role to sign as.",
-            "`arn:aws:iam::ACCOUNT:role/NAME` (or another partition), with the signer `acm-pca` only" => private_ca(Default::None);
+            "`arn:aws:iam::ACCOUNT:role/NAME` (or another partition), of at most 2,048 bytes, with the signer `acm-pca` only" => private_ca(Default::None);
         UsePodIdentity: "use-pod-identity",
             "Whether to sign as the IAM role that EKS Pod Identity associates with the pod's service account. It excludes \
              `role-arn`.", "`true` or `false`, with the signer `acm-pca` only" => private_ca(Value("false"));

@@ -91,6 +91,21 @@ impl<K: Ord, V> FairQueue<K, V> {
         self.entries.get(namespace).map_or(0, BTreeMap::len)
     }
 
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.values().map(BTreeMap::len).sum()
+    }
+
+    /// The namespaces that have entries, with their numbers of entries, in no order.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        self.entries.iter().map(|(namespace, entries)| (namespace, entries.len()))
+    }
+
+    /// All entries, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.values().flatten()
+    }
+
     /// The keys of all entries, in no order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
         self.entries.values().flat_map(BTreeMap::keys)

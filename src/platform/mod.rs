@@ -1,6 +1,8 @@
 //! The operating system: wall time, file events, Unix sockets, private memory; pauses between attempts, and queues that are fair by namespace.
 
 mod backoff;
+#[cfg(feature = "aws")]
+mod bounded_map;
 mod clock;
 mod fair_queue;
 mod fair_semaphore;
@@ -12,6 +14,8 @@ mod tally;
 mod token_bucket;
 
 pub(crate) use backoff::Backoff;
+#[cfg(feature = "aws")]
+pub(crate) use bounded_map::BoundedMap;
 pub use clock::Clock;
 pub(crate) use clock::{SystemClock, until};
 pub(crate) use fair_queue::FairQueue;

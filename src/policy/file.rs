@@ -205,15 +205,20 @@ impl Policy {
             let lists =
                 lists.chain([&allow.certificate_authorities, &allow.callers, &allow.dns_names, &allow.uris]);
             let lists = lists.chain(matches.attributes.values()).chain(allow.subject.values());
-            let ambiguous = lists.flatten().filter(|pattern| pattern.is_ambiguous());
-            ambiguous
-                .map(|pattern| {
-                    format!(
-                        "rule {name:?}: {pattern}: a variable beside an asterisk, so that {{namespace}}-* of the \
-                         namespace shop matches names of the namespace shop-a; put a dot or a slash between them"
-                    )
-                })
-                .collect::<Vec<_>>()
+            let ambiguous = lists.flatten().filter(|pattern| pattern.is_ambiguous()).map(move |pattern| {
+                format!(
+                    "rule {name:?}: {pattern}: a variable beside an asterisk, so that {{namespace}}-* of the namespace \
+                     shop matches names of the namespace shop-a; put a dot or a slash between them"
+                )
+            });
+            let open = allow.certificate_authorities.iter().filter(|pattern| pattern.leaves_region_open());
+            let open = open.map(move |pattern| {
+                format!(
+                    "rule {name:?}: {pattern}: an asterisk for the Region, so that a pod can make the driver call any \
+                     Region; write the Regions, one pattern for each"
+                )
+            });
+            ambiguous.chain(open).collect::<Vec<_>>()
         };
         self.rules.iter().flat_map(of_rule).collect()
     }

@@ -173,7 +173,8 @@ mod tests {
             spec: &spec,
             pca: spec.signer.acm_pca().unwrap(),
             template: TEMPLATE,
-            usages: &[],
+            usages: Some(&[]),
+            lifetime: spec.duration,
         };
         let is_selected = |attribute: &str, pattern: &str| {
             let rule = format!(

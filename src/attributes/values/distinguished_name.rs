@@ -2,7 +2,7 @@
 //!
 //! A space after the comma is accepted, as by cert-manager: `CN=a, O=b`.
 
-use super::names::{printable, subject_text};
+use super::names::{printable, subject_length, subject_text};
 use crate::model::{DistinguishedName, KEYWORDS, NameAttribute, NameValue, shown};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc4519::{C, DC, SERIAL_NUMBER};
@@ -76,6 +76,7 @@ fn value(oid: ObjectIdentifier, text: &str) -> Result<NameValue, String> {
     let text = text.trim_start_matches(' ');
     if let Some(digits) = text.strip_prefix('#') {
         let digits = digits.trim_end_matches(' ').as_bytes();
+        subject_length(digits.len() / 2)?;
         let der: Option<Vec<u8>> = digits.chunks(2).map(hex_pair).collect();
         let der = der.filter(|der| AnyRef::from_der(der).is_ok()).map(NameValue::Der);
         return der.ok_or_else(|| "is not the hexadecimal form of a DER value".into());
@@ -158,6 +159,23 @@ mod tests {
         ] {
             assert_eq!(strict(text).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_value_has_at_most_1024_bytes() {
+        let length = 1024;
+        for (keyword, value) in [("CN", "a"), ("C", "A"), ("OU", "\u{fc}"), ("1.2.3", "a")] {
+            let longest = format!("{keyword}={},O=b", value.repeat(length / value.len()));
+            assert!(strict(&longest).is_ok(), "{keyword}");
+            let longer = format!("{keyword}={},O=b", value.repeat(length / value.len() + 1));
+            assert!(
+                strict(&longer).unwrap_err().contains("bytes long (at most 1024 are accepted)"),
+                "{keyword}"
+            );
+        }
+        let der = |bytes: usize| format!("CN=#0482{:04x}{}", bytes - 4, "61".repeat(bytes - 4));
+        assert!(strict(&der(length)).is_ok());
+        assert!(strict(&der(length + 1)).unwrap_err().contains("is 1025 bytes long"));
     }
 
     #[test]

@@ -10,6 +10,9 @@ const MAX_DNS_NAME_BYTES: usize = 253;
 const MAX_DNS_LABEL_BYTES: usize = 63;
 /// `ub-common-name` in RFC 5280 appendix A.1.
 const MAX_COMMON_NAME_CHARACTERS: usize = 64;
+/// Several times the upper bounds of RFC 5280 appendix A.1, such as 64 for an organization and 128 for a locality: cert-manager's
+/// csi-driver has no limit, and no real value is longer.
+const MAX_SUBJECT_VALUE_BYTES: usize = 1024;
 /// The SPIFFE ID standard, section 2.3.
 const MAX_URI_BYTES: usize = 2048;
 
@@ -124,12 +127,21 @@ pub(in crate::attributes) fn ip_address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// A string that a subject can hold: no control characters.
+/// A string that a subject can hold: not too long, and no control characters.
 pub(in crate::attributes) fn subject_text(text: &str) -> Result<String, String> {
+    subject_length(text.len())?;
     match text.chars().find(|c| c.is_control()) {
         Some(c) => Err(format!("has the control character {c:?}")),
         None => Ok(text.to_owned()),
     }
+}
+
+/// Checks the number of bytes of a subject's value.
+pub(in crate::attributes) fn subject_length(bytes: usize) -> Result<(), String> {
+    if bytes > MAX_SUBJECT_VALUE_BYTES {
+        return Err(format!("is {bytes} bytes long (at most {MAX_SUBJECT_VALUE_BYTES} are accepted)"));
+    }
+    Ok(())
 }
 
 /// A subject's common name.
@@ -143,6 +155,7 @@ pub(in crate::attributes) fn common_name(text: &str) -> Result<String, String> {
 
 /// A subject field that must be a `PrintableString`: country and serial number (RFC 5280 appendix A.1).
 pub(in crate::attributes) fn printable(text: &str) -> Result<String, String> {
+    subject_length(text.len())?;
     match text.chars().find(|c| !(c.is_ascii_alphanumeric() || " '()+,-./:=?".contains(*c))) {
         Some(c) => Err(format!("has the character {c:?}, which a PrintableString cannot hold")),
         None => Ok(text.to_owned()),

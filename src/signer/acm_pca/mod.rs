@@ -47,6 +47,10 @@ use signing::Signing;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
+/// Limit on what is kept for each CA, Region, account or role. Pods write them, so their number has no limit of its own. A node
+/// whose pods use more than this queries some of them again.
+const MAX_CACHED: usize = 256;
+
 /// The dependencies and options of the signer.
 pub struct AcmPcaParts {
     /// Which pods may have which certificates.
@@ -107,7 +111,7 @@ impl AcmPca {
     }
 
     async fn revoke(&self, revocation: Revocation) -> Result<(), CallError> {
-        let Revocation { authority, serial, reason } = revocation;
+        let Revocation { authority, serial, reason, .. } = revocation;
         let client = self.clients.driver(authority.region()).await;
         let caller = Caller { namespace: Arc::default(), needed_by: Timestamp::MAX };
         self.api(client, authority, caller, &serial).revoke(&serial, &reason).await
@@ -122,7 +126,8 @@ impl AcmPca {
         if let (Some(revocations), Some(serial), Some(pca)) =
             (&self.revocations, serial, issued.spec.signer.acm_pca())
         {
-            revocations.add(Revocation::new(pca.certificate_authority_arn.clone(), serial, reason));
+            let authority = pca.certificate_authority_arn.clone();
+            revocations.add(Revocation::new(issued.namespace, authority, serial, reason));
         }
     }
 

@@ -70,7 +70,7 @@ impl CertManager {
         let create = checkpoint.key.collection().create(&PostParams::default(), body);
         let namespace = &request.identity.namespace;
         // Here and not with the checkpoint: a request that somebody has deleted is created again.
-        self.budget.take(namespace, self.options.max_issuances_per_hour)?;
+        self.budget.take(request, self.options.max_issuances_per_hour)?;
         match self.cluster.read::<CertificateRequest>(caller, create).await {
             Ok(created) => {
                 self.tracker.server_answered();

@@ -117,6 +117,19 @@ async fn every_created_request_is_taken_from_the_budget_and_a_resumed_one_is_not
 }
 
 #[tokio::test]
+async fn pods_that_start_all_the_time_leave_requests_to_renewals() {
+    let mut driver =
+        Driver::with(CertManagerOptions { max_issuances_per_hour: 5, ..Default::default() }).await;
+    for _ in 0..4 {
+        driver.sign_new_request().await;
+    }
+    *driver.checkpoint.0.lock() = None;
+    of_kind(FailureKind::OverBudget, driver.sign().await);
+    driver.replaces_certificate = true;
+    driver.sign_new_request().await;
+}
+
+#[tokio::test]
 async fn a_create_that_the_server_refuses_costs_nothing() {
     let driver = Driver::with(CertManagerOptions { max_issuances_per_hour: 1, ..Default::default() }).await;
     for _ in 0..3 {

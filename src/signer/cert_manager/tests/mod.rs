@@ -42,6 +42,8 @@ struct Driver {
     signer: CertManager,
     removed: Arc<Removed>,
     checkpoint: SavedCheckpoint,
+    /// Whether the pod uses a certificate already.
+    replaces_certificate: bool,
     id: RequestId,
     pod: WorkloadIdentity,
     tokens: PodTokens,
@@ -73,6 +75,7 @@ impl Driver {
             address,
             clock,
             checkpoint: SavedCheckpoint::default(),
+            replaces_certificate: false,
             id: RequestId::new(format!("csi-{}", "0a".repeat(32))),
             pod: WorkloadIdentity {
                 namespace: "shop".into(),
@@ -118,6 +121,7 @@ impl Driver {
             csr_der,
             checkpoint: &self.checkpoint,
             needed_by: jiff::Timestamp::MAX,
+            replaces_certificate: self.replaces_certificate,
             not_ready_count: 0,
         };
         let limit = Duration::from_secs(20);
@@ -158,7 +162,8 @@ impl Driver {
     }
 
     fn issued(&self) -> IssuedCertificate<'_> {
-        IssuedCertificate { id: &self.id, spec: &self.spec, serial: None, superseded: None }
+        let namespace = &self.pod.namespace;
+        IssuedCertificate { id: &self.id, namespace, spec: &self.spec, serial: None, superseded: None }
     }
 }
 
