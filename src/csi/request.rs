@@ -1,5 +1,6 @@
 //! From the wire to typed requests. Missing and wrong fields are `INVALID_ARGUMENT`, as the CSI specification says.
 
+use super::status;
 use crate::attributes::{self, VolumeContext};
 use crate::model::VolumeId;
 use crate::proto::csi::volume_capability::AccessType;
@@ -10,7 +11,7 @@ use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 /// CSI's size limit for string fields without a limit of their own.
 const MAX_ID_BYTES: usize = 128;
@@ -133,7 +134,7 @@ fn timeout(metadata: &MetadataMap) -> Option<Duration> {
 }
 
 fn invalid(message: impl Into<String>) -> Status {
-    Status::invalid_argument(message)
+    status::new(Code::InvalidArgument, &message.into())
 }
 
 #[cfg(test)]

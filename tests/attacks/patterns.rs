@@ -16,8 +16,8 @@ const DESCRIBE: &str = "DescribeCertificateAuthority";
 /// Bytes of a hostile value. The values of a volume may have 32 KiB.
 const LONG: usize = 30_000;
 
-/// The pattern of the rule `bank`, which is not for the pods of these tests.
-const BANKS_PATTERN: &str = "\"team-*-*-*-*-*-secret\"";
+/// The pattern for organizations of the rule `shop`.
+const SHOPS_PATTERN: &str = "\"team-*-*-*-*-*-shop\"";
 
 /// The rule `bank` is for others. The rule `shop` is for the pods of these tests.
 const POLICY: &str = r#"
@@ -75,9 +75,9 @@ fn assert_no_call(fake: &FakePca) {
     assert_eq!((fake.calls(DESCRIBE), fake.calls(ISSUE)), (0, 0));
 }
 
-/// Publishes volumes of a namespace at the same time, each with a long organization.
+/// Publishes volumes of a namespace at the same time, each with very many organizations as long as they may be.
 fn attack(kubelet: &Kubelet, namespace: &str, count: usize) -> Vec<JoinHandle<Result<PathBuf, Status>>> {
-    let value = format!("team-{}", "a-".repeat(LONG / 2));
+    let value = vec![format!("team-{}", "a-".repeat(29)); LONG / 64].join(",");
     let publish = |number: usize| {
         let pod = pod(namespace, &format!("hostile-{number}"), &[("organizations", &value)]);
         let kubelet = kubelet.clone();
@@ -114,19 +114,19 @@ fn processor_time(node: &Node) -> u64 {
 
 node_test! {
     async fn decisions_that_take_long_do_not_hold_up_a_neighbour() {
-        // Each pattern fits up to its last letter, so that a decision on a long value takes seconds.
-        let pattern = format!("\"{}x\"", "*-".repeat(100));
-        let patterns = vec![pattern; 10].join(", ");
-        let (_fake, node, kubelet) = started(&POLICY.replacen(BANKS_PATTERN, &patterns, 1)).await;
+        // Each pattern fits up to its last letter, so that a decision on many values takes seconds.
+        let pattern = format!("\"{}x\"", "*-".repeat(29));
+        let patterns = vec![pattern; 250].join(", ");
+        let (_fake, node, kubelet) = started(&POLICY.replacen(SHOPS_PATTERN, &patterns, 1)).await;
         let before = processor_time(&node);
         // Fewer than the threads for work that blocks, of which there are at least four.
-        let attackers = attack(&kubelet, "elsewhere", 2);
+        let attackers = attack(&kubelet, "shop", 2);
         eventually("the decisions are being made", async || processor_time(&node) > before + 100).await;
         assert_whole(&kubelet.publish(&pod("shop", "web-0", &[])).await.unwrap());
         let unfinished = attackers.iter().filter(|attacker| !attacker.is_finished()).count();
         assert!(unfinished > 0, "the neighbour has waited for all attackers");
         for attacker in attackers {
-            assert_refused(attacker.await.unwrap(), NO_RULE);
+            assert_refused(attacker.await.unwrap(), "organizations: \"team-a-a-");
         }
     }
 }
@@ -174,9 +174,9 @@ node_test! {
 node_test! {
     async fn a_denial_shortens_long_values() {
         let (_fake, node, kubelet) = started(POLICY).await;
-        let value = format!("team-{}", "x".repeat(LONG));
-        let long = pod("shop", "web-0", &[("organizations", &value)]);
-        let message = assert_refused(kubelet.publish(&long).await, "organizations: \"team-xxx");
+        let value = format!("https://example.org/{}", "x".repeat(2000));
+        let long = pod("shop", "web-0", &[("uri-sans", &value)]);
+        let message = assert_refused(kubelet.publish(&long).await, "uri-sans: \"https://example.org/xxx");
         // An Event on a pod holds 1,024 bytes.
         assert!(message.len() < 1024, "{} bytes: {message}", message.len());
         assert!(!node.log().contains(&"x".repeat(1024)), "the log has the whole value");
