@@ -26,3 +26,13 @@ pub use socket::SocketError;
 pub(crate) use socket::listen;
 pub(crate) use tally::Tally;
 pub(crate) use token_bucket::TokenBucket;
+
+/// The cores that this process may use, at least one.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// As [`cores`], but one is left to others, if there is another one.
+pub(crate) fn all_cores_but_one() -> usize {
+    cores().saturating_sub(1).max(1)
+}

@@ -5,6 +5,7 @@ use super::volume::Volume;
 use super::{MountError, Opened, StoreOptions, tmpfs};
 use crate::credential::Current;
 use crate::model::{Failure, FailureKind, VolumeId};
+use crate::platform::cores;
 use crate::sink::files;
 use crate::store::{Record, Size, Store, Want};
 use std::path::Path;
@@ -82,9 +83,8 @@ impl VolumeFiles {
 
     /// Counts what all these volumes use, on all cores, because a restart waits for it.
     pub(super) fn measure_all(&self, volumes: &[Arc<Volume>]) {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         std::thread::scope(|scope| {
-            for part in volumes.chunks(volumes.len().div_ceil(cores).max(1)) {
+            for part in volumes.chunks(volumes.len().div_ceil(cores()).max(1)) {
                 scope.spawn(|| part.iter().for_each(|volume| self.measure(volume)));
             }
         });

@@ -27,7 +27,7 @@ pub use signing::template_of;
 use super::budget::IssuanceBudget;
 use super::{IssuedCertificate, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
 use crate::model::{Arn, CertificateSpec, Failure, PcaCaller, SignerKind, jitter};
-use crate::platform::Clock;
+use crate::platform::{Clock, FairSemaphore, all_cores_but_one};
 use crate::policy::LivePolicy;
 use crate::store::JournalFile;
 use authority::Authorities;
@@ -72,6 +72,8 @@ pub struct AcmPcaParts {
 /// AWS Private CA as a signer.
 pub struct AcmPca {
     policy: Arc<LivePolicy>,
+    /// For decisions of the policy.
+    decisions: Arc<FairSemaphore>,
     limiter: Arc<Limiter>,
     clock: Arc<dyn Clock>,
     metrics: PcaMetrics,
@@ -88,6 +90,7 @@ impl AcmPca {
         let AcmPcaParts { policy, fleet, node, clock, metrics, revocations, pod_identity } = parts;
         Self {
             policy,
+            decisions: FairSemaphore::new(all_cores_but_one()),
             limiter: Arc::new(Limiter::new(fleet, jitter(&node, b""))),
             clock,
             metrics,

@@ -8,6 +8,7 @@ use super::{AcmPca, authority, templates, validity};
 use crate::model::{
     CertificateSpec, Failure, PcaCaller, PcaRequest, Usage, WorkloadIdentity, fingerprint, jitter,
 };
+use crate::platform::FairSemaphore;
 use crate::policy::{Policy, Question};
 use crate::signer::{SignedChain, SigningRequest};
 use crate::x509::pem;
@@ -19,15 +20,20 @@ use tokio::time::{Instant, sleep};
 const MAX_ISSUE_TIME: Duration = Duration::from_mins(2);
 
 /// The error if the policy denies a request for a certificate of that lifetime. Off the async threads, because its time grows with
-/// the policy and the request.
+/// the policy and the request. For one namespace after the other, on all cores but one, so that many long decisions of one do not
+/// delay the others, nor the work with files.
 async fn check(
+    turns: &Arc<FairSemaphore>,
     rules: Arc<Policy>,
     request: &SigningRequest<'_>,
     template: &str,
     lifetime: Duration,
 ) -> Result<(), Failure> {
     let (pod, spec, template) = (request.identity.clone(), request.spec.clone(), template.to_owned());
+    let turn = turns.acquire(&request.identity.namespace, request.needed_by).await;
     let decided = tokio::task::spawn_blocking(move || {
+        // The work owns it, because it goes on if the caller gives up.
+        let _turn = turn;
         let pca = spec.signer.acm_pca()?;
         let usages = templates::carried(&template, &spec);
         let usages = usages.as_deref();
@@ -52,7 +58,8 @@ impl<'a> Signing<'a> {
         let parameters =
             SigningParameters::new(request.spec, request.identity).map_err(Failure::permanent)?;
         let pca = parameters.pca;
-        check(signer.policy.rules(), request, &parameters.template, request.spec.duration).await?;
+        check(&signer.decisions, signer.policy.rules(), request, &parameters.template, request.spec.duration)
+            .await?;
         let client = signer.clients.client(request, pca, &signer.metrics, &*signer.clock).await?;
         let authority = pca.certificate_authority_arn.clone();
         let api = signer.api(client, authority, request.into(), request.id.as_str());
@@ -100,7 +107,7 @@ impl<'a> Signing<'a> {
         // CA's own end, where a later certificate ends no later, so that such a renewal does not repeat.
         if limit == Some(Limit::ShortLived) {
             let lifetime = not_after.duration_since(now).unsigned_abs();
-            check(signer.policy.rules(), request, &parameters.template, lifetime).await?;
+            check(&signer.decisions, signer.policy.rules(), request, &parameters.template, lifetime).await?;
         }
         if let Some(limit) = limit {
             signer.metrics.clamped(limit);
