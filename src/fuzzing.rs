@@ -22,13 +22,21 @@ pub fn policy(text: &str) {
     let Ok(spec) = crate::attributes::parse(&attributes.collect(), &pod) else { return };
     let Some(pca) = spec.signer.acm_pca() else { return };
     let template = pca.template_arn.clone().unwrap_or_default();
-    let question = Question { pod: &pod, spec: &spec, pca, template: &template, usages: &spec.usages };
+    let question = Question {
+        pod: &pod,
+        spec: &spec,
+        pca,
+        template: &template,
+        usages: Some(&spec.usages),
+        lifetime: spec.duration,
+    };
     let decision = policy.decide(&question);
     assert_ne!(
         decision.allowed_by().is_some(),
         decision.denial().is_some(),
         "allowed and denied, or neither"
     );
+    assert_eq!(decision.denial(), policy.denial(&question));
     assert!(!decision.to_string().is_empty());
 }
 

@@ -18,6 +18,11 @@ const LAYERS: [&[Module]; 9] = [
             false,
         ),
         Module("proto", "The gRPC services of `proto/`, as generated", true),
+        Module(
+            "platform",
+            "Clock, file events, Unix sockets, backoff, token bucket, fair queues, private memory",
+            false,
+        ),
     ],
     &[
         Module("x509", "Builds, reads and verifies keys, signing requests, certificates and PEM", false),
@@ -38,7 +43,6 @@ const LAYERS: [&[Module]; 9] = [
             false,
         ),
         Module("telemetry", "Logs, metrics, the admin server", false),
-        Module("platform", "Clock, file events, Unix sockets, backoff, token bucket, private memory", false),
     ],
     &[
         Module(

@@ -2,10 +2,11 @@
 
 use super::errors::{AttributeError, AttributeErrors};
 use super::passwords::take_mistyped;
-use crate::model::{PodTokens, RawAttributes, WorkloadIdentity, shown};
-use secrecy::ExposeSecret;
+use super::rows::Key;
+use crate::model::{Dialect, PodTokens, RawAttributes, WorkloadIdentity, shown};
+use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The group of the keys that the kubelet adds. It writes them last, so an author cannot set them.
 const KUBELET_GROUP: &str = "csi.storage.k8s.io/";
@@ -16,8 +17,10 @@ const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
-/// Limit on the attributes of one volume: as written, and again with their variables replaced.
-pub(super) const MAX_BYTES: usize = 64 * 1024;
+/// Limit on the attributes of one volume, as written.
+const MAX_BYTES: usize = 64 * 1024;
+/// The key of the keystore's password in a Secret, if the volume names none.
+const DEFAULT_SECRET_KEY: &str = "password";
 /// Limit on the attributes of one volume, annotations included.
 const MAX_ATTRIBUTES: usize = 200;
 
@@ -32,6 +35,8 @@ pub struct VolumeContext {
     pub raw: RawAttributes,
     /// Keys that may hold a password under a mistyped name. They are not among the attributes.
     pub mistyped_passwords: Vec<String>,
+    /// The password of the keystore in the Secret of the volume's `nodePublishSecretRef`, under the key that the volume names.
+    pub keystore_password: Option<SecretString>,
 }
 
 impl VolumeContext {
@@ -72,7 +77,14 @@ impl VolumeContext {
         match tokens {
             Ok(tokens) if faults.is_empty() => {
                 let mistyped_passwords = take_mistyped(&mut raw);
-                Ok(Self { pod, tokens, raw, mistyped_passwords })
+                let key = Key::Pkcs12PasswordKey;
+                let named = raw.map().get(&key.full(Dialect::Certlet)).filter(|name| !name.is_empty());
+                let password = secrets.remove(named.map_or(DEFAULT_SECRET_KEY, String::as_str));
+                for mut unused in secrets.into_values() {
+                    unused.zeroize();
+                }
+                let keystore_password = password.map(SecretString::from);
+                Ok(Self { pod, tokens, raw, mistyped_passwords, keystore_password })
             }
             tokens => {
                 faults.extend(tokens.err());
@@ -85,7 +97,7 @@ impl VolumeContext {
 /// Checks the size before anything is parsed. Kubernetes sets no limit, so a pod could keep the driver busy with parsing,
 /// or fill the store with records.
 fn within_limits(raw: &RawAttributes) -> Result<(), AttributeError> {
-    let (count, bytes) = (raw.0.len(), raw.bytes());
+    let (count, bytes) = (raw.map().len(), raw.bytes());
     if bytes <= MAX_BYTES && count <= MAX_ATTRIBUTES {
         return Ok(());
     }
@@ -151,7 +163,7 @@ mod tests {
         assert_eq!(context.pod.uid, "b8f1");
         assert_eq!(context.pod.service_account, "cart");
         assert!(context.tokens.is_empty());
-        assert_eq!(context.raw.0.len(), 1);
+        assert_eq!(context.raw.map().len(), 1);
         assert_eq!(context.raw.value("csi.certlet.io/issuer-name"), Some("ca"));
     }
 

@@ -1,5 +1,6 @@
 //! Faults of one volume, worded so that the pod's author can fix them from `kubectl describe pod`.
 
+use crate::model::shown;
 use std::fmt::{self, Display};
 use thiserror::Error;
 
@@ -14,7 +15,7 @@ pub struct AttributeError {
 impl AttributeError {
     /// A fault of `attribute`, which is named with its prefix.
     pub(super) fn new(attribute: impl Into<String>, problem: impl Display, accepted: impl Display) -> Self {
-        Self { attribute: attribute.into(), problem: format!("{problem}; accepted: {accepted}") }
+        Self { attribute: named(attribute.into()), problem: format!("{problem}; accepted: {accepted}") }
     }
 
     /// A required attribute is missing or empty.
@@ -25,13 +26,22 @@ impl AttributeError {
     /// No attribute has this name. The value is not shown, since it may be a password under a mistyped name.
     pub(super) fn unknown(attribute: &str, nearest: &str) -> Self {
         let problem = format!("is not a known attribute; the nearest known one is {nearest}");
-        Self { attribute: attribute.to_owned(), problem }
+        Self { attribute: named(attribute.to_owned()), problem }
     }
 
-    /// The attribute, with its prefix.
+    /// The attribute, with its prefix, as [`named`] shows it.
     pub fn attribute(&self) -> &str {
         &self.attribute
     }
+}
+
+/// The longest name of an attribute that a message shows as it is, in bytes. All known ones are shorter.
+const MAX_PLAIN_NAME: usize = 80;
+
+/// A name as a message shows it: an author may have written any. A long one is cut, and one with control characters is quoted.
+pub(super) fn named(attribute: String) -> String {
+    let is_plain = attribute.len() <= MAX_PLAIN_NAME && !attribute.contains(char::is_control);
+    if is_plain { attribute } else { shown(&attribute) }
 }
 
 /// How many faults a message shows: a list can have thousands of wrong elements.
@@ -81,6 +91,15 @@ mod tests {
 
     fn missing(attribute: &str) -> AttributeError {
         AttributeError::missing(attribute, "something")
+    }
+
+    #[test]
+    fn a_long_or_odd_name_is_shown_quoted_and_cut() {
+        let unknown = |key: &str| AttributeError::unknown(key, "p/n").to_string();
+        assert!(unknown("a/b").starts_with("a/b: is not"));
+        assert!(unknown("a/b\n").starts_with("\"a/b\\n\": is not"));
+        let long = unknown(&"x".repeat(60_000));
+        assert!(long.starts_with("\"xxx") && long.len() < 250, "{}", long.len());
     }
 
     #[test]

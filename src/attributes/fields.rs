@@ -1,7 +1,6 @@
 //! The attributes of one volume: sorted by name, then read one by one while faults are collected.
 
-use super::context::MAX_BYTES;
-use super::errors::{AttributeError, AttributeErrors};
+use super::errors::{AttributeError, AttributeErrors, named};
 use super::passwords::may_hold_password;
 use super::rows::{Key, TABLE};
 use super::table::Default;
@@ -10,6 +9,10 @@ use super::values::{list, template};
 use crate::model::{Dialect, Doubts, RawAttributes, WorkloadIdentity, nearest_name, parse_duration, shown};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Limit on the values of one volume that can have variables, with these replaced. They are the names in the certificate: AWS
+/// Private CA accepts signing requests of as many bytes, and a volume that waits for its issuer keeps them several times.
+const MAX_EXPANDED_BYTES: usize = 32 * 1024;
 
 /// The attributes of one volume. A method that returns `None`, or fewer elements than given, has added a fault. The only
 /// exception is an attribute without value and default.
@@ -40,7 +43,7 @@ impl<'a> Fields<'a> {
             faults: Vec::new(),
             doubts: Doubts::default(),
         };
-        for (key, value) in &raw.0 {
+        for (key, value) in raw.map() {
             fields.add(key, value).unwrap_or_else(|fault| fields.faults.push(fault));
         }
         Ok(fields)
@@ -116,11 +119,11 @@ impl<'a> Fields<'a> {
         });
         let expanded = expanded.and_then(|expanded| {
             self.expanded_bytes = self.expanded_bytes.saturating_add(expanded.len());
-            if self.expanded_bytes <= MAX_BYTES {
+            if self.expanded_bytes <= MAX_EXPANDED_BYTES {
                 return Ok(expanded);
             }
             Err(format!(
-                "makes the volume's attributes larger than {MAX_BYTES} bytes, with variables replaced"
+                "makes the values of the volume longer than {MAX_EXPANDED_BYTES} bytes together, with variables replaced"
             ))
         });
         expanded.map_err(|problem| self.invalid(key, text, &problem)).ok()
@@ -241,12 +244,12 @@ impl<'a> Fields<'a> {
 /// The prefix of a volume. A volume without a known prefix counts as ours, so that the messages name our attributes.
 pub(super) fn dialect(raw: &RawAttributes) -> Result<Dialect, AttributeError> {
     let first = |dialect: Dialect| {
-        raw.0.keys().find(|key| key.split_once('/').is_some_and(|(prefix, _)| prefix == dialect.prefix()))
+        raw.map().keys().find(|key| key.split_once('/').is_some_and(|(prefix, _)| prefix == dialect.prefix()))
     };
     match (first(Dialect::CertManager), first(Dialect::Certlet)) {
         (Some(theirs), Some(ours)) => Err(AttributeError::new(
             ours,
-            format_args!("is in the same volume as {theirs}"),
+            format_args!("is in the same volume as {}", named(theirs.clone())),
             "one prefix for the whole volume, csi.certlet.io/ or csi.cert-manager.io/",
         )),
         (Some(_), None) => Ok(Dialect::CertManager),

@@ -1,13 +1,12 @@
 //! The files that a volume asks for.
 
+use super::context::VolumeContext;
+use super::errors::{AttributeError, AttributeErrors};
 use super::fields::Fields;
 use super::rows::Key;
 use super::values::names::{any_file_name, file_name, subject_text};
-use crate::model::{Dialect, Files, Pkcs12, Pkcs12Profile, Truststore};
-use secrecy::SecretString;
-
-/// The password of Java's own truststore. It protects nothing: the anchors are in a file of the same volume.
-const DEFAULT_TRUSTSTORE_PASSWORD: &str = "changeit";
+use crate::model::{CertificateSpec, Dialect, Files, KeystorePassword, Pkcs12, Pkcs12Profile, Truststore};
+use secrecy::{ExposeSecret, SecretString};
 
 /// Reads the names of the files, which must all be different.
 pub(super) fn files(fields: &mut Fields<'_>) -> Option<Files> {
@@ -17,12 +16,21 @@ pub(super) fn files(fields: &mut Fields<'_>) -> Option<Files> {
     let combined = fields.checked_or(Key::CombinedFile, file_name, any_file_name);
     let pkcs12 = pkcs12(fields);
     let truststore = truststore(fields);
+    let has_keystore = pkcs12.is_some() || truststore.is_some();
+    let password = if has_keystore { password_source(fields, pkcs12.is_some()) } else { None };
     let names = [
         (Key::CertificateFile, certificate.as_deref()),
         (Key::PrivateKeyFile, private_key.as_deref()),
         (Key::CaFile, ca.as_deref()),
         (Key::CombinedFile, combined.as_deref()),
         (Key::Pkcs12Filename, pkcs12.as_ref().map(|pkcs12| pkcs12.file.as_str())),
+        (
+            Key::Pkcs12PasswordFile,
+            match &password {
+                Some(KeystorePassword::File(name)) => Some(name.as_str()),
+                _ => None,
+            },
+        ),
         (Key::TruststoreFile, truststore.as_ref().map(|truststore| truststore.file.as_str())),
     ];
     refuse_duplicates(fields, &names);
@@ -33,6 +41,7 @@ pub(super) fn files(fields: &mut Fields<'_>) -> Option<Files> {
         combined,
         pkcs12,
         truststore,
+        password,
     })
 }
 
@@ -44,7 +53,8 @@ fn pkcs12(fields: &mut Fields<'_>) -> Option<Pkcs12> {
         let accepted = format!("remove it, or set {}", Key::Pkcs12Enable.full(fields.dialect));
         fields.refuse(&[Key::Pkcs12Filename, Key::Pkcs12Alias], "is given without pkcs12-enable", &accepted);
         if !has_truststore {
-            let of_both = [Key::Pkcs12Password, Key::Pkcs12Profile];
+            let of_both =
+                [Key::Pkcs12Password, Key::Pkcs12PasswordKey, Key::Pkcs12PasswordFile, Key::Pkcs12Profile];
             fields.refuse(&of_both, "is given without pkcs12-enable", &accepted);
         }
         return None;
@@ -55,13 +65,10 @@ fn pkcs12(fields: &mut Fields<'_>) -> Option<Pkcs12> {
     if enabled != Some(true) {
         return None;
     }
-    let key = Key::Pkcs12Password;
-    let password = fields.required(key, key.row().rule, password, any_password);
     let is_ours = fields.dialect == Dialect::Certlet;
     let profile = profile(fields);
     Some(Pkcs12 {
         file: file?,
-        password: password?,
         profile: if is_ours { profile? } else { Pkcs12Profile::Legacy },
         alias: if is_ours { Some(alias?) } else { None },
         has_anchors: is_ours,
@@ -71,13 +78,64 @@ fn pkcs12(fields: &mut Fields<'_>) -> Option<Pkcs12> {
 /// The keystore of the trust anchors, if there is to be one.
 fn truststore(fields: &mut Fields<'_>) -> Option<Truststore> {
     let file = fields.checked(Key::TruststoreFile, file_name)?;
-    let given = fields.given(Key::Pkcs12Password).is_some();
-    let password = if given {
-        fields.checked(Key::Pkcs12Password, password)?
-    } else {
-        SecretString::from(DEFAULT_TRUSTSTORE_PASSWORD)
+    Some(Truststore { file, profile: profile(fields)? })
+}
+
+/// Where the password comes from: a file, the manifest, or else a Secret.
+fn password_source(fields: &mut Fields<'_>, is_needed: bool) -> Option<KeystorePassword> {
+    let key = Key::Pkcs12Password;
+    if fields.given(Key::Pkcs12PasswordFile).is_some() {
+        let problem = "cannot be combined with pkcs12-password-file, which holds the password";
+        fields.refuse(&[key, Key::Pkcs12PasswordKey], problem, "only one of the two");
+        return fields.checked(Key::Pkcs12PasswordFile, file_name).map(KeystorePassword::File);
+    }
+    if fields.dialect == Dialect::CertManager || fields.given(key).is_some() {
+        let problem = "cannot be combined with pkcs12-password";
+        fields.refuse(&[Key::Pkcs12PasswordKey], problem, "only one of the two");
+        let given = if is_needed {
+            fields.required(key, key.row().rule, password, any_password)
+        } else {
+            fields.checked_or(key, password, any_password)
+        };
+        return given.map(KeystorePassword::Given);
+    }
+    let of_secret = fields.checked(Key::Pkcs12PasswordKey, secret_key)?;
+    let is_given = fields.given(Key::Pkcs12PasswordKey).is_some();
+    (is_needed || is_given).then_some(KeystorePassword::Secret(of_secret))
+}
+
+/// An error if the password of the keystore is to come from a Secret and is not there, or is none that Java can read.
+pub(crate) fn check_secret(spec: &CertificateSpec, context: &VolumeContext) -> Result<(), AttributeErrors> {
+    let Some(KeystorePassword::Secret(key)) = &spec.files.password else { return Ok(()) };
+    let (attribute, of_secret) =
+        (Key::Pkcs12Password.full(spec.dialect), Key::Pkcs12PasswordKey.full(spec.dialect));
+    let fault = match &context.keystore_password {
+        Some(given) => match password(given.expose_secret()) {
+            Ok(_) => return Ok(()),
+            Err(problem) => {
+                let problem = format!("{key:?} of the Secret {problem}");
+                AttributeError::new(of_secret, problem, Key::Pkcs12Password.row().rule)
+            }
+        },
+        None => AttributeError::missing(
+            attribute,
+            &format!(
+                "a password; or the key {key:?} in the Secret that the volume's nodePublishSecretRef names; or \
+                 pkcs12-password-file"
+            ),
+        ),
     };
-    Some(Truststore { file, password, profile: profile(fields)? })
+    Err(AttributeErrors::new(vec![fault]))
+}
+
+/// A key of a Secret.
+fn secret_key(text: &str) -> Result<String, String> {
+    let is_key = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.len() <= 253 && text.chars().all(is_key) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a key of a Secret".into())
+    }
 }
 
 fn profile(fields: &mut Fields<'_>) -> Option<Pkcs12Profile> {
@@ -88,6 +146,9 @@ fn profile(fields: &mut Fields<'_>) -> Option<Pkcs12Profile> {
 
 /// Java cannot open a keystore whose password is not ASCII, and a line break at its end is YAML's.
 fn password(text: &str) -> Result<SecretString, String> {
+    if text.is_empty() {
+        return Err("is empty".into());
+    }
     match text.chars().find(|c| !matches!(c, ' '..='~')) {
         Some(c) if c.is_control() => {
             Err("has a control character (YAML's | adds a line break; write the password in quotes)".into())

@@ -171,7 +171,7 @@ fn texts(fields: &mut Fields<'_>, key: Key, check: impl Fn(&str) -> Result<Strin
         _ if text != text.trim() => Err("begins or ends with white space, which stays".to_owned()),
         _ => check(text).map(Some),
     };
-    let any = |text: &str| Ok((!text.is_empty()).then(|| text.to_owned()));
+    let any = |text: &str| names::any_text(text).map(|text| Some(text).filter(|text| !text.is_empty()));
     fields.list_or(key, list::split_as_csv, check, any).into_iter().flatten().collect()
 }
 

@@ -32,7 +32,7 @@ pub(super) fn may_hold_password(key: &str, dialect: Dialect) -> bool {
 /// [`parse`](super::parse()) refuses them.
 pub(crate) fn take_mistyped(raw: &mut RawAttributes) -> Vec<String> {
     let Ok(dialect @ Dialect::CertManager) = dialect(raw) else { return Vec::new() };
-    let taken = raw.0.extract_if(.., |key, _| may_hold_password(key, dialect));
+    let taken = raw.map_mut().extract_if(.., |key, _| may_hold_password(key, dialect));
     taken
         .map(|(key, mut value)| {
             value.zeroize();
@@ -69,7 +69,7 @@ mod tests {
             ]);
             assert_eq!(take_mistyped(&mut attributes), [key]);
             assert!(!serde_json::to_string(&attributes).unwrap().contains("hunter2"), "{key}");
-            assert_eq!(attributes.0.len(), 2, "{key}");
+            assert_eq!(attributes.map().len(), 2, "{key}");
         }
     }
 
@@ -81,6 +81,6 @@ mod tests {
             ("example.com/passed", "yes"),
         ]);
         assert_eq!(take_mistyped(&mut attributes), [""; 0]);
-        assert_eq!(attributes.0.len(), 3);
+        assert_eq!(attributes.map().len(), 3);
     }
 }

@@ -141,7 +141,15 @@ attributes! {
         Pkcs12Filename: "pkcs12-filename", "The keystore. Only with `pkcs12-enable`.", FILE_RULE
             => default(Value("keystore.p12"));
         Pkcs12Password: "pkcs12-password", "The keystore's password. Only with `pkcs12-enable`.",
-            "a password that is not empty, of printable ASCII characters" => Options { secret: true, ..default(Derived("required when `pkcs12-enable` is `true`")) };
+            "a password that is not empty, of printable ASCII characters" => Options { secret: true, ..default(Derived("required when `pkcs12-enable` is `true`, unless the password is in a Secret or a file")) };
+        Pkcs12PasswordKey: "pkcs12-password-key",
+            "The key of the keystore's password in the Secret of the volume's `nodePublishSecretRef`, for a password that is not in \
+             the pod's manifest. Only without `pkcs12-password`.",
+            "a key of a Secret: letters, digits, `-`, `_` and `.`" => Options { certlet_only: true, ..default(Value("password")) };
+        Pkcs12PasswordFile: "pkcs12-password-file",
+            "A file with a random password of the keystore, made once for the volume and not changed by renewals. It protects nothing \
+             that the key file does not: who can read one can read the other.", FILE_RULE
+            => Options { certlet_only: true, ..PLAIN };
         Pkcs12Alias: "pkcs12-alias", "The alias of the key in the keystore. Only with `pkcs12-enable`.",
             "a text of 1 to 64 characters without control characters"
             => Options { certlet_only: true, ..default(Value("certificate")) };
@@ -170,7 +178,7 @@ attributes! {
             "`arn:aws:acm-pca:::template/NAME/V1` (or another partition), with the signer `acm-pca` only"
             => private_ca(Derived("the signer's choice"));
         RoleArn: "role-arn", "The IAM role to sign as.",
-            "`arn:aws:iam::ACCOUNT:role/NAME` (or another partition), with the signer `acm-pca` only" => private_ca(Default::None);
+            "`arn:aws:iam::ACCOUNT:role/NAME` (or another partition), of at most 2,048 bytes, with the signer `acm-pca` only" => private_ca(Default::None);
         UsePodIdentity: "use-pod-identity",
             "Whether to sign as the IAM role that EKS Pod Identity associates with the pod's service account. It excludes \
              `role-arn`.", "`true` or `false`, with the signer `acm-pca` only" => private_ca(Value("false"));

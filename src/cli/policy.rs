@@ -83,7 +83,9 @@ impl CheckArgs {
             PolicyCheckError::Attributes(fault.to_owned())
         })?;
         let (template, usages) = template_of(&spec, &pod).map_err(PolicyCheckError::Attributes)?;
-        let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template: &template, usages });
+        let usages = usages.as_deref();
+        let (template, lifetime) = (template.as_str(), spec.duration);
+        let decision = policy.decide(&Question { pod: &pod, spec: &spec, pca, template, usages, lifetime });
         let budget = budget(policy.max_issuances_per_hour());
         let text = format!("{warnings}template {template}\n{budget}{decision}");
         if decision.allowed_by().is_some() { Ok(text) } else { Err(PolicyCheckError::Denied(text)) }

@@ -1,7 +1,7 @@
 //! Makes private keys.
 
 use crate::model::{Failure, KeyAlgorithm};
-use crate::platform::FairSemaphore;
+use crate::platform::{FairSemaphore, all_cores_but_one};
 use crate::x509::PrivateKey;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -14,8 +14,7 @@ pub(super) struct KeyMaker {
 
 impl KeyMaker {
     pub(super) fn new() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { slow_keys: FairSemaphore::new(cores.saturating_sub(1).max(1)) }
+        Self { slow_keys: FairSemaphore::new(all_cores_but_one()) }
     }
 
     /// Makes a key; on the blocking pool if that takes long. Of one namespace, the key with the earliest `needed_by` is made first.

@@ -157,7 +157,7 @@ impl Obtainer {
             .in_use
             .map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
         let Prepared { key, csr_der, checkpoint } = self.prepare(workload, signer, needed_by).await?;
-        let Workload { id, identity, tokens, spec, not_ready_count, .. } = workload;
+        let Workload { id, identity, tokens, spec, in_use, not_ready_count } = workload;
         let request = SigningRequest {
             id: &RequestId::new(id.clone()),
             identity,
@@ -166,6 +166,7 @@ impl Obtainer {
             csr_der: &csr_der,
             checkpoint: &checkpoint,
             needed_by,
+            replaces_certificate: in_use.is_some(),
             not_ready_count,
         };
         let refuse = |by_signer| {

@@ -1,5 +1,6 @@
 //! From the wire to typed requests. Missing and wrong fields are `INVALID_ARGUMENT`, as the CSI specification says.
 
+use super::status;
 use crate::attributes::{self, VolumeContext};
 use crate::model::VolumeId;
 use crate::proto::csi::volume_capability::AccessType;
@@ -7,9 +8,10 @@ use crate::proto::csi::volume_capability::access_mode::Mode;
 use crate::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
 use crate::volume::PublishRequest;
 use std::path::{Component, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 /// CSI's size limit for string fields without a limit of their own.
 const MAX_ID_BYTES: usize = 128;
@@ -40,10 +42,15 @@ pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<Publ
         let message = "readonly: false; a certlet volume is read-only: declare it with readOnly: true";
         return Err(invalid(message).into());
     }
-    let parsed = VolumeContext::parse(request.volume_context, request.secrets)
-        .and_then(|context| Ok((attributes::parse(&context.raw, &context.pod)?, context)));
+    let parsed = VolumeContext::parse(request.volume_context, request.secrets).and_then(|context| {
+        let spec = attributes::parse(&context.raw, &context.pod)?;
+        attributes::check_secret(&spec, &context)?;
+        Ok((spec, context))
+    });
     match parsed {
-        Ok((spec, context)) => Ok(PublishRequest { volume, target, context, spec, mount_group, timeout }),
+        Ok((spec, context)) => {
+            Ok(PublishRequest { volume, target, context, spec: Arc::new(spec), mount_group, timeout })
+        }
         Err(faults) => {
             Err(InvalidPublish { status: invalid(faults.to_string()), mounted: Some((volume, target)) })
         }
@@ -131,7 +138,7 @@ fn timeout(metadata: &MetadataMap) -> Option<Duration> {
 }
 
 fn invalid(message: impl Into<String>) -> Status {
-    Status::invalid_argument(message)
+    status::new(Code::InvalidArgument, &message.into())
 }
 
 #[cfg(test)]

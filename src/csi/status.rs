@@ -1,6 +1,6 @@
 //! The only map from failures to the gRPC codes of the CSI specification.
 
-use crate::model::{Failure, FailureKind};
+use crate::model::{Failure, FailureKind, clipped};
 use tonic::{Code, Status};
 
 /// The status for a failure. The kubelet shows its message in the pod's Events.
@@ -19,7 +19,14 @@ pub(super) fn status(failure: &Failure) -> Status {
         FailureKind::Cancelled => Code::Cancelled,
         FailureKind::Internal => Code::Internal,
     };
-    Status::new(code, failure.to_string())
+    new(code, &failure.message)
+}
+
+/// A status whose message fits into the headers of the answer, also percent-encoded: what is listed in it can be long.
+pub(super) fn new(code: Code, message: &str) -> Status {
+    /// gRPC libraries take 16 KiB of headers by default.
+    const MAX_BYTES: usize = 4096;
+    Status::new(code, clipped(message, MAX_BYTES))
 }
 
 /// The code's name in the spelling of gRPC, for metrics and logs.

@@ -1,13 +1,16 @@
 //! One call: its identity, its time limit and the meaning of its failure.
 
+use super::bounded::message;
 use super::cluster::Cluster;
+use crate::model::clipped;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Bytes;
 use kube::client::Body;
-use kube::core::Status;
 use kube::core::request::Error as RequestError;
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use thiserror::Error;
@@ -67,8 +70,8 @@ impl CallError {
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Limit on the body of an answer: more than one object can have (etcd's limit on a request is 1.5 MiB).
 const MAX_ANSWER: usize = 2 << 20;
-/// Limit on the characters of a refusal's message.
-const MAX_MESSAGE: usize = 2000;
+/// Limit on the bytes of an answer in plain text that a message shows.
+const MAX_PLAIN_TEXT: usize = 200;
 
 impl Cluster {
     /// Sends one request and parses its answer.
@@ -86,12 +89,12 @@ impl Cluster {
         &self,
         caller: Caller<'_>,
         request: Result<Request<Vec<u8>>, RequestError>,
-    ) -> Result<Vec<u8>, CallError> {
+    ) -> Result<Bytes, CallError> {
         let request = request.map_err(|error| CallError::Unreadable(error.to_string()))?;
         tokio::time::timeout(TIMEOUT, self.send(caller, request)).await.unwrap_or(Err(CallError::TimedOut))
     }
 
-    async fn send(&self, caller: Caller<'_>, request: Request<Vec<u8>>) -> Result<Vec<u8>, CallError> {
+    async fn send(&self, caller: Caller<'_>, request: Request<Vec<u8>>) -> Result<Bytes, CallError> {
         let mut request = request.map(Body::from);
         let answer = match caller {
             Caller::Driver => self.own.send(request).await,
@@ -118,9 +121,9 @@ impl Cluster {
 }
 
 /// The whole body, of at most [`MAX_ANSWER`] bytes.
-async fn collect(body: Body) -> Result<Vec<u8>, CallError> {
+async fn collect(body: Body) -> Result<Bytes, CallError> {
     match Limited::new(body, MAX_ANSWER).collect().await {
-        Ok(body) => Ok(body.to_bytes().to_vec()),
+        Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLarge),
         Err(error) => Err(CallError::Unreachable(with_causes(&*error))),
     }
@@ -138,6 +141,23 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// What is read of a `Status`: `kube::core::Status` has lists whose length the webhook chooses that refuses.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    #[serde(deserialize_with = "message")]
+    reason: String,
+    #[serde(deserialize_with = "message")]
+    message: String,
+    details: Option<StatusDetails>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct StatusDetails {
+    retry_after_seconds: u32,
+}
+
 fn refusal(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> CallError {
     let status: Status = serde_json::from_slice(body).unwrap_or_default();
     let in_header = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -146,11 +166,11 @@ fn refusal(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> CallError {
     let message = if status.message.is_empty() {
         // Priority and fairness, proxies and load balancers answer in plain text.
         let text = String::from_utf8_lossy(body);
-        let line: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
+        let line = clipped(text.lines().next().unwrap_or_default(), MAX_PLAIN_TEXT);
         let message = format!("the Kubernetes API server answered {code}: {}", line.trim());
         message.trim_end_matches(": ").to_owned()
     } else {
-        status.message.chars().take(MAX_MESSAGE).collect()
+        status.message
     };
     CallError::Refused { code: code.as_u16(), reason: status.reason, message, retry_after }
 }

@@ -3,12 +3,14 @@
 //! Every call goes through [`Cluster::call`], which limits its time and classifies its failure. Only the signer's watch uses
 //! [`Cluster::own`] itself. `observed` counts both, and delays them if the operator sets a rate limit.
 
+mod bounded;
 mod call;
 mod cluster;
 mod events;
 mod observed;
 mod taint;
 
+pub(crate) use bounded::{ListDigest, TextDigest, message, read_text};
 pub(crate) use call::{CallError, Caller};
 pub(crate) use cluster::{Cluster, KubeError};
 pub(crate) use events::EventRecorder;

@@ -32,10 +32,11 @@ pub(crate) use go_duration::{go_duration, positive as parse_duration, short_go_d
 pub use identity::{VolumeId, WorkloadIdentity};
 pub(crate) use nearest::nearest as nearest_name;
 pub use raw::RawAttributes;
-pub(crate) use shown::{shown, shown_list};
+pub(crate) use shown::{MAX_MESSAGE_BYTES, clipped, shown, shown_list};
 pub use spec::{
-    CertificateSpec, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
-    Pkcs12, Pkcs12Profile, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields, Truststore,
+    CertificateSpec, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, KeystorePassword,
+    PcaCaller, PcaRequest, Pkcs12, Pkcs12Profile, SignerKind, SignerSpec, Subject, SubjectAltNames,
+    SubjectFields, Truststore,
 };
 pub use tokens::{PodToken, PodTokens};
 pub(crate) use uri::encoded_separator;

@@ -1,15 +1,28 @@
-//! Values of other people as messages and logs show them.
+//! Values and texts of other people as messages and logs show them.
 
 /// How many characters of a value a message shows: an Event holds 1,024 bytes, and there may be several faults.
 const MAX_SHOWN_CHARACTERS: usize = 80;
 /// The elements of a list that are shown.
 const MAX_SHOWN_ELEMENTS: usize = 20;
 
+/// Bytes that are kept of a message of other people: as many as an Event's note holds.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 1024;
+
 /// A value as a message shows it: quoted, control characters escaped, long ones cut.
 pub(crate) fn shown(value: &str) -> String {
     let mut characters = value.chars();
     let head: String = characters.by_ref().take(MAX_SHOWN_CHARACTERS).collect();
     if characters.next().is_none() { format!("{head:?}") } else { format!("{head:?}...") }
+}
+
+/// The beginning of a text. It has at most `max_bytes`, the dots included that stand for the rest.
+pub(crate) fn clipped(text: &str, max_bytes: usize) -> String {
+    const DOTS: &str = " ...";
+    if text.len() <= max_bytes {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(max_bytes.saturating_sub(DOTS.len()));
+    format!("{}{DOTS}", &text[..end])
 }
 
 /// Elements as a message shows them: joined, those after the first twenty only counted.
@@ -31,6 +44,14 @@ mod tests {
         assert_eq!(shown("a\nb"), r#""a\nb""#);
         assert_eq!(shown(&"x".repeat(80)).len(), 82);
         assert_eq!(shown(&"x".repeat(81)), format!("\"{}\"...", "x".repeat(80)));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(clipped("short", 5), "short");
+        assert_eq!(clipped("0123456789", 9), "01234 ...");
+        let cut = clipped(&format!("x{}", "\u{e9}".repeat(30_000)), MAX_MESSAGE_BYTES);
+        assert!(cut.len() <= MAX_MESSAGE_BYTES && cut.ends_with("\u{e9} ..."), "{} bytes", cut.len());
     }
 
     #[test]

@@ -256,6 +256,19 @@ pub struct Files {
     pub pkcs12: Option<Pkcs12>,
     /// `truststore-file`
     pub truststore: Option<Truststore>,
+    /// Where the password of the keystores comes from. Without one, that of the truststore is Java's default.
+    pub password: Option<KeystorePassword>,
+}
+
+/// Where the password of a volume's keystores comes from.
+#[derive(Clone, Debug)]
+pub enum KeystorePassword {
+    /// `pkcs12-password`
+    Given(SecretString),
+    /// The Secret of the volume's `nodePublishSecretRef`, under this key: `pkcs12-password-key`
+    Secret(String),
+    /// Random, made once for the volume, and in this file of it: `pkcs12-password-file`
+    File(String),
 }
 
 /// A PKCS#12 keystore of the trust anchors alone.
@@ -263,8 +276,6 @@ pub struct Files {
 pub struct Truststore {
     /// `truststore-file`
     pub file: String,
-    /// `pkcs12-password`, or a default
-    pub password: SecretString,
     /// `pkcs12-profile`
     pub profile: Pkcs12Profile,
 }
@@ -274,8 +285,6 @@ pub struct Truststore {
 pub struct Pkcs12 {
     /// `pkcs12-filename`
     pub file: String,
-    /// `pkcs12-password`
-    pub password: SecretString,
     /// `pkcs12-profile`
     pub profile: Pkcs12Profile,
     /// `pkcs12-alias`, the friendly name of the key; none under the prefix `csi.cert-manager.io/`, where Java shows `1`.
@@ -287,10 +296,9 @@ pub struct Pkcs12 {
 impl Pkcs12 {
     /// With the defaults of the prefix `csi.certlet.io/`.
     #[cfg(test)]
-    pub(crate) fn modern(file: &str, password: &str) -> Self {
+    pub(crate) fn modern(file: &str) -> Self {
         Self {
             file: file.to_owned(),
-            password: SecretString::from(password),
             profile: Pkcs12Profile::Modern,
             alias: Some("certificate".to_owned()),
             has_anchors: true,

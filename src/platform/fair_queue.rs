@@ -58,6 +58,19 @@ impl<K: Ord, V> FairQueue<K, V> {
         first.map(|(key, value)| (namespace, key, value))
     }
 
+    /// Removes the first entry of the namespace that has most.
+    pub(crate) fn pop_first_of_largest(&mut self) -> Option<(K, V)> {
+        let largest = self.entries.iter().max_by_key(|(_, entries)| entries.len());
+        let namespace = Arc::clone(largest?.0);
+        let entries = self.entries.get_mut(&namespace)?;
+        let first = entries.pop_first();
+        if entries.is_empty() {
+            self.entries.remove(&namespace);
+            self.rotation.retain(|waiting| *waiting != namespace);
+        }
+        first
+    }
+
     /// Removes an entry, if it is still there.
     pub(crate) fn remove(&mut self, namespace: &str, key: &K) {
         let Some(entries) = self.entries.get_mut(namespace) else { return };
@@ -76,6 +89,21 @@ impl<K: Ord, V> FairQueue<K, V> {
     /// How many entries a namespace has.
     pub(crate) fn len_of(&self, namespace: &str) -> usize {
         self.entries.get(namespace).map_or(0, BTreeMap::len)
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.values().map(BTreeMap::len).sum()
+    }
+
+    /// The namespaces that have entries, with their numbers of entries, in no order.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        self.entries.iter().map(|(namespace, entries)| (namespace, entries.len()))
+    }
+
+    /// All entries, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.values().flatten()
     }
 
     /// The keys of all entries, in no order.
@@ -119,6 +147,18 @@ mod tests {
         assert_eq!(queue.pop_first(), Some((0, "a0")));
         queue.insert("a", 0, "a0 again");
         assert_eq!(drained(&mut queue), ["b5", "a0 again"]);
+    }
+
+    #[test]
+    fn the_namespace_that_has_most_gives_up_its_first_entry() {
+        let mut queue = FairQueue::default();
+        for (namespace, key, value) in [("a", 1, "a1"), ("b", 3, "b3"), ("b", 2, "b2"), ("c", 9, "c9")] {
+            queue.insert(namespace, key, value);
+        }
+        assert_eq!(queue.pop_first_of_largest(), Some((2, "b2")));
+        assert_eq!((0..3).filter_map(|_| queue.pop_first_of_largest()).count(), 3);
+        assert_eq!(queue.pop_first_of_largest(), None);
+        assert_eq!(drained(&mut queue), [""; 0]);
     }
 
     #[test]

@@ -35,13 +35,19 @@ impl TokenBucket {
 
     /// Takes a token if there is one, or says how long to wait for it.
     pub(crate) fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        self.take_above(0.0, now)
+    }
+
+    /// Takes a token if so many remain after it, or says how long to wait for that.
+    pub(crate) fn take_above(&mut self, remaining: f64, now: Duration) -> Result<(), Duration> {
         self.refill(now);
-        if self.tokens >= 1.0 {
+        let missing = remaining + 1.0 - self.tokens;
+        if missing <= 0.0 {
             self.tokens -= 1.0;
             return Ok(());
         }
         // A little more than the exact time, so that rounding does not cause a second wait.
-        Err(self.time_for(1.0 - self.tokens) + Duration::from_micros(100))
+        Err(self.time_for(missing) + Duration::from_micros(100))
     }
 
     /// Takes a token in advance, and says how long to wait before it may be used: callers are served in their order.
@@ -67,9 +73,10 @@ impl TokenBucket {
         self.rate = rate;
     }
 
-    /// Changes rate and burst, from `now` on.
+    /// Changes rate and burst, from `now` on. A larger burst is there at once: the tokens used so far stay the same.
     pub(crate) fn set_limits(&mut self, rate: f64, burst: f64, now: Duration) {
         self.set_rate(rate, now);
+        self.tokens += (burst - self.burst).max(0.0);
         self.burst = burst;
         self.tokens = self.tokens.min(burst);
     }
@@ -94,6 +101,19 @@ impl TokenBucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_larger_burst_is_there_at_once_and_a_smaller_one_too() {
+        let mut bucket = TokenBucket::new(0.001, 3.0);
+        let now = Duration::from_secs(1);
+        let taken = |bucket: &mut TokenBucket| (0..20).filter(|_| bucket.take(now).is_ok()).count();
+        assert_eq!(taken(&mut bucket), 3);
+        bucket.set_limits(0.001, 10.0, now);
+        bucket.set_limits(0.001, 10.0, now);
+        assert_eq!(taken(&mut bucket.clone()), 7);
+        bucket.set_limits(0.001, 2.0, now);
+        assert_eq!(taken(&mut bucket), 2);
+    }
 
     #[test]
     fn a_burst_passes_and_the_rest_comes_at_the_rate() {

@@ -9,12 +9,16 @@ use crate::model::{
     shown_list,
 };
 use std::fmt;
+use std::time::Duration;
 
 /// The templates that a rule allows if it names none: those for client and server authentication.
 const DEFAULT_TEMPLATES: [&str; 3] =
     ["EndEntityCertificate/V1", "EndEntityClientAuthCertificate/V1", "EndEntityServerAuthCertificate/V1"];
 /// The template that such a rule allows too if it allows CAs. Its CAs cannot issue further CAs.
 const DEFAULT_CA_TEMPLATE: &str = "SubordinateCACertificate_PathLen0/V1";
+
+/// Of a rule that does not fit, a finding describes so many faults, and counts the others: a request can have hundreds of names.
+const MAX_DESCRIBED_FAULTS: usize = 20;
 
 /// A request to decide on.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +31,11 @@ pub struct Question<'a> {
     pub pca: &'a PcaRequest,
     /// The ARN of the template, requested or chosen.
     pub template: &'a str,
-    /// The usages that the certificate will carry: those that the template sets, else those requested.
-    pub usages: &'a [Usage],
+    /// The usages that the certificate can carry: those that the template sets, and those requested. None if it is not known what
+    /// the template sets. Then a rule must name the template.
+    pub usages: Option<&'a [Usage]>,
+    /// The lifetime of the certificate: the requested one, or a shorter one that the private CA cuts it to.
+    pub lifetime: Duration,
 }
 
 /// The decision and its explanation.
@@ -45,9 +52,30 @@ pub struct Finding {
     pub rule: String,
     /// Whether the rule's `match` selects this pod.
     pub is_for_pod: bool,
-    /// What does not fit; empty: the rule allows the request.
+    /// What does not fit, at most [`MAX_DESCRIBED_FAULTS`]; empty: the rule allows the request.
     pub faults: Vec<String>,
+    /// How many more faults there are.
+    pub more_faults: usize,
 }
+
+impl Finding {
+    fn fault_count(&self) -> usize {
+        self.faults.len() + self.more_faults
+    }
+
+    /// What does not fit, for the pod's author.
+    fn denial(&self) -> String {
+        let (rule, faults) = (&self.rule, self.faults.join("; "));
+        let more = match self.more_faults {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        format!("denied by the policy of this cluster; rule {rule:?} comes nearest: {faults}{more}")
+    }
+}
+
+/// The denial of a request that no rule is for.
+const NO_RULE: &str = "denied by the policy of this cluster: it has no rule for this pod";
 
 impl Decision {
     /// The rule that allows the request.
@@ -62,18 +90,15 @@ impl Decision {
             return None;
         }
         let for_pod = self.findings.iter().filter(|finding| finding.is_for_pod);
-        let Some(Finding { rule, faults, .. }) = for_pod.min_by_key(|finding| finding.faults.len()) else {
-            return Some("denied by the policy of this cluster: it has no rule for this pod".to_owned());
-        };
-        let faults = shown_list(faults, "; ");
-        Some(format!("denied by the policy of this cluster; rule {rule:?} comes nearest: {faults}"))
+        let nearest = for_pod.min_by_key(|finding| finding.fault_count());
+        Some(nearest.map_or_else(|| NO_RULE.to_owned(), Finding::denial))
     }
 }
 
 /// The explanation that `certlet policy check` prints.
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { rule, is_for_pod, faults } in &self.findings {
+        for Finding { rule, is_for_pod, faults, more_faults } in &self.findings {
             let state = match (faults.is_empty(), is_for_pod) {
                 (true, _) => "fits",
                 (false, true) => "is for this pod, but does not allow the request",
@@ -82,6 +107,9 @@ impl fmt::Display for Decision {
             writeln!(f, "rule {rule:?} {state}")?;
             for fault in faults {
                 writeln!(f, "  {fault}")?;
+            }
+            if *more_faults > 0 {
+                writeln!(f, "  and {more_faults} more")?;
             }
         }
         match self.allowed_by() {
@@ -92,6 +120,23 @@ impl fmt::Display for Decision {
 }
 
 impl Policy {
+    /// Why a request is denied, if it is. The same as [`Decision::denial`], and keeps one finding at a time in memory.
+    pub fn denial(&self, question: &Question<'_>) -> Option<String> {
+        let mut nearest: Option<Finding> = None;
+        for rule in &self.rules {
+            let finding = check(rule, question);
+            if finding.fault_count() == 0 {
+                return None;
+            }
+            let is_nearer =
+                nearest.as_ref().is_none_or(|nearest| finding.fault_count() < nearest.fault_count());
+            if finding.is_for_pod && is_nearer {
+                nearest = Some(finding);
+            }
+        }
+        Some(nearest.as_ref().map_or_else(|| NO_RULE.to_owned(), Finding::denial))
+    }
+
     /// Decides on a request.
     pub fn decide(&self, question: &Question<'_>) -> Decision {
         let mut findings = Vec::new();
@@ -106,24 +151,35 @@ impl Policy {
 }
 
 fn check(rule: &Rule, question: &Question<'_>) -> Finding {
-    let mut check = Check { question, faults: Vec::new() };
+    let mut check = Check { question, faults: Vec::new(), more_faults: 0 };
     check.selection(&rule.matches);
     let is_for_pod = check.faults.is_empty();
     if is_for_pod {
         check.permission(&rule.allow);
         check.names(&rule.allow);
     }
-    Finding { rule: rule.name.clone(), is_for_pod, faults: check.faults }
+    let Check { faults, more_faults, .. } = check;
+    Finding { rule: rule.name.clone(), is_for_pod, faults, more_faults }
 }
 
 /// Collects what does not fit.
 struct Check<'a> {
     question: &'a Question<'a>,
     faults: Vec<String>,
+    more_faults: usize,
 }
 
 impl Check<'_> {
-    /// Checks whether the rule is for this pod.
+    /// Records a fault. It is described only if few are described already.
+    fn fault(&mut self, describe: impl FnOnce() -> String) {
+        if self.faults.len() < MAX_DESCRIBED_FAULTS {
+            self.faults.push(describe());
+        } else {
+            self.more_faults += 1;
+        }
+    }
+
+    /// Checks whether the rule is for this pod, up to the first fault.
     fn selection(&mut self, matches: &Match) {
         let pod = self.question.pod;
         for (what, value, patterns) in [
@@ -133,16 +189,21 @@ impl Check<'_> {
             if let Some(patterns) = patterns {
                 self.value(what, value, Kind::Dns, patterns);
             }
+            if !self.faults.is_empty() {
+                return;
+            }
         }
         for (name, patterns) in &matches.attributes {
-            // An attribute that is not set counts as empty, and fits few patterns.
+            if !self.faults.is_empty() {
+                return;
+            }
             self.attribute(name, patterns, true);
         }
     }
 
     /// Checks CA, caller, usages, template, duration, renewal and `is-ca`.
     fn permission(&mut self, allow: &Allow) {
-        let Question { spec, pca, template, .. } = *self.question;
+        let Question { spec, pca, usages, .. } = *self.question;
         self.attribute("certificate-authority-arn", &allow.certificate_authorities, false);
         let by_name = |name: &str| allow.callers.iter().any(|caller| caller.text == name);
         match &pca.caller {
@@ -156,67 +217,97 @@ impl Check<'_> {
             }
             PcaCaller::PodIdentity | PcaCaller::Driver => {}
         }
-        for usage in self.question.usages.iter().filter(|usage| !allow.usages.contains(usage)) {
-            let usages: Vec<_> = allow.usages.iter().map(|usage| usage.as_str()).collect();
-            self.faults.push(format!(
-                "key-usages: {:?}, which the certificate would have, is none of [{}]",
-                usage.as_str(),
-                listed(&usages)
-            ));
+        for usage in usages.unwrap_or(&spec.usages).iter().filter(|usage| !allow.usages.contains(usage)) {
+            self.fault(|| {
+                let usages: Vec<_> = allow.usages.iter().map(|usage| usage.as_str()).collect();
+                format!(
+                    "key-usages: {:?}, which the certificate would have, is none of [{}]",
+                    usage.as_str(),
+                    listed(&usages)
+                )
+            });
         }
-        let template = template.split_once(":template/").map_or(template, |(_, name)| name);
-        // Whatever the patterns say, a template for CAs is allowed only where CAs are.
-        let makes_ca = template.contains("CACertificate");
-        match &allow.templates {
-            _ if makes_ca && !(allow.is_ca && spec.is_ca) => self.faults.push(format!(
-                "template-arn: {template:?} makes a CA certificate; is-ca: true, and a rule with isCa: true, are needed"
-            )),
-            Some(patterns) => self.value("template-arn", template, Kind::Path, patterns),
-            None if DEFAULT_TEMPLATES.contains(&template) => {}
-            None if allow.is_ca && spec.is_ca && template == DEFAULT_CA_TEMPLATE => {}
-            None if allow.is_ca && spec.is_ca => self.faults.push(format!(
-                "template-arn: {template:?} is not {DEFAULT_CA_TEMPLATE}; a rule without templates allows no other CA"
-            )),
-            None => self.faults.push(format!(
-                "template-arn: {template:?} is none of {}; the requested usages need it",
-                DEFAULT_TEMPLATES.join(", ")
-            )),
-        }
+        self.template(allow);
         let (duration, most, least) = (spec.duration, allow.max_duration.0, allow.min_duration());
         for (is_fault, than, limit) in [(duration > most, "more", most), (duration < least, "less", least)] {
             if is_fault {
                 let (seconds, limit) = (duration.as_secs(), limit.as_secs());
-                self.faults.push(format!("duration: {seconds} s is {than} than {limit} s"));
+                self.fault(|| format!("duration: {seconds} s is {than} than {limit} s"));
             }
         }
-        let interval = spec.renew_before.and_then(|before| duration.checked_sub(before));
-        let interval = interval.filter(|interval| !interval.is_zero()).unwrap_or(duration * 2 / 3);
-        let least = allow.min_renewal_interval(duration);
-        if interval < least {
-            let (seconds, least) = (interval.as_secs(), least.as_secs());
-            self.faults.push(format!(
-                "renew-before: the renewal comes after {seconds} s; at least {least} s are required"
-            ));
-        }
+        self.renewal(allow);
         if spec.is_ca && !allow.is_ca {
-            self.faults.push("is-ca: true is not allowed".to_owned());
+            self.fault(|| "is-ca: true is not allowed".to_owned());
+        }
+    }
+
+    /// Checks how long the certificate is used before it is renewed.
+    fn renewal(&mut self, allow: &Allow) {
+        let Question { spec, lifetime, .. } = *self.question;
+        let interval = spec.renew_before.and_then(|before| lifetime.checked_sub(before));
+        let interval = interval.filter(|interval| !interval.is_zero()).unwrap_or(lifetime * 2 / 3);
+        let least = allow.min_renewal_interval(lifetime);
+        if interval < least {
+            let cut = if lifetime < spec.duration {
+                format!("the private CA cuts the lifetime to {} s, and so ", lifetime.as_secs())
+            } else {
+                String::new()
+            };
+            let (seconds, least) = (interval.as_secs(), least.as_secs());
+            self.fault(|| {
+                format!(
+                    "renew-before: {cut}the renewal comes after {seconds} s; at least {least} s are required"
+                )
+            });
+        }
+    }
+
+    fn template(&mut self, allow: &Allow) {
+        let Question { spec, template, usages, .. } = *self.question;
+        let template = template.split_once(":template/").map_or(template, |(_, name)| name);
+        // Whatever the patterns say, a template for CAs is allowed only where CAs are.
+        let makes_ca = template.contains("CACertificate");
+        match &allow.templates {
+            _ if makes_ca && !(allow.is_ca && spec.is_ca) => self.fault(|| format!(
+                "template-arn: {template:?} makes a CA certificate; is-ca: true, and a rule with isCa: true, are needed"
+            )),
+            // Its usages cannot be compared with the rule's, so a pattern must not allow it by accident.
+            Some(patterns) if usages.is_none() && !patterns.iter().any(|pattern| pattern.text == template) => {
+                self.fault(|| format!(
+                    "template-arn: certlet does not know which usages {} sets; a rule whose templates name it without an \
+                     asterisk is needed",
+                    shown(template)
+                ));
+            }
+            Some(patterns) => self.value("template-arn", template, Kind::Path, patterns),
+            None if DEFAULT_TEMPLATES.contains(&template) => {}
+            None if allow.is_ca && spec.is_ca && template == DEFAULT_CA_TEMPLATE => {}
+            None if allow.is_ca && spec.is_ca => self.fault(|| format!(
+                "template-arn: {template:?} is not {DEFAULT_CA_TEMPLATE}; a rule without templates allows no other CA"
+            )),
+            None => self.fault(|| format!(
+                "template-arn: {template:?} is none of {}; the requested usages need it",
+                DEFAULT_TEMPLATES.join(", ")
+            )),
         }
     }
 
     fn caller(&mut self, what: &str, caller: &str, allow: &Allow) {
-        self.faults.push(format!("{what}: {caller:?} is none of the callers [{}]", listed(&allow.callers)));
+        self.fault(|| format!("{what}: {caller:?} is none of the callers [{}]", listed(&allow.callers)));
     }
 
     /// Checks the alternative names and the subject.
     fn names(&mut self, allow: &Allow) {
         self.attribute("dns-names", &allow.dns_names, false);
         self.attribute("uri-sans", &allow.uris, false);
+        self.attribute("email-sans", &allow.emails, false);
         for address in &self.question.spec.sans.ip_addresses {
             // An IPv4 address in an IPv6 address counts as IPv4.
             if !allow.ip_ranges.iter().any(|range| range.0.contains(&address.to_canonical())) {
-                let ranges: Vec<_> = allow.ip_ranges.iter().map(|range| range.0).collect();
-                let ranges = listed(&ranges);
-                self.faults.push(format!("ip-sans: {address} is in none of [{ranges}]"));
+                self.fault(|| {
+                    let ranges: Vec<_> = allow.ip_ranges.iter().map(|range| range.0).collect();
+                    format!("ip-sans: {address} is in none of [{}]", listed(&ranges))
+                });
             }
         }
         self.attribute("common-name", allow.common_names.as_ref().unwrap_or(&allow.dns_names), false);
@@ -225,34 +316,40 @@ impl Check<'_> {
                 &self.question.spec.subject
             && !is_host_name(name)
         {
-            self.faults.push(format!(
-                "common-name: {} is not a host name; a rule without commonNames allows host names only",
-                shown(name)
-            ));
+            self.fault(|| {
+                format!(
+                    "common-name: {} is not a host name; a rule without commonNames allows host names only",
+                    shown(name)
+                )
+            });
         }
         for row in MATCHED.iter().filter(|row| row.in_subject) {
             self.attribute(row.name, allow.subject.get(row.name).map_or(&[], Vec::as_slice), false);
         }
     }
 
-    /// Checks every value of an attribute.
-    fn attribute(&mut self, name: &str, patterns: &[Pattern], must_be_set: bool) {
+    /// Checks every value of an attribute. For a selection an attribute that is not set counts as empty, and fits few patterns, and
+    /// one value that does not fit is enough.
+    fn attribute(&mut self, name: &str, patterns: &[Pattern], is_selection: bool) {
         let Some(Matched { values, kind, .. }) = MATCHED.iter().find(|row| row.name == name) else {
-            self.faults.push(format!("{name}: not an attribute"));
+            self.fault(|| format!("{name}: not an attribute"));
             return;
         };
         let mut values = values(self.question);
-        if values.is_empty() && must_be_set {
+        if values.is_empty() && is_selection {
             values.push(String::new());
         }
         for value in values {
             self.value(name, &value, *kind, patterns);
+            if is_selection && !self.faults.is_empty() {
+                return;
+            }
         }
     }
 
     fn value(&mut self, what: &str, value: &str, kind: Kind, patterns: &[Pattern]) {
         if !patterns.iter().any(|pattern| pattern.fits(value, kind, self.question.pod)) {
-            self.faults.push(format!("{what}: {} fits none of [{}]", shown(value), listed(patterns)));
+            self.fault(|| format!("{what}: {} fits none of [{}]", shown(value), listed(patterns)));
         }
     }
 }

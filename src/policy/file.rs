@@ -86,6 +86,8 @@ pub(super) struct Allow {
     #[serde(default)]
     pub(super) uris: Vec<Pattern>,
     #[serde(default)]
+    pub(super) emails: Vec<Pattern>,
+    #[serde(default)]
     pub(super) ip_ranges: Vec<IpRange>,
     /// For the other subject attributes, by name: `organizations`, `literal-subject` and so on.
     #[serde(default)]
@@ -204,16 +206,22 @@ impl Policy {
             let lists = lists.into_iter().flatten();
             let lists =
                 lists.chain([&allow.certificate_authorities, &allow.callers, &allow.dns_names, &allow.uris]);
-            let lists = lists.chain(matches.attributes.values()).chain(allow.subject.values());
-            let ambiguous = lists.flatten().filter(|pattern| pattern.is_ambiguous());
-            ambiguous
-                .map(|pattern| {
-                    format!(
-                        "rule {name:?}: {pattern}: a variable beside an asterisk, so that {{namespace}}-* of the \
-                         namespace shop matches names of the namespace shop-a; put a dot or a slash between them"
-                    )
-                })
-                .collect::<Vec<_>>()
+            let lists =
+                lists.chain([&allow.emails]).chain(matches.attributes.values()).chain(allow.subject.values());
+            let ambiguous = lists.flatten().filter(|pattern| pattern.is_ambiguous()).map(move |pattern| {
+                format!(
+                    "rule {name:?}: {pattern}: a variable beside an asterisk, so that {{namespace}}-* of the namespace \
+                     shop matches names of the namespace shop-a; put a dot or a slash between them"
+                )
+            });
+            let open = allow.certificate_authorities.iter().filter(|pattern| pattern.leaves_region_open());
+            let open = open.map(move |pattern| {
+                format!(
+                    "rule {name:?}: {pattern}: an asterisk for the Region, so that a pod can make the driver call any \
+                     Region; write the Regions, one pattern for each"
+                )
+            });
+            ambiguous.chain(open).collect::<Vec<_>>()
         };
         self.rules.iter().flat_map(of_rule).collect()
     }

@@ -2,7 +2,9 @@
 
 use super::decide::Question;
 use super::pattern::Kind;
-use crate::model::{KeyEncoding, PcaCaller, Pkcs12, Subject, SubjectFields, short_go_duration};
+use crate::model::{
+    KeyEncoding, KeystorePassword, PcaCaller, Pkcs12, Subject, SubjectFields, short_go_duration,
+};
 
 /// An attribute that a rule can check.
 pub(super) struct Matched {
@@ -17,7 +19,7 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 38] = [
+pub(super) static MATCHED: [Matched; 40] = [
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
@@ -67,6 +69,14 @@ pub(super) static MATCHED: [Matched; 38] = [
     of("pkcs12-enable", Kind::Text, |q| vec![q.spec.files.pkcs12.is_some().to_string()]),
     of("pkcs12-filename", Kind::Text, |q| {
         q.spec.files.pkcs12.iter().map(|Pkcs12 { file, .. }| file.clone()).collect()
+    }),
+    of("pkcs12-password-key", Kind::Text, |q| match &q.spec.files.password {
+        Some(KeystorePassword::Secret(key)) => vec![key.clone()],
+        _ => Vec::new(),
+    }),
+    of("pkcs12-password-file", Kind::Text, |q| match &q.spec.files.password {
+        Some(KeystorePassword::File(name)) => vec![name.clone()],
+        _ => Vec::new(),
     }),
     of("pkcs12-alias", Kind::Text, |q| {
         q.spec.files.pkcs12.iter().filter_map(|keystore| keystore.alias.clone()).collect()
@@ -188,7 +198,8 @@ mod tests {
             spec: &spec,
             pca: spec.signer.acm_pca().unwrap(),
             template: TEMPLATE,
-            usages: &[],
+            usages: Some(&[]),
+            lifetime: spec.duration,
         };
         let is_selected = |attribute: &str, pattern: &str| {
             let rule = format!(

@@ -93,6 +93,27 @@ impl Pattern {
         !(kind == Kind::Uri && encoded_separator(name).is_some()) && fits(&self.pieces, name, kind, pod)
     }
 
+    /// Whether an asterisk can stand for the Region in the ARN of a CA: `arn:PARTITION:acm-pca:REGION:ACCOUNT:RESOURCE`. In these
+    /// ARNs only the five separators are colons.
+    pub(super) fn leaves_region_open(&self) -> bool {
+        let parts: Vec<&str> = self.text.split(':').collect();
+        let is_fixed = |part: &&str| !part.contains('*');
+        // The Region is the fourth part from the left, and the third from the right, if no asterisk stands for several parts.
+        let is_fixed = match parts.as_slice() {
+            [_, _, _, region, _, _] => is_fixed(region),
+            [first, second, third, region, ..]
+                if [first, second, third, region].into_iter().all(is_fixed) =>
+            {
+                true
+            }
+            [.., region, account, resource] => {
+                is_fixed(region) && is_fixed(account) && resource.starts_with("certificate-authority/")
+            }
+            _ => false,
+        };
+        !is_fixed
+    }
+
     /// Whether a variable stands beside an asterisk, so that the name of one pod's namespace can begin or end another's:
     /// `{namespace}-*` for the namespace `shop` matches what `{namespace}` is for `shop-a`.
     pub(super) fn is_ambiguous(&self) -> bool {
@@ -329,6 +350,25 @@ mod tests {
     fn a_mistyped_variable_is_refused() {
         for invalid in ["{serviceaccount}", "{", "a}", "{pod", ""] {
             assert!(Pattern::try_from(invalid.to_owned()).is_err(), "{invalid:?}");
+        }
+    }
+
+    #[test]
+    fn an_asterisk_for_the_region_of_a_ca_is_seen() {
+        for (pattern, is_open) in [
+            ("arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*", false),
+            ("arn:*:acm-pca:eu-central-1:*:certificate-authority/*", false),
+            ("arn:aws:acm-pca:eu-central-1:**", false),
+            ("**:eu-central-1:123456789012:certificate-authority/*", false),
+            ("arn:aws:acm-pca:*:123456789012:certificate-authority/*", true),
+            ("arn:aws:acm-pca:eu-*:123456789012:certificate-authority/*", true),
+            ("arn:aws:*:certificate-authority/*", true),
+            ("arn:aws:*:123456789012:certificate-authority/*", true),
+            ("arn:aws:acm-pca:**", true),
+            ("**", true),
+        ] {
+            let parsed = Pattern::try_from(pattern.to_owned()).unwrap();
+            assert_eq!(parsed.leaves_region_open(), is_open, "{pattern}");
         }
     }
 }

@@ -41,7 +41,8 @@ fn pod(namespace: &str) -> WorkloadIdentity {
 }
 
 fn question<'a>(pod: &'a WorkloadIdentity, spec: &'a CertificateSpec, template: &'a str) -> Question<'a> {
-    Question { pod, spec, pca: spec.signer.acm_pca().unwrap(), template, usages: &spec.usages }
+    let pca = spec.signer.acm_pca().unwrap();
+    Question { pod, spec, pca, template, usages: Some(&spec.usages), lifetime: spec.duration }
 }
 
 fn pca(spec: &mut CertificateSpec) -> &mut PcaRequest {
@@ -193,6 +194,121 @@ fn what_is_not_listed_is_not_allowed() {
 }
 
 #[test]
+fn the_renewal_interval_is_that_of_the_lifetime_that_the_private_ca_gives() {
+    let text = POLICY.replace("maxDuration: 24h", "maxDuration: 720h");
+    let (pod, mut spec) = (pod("shop"), request());
+    spec.duration = Duration::from_hours(720);
+    let lifetime = Duration::from_mins(10_075);
+    let denial = |spec: &CertificateSpec, lifetime| {
+        let question = Question { lifetime, ..question(&pod, spec, TEMPLATE) };
+        Policy::parse(&text).unwrap().decide(&question).denial()
+    };
+    // The longer ones are ignored at the renewal.
+    for renew_before in
+        [None, Some(Duration::from_hours(80)), Some(lifetime), Some(Duration::from_hours(240))]
+    {
+        spec.renew_before = renew_before;
+        assert_eq!(denial(&spec, lifetime), None, "{renew_before:?}");
+    }
+    spec.renew_before = Some(Duration::from_mins(10_070));
+    assert_eq!(denial(&spec, spec.duration), None);
+    let denial = denial(&spec, lifetime).unwrap();
+    let fault = "renew-before: the private CA cuts the lifetime to 604500 s, and so the renewal comes after 300 s; at least \
+                 302250 s are required";
+    assert!(denial.ends_with(fault), "{denial}");
+}
+
+#[test]
+fn a_finding_describes_few_faults_and_counts_the_others() {
+    let (pod, mut spec) = (pod("shop"), request());
+    spec.sans.dns_names = (0..500).map(|number| format!("db-{number}.bank.svc")).collect();
+    let policy = Policy::parse(POLICY).unwrap();
+    let question = question(&pod, &spec, TEMPLATE);
+    let decision = policy.decide(&question);
+    let finding = decision.findings.last().unwrap();
+    assert_eq!((finding.faults.len(), finding.more_faults), (20, 480));
+    let denial = policy.denial(&question).unwrap();
+    assert!(denial.ends_with("; and 480 more"), "{denial}");
+    assert_eq!(decision.denial(), Some(denial));
+    assert!(decision.to_string().contains("\n  and 480 more\n"), "{decision}");
+}
+
+#[test]
+fn a_rule_that_is_not_for_a_pod_is_checked_up_to_the_first_fault() {
+    let (pod, mut spec) = (pod("elsewhere"), request());
+    spec.usages = vec![Usage::ServerAuth, Usage::ClientAuth, Usage::CodeSigning];
+    let selection = "attributes: {key-algorithm: [ECDSA]";
+    for (text, fault) in [
+        (POLICY.to_owned(), "namespace: "),
+        (
+            POLICY
+                .replace("\"shop-*\"]", "\"**\"]")
+                .replace(selection, "attributes: {duration: [1s], key-usages: ['x'], key-algorithm: ['RSA']"),
+            "duration: ",
+        ),
+        (
+            POLICY.replace("\"shop-*\"]", "\"**\"]").replace(selection, "attributes: {key-usages: ['x']"),
+            "key-usages: \"server auth\"",
+        ),
+    ] {
+        let decision = Policy::parse(&text).unwrap().decide(&question(&pod, &spec, TEMPLATE));
+        let finding = decision.findings.last().unwrap();
+        assert_eq!(
+            (finding.is_for_pod, finding.faults.len(), finding.more_faults),
+            (false, 1, 0),
+            "{decision}"
+        );
+        assert!(finding.faults[0].starts_with(fault), "{decision}");
+    }
+}
+
+#[test]
+fn an_asterisk_for_the_region_is_warned_of() {
+    let arn = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/*";
+    let warnings = |arn: &str| {
+        let text = format!(
+            "{{version: 2, rules: [{{name: r, allow: {{certificateAuthorities: ['{arn}'], maxDuration: 24h}}}}]}}"
+        );
+        Policy::parse(&text).unwrap().warnings()
+    };
+    assert_eq!(warnings(arn), [""; 0]);
+    let arn = arn.replace("eu-central-1", "*");
+    let [warning] = warnings(&arn).try_into().unwrap();
+    assert!(warning.starts_with(&format!("rule \"r\": {arn}: an asterisk for the Region")), "{warning}");
+}
+
+#[test]
+fn a_template_whose_usages_are_not_known_must_be_named() {
+    let (pod, spec) = (pod("shop"), request());
+    for (templates, allowed) in [
+        ("'**'", false),
+        ("'New*/V1'", false),
+        ("'NewCertificate/*'", false),
+        ("NewCertificate/V2", false),
+        ("NewCertificate/V1", true),
+        ("'**', NewCertificate/V1", true),
+    ] {
+        let text =
+            POLICY.replace("maxDuration: 24h", &format!("maxDuration: 24h\n      templates: [{templates}]"));
+        let template = "arn:aws:acm-pca:::template/NewCertificate/V1";
+        let question = Question { usages: None, ..question(&pod, &spec, template) };
+        let denial = Policy::parse(&text).unwrap().decide(&question).denial();
+        assert_eq!(denial.is_none(), allowed, "{templates}: {denial:?}");
+        if let Some(denial) = denial {
+            let fault = "template-arn: certlet does not know which usages \"NewCertificate/V1\" sets";
+            assert!(denial.contains(fault), "{denial}");
+        }
+    }
+    // The requested usages are checked all the same.
+    let mut other = request();
+    other.usages.push(Usage::OcspSigning);
+    let text = POLICY.replace("maxDuration: 24h", "maxDuration: 24h\n      templates: [NewCertificate/V1]");
+    let template = "arn:aws:acm-pca:::template/NewCertificate/V1";
+    let question = Question { usages: None, ..question(&pod, &other, template) };
+    assert!(Policy::parse(&text).unwrap().decide(&question).denial().unwrap().contains("ocsp signing"));
+}
+
+#[test]
 fn a_file_of_version_1_is_refused_with_the_lines_to_change() {
     let old = "{version: 1, rules: [{name: shop, allow: {certificateAuthorities: ['**'], roles: [pod-identity], maxDuration: 24h}}]}";
     let error = Policy::parse(old).unwrap_err();
@@ -331,6 +447,21 @@ fn an_unknown_attribute_in_a_rule_is_refused_with_the_nearest_one() {
     }
     let refused = Policy::parse(&POLICY.replace("{organizations: [Acme]}", "{dns-names: [x]}")).unwrap_err();
     assert!(refused.contains("allow.subject: \"dns-names\""), "{refused}");
+}
+
+#[test]
+fn an_email_address_is_allowed_only_where_a_rule_lists_it() {
+    let mut spec = request();
+    let pod = pod("shop-a");
+    spec.sans.dns_names = vec!["x.shop-a.svc".into()];
+    spec.sans.uris.clear();
+    spec.sans.emails = vec!["web@example.org".into()];
+    let with = |emails: &str| {
+        let policy = Policy::parse(&POLICY.replacen("uris:", &format!("{emails}\n      uris:"), 1)).unwrap();
+        policy.denial(&question(&pod, &spec, TEMPLATE))
+    };
+    assert!(with("").unwrap().contains("email-sans: \"web@example.org\""));
+    assert!(with("emails: [\"*@example.com\"]").unwrap().contains("email-sans: \"web@example.org\""));
 }
 
 #[test]

@@ -114,6 +114,8 @@ pub enum Liveness {
 pub struct IssuedCertificate<'a> {
     /// Its id.
     pub id: &'a RequestId,
+    /// The pod's namespace.
+    pub namespace: &'a str,
     /// Its spec.
     pub spec: &'a CertificateSpec,
     /// Its serial number, lower-case hexadecimal; none if no certificate was issued.
@@ -139,6 +141,9 @@ pub struct SigningRequest<'a> {
     pub checkpoint: &'a dyn Checkpoint,
     /// When the certificate is needed: at the end of the one in use, or of the kubelet's call. Orders requests of one namespace.
     pub needed_by: Timestamp,
+    /// Whether a pod already uses a certificate that this one replaces. First certificates leave a part of their namespace's
+    /// [`IssuanceBudget`](budget::IssuanceBudget) to such requests.
+    pub replaces_certificate: bool,
     /// Number of consecutive [`FailureKind::NotReady`](crate::model::FailureKind::NotReady) failures before it.
     pub not_ready_count: u32,
 }

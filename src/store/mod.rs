@@ -9,6 +9,7 @@
 //!     record.json           0600
 //!     mount/                what the pod sees (generation.rs)
 //!     pending.pem           0600: key, request and checkpoint while a signing is under way
+//!     keystore.password     0600: if it is not in the pod's manifest
 //! ```
 //!
 //! # kill -9 between any two steps
@@ -21,7 +22,7 @@
 //! | `..data_tmp` linked | a link that is not live | the next sweep |
 //! | `..data_tmp` renamed to `..data`: **the swap** | stale names, the old generation | the next sweep |
 //! | files written, record not | no record, or one with an older generation number | the caller: [`Store::generation`] |
-//! | `record.json.tmp` or `pending.pem.tmp` written | the old file and that one | the next open, or write of it |
+//! | `record.json.tmp`, `pending.pem.tmp` or `keystore.password.tmp` written | the old file and that one | the next open, or write of it |
 //! | volume renamed to `.trash-*`, being deleted | some of it | the next open |
 //!
 //! A sweep runs before every write of a generation in an existing directory, and for all volumes when the store is opened.
@@ -56,6 +57,7 @@ pub(crate) use volumes::{StoredVolume, VolumeDir, read_volumes};
 use crate::model::VolumeId;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretString};
 use std::cell::Cell;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -64,6 +66,7 @@ use zeroize::Zeroizing;
 const VOLUMES: &str = "volumes";
 const MOUNT: &str = "mount";
 const RECORD: &str = "record.json";
+const PASSWORD: &str = "keystore.password";
 const UNREADABLE_RECORD: &str = "record.json.unreadable";
 const TRASH: &str = ".trash-";
 
@@ -169,6 +172,23 @@ impl Store {
         fs::rename(&record, self.path_of(dir).join(UNREADABLE_RECORD)).attempt("move away", &record)
     }
 
+    /// Keeps the password of the volume's keystores, outside of what a pod sees.
+    pub(crate) fn keep_password(&self, volume: &VolumeId, password: &SecretString) -> Result<(), StoreError> {
+        let path = self.dir_of(volume).join(PASSWORD);
+        let password = password.expose_secret().as_bytes();
+        if files::read(&path)?.is_some_and(|kept| *kept == password) {
+            return Ok(());
+        }
+        self.in_dir_of(volume, || files::replace(&path, password))
+    }
+
+    /// The password that was kept.
+    pub(crate) fn password(&self, volume: &VolumeId) -> Result<Option<SecretString>, StoreError> {
+        let kept = files::read(&self.dir_of(volume).join(PASSWORD))?;
+        let text = kept.as_ref().and_then(|kept| std::str::from_utf8(kept).ok());
+        Ok(text.map(SecretString::from))
+    }
+
     /// A signer's own file in the root of the store.
     pub(crate) fn journal(&self, name: &'static str) -> JournalFile {
         JournalFile { path: self.root.join(name) }
@@ -199,6 +219,7 @@ impl Store {
         }
         files::remove_file(&files::temporary(&path.join(RECORD)))?;
         files::remove_file(&files::temporary(&checkpoint::path(&path)))?;
+        files::remove_file(&files::temporary(&path.join(PASSWORD)))?;
         generation::sweep(&path.join(MOUNT)).map(drop)
     }
 

@@ -35,7 +35,7 @@ impl Context {
     pub(super) fn new_volume(
         &self,
         record: Record,
-        spec: CertificateSpec,
+        spec: Arc<CertificateSpec>,
         tokens: PodTokens,
         counted: Counted,
     ) -> Arc<Volume> {
@@ -79,6 +79,8 @@ impl Context {
         let serial = serial.as_deref();
         let superseded = superseded.filter(|old| serial != Some(*old));
         let id = &RequestId::new(volume.id.clone());
-        notify(&*signer.notification, &IssuedCertificate { id, spec: &volume.spec, serial, superseded });
+        let namespace = &volume.with_record(|record| record.pod.namespace.clone());
+        let issued = IssuedCertificate { id, namespace, spec: &volume.spec, serial, superseded };
+        notify(&*signer.notification, &issued);
     }
 }

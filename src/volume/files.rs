@@ -4,11 +4,15 @@ use super::mounts::Mounts;
 use super::volume::Volume;
 use super::{MountError, Opened, StoreOptions, tmpfs};
 use crate::credential::Current;
-use crate::model::{Failure, FailureKind, VolumeId};
+use crate::model::{Failure, FailureKind, KeystorePassword, VolumeId, hex};
+use crate::platform::cores;
 use crate::sink::files;
 use crate::store::{Record, Size, Store, Want};
+use aws_lc_rs::rand;
+use secrecy::SecretString;
 use std::path::Path;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Store and mounts. Cheap to clone.
 #[derive(Clone)]
@@ -50,11 +54,15 @@ impl VolumeFiles {
     /// involved, so this also writes a new trust bundle alone. Returns the generation's number.
     pub(super) fn write_generation(&self, volume: &Volume, current: &Current) -> Result<u64, Failure> {
         let group = volume.spec.fs_group.or_else(|| volume.with_record(|record| record.fs_group));
-        let new = files::encode(&current.credential, &current.trust, &volume.spec, group)?;
+        let password = self.keystore_password(volume)?;
+        let new = files::encode(&current.credential, &current.trust, &volume.spec, group, password.as_ref())?;
         volume.account.check_size(&new)?;
         let store = self.store.capacity()?;
         let generation = store.generation(&new);
-        let besides = volume.with_record(|record| store.besides_generation(record));
+        let mut besides = volume.with_record(|record| store.besides_generation(record));
+        if password.is_some() {
+            besides = besides.plus(Size { bytes: store.page, inodes: 1 });
+        }
         let is_renewal = volume.with_record(|record| record.issued.is_some());
         let after = generation.plus(besides);
         let promise = volume
@@ -70,6 +78,27 @@ impl VolumeFiles {
         Ok(number)
     }
 
+    /// The password of the volume's keystores, if it names one. A random one is made when it is first needed.
+    fn keystore_password(&self, volume: &Volume) -> Result<Option<SecretString>, Failure> {
+        let source = match &volume.spec.files.password {
+            None => return Ok(None),
+            Some(KeystorePassword::Given(password)) => return Ok(Some(password.clone())),
+            Some(source) => source,
+        };
+        match (self.store.password(&volume.id)?, source) {
+            (Some(kept), _) => Ok(Some(kept)),
+            (None, KeystorePassword::File(_)) => {
+                let password = random_password()?;
+                self.store.keep_password(&volume.id, &password)?;
+                Ok(Some(password))
+            }
+            (None, _) => {
+                let message = "the keystore's password is not in the store any more: restart the pod";
+                Err(Failure::permanent(message))
+            }
+        }
+    }
+
     /// Counts what the volume uses, after a failure that can have left some of it.
     pub(super) fn measure(&self, volume: &Volume) {
         match self.store.size(&volume.id) {
@@ -82,9 +111,8 @@ impl VolumeFiles {
 
     /// Counts what all these volumes use, on all cores, because a restart waits for it.
     pub(super) fn measure_all(&self, volumes: &[Arc<Volume>]) {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         std::thread::scope(|scope| {
-            for part in volumes.chunks(volumes.len().div_ceil(cores).max(1)) {
+            for part in volumes.chunks(volumes.len().div_ceil(cores()).max(1)) {
                 scope.spawn(|| part.iter().for_each(|volume| self.measure(volume)));
             }
         });
@@ -153,6 +181,13 @@ impl VolumeFiles {
         let (id, target) = (volume.id.clone(), volume.with_record(|record| record.target.clone()));
         self.run(move |files| files.presence_now(&id, &target)).await
     }
+}
+
+/// 32 random bytes, in hexadecimal.
+fn random_password() -> Result<SecretString, Failure> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    rand::fill(bytes.as_mut()).map_err(|_| Failure::transient("the system has no random numbers"))?;
+    Ok(SecretString::from(hex(bytes.as_ref())))
 }
 
 /// The task that did the work panicked, which is a bug, or was cancelled.

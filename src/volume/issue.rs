@@ -82,6 +82,8 @@ impl Issuance {
     fn write(&self, volume: &Volume, obtained: Obtained, bind: bool) -> Result<(), Failure> {
         let Context { obtainer, files, clock, .. } = &*self.context;
         let Obtained { credential, trust, warning } = obtained;
+        // Before the write, which can take long.
+        let issued_at = clock.now();
         let facts = Arc::clone(&credential.facts);
         let trust = volume.trust().unwrap_or_else(|| Arc::new(trust));
         let current = Current { credential: Arc::new(credential), trust };
@@ -94,7 +96,6 @@ impl Issuance {
             written => written?,
         };
         let mut record = volume.record();
-        let issued_at = clock.now();
         let lifetime = Lifetime { issued_at, not_after: facts.not_after };
         let renew_at = renew_at(&volume.id, lifetime, volume.spec.renew_before, self.renewal_interval);
         record.issued = Some(IssuedRecord { facts, issued_at, renew_at, generation, warning });

@@ -9,7 +9,7 @@ use super::registry::{Guard, Held, Operation};
 use super::request::PublishRequest;
 use super::volume::Volume;
 use crate::credential::Work;
-use crate::model::{Failure, FailureKind, VolumeId};
+use crate::model::{Failure, FailureKind, KeystorePassword, VolumeId};
 use crate::platform::FairPermit;
 use crate::signer::Purpose;
 use crate::store::IssuedRecord;
@@ -106,6 +106,7 @@ impl Publisher {
         if is_new {
             self.context.reporter.mistyped_passwords(&volume, &request.context.mistyped_passwords);
         }
+        self.keep_password(&volume, &request).await?;
         let timeout = request.timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
         let issued = self.issuance.issue(guard, &volume, Purpose::Publish, timeout).await;
         match &issued {
@@ -163,6 +164,14 @@ impl Publisher {
         mounted
     }
 
+    /// Keeps the keystore's password of this call for the renewals, which get none.
+    async fn keep_password(&self, volume: &Volume, request: &PublishRequest) -> Result<(), Failure> {
+        let Some(KeystorePassword::Secret(_)) = &volume.spec.files.password else { return Ok(()) };
+        let Some(password) = request.context.keystore_password.clone() else { return Ok(()) };
+        let id = volume.id.clone();
+        self.context.files.run(move |files| Ok(files.store.keep_password(&id, &password)?)).await
+    }
+
     /// A publish of a volume that this process knows. Returns true if nothing more is to do.
     async fn republish(&self, volume: &Arc<Volume>, request: &PublishRequest) -> Result<bool, Failure> {
         let Context { files, obtainer, clock, .. } = &*self.context;
@@ -178,6 +187,7 @@ impl Publisher {
             self.context.remove(id).await?;
             return Ok(false);
         }
+        self.keep_password(volume, request).await?;
         let has_fresh_token = volume.refresh_tokens(request.context.tokens.clone());
         let is_valid = record.issued.as_ref().map(|issued| issued.facts.not_after > clock.now());
         if !is_bound {

@@ -81,7 +81,7 @@ impl VolumeService {
             }
         };
         let counted = context.counts.count(&record.pod);
-        let volume = context.new_volume(record, spec, PodTokens::default(), counted);
+        let volume = context.new_volume(record, Arc::new(spec), PodTokens::default(), counted);
         context.registry.insert(Arc::clone(&volume));
         match presence {
             Ok(Presence::Mounted) => {

@@ -20,7 +20,7 @@ pub(crate) struct PublishRequest {
     /// Pod, tokens, and the author's attributes as written.
     pub(crate) context: VolumeContext,
     /// The spec that the attributes ask for.
-    pub(crate) spec: CertificateSpec,
+    pub(crate) spec: Arc<CertificateSpec>,
     /// The pod's fsGroup, as CSI's `volume_mount_group`.
     pub(crate) mount_group: Option<u32>,
     /// How long the caller waits; none if it does not say.
@@ -41,7 +41,7 @@ impl PublishRequest {
             issued: None,
             last_error: None,
         };
-        node.new_volume(record, spec.clone(), context.tokens.clone(), counted)
+        node.new_volume(record, Arc::clone(spec), context.tokens.clone(), counted)
     }
 
     /// The field in which this request differs from the one in the record.

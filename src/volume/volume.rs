@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// without the lock.
 pub(super) struct Volume {
     pub(super) id: VolumeId,
-    pub(super) spec: CertificateSpec,
+    /// Shared with the request for its publish.
+    pub(super) spec: Arc<CertificateSpec>,
     /// When work on it is due.
     pub(super) schedule: Schedule,
     /// The channel that sinks follow.
@@ -36,7 +37,7 @@ pub(super) struct Volume {
 impl Volume {
     pub(super) fn new(
         record: Record,
-        spec: CertificateSpec,
+        spec: Arc<CertificateSpec>,
         tokens: PodTokens,
         schedule: Schedule,
         events: Arc<EventHistory>,

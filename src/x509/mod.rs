@@ -22,7 +22,7 @@ pub use csr::{RequestError, csr};
 pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
 pub(crate) use verify::facts_of_pem;
-pub use verify::{Addition, Part, SignerAnswer, VerifiedChain, VerifyError, verify};
+pub use verify::{Addition, MAX_CHAIN_BYTES, Part, SignerAnswer, VerifiedChain, VerifyError, verify};
 
 /// A serial number from the bytes of its INTEGER: lower-case hexadecimal, the form that openssl and AWS use.
 pub(crate) fn serial_number(bytes: &[u8]) -> String {

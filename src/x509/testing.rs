@@ -89,6 +89,7 @@ pub(crate) fn attributes() -> CertificateSpec {
             combined: None,
             pkcs12: None,
             truststore: None,
+            password: None,
         },
         fs_group: None,
         owner: None,

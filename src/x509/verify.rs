@@ -10,6 +10,7 @@ use super::{name, serial_number};
 use crate::model::{CertificateFacts, CertificateSpec, Dialect, SubjectAltNames, Usage, hex};
 pub use additions::Addition;
 use additions::{additions, check_extensions, described};
+pub use chain::MAX_CHAIN_BYTES;
 use chain::{Certificate, Path, decode};
 use der::Decode;
 use der::flagset::FlagSet;
@@ -84,6 +85,9 @@ pub fn verify(
     differences.check(unrelated.map_or(Ok(()), Err))?;
     if !trusted.is_empty() {
         path.check_anchored(&trusted, now)?;
+        if !trusted.iter().any(Certificate::is_root) {
+            differences.served.push(NO_ROOT.to_owned());
+        }
     }
 
     let intermediates =
@@ -102,10 +106,14 @@ pub fn verify(
     })
 }
 
+/// What is said if none of the trust anchors is self-signed.
+const NO_ROOT: &str = "the CA that the issuer names is not self-signed: peers that use OpenSSL need its root as well, in a bundle of \
+     their own, or X509_V_FLAG_PARTIAL_CHAIN";
+
 /// How an answer differs from what was asked for.
 struct Differences {
     dialect: Dialect,
-    /// Under a peer's prefix.
+    /// What is served all the same.
     served: Vec<String>,
 }
 

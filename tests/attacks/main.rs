@@ -3,10 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod admin;
+mod answers;
+mod answers_memory;
+mod cert_manager;
+#[path = "../support/certificate_requests.rs"]
+mod certificate_requests;
+#[allow(dead_code, reason = "pca_fake tests the error cases of AWS Private CA")]
+#[path = "../support/fake_pca/mod.rs"]
+mod fake_pca;
 #[path = "../support/in_process.rs"]
 mod in_process;
+mod patterns;
 mod queues;
 mod requests;
+mod spending;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;

@@ -30,6 +30,8 @@ enum Kind {
     Message,
     Certificate,
     Annotations,
+    /// It has many small fields.
+    Usages,
     /// It is small, and there are many.
     Small,
 }
@@ -87,6 +89,7 @@ impl ApiServer {
                 });
             }
             Kind::Annotations => object["metadata"]["annotations"]["other"] = long(256_000).into(),
+            Kind::Usages => object["spec"]["usages"] = vec!["any"; 200_000].into(),
             Kind::Small => {}
         }
         object
@@ -177,15 +180,7 @@ async fn answer(State(server): State<ApiServer>, request: Request) -> Response {
 async fn attack(kind: Kind, count: usize) {
     let mut node = Node::with_flags(&[]);
     let (server, address) = ApiServer::start(&node.root, kind, count).await;
-    let kubeconfig = node.root.join("kubeconfig");
-    let content = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{ "name": "test", "cluster": { "server": format!("http://{address}") } }],
-        "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
-        "users": [{ "name": "test", "user": {} }],
-    });
-    fs::write(&kubeconfig, content.to_string()).unwrap();
-    node.flag(&format!("--kubeconfig={}", kubeconfig.display()));
+    node.api_server(address);
     let kubelet = node.started().await;
     let innocent = |name: &str| pod_of(&[("issuer-name", "ca"), ("dns-names", "web.shop.svc")], name, &[]);
     // The first request starts the watch.
@@ -218,6 +213,12 @@ node_test! {
 node_test! {
     async fn large_annotations_with_the_nodes_label_do_not_fill_the_drivers_memory() {
         attack(Kind::Annotations, 600).await;
+    }
+}
+
+node_test! {
+    async fn many_usages_with_the_nodes_label_do_not_fill_the_drivers_memory() {
+        attack(Kind::Usages, 20).await;
     }
 }
 

@@ -52,11 +52,16 @@ fn anchors(bytes: usize) -> Vec<u8> {
     pem.into_bytes()
 }
 
-/// The last failure in a volume's record.
-fn last_error(node: &Node, pod: &Pod) -> Option<String> {
+/// The generation in a volume's record.
+fn recorded_generation(node: &Node, pod: &Pod) -> String {
     let record = std::fs::read(node.stored_at(pod).join("record.json")).unwrap();
     let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-    record["record"]["last_error"]["message"].as_str().map(str::to_owned)
+    format!("..{}", record["record"]["issued"]["generation"])
+}
+
+/// The generation that a volume's files are of.
+fn live_generation(node: &Node, pod: &Pod) -> String {
+    std::fs::read_link(node.stored_at(pod).join("mount/..data")).unwrap().display().to_string()
 }
 
 fn free_percent(path: &Path) -> u64 {
@@ -75,7 +80,7 @@ async fn grow(percent: u8, said: &str) {
         innocent.iter().all(|(volume, before)| serial(volume) != *before)
     })
     .await;
-    let tried = |number: usize| last_error(&node, &pod("hostile", number)).is_some();
+    let tried = |number: usize| node.last_error(&pod("hostile", number)).is_some();
     let renewed =
         |number: usize| hostile.get(number).is_some_and(|(volume, before)| serial(volume) != *before);
     eventually("each of the hostile is renewed or has its failure on record", async || {
@@ -83,7 +88,7 @@ async fn grow(percent: u8, said: &str) {
     })
     .await;
     let failed = (0..HOSTILE).find(|number| tried(*number)).expect("the store does not hold them all");
-    let error = last_error(&node, &pod("hostile", failed)).unwrap();
+    let error = node.last_error(&pod("hostile", failed)).unwrap();
     assert!(error.contains(said) && error.contains("namespace hostile"), "{error}");
     assert_whole(&hostile.get(failed).unwrap().0);
     assert!(
@@ -113,15 +118,15 @@ node_test! {
         *driver.signer.more_anchors.lock().unwrap() = Some(("shop".to_owned(), anchors(40 << 10)));
         driver.clock.advance(SignedDuration::from_hours(17));
         let pod = pod("shop", 0);
-        eventually("the failure is on record", async || last_error(&node, &pod).is_some()).await;
-        let error = last_error(&node, &pod).unwrap();
+        eventually("the failure is on record", async || node.last_error(&pod).is_some()).await;
+        let error = node.last_error(&pod).unwrap();
         assert!(error.contains("--max-volume-size") && error.contains("at most 32768"), "{error}");
         assert_eq!(serial(&volume), before);
         assert_whole(&volume);
         *driver.signer.more_anchors.lock().unwrap() = None;
         driver.clock.advance(SignedDuration::from_hours(3));
         eventually("it is renewed", async || serial(&volume) != before).await;
-        assert_eq!(last_error(&node, &pod), None);
+        assert_eq!(node.last_error(&pod), None);
         driver.stop().await;
     }
 }
@@ -134,7 +139,7 @@ node_test! {
         let hostile = published(&kubelet, "hostile", 8).await;
         let mut kept_open = Vec::new();
         let refused = || {
-            let errors = (0..8).filter_map(|number| last_error(&node, &pod("hostile", number)));
+            let errors = (0..8).filter_map(|number| node.last_error(&pod("hostile", number)));
             errors.filter(|error| error.contains("namespace hostile")).count()
         };
         // Each round takes about half a MiB. The store has six.
@@ -157,6 +162,13 @@ node_test! {
                 let now = serials(&hostile);
                 let renewed = now.iter().zip(&before.1).filter(|(now, before)| now != before).count();
                 renewed + refused() >= 8
+            })
+            .await;
+            // Not before: the time of issue is read after the swap.
+            let volumes = (0..8).map(|number| pod("hostile", number));
+            let volumes: Vec<_> = volumes.chain((0..INNOCENT).map(|number| pod("innocent", number))).collect();
+            eventually("every record is of the files", async || {
+                volumes.iter().all(|pod| recorded_generation(&node, pod) == live_generation(&node, pod))
             })
             .await;
         }

@@ -6,6 +6,9 @@ use nix::sys::statvfs::FsFlags;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+use tonic::Code;
 
 node_test! {
     async fn a_published_volume_is_whole_read_only_and_private() {
@@ -73,5 +76,78 @@ node_test! {
         let combined = fs::read_to_string(volume.join("all.pem")).unwrap();
         assert!(combined.find("PRIVATE KEY").unwrap() < combined.find("BEGIN CERTIFICATE").unwrap(), "key first, then chain");
         assert_eq!(fs::metadata(volume.join("all.pem")).unwrap().permissions().mode() & 0o777, 0o400);
+    }
+}
+
+/// The PKCS#12 keystore opens with this password.
+fn opens(volume: &Path, password: &str) -> bool {
+    let (keystore, password) = (volume.join("keystore.p12"), format!("pass:{password}"));
+    let arguments = ["pkcs12", "-in", keystore.to_str().unwrap(), "-passin", &password, "-noout"];
+    Command::new("openssl").args(arguments).output().unwrap().status.success()
+}
+
+node_test! {
+    async fn a_password_from_a_secret_is_kept_across_restarts_and_in_no_record() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let pod = pod_with("web-0", &[("pkcs12-enable", "true"), ("pkcs12-password-key", "store")]);
+        let refused = kubelet.publish(&pod).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("pkcs12-password: is required") && refused.message().contains("nodePublishSecretRef"), "{refused:?}");
+        let mut request = kubelet.publish_request(&pod);
+        for (value, problem) in [("line\n", "control character"), ("", "is empty"), ("\u{fc}", "is not ASCII")] {
+            request.secrets.insert("store".to_owned(), value.to_owned());
+            let refused = kubelet.publish_with(request.clone()).await.unwrap_err();
+            assert!(refused.message().contains("pkcs12-password-key") && refused.message().contains(problem), "{refused:?}");
+        }
+        request.secrets.insert("store".to_owned(), "correct-horse".to_owned());
+        kubelet.publish_with(request.clone()).await.unwrap();
+        let volume = kubelet.target(&pod);
+        assert!(opens(&volume, "correct-horse") && !opens(&volume, "changeit"));
+        let record = fs::read_to_string(node.stored_at(&pod).join("record.json")).unwrap();
+        assert!(!record.contains("correct-horse"));
+        assert!(!volume.join("keystore.password").exists() && !node.log().contains("correct-horse"));
+        node.kill();
+        let kubelet = node.started().await;
+        kubelet.publish_with(request).await.unwrap();
+        assert!(opens(&volume, "correct-horse"));
+        kubelet.unpublish(&pod).await.unwrap();
+        assert_eq!(node.stored(), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+node_test! {
+    async fn a_random_password_is_in_its_file_and_the_truststore_has_the_same() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let attributes = [("pkcs12-enable", "true"), ("pkcs12-password-file", "password"), ("truststore-file", "trust.p12")];
+        let [first, second] = ["web-0", "web-1"].map(|name| pod_with(name, &attributes));
+        let volume = kubelet.publish(&first).await.unwrap();
+        let password = fs::read_to_string(volume.join("password")).unwrap();
+        assert!(password.len() == 64 && opens(&volume, &password));
+        let mode = fs::metadata(volume.join("password")).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o400);
+        let trust = volume.join("trust.p12");
+        openssl(&["pkcs12", "-in", trust.to_str().unwrap(), "-passin", &format!("pass:{password}"), "-nokeys"]);
+        let other = kubelet.publish(&second).await.unwrap();
+        assert_ne!(fs::read_to_string(other.join("password")).unwrap(), password);
+    }
+}
+
+node_test! {
+    async fn the_owner_may_read_the_key_and_nobody_else() {
+        if !support::namespace::maps_all_groups() {
+            eprintln!("not checked: an ordinary user has no second user to give a file to");
+            return;
+        }
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let alone = pod_with("web-0", &[("owner", "1000")]);
+        let mut with_group = pod_with("web-1", &[("owner", "1000")]);
+        with_group.fs_group = Some(2000);
+        for (pod, mode, group) in [(alone, 0o400, 0), (with_group, 0o440, 2000)] {
+            let key = fs::metadata(kubelet.publish(&pod).await.unwrap().join("tls.key")).unwrap();
+            assert_eq!((key.permissions().mode() & 0o777, key.uid(), key.gid()), (mode, 1000, group));
+        }
     }
 }

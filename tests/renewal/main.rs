@@ -306,6 +306,21 @@ node_test! {
 }
 
 node_test! {
+    async fn a_random_keystore_password_stays_after_a_renewal() {
+        let (_node, driver, kubelet) = started(false).await;
+        let attributes = [("pkcs12-enable", "true"), ("pkcs12-password-file", "password")];
+        let volume = kubelet.publish(&pod_with("web-0", &attributes)).await.unwrap();
+        let read = |name: &str| std::fs::read(volume.join(name)).unwrap();
+        let (before, password, keystore) = (serial(&volume), read("password"), read("keystore.p12"));
+        driver.clock.advance(SignedDuration::from_hours(17));
+        eventually("it is renewed", async || serial(&volume) != before).await;
+        assert_eq!(read("password"), password);
+        assert_ne!(read("keystore.p12"), keystore);
+        driver.stop().await;
+    }
+}
+
+node_test! {
     async fn a_reused_key_stays_after_a_renewal() {
         let (_node, driver, kubelet) = started(false).await;
         let volume = kubelet.publish(&pod_with("web-0", &[("reuse-private-key", "true"), ("key-algorithm", "RSA"), ("key-encoding", "PKCS1")])).await.unwrap();

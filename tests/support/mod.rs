@@ -12,7 +12,9 @@ pub mod namespace;
 pub mod pca;
 
 use certlet_kubelet::{Kubelet, Pod};
+use serde_json::{Value, json};
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -82,6 +84,19 @@ impl Node {
     /// Adds an environment variable for the driver's next start.
     pub fn env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Lets the driver use the API server at this address from its next start on.
+    pub fn api_server(&mut self, address: SocketAddr) {
+        let kubeconfig = self.root.join("kubeconfig");
+        let content = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{ "name": "test", "cluster": { "server": format!("http://{address}") } }],
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
+            "users": [{ "name": "test", "user": {} }],
+        });
+        fs::write(&kubeconfig, content.to_string()).unwrap();
+        self.flag(&format!("--kubeconfig={}", kubeconfig.display()));
     }
 
     /// The command line of the driver.
@@ -204,6 +219,13 @@ impl Node {
     /// A volume's directory in the store.
     pub fn stored_at(&self, pod: &Pod) -> PathBuf {
         self.data_root().join("volumes").join(pod.volume_id())
+    }
+
+    /// The last failure in a volume's record.
+    pub fn last_error(&self, pod: &Pod) -> Option<String> {
+        let record = fs::read(self.stored_at(pod).join("record.json")).unwrap();
+        let record: Value = serde_json::from_slice(&record).unwrap();
+        record["record"]["last_error"]["message"].as_str().map(str::to_owned)
     }
 
     /// `certlet status`.

@@ -244,8 +244,10 @@ fn files(inputs: &mut Inputs, group: &str) {
     inputs.beside(group, "ca-file", "keystore.p12", keystore);
     inputs.value(group, "pkcs12-filename", "store.p12");
     inputs.value(group, "pkcs12-password", "changeit");
-    let enabled = [("issuer-name", "ca"), ("pkcs12-enable", "true")];
-    inputs.add(group, "pkcs12-password", "missing", &enabled);
+    if group == CERT_MANAGER {
+        let enabled = [("issuer-name", "ca"), ("pkcs12-enable", "true")];
+        inputs.add(group, "pkcs12-password", "missing", &enabled);
+    }
 }
 
 fn keys(inputs: &mut Inputs, group: &str) {

@@ -152,7 +152,8 @@ fn the_keystore_needs_a_password_and_has_a_default_name() {
     let attributes = certlet(&[("pkcs12-enable", "true"), ("pkcs12-password", " p w ")]).unwrap();
     let keystore = attributes.files.pkcs12.clone().unwrap();
     assert_eq!(keystore.file, "keystore.p12");
-    assert_eq!(keystore.password.expose_secret(), " p w ");
+    let Some(KeystorePassword::Given(password)) = &attributes.files.password else { panic!("a password") };
+    assert_eq!(password.expose_secret(), " p w ");
     assert!(!format!("{attributes:?}").contains("p w"));
     assert!(certlet(&[("pkcs12-enable", "false")]).unwrap().files.pkcs12.is_none());
     assert!(certlet(&[("pkcs12-enable", "false"), ("pkcs12-password", "x")]).unwrap().files.pkcs12.is_none());

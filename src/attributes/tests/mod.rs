@@ -6,8 +6,8 @@ mod refused;
 
 use super::{AttributeError, AttributeErrors, VolumeContext, rows};
 use crate::model::{
-    CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, Subject, SubjectFields, Usage,
-    WorkloadIdentity,
+    CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, KeystorePassword, Subject,
+    SubjectFields, Usage, WorkloadIdentity,
 };
 
 fn pod() -> WorkloadIdentity {

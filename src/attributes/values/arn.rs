@@ -2,9 +2,14 @@
 
 use crate::model::Arn;
 
+/// The limit of AWS Private CA on the ARNs of CAs and templates.
+const MAX_PRIVATE_CA_ARN_BYTES: usize = 200;
+/// The limit of STS on the ARN of a role.
+const MAX_ROLE_ARN_BYTES: usize = 2048;
+
 /// `arn:PARTITION:acm-pca:REGION:ACCOUNT:certificate-authority/UUID`
 pub(in crate::attributes) fn certificate_authority(text: &str) -> Result<Arn, String> {
-    let arn = parse(text, "acm-pca")?;
+    let arn = parse(text, "acm-pca", MAX_PRIVATE_CA_ARN_BYTES)?;
     let region_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if arn.region().is_empty() || !arn.region().bytes().all(region_byte) {
         return Err("has no Region".into());
@@ -19,7 +24,7 @@ pub(in crate::attributes) fn certificate_authority(text: &str) -> Result<Arn, St
 
 /// `arn:PARTITION:acm-pca:::template/NAME/V1`
 pub(in crate::attributes) fn template(text: &str) -> Result<String, String> {
-    let arn = parse(text, "acm-pca")?;
+    let arn = parse(text, "acm-pca", MAX_PRIVATE_CA_ARN_BYTES)?;
     if !arn.region().is_empty() || !arn.account().is_empty() {
         return Err("has a Region or an account, which templates do not".into());
     }
@@ -32,7 +37,7 @@ pub(in crate::attributes) fn template(text: &str) -> Result<String, String> {
 
 /// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`
 pub(in crate::attributes) fn role(text: &str) -> Result<String, String> {
-    let arn = parse(text, "iam")?;
+    let arn = parse(text, "iam", MAX_ROLE_ARN_BYTES)?;
     if !arn.region().is_empty() {
         return Err("has a Region, which roles do not".into());
     }
@@ -45,7 +50,10 @@ pub(in crate::attributes) fn role(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse(text: &str, service: &str) -> Result<Arn, String> {
+fn parse(text: &str, service: &str, max_bytes: usize) -> Result<Arn, String> {
+    if text.len() > max_bytes {
+        return Err(format!("is {} bytes long (at most {max_bytes} are accepted)", text.len()));
+    }
     // `aws`, `aws-cn`, `aws-us-gov`, and any later partition.
     let suffix = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     let is_partition = |name: &str| name == "aws" || name.strip_prefix("aws-").is_some_and(suffix);
@@ -78,6 +86,20 @@ mod tests {
             assert!(template(&format!("arn:{partition}:acm-pca:::template/EndEntityCertificate/V1")).is_ok());
             assert!(role(&format!("arn:{partition}:iam::123456789012:role/pca/issuer")).is_ok());
         }
+    }
+
+    #[test]
+    fn an_arn_is_no_longer_than_aws_accepts() {
+        let role_of = |length: usize| {
+            let start = "arn:aws:iam::123456789012:role/";
+            role(&format!("{start}{}", "a".repeat(length - start.len())))
+        };
+        assert!(role_of(2048).is_ok());
+        assert_eq!(role_of(2049), Err("is 2049 bytes long (at most 2048 are accepted)".into()));
+        let region = "a".repeat(200);
+        let invented = certificate_authority(&CA.replace("eu-central-1", &region)).unwrap_err();
+        assert!(invented.contains("at most 200"), "{invented}");
+        assert!(template(&format!("arn:aws:acm-pca:::template/{region}/V1")).is_err());
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! A space after the comma is accepted, as by cert-manager: `CN=a, O=b`.
 
-use super::names::{common_name, country, locality, postal_code, serial_number, subject_text};
-use crate::model::{DistinguishedName, KEYWORDS, NameAttribute, NameValue};
+use super::names::{
+    common_name, country, locality, postal_code, serial_number, subject_length, subject_text,
+};
+use crate::model::{DistinguishedName, KEYWORDS, NameAttribute, NameValue, shown};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc4519::{C, CN, DC, L, O, OU, POSTAL_CODE, SERIAL_NUMBER, ST, STREET};
 use der::Decode;
@@ -41,7 +43,8 @@ fn read(text: &str, reading: Reading) -> Result<DistinguishedName, String> {
     let mut joined = HashSet::new();
     let mut rest = text;
     loop {
-        let (name, after) = rest.split_once('=').ok_or_else(|| format!("has no = in {:?}", rest.trim()))?;
+        let (name, after) =
+            rest.split_once('=').ok_or_else(|| format!("has no = in {}", shown(rest.trim())))?;
         let (keyword, oid) = keyword(name.trim())?;
         let (value_text, separator, after) = split_value(after, reading);
         let value = value(oid, value_text, reading)
@@ -76,7 +79,7 @@ fn keyword(name: &str) -> Result<(&str, ObjectIdentifier), String> {
     if let Some(known) = KEYWORDS.iter().find(|(keyword, _)| keyword.eq_ignore_ascii_case(name)) {
         return Ok(*known);
     }
-    let oid = ObjectIdentifier::new(name).map_err(|_| format!("has the unknown keyword {name:?}"))?;
+    let oid = ObjectIdentifier::new(name).map_err(|_| format!("has the unknown keyword {}", shown(name)))?;
     Ok((name, oid))
 }
 
@@ -96,6 +99,7 @@ fn value(oid: ObjectIdentifier, text: &str, reading: Reading) -> Result<NameValu
     let text = text.trim_start_matches(' ');
     if let Some(digits) = text.strip_prefix('#') {
         let digits = digits.trim_end_matches(' ').as_bytes();
+        subject_length(digits.len() / 2)?;
         let der: Option<Vec<u8>> = digits.chunks(2).map(hex_pair).collect();
         let der = der.filter(|der| AnyRef::from_der(der).is_ok()).map(NameValue::Der);
         return der.ok_or_else(|| "is not the hexadecimal form of a DER value".into());
@@ -185,6 +189,30 @@ mod tests {
     }
 
     #[test]
+    fn a_value_has_at_most_1024_bytes() {
+        let length = 1024;
+        for (keyword, value) in [("UID", "a"), ("DC", "A"), ("1.2.3", "\u{fc}")] {
+            let longest = format!("{keyword}={},O=b", value.repeat(length / value.len()));
+            assert!(strict(&longest).is_ok(), "{keyword}");
+            let longer = format!("{keyword}={},O=b", value.repeat(length / value.len() + 1));
+            assert!(
+                strict(&longer).unwrap_err().contains("bytes long (at most 1024 are accepted)"),
+                "{keyword}"
+            );
+        }
+        for (longest, longer) in [("CN=", 65), ("C=D", 2), ("O=", 65), ("L=", 129), ("SERIALNUMBER=", 65)]
+            .map(|(start, length)| {
+                (format!("{start}{}", "a".repeat(length - 1)), format!("{start}{}", "a".repeat(length)))
+            })
+        {
+            assert!(strict(&longest).is_ok() && strict(&longer).is_err(), "{longest}");
+        }
+        let der = |bytes: usize| format!("CN=#0482{:04x}{}", bytes - 4, "61".repeat(bytes - 4));
+        assert!(strict(&der(length)).is_ok());
+        assert!(strict(&der(length + 1)).unwrap_err().contains("is 1025 bytes long"));
+    }
+
+    #[test]
     fn what_is_not_a_distinguished_name_is_refused() {
         for text in [
             "",
@@ -223,6 +251,14 @@ mod tests {
             "C=a*",
         ] {
             assert!(strict(text).is_err(), "{text:?} -> {:?}", strict(text));
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_in_the_message() {
+        for text in ["x".repeat(60_000), format!("{}=a", "x".repeat(60_000))] {
+            let problem = strict(&text).unwrap_err();
+            assert!(problem.len() < 150, "{}", problem.len());
         }
     }
 

@@ -9,6 +9,9 @@ const MAX_FILE_NAME_BYTES: usize = 255;
 /// RFC 1035 section 2.3.4, without the root's dot.
 const MAX_DNS_NAME_BYTES: usize = 253;
 const MAX_DNS_LABEL_BYTES: usize = 63;
+/// Several times the upper bounds of RFC 5280 appendix A.1, such as 64 for an organization and 128 for a locality: cert-manager's
+/// csi-driver has no limit, and no real value is longer.
+const MAX_SUBJECT_VALUE_BYTES: usize = 1024;
 /// The SPIFFE ID standard, section 2.3.
 const MAX_URI_BYTES: usize = 2048;
 /// The SPIFFE ID standard, section 2.3.
@@ -198,10 +201,9 @@ pub(in crate::attributes) fn ip_address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// What cert-manager's csi-driver takes as a part of a subject.
-#[expect(clippy::unnecessary_wraps, reason = "it stands where checks stand")]
+/// What cert-manager's csi-driver takes as a part of a subject: any text, here of a limited length.
 pub(in crate::attributes) fn any_text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
+    subject_length(text.len()).map(|()| text.to_owned())
 }
 
 /// What cert-manager's csi-driver takes as part of a reference to an issuer: any text. The API server judges it.
@@ -217,12 +219,21 @@ pub(in crate::attributes) fn any_file_name(name: &str) -> Result<String, String>
     if name == name.trim() { Ok(name.to_owned()) } else { file_name(name) }
 }
 
-/// A string that a subject can hold: no control characters.
+/// A string that a subject can hold: not too long, and no control characters.
 pub(in crate::attributes) fn subject_text(text: &str) -> Result<String, String> {
+    subject_length(text.len())?;
     match text.chars().find(|c| c.is_control()) {
         Some(c) => Err(format!("has the control character {c:?}")),
         None => Ok(text.to_owned()),
     }
+}
+
+/// Checks the number of bytes of a subject's value.
+pub(in crate::attributes) fn subject_length(bytes: usize) -> Result<(), String> {
+    if bytes > MAX_SUBJECT_VALUE_BYTES {
+        return Err(format!("is {bytes} bytes long (at most {MAX_SUBJECT_VALUE_BYTES} are accepted)"));
+    }
+    Ok(())
 }
 
 /// A string of a subject with a limit on its characters (the upper bounds in RFC 5280 appendix A.1 and X.520 annex C).

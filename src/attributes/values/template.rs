@@ -4,7 +4,7 @@
 //! them, [`expand_as_go`] removes them too. A dollar sign without a name after it stands for itself. A dollar sign before a name
 //! cannot be escaped.
 
-use crate::model::WorkloadIdentity;
+use crate::model::{WorkloadIdentity, shown};
 
 /// The variables, in the order the documentation lists them.
 pub(in crate::attributes) const VARIABLES: [&str; 4] =
@@ -89,7 +89,7 @@ fn value<'a>(name: &str, pod: &'a WorkloadIdentity) -> Result<&'a str, String> {
         "POD_NAMESPACE" => Ok(&pod.namespace),
         "POD_UID" => Ok(&pod.uid),
         "SERVICE_ACCOUNT_NAME" => Ok(&pod.service_account),
-        _ => Err(format!("has the unknown variable {name:?} (known: {})", VARIABLES.join(", "))),
+        _ => Err(format!("has the unknown variable {} (known: {})", shown(name), VARIABLES.join(", "))),
     }
 }
 
@@ -137,6 +137,12 @@ mod tests {
         for text in ["$$", "$1", "$*", "${$}", "$pod_name", "${ POD_NAME}", "$POD_NAMES"] {
             assert!(expand(text, &pod()).unwrap_err().contains("unknown variable"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_long_name_of_a_variable_is_cut() {
+        let problem = expand(&format!("${{{}}}", "x".repeat(60_000)), &pod()).unwrap_err();
+        assert!(problem.len() < 250, "{}", problem.len());
     }
 
     #[test]

@@ -75,7 +75,7 @@ async fn obtain(obtainer: &Obtainer, spec: &CertificateSpec) -> Result<Obtained,
 }
 
 fn encode(obtained: &Obtained, spec: &CertificateSpec) -> Vec<crate::store::NewFile> {
-    files::encode(&obtained.credential, &obtained.trust, spec, None).unwrap()
+    files::encode(&obtained.credential, &obtained.trust, spec, None, None).unwrap()
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn the_cost_of_each_step_is_printed() {
         );
     }
     spec.key.algorithm = KeyAlgorithm::EcdsaP256;
-    spec.files.pkcs12 = Some(Pkcs12::modern("keystore.p12", "changeit"));
+    spec.files.pkcs12 = Some(Pkcs12::modern("keystore.p12"));
     let issued = obtain(&obtainer, &spec).await.unwrap();
     let start = Instant::now();
     for _ in 0..ROUNDS {
@@ -182,4 +182,58 @@ async fn a_certificate_that_does_not_lead_to_a_pinned_anchor_is_refused_and_pods
     assert!(failure.message.contains("that --pin-ca pins in"), "{failure}");
     let both = [pinned_anchors, others].concat();
     assert_eq!(anchors_of(ours, pins("both", &both)).await.unwrap(), both);
+}
+
+/// A signer that refuses everything, and keeps whether each request replaces a certificate.
+#[derive(Default)]
+struct Recording(parking_lot::Mutex<Vec<bool>>);
+
+impl Signer for Recording {
+    fn kind(&self) -> SignerKind {
+        SignerKind::Local
+    }
+
+    fn is_resumable(&self) -> bool {
+        false
+    }
+
+    fn needs_token(&self, _spec: &CertificateSpec) -> bool {
+        false
+    }
+
+    fn describe(&self, checkpoint: &str) -> String {
+        checkpoint.to_owned()
+    }
+
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
+        self.0.lock().push(request.replaces_certificate);
+        Box::pin(async { Err(Failure::transient("no")) })
+    }
+}
+
+#[tokio::test]
+async fn a_signer_is_told_whether_a_certificate_in_use_is_replaced() {
+    let signer = Arc::new(Recording::default());
+    let notification = Arc::new(Scripted(Err(Failure::transient("no"))));
+    let (obtainer, _root) =
+        obtainer(vec![ConfiguredSigner { signer: Arc::clone(&signer) as _, notification }]);
+    let (local, _folder) = local();
+    let spec = attributes();
+    let facts = obtain(&local, &spec).await.unwrap().credential.facts;
+    let now = Timestamp::now();
+    let issued = IssuedRecord { facts, issued_at: now, renew_at: now, generation: 1, warning: None };
+    for in_use in [None, Some(&issued)] {
+        let workload = Workload {
+            id: &VolumeId::new("csi-1"),
+            identity: &pod(),
+            tokens: &PodTokens::default(),
+            spec: &spec,
+            in_use,
+            not_ready_count: 0,
+        };
+        let cancel = CancellationToken::new();
+        let options = IssueOptions { purpose: Purpose::Renewal, timeout: None, cancel };
+        obtainer.obtain(workload, &options).await.unwrap_err();
+    }
+    assert_eq!(*signer.0.lock(), [false, true]);
 }

@@ -1,9 +1,10 @@
 //! Facts of private CAs, with a cache.
 
+use super::MAX_CACHED;
 use super::client::Api;
 use super::errors::{CallError, ErrorKind};
 use crate::model::Failure;
-use crate::platform::Clock;
+use crate::platform::{BoundedMap, Clock};
 use aws_sdk_acmpca::types::{
     CertificateAuthority, CertificateAuthorityStatus, CertificateAuthorityUsageMode, KeyAlgorithm,
 };
@@ -38,15 +39,43 @@ pub(crate) struct Facts {
 }
 
 /// Facts by the CA's ARN and the caller, because callers have different permissions.
-#[derive(Default)]
-pub(crate) struct Authorities(Mutex<HashMap<(String, String), Slot>>);
+pub(crate) struct Authorities {
+    /// Only of CAs that AWS has described. So CAs that a pod invents displace no others.
+    known: Mutex<BoundedMap<Key, Known>>,
+    /// The queries in flight. Each has a lock, so that concurrent callers make one query.
+    queries: Mutex<HashMap<Key, Arc<AsyncMutex<()>>>>,
+}
 
-type Slot = Arc<AsyncMutex<Option<Known>>>;
+/// A CA and a caller.
+type Key = (String, String);
 
 struct Known {
     facts: Facts,
     queried_at: Timestamp,
     cache_time: SignedDuration,
+}
+
+impl Default for Authorities {
+    fn default() -> Self {
+        Self { known: Mutex::new(BoundedMap::new(MAX_CACHED)), queries: Mutex::default() }
+    }
+}
+
+/// One of the callers that wait for a query. The last one to be dropped removes the query.
+struct Query<'a> {
+    authorities: &'a Authorities,
+    key: &'a Key,
+    lock: Arc<AsyncMutex<()>>,
+}
+
+impl Drop for Query<'_> {
+    fn drop(&mut self) {
+        let mut queries = self.authorities.queries.lock();
+        // The lock is shared under the lock of the map only. Two: the map's and this one.
+        if Arc::strong_count(&self.lock) == 2 {
+            queries.remove(self.key);
+        }
+    }
 }
 
 impl Authorities {
@@ -59,13 +88,15 @@ impl Authorities {
         clock: &dyn Clock,
     ) -> Result<Facts, Failure> {
         let authority = api.authority.as_str();
-        let slot = Arc::clone(self.0.lock().entry((authority.to_owned(), caller.to_owned())).or_default());
-        let mut slot = slot.lock().await;
+        let key = (authority.to_owned(), caller.to_owned());
+        if let Some(facts) = self.known(&key, clock.now()) {
+            return Ok(facts);
+        }
+        let query = self.query(&key);
+        let _only_one = query.lock.lock().await;
         let now = clock.now();
-        if let Some(known) = &*slot
-            && now.duration_since(known.queried_at).abs() < known.cache_time
-        {
-            return Ok(known.facts.clone());
+        if let Some(facts) = self.known(&key, now) {
+            return Ok(facts);
         }
         let facts = match api.describe().await {
             Ok(description) => from_description(&description)?,
@@ -82,23 +113,37 @@ impl Authorities {
                 );
             }
         }
-        *slot = Some(Known { facts: facts.clone(), queried_at: now, cache_time: cache_time(&facts, now) });
+        let known = Known { facts: facts.clone(), queried_at: now, cache_time: cache_time(&facts, now) };
+        self.known.lock().insert(key.clone(), known);
         Ok(facts)
+    }
+
+    /// The facts in the cache, if they are not too old.
+    fn known(&self, key: &Key, now: Timestamp) -> Option<Facts> {
+        let mut known = self.known.lock();
+        let known = known.get(key)?;
+        (now.duration_since(known.queried_at).abs() < known.cache_time).then(|| known.facts.clone())
+    }
+
+    fn query<'a>(&'a self, key: &'a Key) -> Query<'a> {
+        let lock = Arc::clone(self.queries.lock().entry(key.clone()).or_default());
+        Query { authorities: self, key, lock }
+    }
+
+    /// How many CAs and queries are in memory.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.known.lock().keys().len(), self.queries.lock().len())
     }
 
     /// Forgets the facts of a CA, because its state has changed.
     pub(crate) fn forget(&self, authority: &str) {
-        self.0.lock().retain(|(known, _), _| known != authority);
+        self.known.lock().retain(|(known, _), _| known != authority);
     }
 
     /// Keeps a caller's facts for [`MIN_CACHE_TIME`] only, because AWS has refused a call and they may be outdated.
     pub(crate) fn shorten_cache_time(&self, authority: &str, caller: &str) {
-        let slots = self.0.lock();
-        let slot = slots.get(&(authority.to_owned(), caller.to_owned()));
-        // If the lock is held, the facts are being queried, so they are not outdated.
-        if let Some(mut slot) = slot.and_then(|slot| slot.try_lock().ok())
-            && let Some(known) = slot.as_mut()
-        {
+        if let Some(known) = self.known.lock().get(&(authority.to_owned(), caller.to_owned())) {
             known.cache_time = MIN_CACHE_TIME;
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! All clients share one pool of connections. Credentials are held in memory only.
 
+use super::MAX_CACHED;
 use super::answers::LimitedAnswers;
 use super::metrics::PcaMetrics;
 use super::pod_identity::Agent;
 use super::sts;
 use crate::model::{Failure, FailureKind, PcaCaller, PcaRequest};
-use crate::platform::Clock;
+use crate::platform::{BoundedMap, Clock};
 use crate::signer::SigningRequest;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -18,7 +19,6 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
@@ -28,13 +28,16 @@ const REPLACE_BEFORE_END: SignedDuration = SignedDuration::from_mins(5);
 /// If they cannot be replaced, they are used until this time before their end.
 const UNUSABLE_BEFORE_END: SignedDuration = SignedDuration::from_secs(30);
 
+/// More Regions than AWS has.
+const MAX_REGIONS: usize = 64;
+
 /// Clients by Region and caller.
 pub(crate) struct Clients {
     http: SharedHttpClient,
     base: OnceCell<SdkConfig>,
     agent: Agent,
-    drivers: Mutex<HashMap<String, Client>>,
-    roles: Mutex<HashMap<RoleKey, RoleSlot>>,
+    drivers: Mutex<BoundedMap<String, Client>>,
+    roles: Mutex<BoundedMap<RoleKey, RoleSlot>>,
 }
 
 /// A role of one pod, so that CloudTrail shows a session for each pod. It contains no token.
@@ -63,7 +66,9 @@ impl Clients {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .build_https();
-        Self { http, base: OnceCell::new(), agent, drivers: Mutex::default(), roles: Mutex::default() }
+        let drivers = Mutex::new(BoundedMap::new(MAX_REGIONS));
+        let roles = Mutex::new(BoundedMap::new(MAX_CACHED));
+        Self { http, base: OnceCell::new(), agent, drivers, roles }
     }
 
     /// The client for a request.
@@ -112,11 +117,12 @@ impl Clients {
 
     /// The client with the driver's own credentials.
     pub(crate) async fn driver(&self, region: &str) -> Client {
-        if let Some(client) = self.drivers.lock().get(region) {
+        let region = region.to_owned();
+        if let Some(client) = self.drivers.lock().get(&region) {
             return client.clone();
         }
-        let client = client_with(&self.config(region).await);
-        self.drivers.lock().entry(region.to_owned()).or_insert(client).clone()
+        let client = client_with(&self.config(&region).await);
+        self.drivers.lock().get_or_insert_with(region, || client).clone()
     }
 
     /// Forgets a pod's credentials, because AWS does not accept them any more.
@@ -155,7 +161,7 @@ impl Clients {
             let Some(slot) = Arc::get_mut(slot) else { return true };
             slot.get_mut().as_ref().is_some_and(|role| role.expires_at > now)
         });
-        Arc::clone(slots.entry(key).or_default())
+        Arc::clone(slots.get_or_insert_with(key, RoleSlot::default))
     }
 }
 
@@ -218,6 +224,7 @@ mod tests {
             csr_der: b"",
             checkpoint: &NoCheckpoint,
             needed_by: jiff::Timestamp::MAX,
+            replaces_certificate: false,
             not_ready_count: 0,
         };
         let (metrics, clock) = (PcaMetrics::default(), StoppedClock(Timestamp::UNIX_EPOCH));
@@ -231,7 +238,7 @@ mod tests {
             let refused = without_token(&clients, &format!("uid-{number}")).await.unwrap_err();
             assert!(refused.to_string().contains("no token for sts.amazonaws.com"), "{refused}");
         }
-        assert_eq!(clients.roles.lock().len(), 1, "the slot of the last pod, until the next call");
+        assert_eq!(clients.roles.lock().keys().len(), 1, "the slot of the last pod, until the next call");
     }
 
     #[tokio::test]
@@ -261,5 +268,23 @@ mod tests {
         let mut kept: Vec<String> = clients.roles.lock().keys().map(|key| key.pod_uid.clone()).collect();
         kept.sort();
         assert_eq!(kept, ["in-use", "new", "valid"]);
+    }
+
+    #[tokio::test]
+    async fn invented_regions_cost_no_memory_without_end() {
+        let clients = Clients::at(NOWHERE).await;
+        let client = clients.driver(REGION).await;
+        for number in 0..3 * MAX_CACHED {
+            let region = format!("invented-{number}");
+            clients.driver(&region).await;
+            // EKS Pod Identity returns the same credentials for each Region.
+            let caller = PcaCaller::PodIdentity;
+            let (pod_uid, service_account) = ("uid-1".to_owned(), "shop/web".to_owned());
+            let slot =
+                clients.slot(RoleKey { caller, region, pod_uid, service_account }, Timestamp::UNIX_EPOCH);
+            *slot.lock().await = Some(RoleClient { client: client.clone(), expires_at: Timestamp::MAX });
+        }
+        assert_eq!(clients.drivers.lock().keys().len(), MAX_REGIONS);
+        assert_eq!(clients.roles.lock().keys().len(), MAX_CACHED);
     }
 }

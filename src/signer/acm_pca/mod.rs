@@ -27,7 +27,7 @@ pub use signing::template_of;
 use super::budget::IssuanceBudget;
 use super::{IssuedCertificate, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
 use crate::model::{Arn, CertificateSpec, Failure, PcaCaller, SignerKind, jitter};
-use crate::platform::Clock;
+use crate::platform::{Clock, FairSemaphore, all_cores_but_one};
 use crate::policy::LivePolicy;
 use crate::store::JournalFile;
 use authority::Authorities;
@@ -46,6 +46,10 @@ use revoke::{Revocation, Revocations};
 use signing::Signing;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// Limit on what is kept for each CA, Region, account or role. Pods write them, so their number has no limit of its own. A node
+/// whose pods use more than this queries some of them again.
+const MAX_CACHED: usize = 256;
 
 /// The dependencies and options of the signer.
 pub struct AcmPcaParts {
@@ -68,6 +72,8 @@ pub struct AcmPcaParts {
 /// AWS Private CA as a signer.
 pub struct AcmPca {
     policy: Arc<LivePolicy>,
+    /// For decisions of the policy.
+    decisions: Arc<FairSemaphore>,
     limiter: Arc<Limiter>,
     clock: Arc<dyn Clock>,
     metrics: PcaMetrics,
@@ -84,6 +90,7 @@ impl AcmPca {
         let AcmPcaParts { policy, fleet, node, clock, metrics, revocations, pod_identity } = parts;
         Self {
             policy,
+            decisions: FairSemaphore::new(all_cores_but_one()),
             limiter: Arc::new(Limiter::new(fleet, jitter(&node, b""))),
             clock,
             metrics,
@@ -107,7 +114,7 @@ impl AcmPca {
     }
 
     async fn revoke(&self, revocation: Revocation) -> Result<(), CallError> {
-        let Revocation { authority, serial, reason } = revocation;
+        let Revocation { authority, serial, reason, .. } = revocation;
         let client = self.clients.driver(authority.region()).await;
         let caller = Caller { namespace: Arc::default(), needed_by: Timestamp::MAX };
         self.api(client, authority, caller, &serial).revoke(&serial, &reason).await
@@ -122,7 +129,8 @@ impl AcmPca {
         if let (Some(revocations), Some(serial), Some(pca)) =
             (&self.revocations, serial, issued.spec.signer.acm_pca())
         {
-            revocations.add(Revocation::new(pca.certificate_authority_arn.clone(), serial, reason));
+            let authority = pca.certificate_authority_arn.clone();
+            revocations.add(Revocation::new(issued.namespace, authority, serial, reason));
         }
     }
 

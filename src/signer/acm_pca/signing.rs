@@ -3,10 +3,12 @@
 use super::checkpoint::IssueCheckpoint;
 use super::client::Api;
 use super::errors::{CallError, ErrorKind};
+use super::validity::Limit;
 use super::{AcmPca, authority, templates, validity};
 use crate::model::{
     CertificateSpec, Failure, PcaCaller, PcaRequest, Usage, WorkloadIdentity, fingerprint, jitter,
 };
+use crate::platform::FairSemaphore;
 use crate::policy::{Policy, Question};
 use crate::signer::{SignedChain, SigningRequest};
 use crate::x509::pem;
@@ -17,19 +19,29 @@ use tokio::time::{Instant, sleep};
 /// How long one signing waits for a certificate that AWS is still issuing.
 const MAX_ISSUE_TIME: Duration = Duration::from_mins(2);
 
-/// Why the policy denies a request, if it does. Off the async threads, because its time grows with the policy and the request.
-async fn denial(
+/// The error if the policy denies a request for a certificate of that lifetime. Off the async threads, because its time grows with
+/// the policy and the request. For one namespace after the other, on all cores but one, so that many long decisions of one do not
+/// delay the others, nor the work with files.
+async fn check(
+    turns: &Arc<FairSemaphore>,
     rules: Arc<Policy>,
     request: &SigningRequest<'_>,
     template: &str,
-) -> Result<Option<String>, Failure> {
+    lifetime: Duration,
+) -> Result<(), Failure> {
     let (pod, spec, template) = (request.identity.clone(), request.spec.clone(), template.to_owned());
+    let turn = turns.acquire(&request.identity.namespace, request.needed_by).await;
     let decided = tokio::task::spawn_blocking(move || {
+        // The work owns it, because it goes on if the caller gives up.
+        let _turn = turn;
         let pca = spec.signer.acm_pca()?;
         let usages = templates::carried(&template, &spec);
-        rules.decide(&Question { pod: &pod, spec: &spec, pca, template: &template, usages }).denial()
+        let usages = usages.as_deref();
+        let template = template.as_str();
+        rules.denial(&Question { pod: &pod, spec: &spec, pca, template, usages, lifetime })
     });
-    decided.await.map_err(|_| Failure::transient("the driver is shutting down"))
+    let denial = decided.await.map_err(|_| Failure::transient("the driver is shutting down"))?;
+    denial.map_or(Ok(()), |denial| Err(Failure::permanent(denial)))
 }
 
 /// One issuance.
@@ -46,9 +58,8 @@ impl<'a> Signing<'a> {
         let parameters =
             SigningParameters::new(request.spec, request.identity).map_err(Failure::permanent)?;
         let pca = parameters.pca;
-        if let Some(denial) = denial(signer.policy.rules(), request, &parameters.template).await? {
-            return Err(Failure::permanent(denial));
-        }
+        check(&signer.decisions, signer.policy.rules(), request, &parameters.template, request.spec.duration)
+            .await?;
         let client = signer.clients.client(request, pca, &signer.metrics, &*signer.clock).await?;
         let authority = pca.certificate_authority_arn.clone();
         let api = signer.api(client, authority, request.into(), request.id.as_str());
@@ -62,9 +73,17 @@ impl<'a> Signing<'a> {
             Some(arn) => (arn, true),
             None => (self.issue(&mut checkpoint).await?, false),
         };
-        // After these errors this certificate cannot be had: the next attempt requests another one.
-        let is_final = [ErrorKind::Lost, ErrorKind::Permanent];
-        let chain = self.collect(&arn, is_resumed).await.map_err(|error| self.failed(error, &is_final))?;
+        let chain = match self.collect(&arn, is_resumed).await {
+            Ok(chain) => chain,
+            Err(error) => {
+                self.forget_outdated(&error);
+                // This certificate cannot be had: the next attempt requests another one.
+                if let ErrorKind::Lost | ErrorKind::Permanent = error.kind {
+                    self.request.checkpoint.save("")?;
+                }
+                return Err(error.into());
+            }
+        };
         let warning = checkpoint.limit.map(|limit| limit.warning().to_owned());
         let template_usages = templates::usages(&self.parameters.template);
         Ok(SignedChain { chain, ca: None, warning, template_usages })
@@ -84,6 +103,12 @@ impl<'a> Signing<'a> {
         let (now, duration) = (signer.clock.now(), request.spec.duration);
         let (not_after, limit) =
             validity::clamp(duration, facts.short_lived, facts.not_after, now).map_err(Failure::permanent)?;
+        // Again, because `renew-before` counts from the end: a shorter lifetime can mean a renewal every few minutes. Not near the
+        // CA's own end, where a later certificate ends no later, so that such a renewal does not repeat.
+        if limit == Some(Limit::ShortLived) {
+            let lifetime = not_after.duration_since(now).unsigned_abs();
+            check(&signer.decisions, signer.policy.rules(), request, &parameters.template, lifetime).await?;
+        }
         if let Some(limit) = limit {
             signer.metrics.clamped(limit);
             tracing::info!(
@@ -99,18 +124,30 @@ impl<'a> Signing<'a> {
             limit,
             certificate: None,
         };
-        signer.budget.take(&request.identity.namespace, signer.policy.rules().max_issuances_per_hour())?;
-        request.checkpoint.save(&planned.encode())?;
+        signer.budget.take(request, signer.policy.rules().max_issuances_per_hour())?;
+        if let Err(failure) = request.checkpoint.save(&planned.encode()) {
+            signer.budget.put_back(&request.identity.namespace);
+            return Err(failure);
+        }
         Ok(planned)
     }
 
     /// IssueCertificate: returns the certificate's ARN.
     async fn issue(&self, checkpoint: &mut IssueCheckpoint) -> Result<String, Failure> {
         let csr = pem::certificate_request(self.request.csr_der);
-        // After these errors no certificate exists and none is charged: the next attempt plans again.
-        let is_final = [ErrorKind::State, ErrorKind::Denied, ErrorKind::Permanent];
-        let arn = self.api.issue(&csr, &self.parameters.template, checkpoint).await;
-        let arn = arn.map_err(|error| self.failed(error, &is_final))?;
+        let arn = match self.api.issue(&csr, &self.parameters.template, checkpoint).await {
+            Ok(arn) => arn,
+            Err(error) => {
+                self.forget_outdated(&error);
+                // No certificate exists and none is charged: the next attempt plans again.
+                if let ErrorKind::State | ErrorKind::Denied | ErrorKind::Permanent = error.kind {
+                    self.request.checkpoint.save("")?;
+                    // Only now: an attempt that finds the checkpoint takes nothing from the budget.
+                    self.signer.budget.put_back(&self.request.identity.namespace);
+                }
+                return Err(error.into());
+            }
+        };
         checkpoint.certificate = Some(arn.clone());
         // Saved at once, because from here on the certificate is charged.
         self.request.checkpoint.save(&checkpoint.encode())?;
@@ -142,8 +179,8 @@ impl<'a> Signing<'a> {
         }
     }
 
-    /// Forgets what the error shows to be outdated. Clears the checkpoint if the error is of a final kind.
-    fn failed(&self, error: CallError, is_final: &[ErrorKind]) -> Failure {
+    /// Forgets what the error shows to be outdated.
+    fn forget_outdated(&self, error: &CallError) {
         let Self { signer, request, parameters, api } = self;
         let authority = api.authority.as_str();
         match error.kind {
@@ -154,8 +191,6 @@ impl<'a> Signing<'a> {
             }
             _ => {}
         }
-        let cleared = if is_final.contains(&error.kind) { request.checkpoint.save("") } else { Ok(()) };
-        cleared.err().unwrap_or_else(|| error.into())
     }
 }
 
@@ -190,12 +225,12 @@ impl<'a> SigningParameters<'a> {
     }
 }
 
-/// The ARN of the template that a certificate of this spec is issued with, and the usages that the certificate will carry;
-/// for `certlet policy check`.
-pub fn template_of<'a>(
-    spec: &'a CertificateSpec,
+/// The ARN of the template that a certificate of this spec is issued with, and the usages that the certificate can carry, if
+/// these are known; for `certlet policy check`.
+pub fn template_of(
+    spec: &CertificateSpec,
     pod: &WorkloadIdentity,
-) -> Result<(String, &'a [Usage]), String> {
+) -> Result<(String, Option<Vec<Usage>>), String> {
     let template = SigningParameters::new(spec, pod)?.template;
     let usages = templates::carried(&template, spec);
     Ok((template, usages))

@@ -36,8 +36,10 @@ const CODE_SIGNING: &[Usage] = &[Usage::DigitalSignature, Usage::CodeSigning];
 const OCSP_SIGNING: &[Usage] = &[Usage::DigitalSignature, Usage::OcspSigning];
 const SUBORDINATE_CA: &[Usage] = &[Usage::DigitalSignature, Usage::CertSign, Usage::CrlSign];
 
-/// The usages that a family of templates sets. The passthrough templates of a family set the same ones.
-const FAMILIES: [(&str, &[Usage]); 6] = [
+/// The usages that a family of templates sets. The passthrough templates of a family set the same ones. A blank family sets none.
+const FAMILIES: [(&str, &[Usage]); 8] = [
+    ("BlankEndEntityCertificate", &[]),
+    ("BlankSubordinateCACertificate", &[]),
     ("EndEntityCertificate", SERVER_AND_CLIENT),
     ("EndEntityClientAuthCertificate", CLIENT),
     ("EndEntityServerAuthCertificate", SERVER),
@@ -46,12 +48,31 @@ const FAMILIES: [(&str, &[Usage]); 6] = [
     ("SubordinateCACertificate", SUBORDINATE_CA),
 ];
 
+/// What can follow a family in a template's name. None of these changes the usages that the template sets.
+const VARIANTS: [&str; 8] = [
+    "CSRPassthrough",
+    "APIPassthrough",
+    "APICSRPassthrough",
+    "CriticalBasicConstraints",
+    "PathLen0",
+    "PathLen1",
+    "PathLen2",
+    "PathLen3",
+];
+
 /// The usages that the template with this ARN sets, whatever is requested. None for a template that takes those of the
 /// request, and for one that is not known.
 pub(super) fn usages(arn: &str) -> &'static [Usage] {
-    let name = arn.split_once(":template/").map_or("", |(_, name)| name);
-    let family = name.split(['_', '/']).next().unwrap_or_default();
-    FAMILIES.iter().find(|(name, _)| *name == family).map_or(&[], |(_, usages)| usages)
+    family_usages(arn).unwrap_or_default()
+}
+
+/// The same; none for a template that is not known.
+fn family_usages(arn: &str) -> Option<&'static [Usage]> {
+    let (_, name) = arn.split_once(":template/")?;
+    let mut parts = name.strip_suffix("/V1")?.split('_');
+    let family = parts.next()?;
+    let (_, usages) = FAMILIES.iter().find(|(name, _)| *name == family)?;
+    parts.all(|part| VARIANTS.contains(&part)).then_some(usages)
 }
 
 /// The usages of a volume without the attribute `key-usages`.
@@ -77,11 +98,20 @@ pub(crate) fn choose(spec: &CertificateSpec, pca: &PcaRequest) -> Result<String,
     Ok(arn.clone())
 }
 
-/// The usages that the certificate will carry: those that the template sets, else those requested.
-pub(super) fn carried<'a>(template_arn: &str, spec: &'a CertificateSpec) -> &'a [Usage] {
-    let name = template_arn.split_once(":template/").map(|(_, name)| name);
-    let template = TEMPLATES.iter().find(|template| Some(template.name) == name);
-    template.and_then(|template| template.usages).unwrap_or(&spec.usages)
+/// The usages that the certificate can carry: those that the template sets, and those requested, which a passthrough template
+/// adds. None if it is not known what the template sets.
+pub(super) fn carried(template_arn: &str, spec: &CertificateSpec) -> Option<Vec<Usage>> {
+    let set = family_usages(template_arn)?;
+    let mut usages = set.to_vec();
+    if set.is_empty() || !is_default_for_ca(spec) {
+        usages.extend(spec.usages.iter().filter(|usage| !set.contains(usage)));
+    }
+    Some(usages)
+}
+
+/// Whether the request is for a CA and has the default usages, which are for end entities: such a request does not ask for them.
+fn is_default_for_ca(spec: &CertificateSpec) -> bool {
+    spec.is_ca && spec.usages == DEFAULT_USAGES
 }
 
 /// The template with the fewest usages besides the requested ones. If no purpose is requested, it is the one for servers and
@@ -110,8 +140,7 @@ fn check(template: &Template, spec: &CertificateSpec) -> Result<(), String> {
         ));
     }
     let Some(given) = template.usages else { return Ok(()) };
-    // The default usages are for end entities. A CA without `key-usages` does not request them.
-    let is_default = spec.is_ca && spec.usages == DEFAULT_USAGES;
+    let is_default = is_default_for_ca(spec);
     let dropped = spec.usages.iter().filter(|usage| !given.contains(usage) && !is_default);
     let dropped: Vec<_> = dropped.map(|usage| usage.as_str()).collect();
     if dropped.is_empty() {
@@ -180,6 +209,40 @@ mod tests {
         }
         for template in TEMPLATES {
             assert_eq!(usages(template.name), template.usages.unwrap_or_default(), "{}", template.name);
+        }
+    }
+
+    #[test]
+    fn a_certificate_carries_the_usages_of_its_family_and_those_requested() {
+        use Usage::{ClientAuth, CodeSigning, DigitalSignature, KeyEncipherment, OcspSigning, ServerAuth};
+        let carried = |name: &str, requested: &[Usage], is_ca: bool| {
+            let spec = CertificateSpec { usages: requested.to_vec(), is_ca, ..attributes() };
+            super::carried(&format!("arn:aws:acm-pca:::template/{name}"), &spec)
+        };
+        let signature = [DigitalSignature];
+        for (name, expected) in [
+            ("OCSPSigningCertificate/V1", vec![DigitalSignature, OcspSigning]),
+            ("CodeSigningCertificate_APICSRPassthrough/V1", vec![DigitalSignature, CodeSigning]),
+            (
+                "EndEntityCertificate_CSRPassthrough/V1",
+                vec![DigitalSignature, KeyEncipherment, ServerAuth, ClientAuth],
+            ),
+            ("BlankEndEntityCertificate_CriticalBasicConstraints_CSRPassthrough/V1", signature.to_vec()),
+        ] {
+            assert_eq!(carried(name, &signature, false), Some(expected), "{name}");
+        }
+        let both = carried("CodeSigningCertificate_CSRPassthrough/V1", &[OcspSigning], false);
+        assert_eq!(both.unwrap(), [DigitalSignature, CodeSigning, OcspSigning]);
+        let default_ca = carried("SubordinateCACertificate_PathLen0/V1", &DEFAULT_USAGES, true);
+        assert_eq!(default_ca.as_deref(), Some(SUBORDINATE_CA));
+        for unknown in [
+            "Unknown/V1",
+            "EndEntityCertificate/V2",
+            "EndEntityCertificate_Other/V1",
+            "OCSPSigningCertificateX/V1",
+            "RootCACertificate/V1",
+        ] {
+            assert_eq!(carried(unknown, &signature, false), None, "{unknown}");
         }
     }
 

@@ -102,6 +102,14 @@ impl Stage {
     }
 
     async fn resume(&self, checkpoint: &dyn Checkpoint) -> Result<SignedChain, Failure> {
+        self.sign_for(checkpoint, false).await
+    }
+
+    async fn sign_for(
+        &self,
+        checkpoint: &dyn Checkpoint,
+        replaces_certificate: bool,
+    ) -> Result<SignedChain, Failure> {
         let pod = pod();
         let request = SigningRequest {
             id: &RequestId::new("csi-1"),
@@ -111,6 +119,7 @@ impl Stage {
             csr_der: &self.csr_der,
             checkpoint,
             needed_by: jiff::Timestamp::MAX,
+            replaces_certificate,
             not_ready_count: 0,
         };
         self.signer.sign(&request).await
@@ -206,4 +215,126 @@ async fn what_the_policy_denies_costs_nothing_and_is_denied_beyond_the_budget_to
         let _signed_or_beyond = stage.sign().await;
     }
     assert_eq!(stage.fake.calls(ISSUE), 1);
+}
+
+/// A rule that allows every template, and usages for digital signatures only.
+fn every_template() -> String {
+    let usages =
+        "[digital signature, key encipherment, server auth, client auth, code signing, ocsp signing]";
+    assert!(POLICY.contains(usages));
+    POLICY.replace(usages, "[digital signature, key encipherment]\n      templates: [\"**\"]")
+}
+
+#[tokio::test]
+async fn a_pattern_for_templates_buys_no_usage_that_the_rule_does_not_list() {
+    let mut stage = Stage::with(&every_template()).await;
+    for (template, fault) in [
+        ("OCSPSigningCertificate/V1", "key-usages: \"ocsp signing\", which the certificate would have"),
+        ("OCSPSigningCertificate_CSRPassthrough/V1", "key-usages: \"ocsp signing\""),
+        ("CodeSigningCertificate_APICSRPassthrough/V1", "key-usages: \"code signing\""),
+        ("EndEntityCertificate_CSRPassthrough/V1", "key-usages: \"server auth\""),
+        ("OCSPSigningCertificate/V2", "template-arn: certlet does not know which usages"),
+    ] {
+        let SignerSpec::AcmPca(pca) = &mut stage.attributes.signer else { panic!("another signer") };
+        pca.template_arn = Some(format!("arn:aws:acm-pca:::template/{template}"));
+        let denied = stage.sign().await.unwrap_err();
+        assert_eq!(denied.kind, FailureKind::Permanent, "{template}");
+        assert!(denied.message.contains(fault), "{template}: {denied}");
+    }
+    assert_eq!((stage.queries(), stage.fake.calls(ISSUE)), (0, 0), "denied before any call");
+    let SignerSpec::AcmPca(pca) = &mut stage.attributes.signer else { panic!("another signer") };
+    pca.template_arn = Some("arn:aws:acm-pca:::template/BlankEndEntityCertificate_CSRPassthrough/V1".into());
+    stage.sign().await.unwrap();
+}
+
+/// A checkpoint that a full store does not save.
+struct FullStore;
+
+impl Checkpoint for FullStore {
+    fn load(&self) -> Option<String> {
+        None
+    }
+
+    fn save(&self, _text: &str) -> Result<(), Failure> {
+        Err(Failure::transient("the store is full"))
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_brings_no_certificate_is_given_back_to_the_budget() {
+    let stage = Stage::with(&POLICY.replace("version: 2", "version: 2\nmaxIssuancesPerHour: 1")).await;
+    stage.refused("AccessDeniedException").await;
+    stage.refused("InvalidStateException").await;
+    stage.refused("LimitExceededException").await;
+    let checkpoint = SavedCheckpoint::default();
+    stage.fake.fail(ISSUE, &[Fault::Refuse("MalformedCSRException", 400)]);
+    stage.resume(&checkpoint).await.unwrap_err();
+    for _ in 0..3 {
+        let failure = stage.resume(&FullStore).await.unwrap_err();
+        assert_eq!(failure.message, "the store is full");
+    }
+    stage.resume(&checkpoint).await.unwrap();
+    assert_eq!(stage.sign().await.unwrap_err().kind, FailureKind::OverBudget);
+}
+
+#[tokio::test]
+async fn pods_that_start_all_the_time_leave_certificates_to_renewals() {
+    let stage = Stage::with(&POLICY.replace("version: 2", "version: 2\nmaxIssuancesPerHour: 5")).await;
+    for _ in 0..4 {
+        stage.sign_for(&NoCheckpoint, false).await.unwrap();
+    }
+    let beyond = stage.sign_for(&NoCheckpoint, false).await.unwrap_err();
+    assert_eq!(beyond.kind, FailureKind::OverBudget, "{beyond}");
+    stage.sign_for(&NoCheckpoint, true).await.unwrap();
+    assert_eq!(stage.sign_for(&NoCheckpoint, true).await.unwrap_err().kind, FailureKind::OverBudget);
+}
+
+#[tokio::test]
+async fn a_lifetime_that_the_ca_cuts_makes_no_renewal_every_few_minutes() {
+    use std::time::Duration;
+    let mut stage = Stage::with(&POLICY.replace("maxDuration: 24h", "maxDuration: 720h")).await;
+    stage.fake.describe(|ca| ca.mode = "SHORT_LIVED_CERTIFICATE");
+    stage.attributes.duration = Duration::from_hours(720);
+    stage.attributes.renew_before = Some(Duration::from_mins(167 * 60 + 50));
+    let denied = stage.sign().await.unwrap_err();
+    assert_eq!(denied.kind, FailureKind::Permanent, "{denied}");
+    for part in ["renew-before: the private CA cuts the lifetime to 6044", "at least 302"] {
+        assert!(denied.message.contains(part), "{denied}");
+    }
+    assert_eq!(stage.fake.calls(ISSUE), 0);
+    stage.attributes.renew_before = Some(Duration::from_hours(56));
+    stage.sign().await.unwrap();
+}
+
+#[tokio::test]
+async fn near_the_end_of_the_ca_a_usual_renew_before_is_not_denied() {
+    use std::time::Duration;
+    let mut stage = Stage::start().await;
+    stage.fake.describe(|ca| ca.not_after = fake_pca::now() + 12 * 3600);
+    stage.attributes.duration = Duration::from_hours(24);
+    stage.attributes.renew_before = Some(Duration::from_hours(8));
+    stage.sign().await.unwrap();
+}
+
+#[tokio::test]
+async fn invented_cas_leave_nothing_in_memory() {
+    let mut stage = Stage::start().await;
+    stage.sign().await.unwrap();
+    for number in 0..20 {
+        let SignerSpec::AcmPca(pca) = &mut stage.attributes.signer else { panic!("another signer") };
+        let id = format!("11111111-2222-3333-4444-{number:012}");
+        let (before, _) = CA.rsplit_once('/').unwrap();
+        pca.certificate_authority_arn = Arn::parse(&format!("{before}/{id}")).unwrap();
+        let refused = stage.sign().await.unwrap_err();
+        assert!(refused.message.contains("ResourceNotFoundException"), "{refused}");
+    }
+    assert_eq!(stage.signer.authorities.len(), (1, 0), "known CAs, and queries");
+}
+
+#[tokio::test]
+async fn concurrent_callers_make_one_query() {
+    let stage = Stage::start().await;
+    let signed = futures_util::future::join_all((0..5).map(|_| stage.sign())).await;
+    assert!(signed.iter().all(Result::is_ok));
+    assert_eq!((stage.queries(), stage.signer.authorities.len()), (1, (1, 0)));
 }

@@ -1,12 +1,15 @@
 //! `cert-manager.io/v1` CertificateRequest: the fields that this signer reads.
 //! <https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.CertificateRequest>
 
+use crate::kube::{ListDigest, TextDigest, message, read_text};
+use crate::model::{MAX_MESSAGE_BYTES, clipped};
+use crate::x509;
 use base64ct::{Base64, Encoding};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::core::{ObjectMeta, Request};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +22,7 @@ pub(super) const VOLUME_LABEL: &str = "certlet.io/volume";
 /// The request id in full: a label value can be too short for it.
 pub(super) const VOLUME_ANNOTATION: &str = "certlet.io/volume-id";
 
-/// A CertificateRequest as it is read.
+/// A CertificateRequest as it is read. However large the object is, this takes at most 200 KiB.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct CertificateRequest {
     #[serde(deserialize_with = "metadata")]
@@ -91,57 +94,111 @@ fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::E
     deserializer.deserialize_any(Id)
 }
 
-/// What was requested. The creator is set by the server.
+/// What was requested, as digests: it is only compared. The creator is set by the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Spec {
     /// Base64 of the PEM of the PKCS#10 request.
-    pub(super) request: String,
-    pub(super) issuer_ref: IssuerRef,
-    duration: Option<String>,
-    usages: Vec<String>,
+    request: TextDigest,
+    issuer_ref: IssuerRef,
+    duration: TextDigest,
+    usages: ListDigest,
     #[serde(rename = "isCA")]
     is_ca: bool,
     /// Who has created the object; cert-manager's webhook sets it.
-    pub(super) username: String,
+    pub(super) username: TextDigest,
 }
 
 /// The issuer of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct IssuerRef {
-    name: String,
-    kind: String,
-    group: String,
+struct IssuerRef {
+    name: TextDigest,
+    kind: TextDigest,
+    group: TextDigest,
 }
 
-impl Spec {
-    /// Whether both ask for the same. Creators differ if both are known and not the same.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        let is_known = !self.username.is_empty() && !other.username.is_empty();
-        let username = if is_known { other.username.clone() } else { self.username.clone() };
-        *self == Self { username, ..other.clone() } && (!is_known || self.username == other.username)
+/// What a signing has asked for. Another object with its name is not its request.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    /// The creator is empty as long as it is not known.
+    pub(super) spec: Spec,
+    /// The object's uid, once it is known.
+    pub(super) uid: Option<String>,
+}
+
+impl Expected {
+    /// Whether the object is that request. What one side does not know is not compared.
+    pub(super) fn is(&self, object: &CertificateRequest) -> bool {
+        let (expected, found) = (&self.spec, &object.spec);
+        let is_known = !expected.username.is_empty() && !found.username.is_empty();
+        let username = if is_known { expected.username } else { found.username };
+        let is_same_object =
+            self.uid.is_none() || object.metadata.uid.is_none() || self.uid == object.metadata.uid;
+        is_same_object && Spec { username, ..expected.clone() } == *found
     }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Status {
+    #[serde(deserialize_with = "conditions")]
     conditions: Vec<Condition>,
     /// Base64 of PEM.
+    #[serde(deserialize_with = "base64")]
     certificate: String,
     /// Base64 of PEM.
+    #[serde(deserialize_with = "base64")]
     ca: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Condition {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "message")]
     kind: String,
+    #[serde(deserialize_with = "message")]
     status: String,
+    #[serde(deserialize_with = "message")]
     reason: String,
+    #[serde(deserialize_with = "message")]
     message: String,
+}
+
+/// The types of the conditions that decide about a request.
+const CONDITIONS: [&str; 4] = ["Approved", "Denied", "InvalidRequest", "Ready"];
+
+/// Reads the conditions of these types, the first of each.
+fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Condition>, D::Error> {
+    struct Conditions;
+
+    impl<'de> Visitor<'de> for Conditions {
+        type Value = Vec<Condition>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("conditions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut conditions: A) -> Result<Vec<Condition>, A::Error> {
+            let mut kept = Vec::<Condition>::new();
+            while let Some(condition) = conditions.next_element::<Condition>()? {
+                let is_new = kept.iter().all(|other| other.kind != condition.kind);
+                if is_new && CONDITIONS.contains(&condition.kind.as_str()) {
+                    kept.push(condition);
+                }
+            }
+            Ok(kept)
+        }
+    }
+
+    deserializer.deserialize_seq(Conditions)
+}
+
+/// Reads base64 of PEM. A longer text than the verification accepts is cut just beyond its limit, so that it refuses it.
+fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    /// Four characters for three bytes, and at least one byte beyond the limit.
+    const MAX_CHARACTERS: usize = (x509::MAX_CHAIN_BYTES / 3 + 1) * 4;
+    read_text(deserializer, |text| text[..text.floor_char_boundary(MAX_CHARACTERS)].to_owned())
 }
 
 /// Identifies one CertificateRequest.
@@ -198,24 +255,24 @@ impl CertificateRequest {
         self.metadata.annotations.as_ref()?.get(VOLUME_ANNOTATION).map(String::as_str)
     }
 
-    /// Its state. A refusal comes first, because cert-manager sets `Ready` too.
+    /// Its state. A refusal comes first, because cert-manager sets `Ready` too. The issuer's own words are cut: they go to
+    /// the log, to records and to Events.
     pub(super) fn state(&self) -> State {
         let condition = |kind: &str| self.status.conditions.iter().find(|condition| condition.kind == kind);
         let holds = |kind: &str| condition(kind).filter(|condition| condition.status == "True");
+        let said = |what: &str, words: &str| clipped(&format!("{what}{words}"), MAX_MESSAGE_BYTES);
         if let Some(denied) = holds("Denied") {
-            return State::Refused(format!("was denied by {}", denied.detail()));
+            return State::Refused(said("was denied by ", &denied.detail()));
         }
         if let Some(invalid) = holds("InvalidRequest") {
-            return State::Refused(format!("is invalid to its issuer: {}", invalid.detail()));
+            return State::Refused(said("is invalid to its issuer: ", &invalid.detail()));
         }
         let approved = holds("Approved").is_some();
         match condition("Ready") {
             Some(ready) if ready.status == "True" => self.issued(),
-            Some(ready) if ready.reason == "Failed" => State::Failed(format!("failed: {}", ready.message)),
-            Some(ready) if ready.reason == "Denied" => {
-                State::Refused(format!("was denied: {}", ready.message))
-            }
-            Some(ready) if approved => State::Open(format!("approved, not signed yet: {}", ready.message)),
+            Some(ready) if ready.reason == "Failed" => State::Failed(said("failed: ", &ready.message)),
+            Some(ready) if ready.reason == "Denied" => State::Refused(said("was denied: ", &ready.message)),
+            Some(ready) if approved => State::Open(said("approved, not signed yet: ", &ready.message)),
             None if approved => State::Open("approved, not signed yet".to_owned()),
             _ => State::Open("not approved yet".to_owned()),
         }
@@ -270,5 +327,98 @@ impl k8s_openapi::Metadata for CertificateRequest {
 
     fn metadata_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(status: &serde_json::Value, spec: &serde_json::Value) -> CertificateRequest {
+        let object =
+            json!({ "metadata": { "namespace": "shop", "name": "a" }, "spec": spec, "status": status });
+        serde_json::from_str(&object.to_string()).unwrap()
+    }
+
+    #[test]
+    fn the_words_of_an_issuer_are_cut() {
+        let long = "\u{e9}".repeat(500_000);
+        let condition = |kind: &str, status: &str, reason: &str| json!({ "type": kind, "status": status, "reason": reason, "message": long });
+        for (condition, begin) in [
+            (condition("Ready", "False", "Failed"), "failed: \u{e9}"),
+            (condition("Ready", "False", "Denied"), "was denied: \u{e9}"),
+            (condition("Denied", "True", &long), "was denied by \u{e9}"),
+            (condition("InvalidRequest", "True", "no"), "is invalid to its issuer: no: \u{e9}"),
+        ] {
+            let (State::Failed(said) | State::Refused(said)) =
+                read(&json!({ "conditions": [condition] }), &json!({})).state()
+            else {
+                panic!("{begin}")
+            };
+            assert!(
+                said.len() <= 1024 && said.starts_with(begin) && said.ends_with(" ..."),
+                "{}",
+                said.len()
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_conditions_that_decide_are_kept() {
+        let many: Vec<_> =
+            (0..1000).map(|n| json!({ "type": format!("T{}", n / 2), "status": "True" })).collect();
+        let decisive = CONDITIONS.iter().flat_map(|kind| ["True", "False"].map(|status| (kind, status)));
+        let decisive = decisive.map(|(kind, status)| json!({ "type": kind, "status": status }));
+        let all: Vec<_> = many.into_iter().chain(decisive).collect();
+        let kept = read(&json!({ "conditions": all }), &json!({})).status.conditions;
+        let kept: Vec<_> = kept.iter().map(|condition| (&*condition.kind, &*condition.status)).collect();
+        assert_eq!(kept, CONDITIONS.map(|kind| (kind, "True")));
+    }
+
+    #[test]
+    fn a_certificate_that_is_too_long_is_cut_just_beyond_what_the_verification_accepts() {
+        for (bytes, read_as) in [(65_536, 65_536), (65_537, 65_538), (900_000, 65_538)] {
+            let text = Base64::encode_string(&vec![b'x'; bytes]);
+            let ready = json!([{ "type": "Ready", "status": "True" }]);
+            let status = json!({ "conditions": ready, "certificate": text, "ca": text });
+            let State::Issued { chain, ca: Some(ca) } = read(&status, &json!({})).state() else {
+                panic!("{bytes}")
+            };
+            let is_cut = |length: usize| length == read_as.min(bytes);
+            assert!(is_cut(chain.len()) && is_cut(ca.len()), "{bytes}: {}", chain.len());
+        }
+    }
+
+    #[test]
+    fn whatever_differs_makes_another_request_and_only_what_is_unknown_is_not_compared() {
+        let spec = json!({
+            "request": "QUFB", "issuerRef": { "name": "ca", "kind": "Issuer", "group": "cert-manager.io" },
+            "duration": "1h0m0s", "usages": ["a", "b"], "isCA": true, "username": "me",
+        });
+        let expected = Expected { spec: read(&json!({}), &spec).spec, uid: Some("u".into()) };
+        let is_same = |spec: &serde_json::Value, uid: Option<&str>| {
+            let mut object = read(&json!({}), spec);
+            object.metadata.uid = uid.map(str::to_owned);
+            expected.is(&object)
+        };
+        assert!(is_same(&spec, Some("u")) && is_same(&spec, None) && !is_same(&spec, Some("v")));
+        for (field, other) in [
+            ("/request", json!("QUFC")),
+            ("/issuerRef/name", json!("evil")),
+            ("/issuerRef/kind", json!("ClusterIssuer")),
+            ("/issuerRef/group", json!("evil.example")),
+            ("/duration", json!("2h0m0s")),
+            ("/usages", json!(["b", "a"])),
+            ("/isCA", json!(false)),
+            ("/username", json!("evil")),
+        ] {
+            let mut changed = spec.clone();
+            *changed.pointer_mut(field).unwrap() = other;
+            assert!(!is_same(&changed, Some("u")), "{field}");
+        }
+        let mut untold = spec.clone();
+        untold["username"] = "".into();
+        assert!(is_same(&untold, Some("u")));
     }
 }

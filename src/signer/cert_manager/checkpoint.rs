@@ -9,6 +9,9 @@ use serde_json::Value;
 pub(super) struct RequestCheckpoint {
     #[serde(flatten)]
     pub(super) key: Key,
+    /// The object's uid, once the server has told it; text of older versions has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) uid: Option<String>,
     /// The request is final without a usable certificate: the next attempt makes another one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "is_set")]
     pub(super) ended: bool,
@@ -45,5 +48,13 @@ mod tests {
         assert!(parsed(r#","ended":{"refused":{"at":"2026-01-01T00:00:00Z","reason":"no"}}"#).ended);
         assert!(parsed(r#","ended":true"#).ended);
         assert_eq!(parsed("").encode(), r#"{"namespace":"a","name":"b"}"#);
+    }
+
+    #[test]
+    fn a_checkpoint_keeps_the_uid_once_it_is_known() {
+        let text = r#"{"namespace":"a","name":"b","uid":"u"}"#;
+        let parsed = RequestCheckpoint::parse(text).unwrap();
+        assert_eq!((parsed.uid.as_deref(), parsed.encode().as_str()), (Some("u"), text));
+        assert_eq!(RequestCheckpoint::parse(r#"{"namespace":"a","name":"b"}"#).unwrap().uid, None);
     }
 }

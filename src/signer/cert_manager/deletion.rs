@@ -4,13 +4,13 @@ use super::api::Key;
 use super::tracker::RequestTracker;
 use crate::kube::{CallError, Caller, Cluster};
 use crate::model::jitter;
-use crate::platform::Backoff;
+use crate::platform::{Backoff, FairSemaphore};
+use jiff::Timestamp;
 use kube::api::DeleteParams;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// Deletes in the background.
 pub(super) struct Deletions {
@@ -19,7 +19,7 @@ pub(super) struct Deletions {
     /// Requests whose deletion has begun and not ended. Only keys of requests that were tracked are added, so the tracker's limits
     /// hold for it.
     pending: Mutex<HashSet<Key>>,
-    permits: Semaphore,
+    permits: Arc<FairSemaphore>,
 }
 
 /// Deletions in flight. Few: a burst of renewals deletes as many requests as it creates, and pods wait only for creates.
@@ -29,7 +29,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), MAX_PAUSE);
 
 impl Deletions {
     pub(super) fn new(cluster: Cluster, tracker: Arc<RequestTracker>) -> Arc<Self> {
-        let (pending, permits) = (Mutex::default(), Semaphore::new(MAX_IN_FLIGHT));
+        let (pending, permits) = (Mutex::default(), FairSemaphore::new(MAX_IN_FLIGHT));
         Arc::new(Self { cluster, tracker, pending, permits })
     }
 
@@ -67,11 +67,56 @@ impl Deletions {
 
     /// Succeeds also if there is no such request.
     async fn try_delete(&self, key: &Key) -> Result<(), CallError> {
-        let _permit = self.permits.acquire().await;
+        // One namespace after the other, in the order of their arrival.
+        let _permit = self.permits.acquire(&key.namespace, Timestamp::MIN).await;
         let delete = key.collection().delete(&key.name, &DeleteParams::background());
         match self.cluster.call(Caller::Driver, delete).await {
             Err(CallError::Refused { code: 404, .. }) => Ok(()),
             result => result.map(drop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube::testing::Uncounted;
+    use crate::signer::{LiveRequests, Liveness, RequestId};
+    use axum::Router;
+    use axum::extract::Request;
+    use tokio::net::TcpListener;
+
+    struct NoRequests;
+
+    impl LiveRequests for NoRequests {
+        fn liveness(&self, _id: &RequestId, _namespace: &str) -> Liveness {
+            Liveness::Unknown
+        }
+    }
+
+    #[tokio::test]
+    async fn deletions_of_one_namespace_delay_those_of_another_by_one() {
+        let deleted = Arc::new(Mutex::new(Vec::new()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cluster = Cluster::at(listener.local_addr().unwrap(), Arc::new(Uncounted));
+        let recorded = Arc::clone(&deleted);
+        let app = Router::new().fallback(async move |request: Request| {
+            recorded.lock().push(request.uri().path().contains("/hostile/"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            "{}"
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let deletions = Deletions::new(cluster, RequestTracker::new(Arc::new(NoRequests)));
+        let key =
+            |namespace: &str, n: usize| Key { namespace: namespace.to_owned(), name: format!("web-{n}") };
+        deletions.delete_all((0..50).map(|n| key("hostile", n)));
+        deletions.delete_all([key("innocent", 0)]);
+        while deletions.pending() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let deleted = deleted.lock();
+        assert_eq!(deleted.len(), 51);
+        let innocent = deleted.iter().position(|is_hostile| !is_hostile).unwrap();
+        assert!(innocent <= 2 * MAX_IN_FLIGHT, "{innocent} of the other namespace came before it");
     }
 }

@@ -13,6 +13,8 @@ pub(super) enum Action {
     },
     /// A get of a CertificateRequest.
     Get,
+    /// A create of a `SelfSubjectReview`, for the driver's own name.
+    Review,
     /// A get of the pod, for the readiness gates.
     ReadPod,
 }
@@ -22,6 +24,7 @@ pub(super) fn sign_error(error: &CallError, action: Action, pod: &WorkloadIdenti
     let (verb, group, resource) = match action {
         Action::Create { .. } => ("create", "cert-manager.io", "certificaterequests"),
         Action::Get => ("get", "cert-manager.io", "certificaterequests"),
+        Action::Review => ("create", "authentication.k8s.io", "selfsubjectreviews"),
         Action::ReadPod => ("get", "\"\"", "pods"),
     };
     let as_pod = matches!(action, Action::Create { as_pod: true });

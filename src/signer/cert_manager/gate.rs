@@ -1,15 +1,14 @@
 //! Readiness gates: what must hold of a pod before a request is made for it, as in cert-manager's csi-driver.
 
 use super::errors::{Action, sign_error};
-use crate::kube::{Caller, Cluster};
+use super::pod::{Pod, VolumeOfPod};
+use crate::kube::{CallError, Caller, Cluster};
 use crate::model::named::named_enum;
-use crate::model::{Failure, jitter};
+use crate::model::{CertificateSpec, Dialect, Failure, jitter};
 use crate::platform::Backoff;
 use crate::signer::SigningRequest;
 use kube::api::GetParams;
 use kube::core::Request;
-use serde_json::Value;
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -99,26 +98,29 @@ impl GateBackoff {
     }
 }
 
-/// Reads the pod and checks all gates; an error if one is closed. Without gates no call is made.
+/// Reads the pod and checks all gates; an error if one is closed. Without gates no call is made. Returns what the pod's author should
+/// know of how the pod uses the volume.
 pub(super) async fn check(
     gates: &[Gate],
     backoff: GateBackoff,
     cluster: &Cluster,
     request: &SigningRequest<'_>,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     if gates.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let identity = request.identity;
     let pods = Request::new(format!("/api/v1/namespaces/{}/pods", identity.namespace));
     let get = pods.get(&identity.name, &GetParams::default());
-    let pod: Value = cluster
-        .read(Caller::Driver, get)
-        .await
-        .map_err(|error| sign_error(&error, Action::ReadPod, identity))?;
+    let answer = cluster.call(Caller::Driver, get).await;
+    let pod = answer.and_then(|answer| {
+        let volume = VolumeOfPod { id: request.id.as_str(), pod_uid: &identity.uid };
+        Pod::read(&answer, gates, volume).map_err(|error| CallError::Unreadable(error.to_string()))
+    });
+    let pod = pod.map_err(|error| sign_error(&error, Action::ReadPod, identity))?;
     let reasons: Vec<String> = gates.iter().filter_map(|gate| gate.objection(&pod)).collect();
     if reasons.is_empty() {
-        return Ok(());
+        return Ok(advice(&pod, request.spec));
     }
     let attempts = request.not_ready_count;
     let jitter = jitter(request.id.as_str(), &attempts.to_be_bytes());
@@ -126,31 +128,54 @@ pub(super) async fn check(
     Err(Failure::not_ready(message, backoff.pause(attempts, jitter)))
 }
 
+/// What makes the volume useless for a container: a mount that never changes, and a key that it cannot read.
+fn advice(pod: &Pod<'_>, spec: &CertificateSpec) -> Option<String> {
+    let may_read_key = |user: i64| {
+        user == 0
+            || pod.has_fs_group
+            || spec.fs_group.is_some()
+            || spec.owner.is_some_and(|owner| i64::from(owner) == user)
+            // Perhaps in the group of root, as the image says.
+            || spec.dialect == Dialect::CertManager
+    };
+    let advice = pod.containers.iter().filter_map(|container| {
+        let name = &container.name;
+        if container.has_sub_path {
+            return Some(format!(
+                "the container {name} mounts a part of the volume by subPath, which stays as it is: its certificate expires; \
+                 mount the directory"
+            ));
+        }
+        let user = container.user.or(pod.user).filter(|user| !may_read_key(*user))?;
+        Some(format!(
+            "the container {name} runs as user {user} and cannot read the private key: set fsGroup in the pod's \
+             securityContext, or the attribute owner"
+        ))
+    });
+    let advice: Vec<_> = advice.collect();
+    (!advice.is_empty()).then(|| advice.join("; "))
+}
+
 impl Gate {
     /// What the pod lacks for this gate.
-    fn objection(&self, pod: &Value) -> Option<String> {
-        let status_list = |name: &str| pod["status"][name].as_array().into_iter().flatten();
+    fn objection(&self, pod: &Pod<'_>) -> Option<String> {
         match self {
             Self::PodIp(family) => {
-                let mut addresses = status_list("podIPs").filter_map(|ip| ip["ip"].as_str()?.parse().ok());
-                let has = addresses.any(|ip: IpAddr| match family {
-                    IpFamily::Any => true,
-                    IpFamily::V4 => ip.is_ipv4(),
-                    IpFamily::V6 => ip.is_ipv6(),
-                });
+                let has = match family {
+                    IpFamily::Any => pod.has_ipv4 || pod.has_ipv6,
+                    IpFamily::V4 => pod.has_ipv4,
+                    IpFamily::V6 => pod.has_ipv6,
+                };
                 let wanted = if *family == IpFamily::Any { "IP" } else { family.as_str() };
                 (!has).then(|| format!("the pod has no {wanted} address yet"))
             }
-            Self::PodCondition { kind, status } => {
-                let condition = status_list("conditions").find(|condition| condition["type"] == **kind);
-                match condition.map(|condition| condition["status"].as_str().unwrap_or_default()) {
-                    Some(found) if found == *status => None,
-                    Some(found) => Some(format!("the pod's condition {kind} is {found}, not {status}")),
-                    None => Some(format!("the pod has no condition {kind} yet")),
-                }
-            }
+            Self::PodCondition { kind, status } => match pod.conditions.get(kind.as_str()) {
+                Some(found) if found == status => None,
+                Some(found) => Some(format!("the pod's condition {kind} is {found}, not {status}")),
+                None => Some(format!("the pod has no condition {kind} yet")),
+            },
             Self::PodAnnotation(key) => {
-                let has = pod["metadata"]["annotations"][key].as_str().is_some_and(|value| !value.is_empty());
+                let has = pod.annotations.contains(key.as_str());
                 (!has).then(|| format!("the pod has no annotation {key} with a value yet"))
             }
         }
@@ -162,7 +187,9 @@ mod tests {
     use super::*;
 
     fn objection(gate: &str, pod: &str) -> Option<String> {
-        gate.parse::<Gate>().unwrap().objection(&serde_json::from_str(pod).unwrap())
+        let gates = [gate.parse::<Gate>().unwrap()];
+        let volume = VolumeOfPod { id: "csi-0", pod_uid: "u" };
+        gates[0].objection(&Pod::read(pod.as_bytes(), &gates, volume).unwrap())
     }
 
     #[test]
@@ -194,6 +221,33 @@ mod tests {
             let objection = objection(gate, pod).unwrap();
             assert!(objection.contains(says), "{objection}");
         }
+    }
+
+    #[test]
+    fn the_author_is_told_of_mounts_and_users_that_cannot_work() {
+        let said = |pod: &str, change: fn(&mut CertificateSpec)| {
+            let mut spec = crate::x509::testing::attributes();
+            change(&mut spec);
+            // The id of the volume `tls` of the pod `u`.
+            let id = format!("csi-{}", crate::model::hex(&crate::model::sha256(&[b"u", b"tls"])));
+            let pod = Pod::read(pod.as_bytes(), &[], VolumeOfPod { id: &id, pod_uid: "u" }).unwrap();
+            advice(&pod, &spec).unwrap_or_default()
+        };
+        let pod = |security: &str, mount: &str| {
+            format!(
+                r#"{{"spec":{{"securityContext":{{{security}}},"containers":[{{"name":"web","volumeMounts":[{{"name":"tls"{mount}}}]}}]}}}}"#
+            )
+        };
+        let user = pod(r#""runAsUser":1000"#, "");
+        assert!(said(&user, |_| {}).contains("web runs as user 1000 and cannot read the private key"));
+        assert_eq!(said(&user, |spec| spec.owner = Some(1000)), "");
+        assert_eq!(said(&user, |spec| spec.fs_group = Some(7)), "");
+        assert_eq!(said(&user, |spec| spec.dialect = Dialect::CertManager), "");
+        assert_eq!(said(&pod(r#""runAsUser":1000,"fsGroup":7"#, ""), |_| {}), "");
+        assert_eq!(said(&pod(r#""runAsUser":0"#, ""), |_| {}), "");
+        assert_eq!(said(&pod("", ""), |_| {}), "", "the user is the image's, and not known");
+        let sub_path = pod("", r#","subPath":"tls.crt""#);
+        assert!(said(&sub_path, |_| {}).contains("web mounts a part of the volume by subPath"));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) struct CallLimiter {
 /// Signings whose calls are in flight. Each call has an HTTP/1.1 connection of its own, so this also limits how many
 /// connections a burst opens.
 const MAX_IN_FLIGHT: usize = 16;
+/// How many of them one namespace may have: its answers can be large, and slow.
+const MAX_IN_FLIGHT_PER_NAMESPACE: usize = MAX_IN_FLIGHT / 4 * 3;
 /// Cap on the server's Retry-After.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
 /// A longer delay is an error: the kubelet and the renewal queue retry by themselves.
@@ -26,7 +28,8 @@ const MAX_DELAY: Duration = Duration::from_secs(5);
 
 impl Default for CallLimiter {
     fn default() -> Self {
-        Self { permits: FairSemaphore::new(MAX_IN_FLIGHT), retry_at: Mutex::default() }
+        let permits = FairSemaphore::with_limit_per_namespace(MAX_IN_FLIGHT, MAX_IN_FLIGHT_PER_NAMESPACE);
+        Self { permits, retry_at: Mutex::default() }
     }
 }
 
@@ -86,6 +89,15 @@ mod tests {
             caller.await.unwrap();
         }
         assert!(served.lock().is_sorted(), "{served:?}");
+    }
+
+    #[tokio::test]
+    async fn a_namespace_whose_calls_are_not_answered_leaves_permits_for_others() {
+        let limiter = CallLimiter::default();
+        let acquire = |namespace| Box::pin(limiter.acquire(namespace, Timestamp::MIN)).now_or_never();
+        let held: Vec<_> = std::iter::from_fn(|| acquire("hostile")).collect();
+        assert_eq!(held.len(), 12);
+        acquire("innocent").unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

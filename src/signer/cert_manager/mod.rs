@@ -16,6 +16,7 @@ mod errors;
 mod gate;
 mod limiter;
 mod object;
+mod pod;
 mod signing;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ use super::budget::IssuanceBudget;
 use super::{
     IssuedCertificate, LiveRequests, RequestId, SignedChain, Signer, SignerNotification, SigningRequest,
 };
-use crate::kube::{ApiObserver, Cluster};
+use crate::kube::{ApiObserver, Cluster, TextDigest};
 use crate::model::{CertificateSpec, Failure, SignerKind};
 use crate::platform::Clock;
 use checkpoint::RequestCheckpoint;
@@ -68,8 +69,8 @@ pub struct CertManager {
     deletions: Arc<Deletions>,
     limiter: CallLimiter,
     budget: IssuanceBudget,
-    /// The driver's own account, as the server names it.
-    username: OnceLock<String>,
+    /// The driver's own account, as the server names it. Learned from its first create, or asked for when it is needed.
+    username: OnceLock<TextDigest>,
     /// None once it runs.
     watch: Mutex<Option<BoxFuture<'static, ()>>>,
 }

@@ -1,6 +1,7 @@
 //! This node's CertificateRequests as the watch shows them, and the signings that wait for them.
 
-use super::api::{CertificateRequest, Key, Spec, State};
+use super::api::{CertificateRequest, Expected, Key, State};
+use crate::platform::Tally;
 use crate::signer::{LiveRequests, Liveness, RequestId};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -19,6 +20,8 @@ pub(super) struct RequestTracker {
 struct Inner {
     waiting: HashMap<Key, Awaited>,
     requests: HashMap<Key, Tracked>,
+    /// How many of them each namespace has.
+    by_namespace: Tally<String>,
     /// Number of requests seen so far.
     seen: u64,
     /// Number of times that a request was seen and not tracked.
@@ -33,8 +36,7 @@ struct Inner {
 
 /// A request that a signing waits for.
 struct Awaited {
-    /// What the signing asked for.
-    expected: Spec,
+    expected: Expected,
     decided: oneshot::Sender<State>,
 }
 
@@ -57,6 +59,8 @@ struct Tracked {
 /// are tracked that a signing waits for, so that objects with this node's label, which anybody may have made, cannot fill the
 /// memory.
 const MAX_REQUESTS: usize = 8192;
+/// Limit on the requests of one namespace that are tracked, so that it cannot take the places of the others.
+const MAX_PER_NAMESPACE: usize = MAX_REQUESTS / 4;
 /// Limit on the requests of one id that are tracked. `--keep-requests` is at most 100.
 const MAX_PER_ID: usize = 128;
 /// Characters that are kept of an issuer's message.
@@ -82,6 +86,15 @@ impl Drop for Waiter {
     }
 }
 
+/// What has come of a request that was seen.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// It is to be deleted, because its id was removed: it was being created meanwhile, or a list names it after a restart.
+    pub(super) unwanted: Option<Key>,
+    /// It is another object than the one that was seen before, or that a signing waits for.
+    pub(super) is_other: bool,
+}
+
 impl RequestTracker {
     /// A tracker without requests; `live` says which ids this node has.
     pub(super) fn new(live: Arc<dyn LiveRequests>) -> Arc<Self> {
@@ -90,48 +103,54 @@ impl RequestTracker {
     }
 
     /// Waits for a request, which need not exist yet. A key has at most one waiter.
-    pub(super) fn wait_for(self: &Arc<Self>, key: Key, expected: Spec) -> Waiter {
+    pub(super) fn wait_for(self: &Arc<Self>, key: Key, expected: Expected) -> Waiter {
         let (sender, decided) = oneshot::channel();
         self.inner.lock().waiting.insert(key.clone(), Awaited { expected, decided: sender });
         Waiter { tracker: Arc::clone(self), key, decided }
     }
 
-    /// Records a request as the API server has it now. Returns its key if it is to be deleted, because its id was removed:
-    /// it was being created meanwhile, or a list names it after a restart.
+    /// Records a request as the API server has it now, and tells the signing that waits for it if it is decided.
     ///
     /// A request that no signing waits for is ignored if this node does not have its id for a pod of its namespace, or if too
     /// many requests are tracked.
-    pub(super) fn saw(&self, request: &CertificateRequest) -> Option<Key> {
-        let (key, id) = (request.key()?, RequestId::new(request.id()?));
+    pub(super) fn saw(&self, request: &CertificateRequest) -> Seen {
+        let (Some(key), Some(id)) = (request.key(), request.id().map(RequestId::new)) else {
+            return Seen::default();
+        };
         let liveness = self.live.liveness(&id, &key.namespace);
         let unwanted = (liveness == Liveness::Removed).then(|| key.clone());
         let created = request.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
         let mut inner = self.inner.lock();
-        let Inner { waiting, requests, seen, ignored, listed, completed_unawaited, .. } = &mut *inner;
+        let Inner { waiting, requests, by_namespace, seen, ignored, listed, completed_unawaited, .. } =
+            &mut *inner;
         let uid = request.metadata.uid.clone().unwrap_or_default();
-        let is_other = |awaited: &Awaited| !request.spec.is_same(&awaited.expected);
+        let is_other = |awaited: &Awaited| !awaited.expected.is(request);
         if waiting.get(&key).is_some_and(is_other) || requests.get(&key).is_some_and(|old| old.uid != uid) {
-            requests.remove(&key);
+            if requests.remove(&key).is_some() {
+                by_namespace.remove(&key.namespace);
+            }
             if let Some(awaited) = waiting.remove(&key) {
                 let _abandoned = awaited.decided.send(State::Replaced);
             }
-            return unwanted;
+            return Seen { unwanted, is_other: true };
         }
         let is_new = !requests.contains_key(&key);
         let is_beyond_limits = || {
             liveness == Liveness::Unknown
                 || requests.len() >= MAX_REQUESTS
+                || by_namespace.of(&key.namespace) >= MAX_PER_NAMESPACE
                 || of_id(requests, &id).count() >= MAX_PER_ID
         };
         if is_new && !waiting.contains_key(&key) && is_beyond_limits() {
             *ignored += 1;
-            return None;
+            return Seen::default();
         }
         if let Some(listed) = listed {
             listed.insert(key.clone());
         }
         let tracked = requests.entry(key.clone()).or_insert_with(|| {
             *seen += 1;
+            by_namespace.add(key.namespace.clone());
             Tracked { id, uid, age: (created, *seen), waits_for: None, is_issued: false, in_use: false }
         });
         let was_open = tracked.waits_for.is_some();
@@ -152,7 +171,7 @@ impl RequestTracker {
                 }
             }
         }
-        unwanted
+        Seen { unwanted, is_other: false }
     }
 
     /// How many requests are tracked, and how often one was ignored.
@@ -258,7 +277,9 @@ impl Inner {
     }
 
     fn lose(&mut self, key: &Key) {
-        self.requests.remove(key);
+        if self.requests.remove(key).is_some() {
+            self.by_namespace.remove(&key.namespace);
+        }
         if let Some(listed) = &mut self.listed {
             listed.remove(key);
         }
@@ -291,7 +312,7 @@ pub(crate) fn fuzz_certificate_request(json: &[u8]) {
 
     let Ok(request) = serde_json::from_slice::<CertificateRequest>(json) else { return };
     let tracker = RequestTracker::new(Arc::new(All));
-    assert_eq!(tracker.saw(&request), None);
+    assert_eq!(tracker.saw(&request), Seen::default());
     let (_state, _approval) = (request.state(), request.is_approved_unchecked());
     if let (Some(key), Some(id)) = (request.key(), request.id()) {
         assert!(id.len() <= 128 && tracker.knows(&key));
@@ -307,12 +328,12 @@ mod tests {
     use futures_util::FutureExt;
     use serde_json::json;
 
-    /// Has all ids that begin with `csi-`, for pods of the namespace `shop`.
+    /// Has all ids that begin with `csi-`, for pods of all namespaces but `elsewhere`.
     struct Ids;
 
     impl LiveRequests for Ids {
         fn liveness(&self, id: &RequestId, namespace: &str) -> Liveness {
-            let is_here = namespace == "shop" && id.as_str().starts_with("csi-");
+            let is_here = namespace != "elsewhere" && id.as_str().starts_with("csi-");
             if is_here { Liveness::Present } else { Liveness::Unknown }
         }
     }
@@ -329,6 +350,15 @@ mod tests {
         .unwrap()
     }
 
+    fn expected(request: &CertificateRequest) -> Expected {
+        Expected { spec: request.spec.clone(), uid: request.metadata.uid.clone() }
+    }
+
+    fn with_uid(mut request: CertificateRequest, uid: &str) -> CertificateRequest {
+        request.metadata.uid = Some(uid.to_owned());
+        request
+    }
+
     fn issued() -> serde_json::Value {
         json!({ "conditions": [{ "type": "Ready", "status": "True" }], "certificate": "bGVhZg==" })
     }
@@ -337,7 +367,7 @@ mod tests {
     fn the_late_answer_to_a_create_does_not_reopen_an_issued_request() {
         let tracker = RequestTracker::new(Arc::new(Ids));
         let open = request("a", &json!({}));
-        let waiter = tracker.wait_for(open.key().unwrap(), open.spec.clone());
+        let waiter = tracker.wait_for(open.key().unwrap(), expected(&open));
         tracker.saw(&request("a", &issued()));
         tracker.saw(&open);
         assert!(matches!(waiter.decided().now_or_never(), Some(State::Issued { .. })));
@@ -377,13 +407,26 @@ mod tests {
             tracker.saw(&object("shop", &format!("one-{n}"), "csi-1"));
         }
         assert_eq!(tracker.counts(), (MAX_PER_ID, 3), "many of one id");
-        for n in 0..=MAX_REQUESTS - MAX_PER_ID {
-            tracker.saw(&object("shop", &format!("many-{n}"), &format!("csi-{}", 2 + n / MAX_PER_ID)));
+        let many = |namespace: &str, count: usize| {
+            for n in 0..count {
+                let id = format!("csi-{namespace}-{}", n / MAX_PER_ID);
+                tracker.saw(&object(namespace, &format!("many-{n}"), &id));
+            }
+        };
+        many("shop", MAX_PER_NAMESPACE - MAX_PER_ID + 1);
+        assert_eq!(tracker.counts(), (MAX_PER_NAMESPACE, 4), "many of one namespace");
+        for namespace in ["cart", "blog"] {
+            many(namespace, MAX_PER_NAMESPACE);
         }
-        assert_eq!(tracker.counts(), (MAX_REQUESTS, 4), "many of many ids");
+        many("rest", MAX_PER_NAMESPACE / 2);
+        tracker.lost(&object("rest", "many-0", "csi-rest-0").key().unwrap());
+        many("rest", MAX_PER_NAMESPACE);
+        assert_eq!(tracker.counts(), (MAX_REQUESTS, 4), "many of many namespaces");
+        many("last", 1);
+        assert_eq!(tracker.counts(), (MAX_REQUESTS, 5), "one more");
         for (namespace, id) in [("shop", "csi-1"), ("shop", "other")] {
             let ours = object(namespace, "ours", id);
-            let waiter = tracker.wait_for(ours.key().unwrap(), ours.spec.clone());
+            let waiter = tracker.wait_for(ours.key().unwrap(), expected(&ours));
             tracker.saw(&ours);
             assert!(matches!(waiter.decided().now_or_never(), Some(State::Issued { .. })));
             tracker.lost(&ours.key().unwrap());
@@ -394,13 +437,22 @@ mod tests {
     fn a_request_that_was_made_again_is_not_adopted() {
         let tracker = RequestTracker::new(Arc::new(Ids));
         let open = request("a", &json!({}));
-        let waiter = tracker.wait_for(open.key().unwrap(), open.spec.clone());
+        let waiter = tracker.wait_for(open.key().unwrap(), expected(&open));
         tracker.saw(&open);
-        let mut other = request("a", &issued());
-        other.metadata.uid = Some("another".into());
-        tracker.saw(&other);
+        assert!(tracker.saw(&with_uid(request("a", &issued()), "another")).is_other);
         assert_eq!(waiter.decided().now_or_never(), Some(State::Replaced));
         assert!(!tracker.knows(&open.key().unwrap()));
+    }
+
+    #[test]
+    fn a_request_with_another_uid_than_the_checkpoints_is_not_adopted() {
+        let tracker = RequestTracker::new(Arc::new(Ids));
+        let other = request("a", &issued());
+        let expected = Expected { uid: Some("ours".into()), ..expected(&other) };
+        let waiter = tracker.wait_for(other.key().unwrap(), expected);
+        let other = with_uid(other, "another");
+        tracker.saw(&other);
+        assert_eq!(waiter.decided().now_or_never(), Some(State::Replaced));
     }
 
     #[test]
@@ -422,7 +474,7 @@ mod tests {
         let tracker = RequestTracker::new(Arc::new(Ids));
         let old = request("a", &json!({}));
         tracker.saw(&old);
-        let waiter = tracker.wait_for(old.key().unwrap(), old.spec.clone());
+        let waiter = tracker.wait_for(old.key().unwrap(), expected(&old));
         tracker.list_may_begin();
         tracker.saw(&request("created-meanwhile", &json!({})));
         tracker.list_ended();

@@ -4,6 +4,7 @@ use super::api::{CertificateRequest, NODE_LABEL};
 use super::deletion::Deletions;
 use super::tracker::RequestTracker;
 use crate::kube::{ApiObserver, Cluster};
+use crate::model::{MAX_MESSAGE_BYTES, clipped};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use kube::Api;
 use kube::core::Status;
@@ -79,7 +80,7 @@ async fn follow(
         match event {
             Ok(Event::Init) => {}
             Ok(Event::InitApply(request) | Event::Apply(request)) => {
-                deletions.delete_all(tracker.saw(&request));
+                deletions.delete_all(tracker.saw(&request).unwanted);
                 if request.is_approved_unchecked() && request.key().is_some_and(|key| tracker.knows(&key)) {
                     observer.approved_unchecked();
                 }
@@ -94,6 +95,7 @@ async fn follow(
                 observer.watch_restarted();
                 let status = status(&error);
                 let cause = status.map_or_else(|| error.to_string(), |status| status.message.clone());
+                let cause = clipped(&cause, MAX_MESSAGE_BYTES);
                 let error = format!("the watch on CertificateRequests does not work: {cause}");
                 tracing::warn!(error, "the watch on CertificateRequests is interrupted");
                 tracker.set_watch_error(Some(error));

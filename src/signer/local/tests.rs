@@ -38,6 +38,7 @@ async fn sign(ca: &LocalCa, csr_der: &[u8], attributes: &CertificateSpec) -> Res
         csr_der,
         checkpoint: &NoCheckpoint,
         needed_by: jiff::Timestamp::MAX,
+        replaces_certificate: false,
         not_ready_count: 0,
     };
     ca.sign(&request).await

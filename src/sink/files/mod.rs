@@ -5,15 +5,19 @@ mod legacy_cipher;
 mod pkcs12;
 
 use crate::credential::Credential;
-use crate::model::{CertificateSpec, Dialect, Failure, FailureKind, Truststore};
+use crate::model::{CertificateSpec, Dialect, Failure, FailureKind, KeystorePassword, Truststore};
 use crate::store::NewFile;
 use crate::trust::TrustBundle;
 use crate::x509::{self, KeyError, PemError, PrivateKey, pem};
 use aws_lc_rs::error::Unspecified;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+/// The password of Java's own truststore, for one whose volume names none. It protects nothing: the anchors are in a file of the
+/// same volume.
+const DEFAULT_PASSWORD: &str = "changeit";
 
 /// Encodes a credential and its trust bundle into the files that the spec names. Everybody in the pod can read the public
 /// files (0444). Files with the private key are 0400, or with a group 0440, and belong to the owner if the spec has one; under the prefix of cert-manager's csi-driver they are
@@ -27,7 +31,9 @@ pub(crate) fn encode(
     trust: &TrustBundle,
     spec: &CertificateSpec,
     group: Option<u32>,
+    password: Option<&SecretString>,
 ) -> Result<Vec<NewFile>, FileError> {
+    let password = password.map_or(DEFAULT_PASSWORD, ExposeSecret::expose_secret);
     let chain = Zeroizing::new(pem::certificates(credential.chain()));
     let key = credential.key.to_pem(spec.key.encoding)?;
     let anchors = Zeroizing::new(pem::certificates(trust.anchors.iter().map(Vec::as_slice)));
@@ -48,11 +54,14 @@ pub(crate) fn encode(
         files.push(file(name, both, secret));
     }
     if let Some(keystore) = &names.pkcs12 {
-        let keystore_der = pkcs12::encode(credential, trust, keystore)?;
+        let keystore_der = pkcs12::encode(credential, trust, keystore, password)?;
         files.push(file(&keystore.file, Zeroizing::new(keystore_der), secret));
     }
-    if let Some(Truststore { file: name, password, profile }) = &names.truststore {
-        let truststore = pkcs12::encode_anchors(trust, *profile, password.expose_secret())?;
+    if let Some(KeystorePassword::File(name)) = &names.password {
+        files.push(file(name, Zeroizing::new(password.as_bytes().to_vec()), secret));
+    }
+    if let Some(Truststore { file: name, profile }) = &names.truststore {
+        let truststore = pkcs12::encode_anchors(trust, *profile, password)?;
         files.push(file(name, Zeroizing::new(truststore), public));
     }
     files.push(file(&names.certificate, chain, public));

@@ -28,7 +28,6 @@ use const_oid::db::rfc5912::{ID_SHA_1, ID_SHA_256};
 use const_oid::db::rfc6268::ID_HMAC_WITH_SHA_256;
 use der::asn1::Null;
 use der::{Encode, Tag};
-use secrecy::ExposeSecret;
 use std::num::NonZeroU32;
 use zeroize::Zeroizing;
 
@@ -55,8 +54,9 @@ pub(super) fn encode(
     credential: &Credential,
     trust: &TrustBundle,
     keystore: &Pkcs12,
+    password: &str,
 ) -> Result<Vec<u8>, FileError> {
-    let (profile, password) = (keystore.profile, keystore.password.expose_secret());
+    let profile = keystore.profile;
     // It ties the leaf to the key. Readers compare it within the keystore only.
     let key_id = key_id(credential.key.spki_der());
     let mut key_attributes = vec![attribute(PKCS_9_AT_LOCAL_KEY_ID, octet_string(&key_id)?)?];

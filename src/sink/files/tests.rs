@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::CertificateFacts;
-use crate::model::{KeyAlgorithm, KeyEncoding, Pkcs12, Pkcs12Profile};
+use crate::model::{KeyAlgorithm, KeyEncoding, KeystorePassword, Pkcs12, Pkcs12Profile};
 use crate::x509::PrivateKey;
 use crate::x509::certificate::Template;
 use crate::x509::extensions::basic_constraints;
@@ -55,7 +55,8 @@ fn spec(encoding: KeyEncoding, password: &str) -> CertificateSpec {
     let mut spec = attributes();
     spec.key.encoding = encoding;
     spec.files.combined = Some("both.pem".into());
-    spec.files.pkcs12 = Some(Pkcs12::modern("store.p12", password));
+    spec.files.pkcs12 = Some(Pkcs12::modern("store.p12"));
+    spec.files.password = Some(KeystorePassword::Given(SecretString::from(password)));
     spec
 }
 
@@ -77,7 +78,7 @@ fn openssl_reads_every_file_in_its_order() {
     for algorithm in ALL_ALGORITHMS {
         let (credential, trust) = issued(algorithm);
         for encoding in [KeyEncoding::Pkcs1, KeyEncoding::Pkcs8] {
-            let files = encode(&credential, &trust, &spec(encoding, "päss wörd"), None).unwrap();
+            let files = encode(&credential, &trust, &spec(encoding, "päss wörd"), None, None).unwrap();
             assert_eq!(subjects(&contents(&files, "tls.crt").contents), ["CN=wéb 😀", "CN=middle"]);
             assert_eq!(subjects(&contents(&files, "ca.crt").contents), ["CN=root", "CN=next root"]);
             let key = &contents(&files, "tls.key").contents;
@@ -102,14 +103,14 @@ fn openssl_reads_every_file_in_its_order() {
 fn only_files_with_the_key_are_secret() {
     let (credential, trust) = issued(KeyAlgorithm::EcdsaP256);
     for (group, mode) in [(None, 0o400), (Some(2000), 0o440)] {
-        let files = encode(&credential, &trust, &spec(KeyEncoding::Pkcs8, "changeit"), group).unwrap();
+        let files = encode(&credential, &trust, &spec(KeyEncoding::Pkcs8, "changeit"), group, None).unwrap();
         let is_right = |file: &&NewFile| match file.mode {
             0o444 => file.group.is_none(),
             other => other == mode && file.group == group,
         };
         assert_eq!(files.iter().filter(is_right).count(), 5);
     }
-    let files = encode(&credential, &trust, &spec(KeyEncoding::Pkcs8, "changeit"), None).unwrap();
+    let files = encode(&credential, &trust, &spec(KeyEncoding::Pkcs8, "changeit"), None, None).unwrap();
     let mut secret: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.mode == 0o400)).collect();
     secret.sort_unstable();
     let expected =
@@ -120,14 +121,15 @@ fn only_files_with_the_key_are_secret() {
 #[test]
 fn without_trust_anchors_the_ca_file_is_there_and_empty() {
     let (credential, _) = issued(KeyAlgorithm::EcdsaP256);
-    let files = encode(&credential, &TrustBundle::default(), &attributes(), None).unwrap();
+    let files = encode(&credential, &TrustBundle::default(), &attributes(), None, None).unwrap();
     assert_eq!(files.len(), 3);
     assert!(contents(&files, "ca.crt").contents.is_empty());
 }
 
 fn keystore((credential, trust): &(Credential, TrustBundle), password: &str) -> Zeroizing<Vec<u8>> {
     let spec = spec(KeyEncoding::Pkcs8, password);
-    contents(&encode(credential, trust, &spec, None).unwrap(), "store.p12").contents.clone()
+    let password = SecretString::from(password);
+    contents(&encode(credential, trust, &spec, None, Some(&password)).unwrap(), "store.p12").contents.clone()
 }
 
 /// As under the prefix of cert-manager's csi-driver.
@@ -136,9 +138,9 @@ fn legacy((credential, trust): &(Credential, TrustBundle), password: &str) -> Ve
         profile: Pkcs12Profile::Legacy,
         alias: None,
         has_anchors: false,
-        ..Pkcs12::modern("store.p12", password)
+        ..Pkcs12::modern("store.p12")
     };
-    pkcs12::encode(credential, trust, &keystore).unwrap()
+    pkcs12::encode(credential, trust, &keystore, password).unwrap()
 }
 
 fn listed(path: &str, password: &str) -> String {
@@ -189,9 +191,8 @@ fn java_trusts_the_anchors_of_a_truststore_of_both_profiles() {
     let (credential, trust) = issued(KeyAlgorithm::EcdsaP256);
     for profile in [Pkcs12Profile::Modern, Pkcs12Profile::Legacy] {
         let mut spec = attributes();
-        let (file, password) = ("trust.p12".to_owned(), secrecy::SecretString::from("changeit"));
-        spec.files.truststore = Some(Truststore { file, password, profile });
-        let files = encode(&credential, &trust, &spec, None).unwrap();
+        spec.files.truststore = Some(Truststore { file: "trust.p12".to_owned(), profile });
+        let files = encode(&credential, &trust, &spec, None, None).unwrap();
         let truststore = contents(&files, "trust.p12");
         assert_eq!(truststore.mode, 0o444);
         let path = folder.path().join("trust.p12");
@@ -209,7 +210,7 @@ fn an_owner_has_the_key_alone_or_with_a_group() {
     let mut spec = spec(KeyEncoding::Pkcs8, "changeit");
     spec.owner = Some(1000);
     for (group, mode) in [(None, 0o400), (Some(2000), 0o440)] {
-        for file in encode(&credential, &trust, &spec, group).unwrap() {
+        for file in encode(&credential, &trust, &spec, group, None).unwrap() {
             let expected = if ["tls.crt", "ca.crt"].contains(&file.name.as_str()) {
                 (0o444, None, None)
             } else {
@@ -225,7 +226,7 @@ fn under_the_peers_prefix_the_key_is_readable_in_roots_group() {
     let (credential, trust) = issued(KeyAlgorithm::EcdsaP256);
     let mut spec = spec(KeyEncoding::Pkcs8, "changeit");
     spec.dialect = Dialect::CertManager;
-    for file in encode(&credential, &trust, &spec, None).unwrap() {
+    for file in encode(&credential, &trust, &spec, None, None).unwrap() {
         let is_public = ["tls.crt", "ca.crt"].contains(&file.name.as_str());
         assert_eq!((file.mode, file.group), (if is_public { 0o444 } else { 0o440 }, None), "{}", file.name);
     }

@@ -55,8 +55,9 @@ impl Node {
                 tokens: PodTokens::default(),
                 raw: [].into_iter().collect(),
                 mistyped_passwords: Vec::new(),
+                keystore_password: None,
             },
-            spec: attributes(),
+            spec: Arc::new(attributes()),
             mount_group: None,
             timeout: None,
         };

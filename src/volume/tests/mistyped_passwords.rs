@@ -96,7 +96,7 @@ fn request(scratch: &Path) -> PublishRequest {
         volume: volume("v"),
         target: target(scratch, "pod"),
         context,
-        spec,
+        spec: Arc::new(spec),
         mount_group: None,
         timeout: None,
     }

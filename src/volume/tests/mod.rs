@@ -92,7 +92,7 @@ pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
     let shares = Shares::new(ShareLimits { volume_bytes: u64::MAX, namespace_percent: 100 });
     Volume::new(
         record,
-        attributes(),
+        Arc::new(attributes()),
         PodTokens::default(),
         schedule,
         Arc::default(),

@@ -12,8 +12,8 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Version;
 
-/// Maximum size of a chain, and of a CA bundle, in bytes.
-const MAX_BYTES: usize = 64 * 1024;
+/// Maximum size of a signer's chain, and of its CA bundle, as PEM in bytes.
+pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
 /// Maximum number of certificates in a chain.
 const MAX_CERTIFICATES: usize = 20;
 
@@ -27,8 +27,9 @@ const FAMILIES: [&str; 3] = ["1.2.840.113549.1.1.", "1.2.840.10045.", "1.3.101.1
 /// The DER of every certificate in a PEM text, in order and without duplicates. A blank text holds none.
 pub(super) fn decode(part: Part, text: &[u8]) -> Result<Vec<Vec<u8>>, VerifyError> {
     let unreadable = |reason| VerifyError::Unreadable(part, reason);
-    if text.len() > MAX_BYTES {
-        return Err(unreadable(format!("is {} bytes long; accepted are at most {MAX_BYTES}", text.len())));
+    if text.len() > MAX_CHAIN_BYTES {
+        // Without its length: a signer may have cut it.
+        return Err(unreadable(format!("is too long; accepted are at most {MAX_CHAIN_BYTES} bytes")));
     }
     if part == Part::Anchors && text.trim_ascii().is_empty() {
         return Ok(Vec::new());
@@ -130,7 +131,7 @@ impl<'a> Certificate<'a> {
     ///
     /// A trust anchor's own signature is not part of the path (RFC 5280 section 6.1). So if its algorithm is not accepted,
     /// such as SHA-1, names and key identifiers decide instead.
-    fn is_root(&self) -> bool {
+    pub(super) fn is_root(&self) -> bool {
         self.names_as_issuer(self)
             && match self.verify_signature_of(self) {
                 Ok(()) => true,

@@ -10,7 +10,8 @@ use rcgen::{
 use serde_json::{Value, json};
 use std::time::Duration;
 
-pub(super) fn authority(
+/// A CA that the parent has signed, or a root, and its certificate in PEM.
+pub fn authority(
     name: &str,
     parent: Option<&Issuer<'static, KeyPair>>,
 ) -> (Issuer<'static, KeyPair>, String) {

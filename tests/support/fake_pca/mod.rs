@@ -9,7 +9,7 @@
     reason = "support for tests"
 )]
 
-mod ca;
+pub mod ca;
 mod sts;
 
 use axum::Router;

@@ -229,6 +229,15 @@ fn a_common_name_has_at_most_64_characters_not_bytes() {
 }
 
 #[test]
+fn a_value_of_the_subject_has_at_most_1024_bytes() {
+    for check in [subject_text, any_text] {
+        assert!(check(&"a".repeat(1024)).is_ok());
+        let refused = check(&"a".repeat(1025));
+        assert_eq!(refused, Err("is 1025 bytes long (at most 1024 are accepted)".into()));
+    }
+}
+
+#[test]
 fn annotation_keys_are_those_that_the_api_server_accepts() {
     assert!(is_annotation_key("Example.com", "a_B.c"));
     for (group, name) in

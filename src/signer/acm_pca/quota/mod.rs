@@ -9,9 +9,10 @@ pub use bucket::Bucket;
 pub(crate) use bucket::Pace;
 pub use wait_queue::{Caller, WaitQueue};
 
+use super::MAX_CACHED;
 use crate::model::named::named_enum;
+use crate::platform::BoundedMap;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -71,20 +72,20 @@ impl Fleet {
 pub(crate) struct Limiter {
     fleet: Fleet,
     phase: f64,
-    lanes: Mutex<HashMap<(String, String, CallKind), Arc<Lane>>>,
+    lanes: Mutex<BoundedMap<(String, String, CallKind), Arc<Lane>>>,
 }
 
 impl Limiter {
     /// A limiter for one node of a fleet. `phase` in [0, 1) should be different on each node.
     pub(crate) fn new(fleet: Fleet, phase: f64) -> Self {
-        Self { fleet, phase, lanes: Mutex::default() }
+        Self { fleet, phase, lanes: Mutex::new(BoundedMap::new(MAX_CACHED)) }
     }
 
     /// The lane for a kind of call in an account and Region.
     pub(crate) fn lane(&self, account: &str, region: &str, kind: CallKind) -> Arc<Lane> {
         let mut lanes = self.lanes.lock();
-        let lane = lanes.entry((account.to_owned(), region.to_owned(), kind));
-        Arc::clone(lane.or_insert_with(|| Arc::new(Lane::new(self.fleet.pace(kind), self.phase))))
+        let new = || Arc::new(Lane::new(self.fleet.pace(kind), self.phase));
+        Arc::clone(lanes.get_or_insert_with((account.to_owned(), region.to_owned(), kind), new))
     }
 }
 
@@ -233,6 +234,18 @@ mod tests {
         assert!(gone.is_err());
         assert!(lane.acquire(&caller("shop", Timestamp::MAX)).await <= Duration::from_millis(1100));
         assert!(lane.state.lock().queue.is_empty());
+    }
+
+    #[test]
+    fn invented_accounts_and_regions_cost_no_memory_without_end() {
+        let limiter = Limiter::new(Fleet::DEFAULT, 0.0);
+        let lane = |region: &str| limiter.lane("1", region, CallKind::Issue);
+        let used = lane("eu-central-1");
+        for number in 0..1000 {
+            lane(&format!("invented-{number}"));
+            assert!(Arc::ptr_eq(&used, &lane("eu-central-1")), "one that is in use stays");
+        }
+        assert_eq!(limiter.lanes.lock().keys().len(), MAX_CACHED);
     }
 
     #[test]

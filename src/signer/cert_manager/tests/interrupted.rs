@@ -47,9 +47,10 @@ async fn a_create_that_failed_is_retried_under_the_same_name() {
     let driver = Driver::new().await;
     driver.server.next_create(CreateFailure::Refuse { code: 500, body: "oops".into(), retry_after: None });
     transient(driver.sign().await);
-    let before = driver.checkpoint.load();
+    let key = || RequestCheckpoint::parse(&driver.checkpoint.load().unwrap()).unwrap().key;
+    let before = key();
     driver.sign_and_issue().await;
-    assert_eq!(driver.checkpoint.load(), before);
+    assert_eq!(key(), before);
 }
 
 #[tokio::test]
@@ -113,6 +114,19 @@ async fn every_created_request_is_taken_from_the_budget_and_a_resumed_one_is_not
     let beyond = of_kind(FailureKind::OverBudget, driver.sign().await);
     assert!(beyond.contains("namespace shop") && beyond.contains("--max-issuances-per-hour"), "{beyond}");
     assert_eq!(driver.server.calls("create"), 4);
+}
+
+#[tokio::test]
+async fn pods_that_start_all_the_time_leave_requests_to_renewals() {
+    let mut driver =
+        Driver::with(CertManagerOptions { max_issuances_per_hour: 5, ..Default::default() }).await;
+    for _ in 0..4 {
+        driver.sign_new_request().await;
+    }
+    *driver.checkpoint.0.lock() = None;
+    of_kind(FailureKind::OverBudget, driver.sign().await);
+    driver.replaces_certificate = true;
+    driver.sign_new_request().await;
 }
 
 #[tokio::test]
@@ -222,4 +236,43 @@ async fn a_request_is_not_adopted_from_another_creator() {
     driver.server.issue(&name);
     let failure = driver.sign().await.unwrap_err();
     assert!(failure.message.contains("was replaced by another one of that name"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_request_that_somebody_made_again_with_the_same_content_is_not_adopted_after_a_restart() {
+    for seen in [true, false] {
+        let mut driver = Driver::new().await;
+        driver.sign_until_cancelled().await;
+        let name = driver.server.only().await;
+        driver.server.replace(&name, seen, |_| {});
+        driver.restart().await;
+        driver.server.issue(&name);
+        let failure = driver.sign().await.unwrap_err();
+        assert!(failure.message.contains("was replaced by another one of that name"), "{failure}");
+        driver.sign_again_and_issue(&name).await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_uid_a_request_is_resumed_only_if_the_driver_has_created_it() {
+    const OWN: &str = "system:serviceaccount:certlet:certlet";
+    for (creator, is_resumed) in [(OWN, true), ("system:serviceaccount:shop:evil", false), ("", true)] {
+        let mut driver = Driver::new().await;
+        driver.server.set_creator(OWN);
+        driver.server.next_create(CreateFailure::LoseAnswer);
+        transient(driver.sign().await);
+        let name = driver.server.only().await;
+        driver.server.replace(&name, false, |object| object["spec"]["username"] = creator.into());
+        // The new process has created nothing yet, so it asks for its own name.
+        driver.restart().await;
+        driver.server.issue(&name);
+        let signed = driver.sign().await;
+        if is_resumed {
+            signed.unwrap();
+        } else {
+            let failure = signed.unwrap_err();
+            assert!(failure.message.contains("was replaced by another one of that name"), "{failure}");
+        }
+        assert_eq!(driver.server.calls("review"), usize::from(!creator.is_empty()), "{creator}");
+    }
 }

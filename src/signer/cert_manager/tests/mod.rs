@@ -3,6 +3,7 @@
 mod decided;
 mod interrupted;
 mod preconditions;
+#[path = "../../../../tests/support/certificate_requests.rs"]
 mod server;
 
 use super::*;
@@ -41,6 +42,8 @@ struct Driver {
     signer: CertManager,
     removed: Arc<Removed>,
     checkpoint: SavedCheckpoint,
+    /// Whether the pod uses a certificate already.
+    replaces_certificate: bool,
     id: RequestId,
     pod: WorkloadIdentity,
     tokens: PodTokens,
@@ -72,6 +75,7 @@ impl Driver {
             address,
             clock,
             checkpoint: SavedCheckpoint::default(),
+            replaces_certificate: false,
             id: RequestId::new(format!("csi-{}", "0a".repeat(32))),
             pod: WorkloadIdentity {
                 namespace: "shop".into(),
@@ -125,6 +129,7 @@ impl Driver {
             csr_der,
             checkpoint: &self.checkpoint,
             needed_by: jiff::Timestamp::MAX,
+            replaces_certificate: self.replaces_certificate,
             not_ready_count: 0,
         };
         let limit = Duration::from_secs(20);
@@ -159,17 +164,14 @@ impl Driver {
 
     /// Issues the first request that is not one of the known ones.
     async fn issue_new(&self, known: &[String]) -> String {
-        loop {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            if let Some(name) = self.server.names().into_iter().find(|name| !known.contains(name)) {
-                self.server.issue(&name);
-                return name;
-            }
-        }
+        let name = self.server.new_besides(known).await;
+        self.server.issue(&name);
+        name
     }
 
     fn issued(&self) -> IssuedCertificate<'_> {
-        IssuedCertificate { id: &self.id, spec: &self.spec, serial: None, superseded: None }
+        let namespace = &self.pod.namespace;
+        IssuedCertificate { id: &self.id, namespace, spec: &self.spec, serial: None, superseded: None }
     }
 }
 

@@ -160,7 +160,7 @@ fn what_is_not_a_chain_of_certificates_is_refused() {
     let request = csr(&hierarchy.attributes, &hierarchy.key).unwrap();
     assert!(error_of(&request).ends_with("it is not an X.509 certificate in DER"));
 
-    assert!(error(&vec![b'x'; 70_000], None).contains("is 70000 bytes long; accepted are at most 65536"));
+    assert!(error(&vec![b'x'; 70_000], None).contains("is too long; accepted are at most 65536 bytes"));
     let many: Vec<_> = (0..21)
         .map(|n| hierarchy.leaf(&hierarchy.root, |leaf| leaf.to += SignedDuration::from_secs(n)))
         .collect();

@@ -1,4 +1,7 @@
-//! An API server for CertificateRequests on loopback, with scripted answers.
+//! An API server for CertificateRequests on loopback, with scripted answers. The tests of the library and the integration
+//! tests include this file.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "support for tests")]
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -19,7 +22,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// A failure of a create.
-pub(super) enum CreateFailure {
+pub(crate) enum CreateFailure {
     /// Refuses it.
     Refuse { code: u16, body: String, retry_after: Option<u64> },
     /// Creates the object, and the answer is lost.
@@ -42,16 +45,18 @@ struct Inner {
     down: bool,
     /// Deletes are refused.
     undeletable: bool,
+    /// Whom it names as the creator of requests; empty: nobody, as a server without cert-manager's webhook.
+    creator: String,
 }
 
 /// The server; every clone is the same.
 #[derive(Clone, Default)]
-pub(super) struct Server(Arc<Mutex<Inner>>);
+pub(crate) struct Server(Arc<Mutex<Inner>>);
 
 const COLLECTION: &str = "certificaterequests";
 
 impl Server {
-    pub(super) async fn start() -> (Self, SocketAddr) {
+    pub(crate) async fn start() -> (Self, SocketAddr) {
         let server = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -65,39 +70,39 @@ impl Server {
     }
 
     /// Scripts a failure of the next create.
-    pub(super) fn next_create(&self, failure: CreateFailure) {
+    pub(crate) fn next_create(&self, failure: CreateFailure) {
         self.lock().create_failures.push_back(failure);
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.lock().objects.keys().cloned().collect()
     }
 
-    pub(super) fn object(&self, name: &str) -> Value {
+    pub(crate) fn object(&self, name: &str) -> Value {
         self.lock().objects[name].clone()
     }
 
-    pub(super) fn put_pod(&self, name: &str, pod: Value) {
+    pub(crate) fn put_pod(&self, name: &str, pod: Value) {
         self.lock().pods.insert(name.to_owned(), pod);
     }
 
     /// Calls so far. A `delete` of an object that does not exist is also counted as `failed delete`.
-    pub(super) fn calls(&self, verb: &str) -> usize {
+    pub(crate) fn calls(&self, verb: &str) -> usize {
         self.lock().calls.iter().filter(|call| call.as_str() == verb).count()
     }
 
     /// The bearer tokens of the creates.
-    pub(super) fn tokens(&self) -> Vec<Option<String>> {
+    pub(crate) fn tokens(&self) -> Vec<Option<String>> {
         self.lock().tokens.clone()
     }
 
     /// Waits until there is one object, and returns its name.
-    pub(super) async fn only(&self) -> String {
+    pub(crate) async fn only(&self) -> String {
         self.wait_for_count(1).await.remove(0)
     }
 
     /// Waits until there are `count` objects, and returns their names.
-    pub(super) async fn wait_for_count(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn wait_for_count(&self, count: usize) -> Vec<String> {
         for _ in 0..1000 {
             let names = self.names();
             if names.len() == count {
@@ -109,7 +114,7 @@ impl Server {
     }
 
     /// Waits until this number of watches has begun.
-    pub(super) async fn watched(&self, times: usize) {
+    pub(crate) async fn watched(&self, times: usize) {
         for _ in 0..1000 {
             if self.calls("watch") >= times {
                 return;
@@ -120,7 +125,7 @@ impl Server {
     }
 
     /// Sets a request's conditions and the other fields of its status.
-    pub(super) fn set(&self, name: &str, conditions: &[(&str, &str, &str, &str)], more: &Value) {
+    pub(crate) fn set(&self, name: &str, conditions: &[(&str, &str, &str, &str)], more: &Value) {
         let conditions: Vec<Value> = conditions
             .iter()
             .map(|(kind, status, reason, message)| {
@@ -136,7 +141,7 @@ impl Server {
     }
 
     /// Signs a request.
-    pub(super) fn issue(&self, name: &str) {
+    pub(crate) fn issue(&self, name: &str) {
         let base64 = |text: &str| Base64::encode_string(text.as_bytes());
         self.set(
             name,
@@ -146,7 +151,7 @@ impl Server {
     }
 
     /// Deletes a request and makes another one of its name, as somebody else would; watches show both only if `seen`.
-    pub(super) fn replace(&self, name: &str, seen: bool, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn replace(&self, name: &str, seen: bool, change: impl FnOnce(&mut Value)) {
         let mut inner = self.lock();
         let mut object = inner.objects.remove(name).unwrap();
         if seen {
@@ -160,26 +165,47 @@ impl Server {
         }
     }
 
-    pub(super) fn delete(&self, name: &str) {
+    pub(crate) fn delete(&self, name: &str) {
         let mut inner = self.lock();
         let object = inner.objects.remove(name).unwrap();
         inner.publish("DELETED", object);
     }
 
+    /// Sets whom the requests of the next creates are said to come from.
+    pub(crate) fn set_creator(&self, name: &str) {
+        name.clone_into(&mut self.lock().creator);
+    }
+
+    /// The requests that nobody has decided.
+    pub(crate) fn open(&self) -> Vec<Value> {
+        self.lock().objects.values().filter(|object| object["status"].is_null()).cloned().collect()
+    }
+
+    /// Waits until there is another request than the known ones, and returns its name.
+    pub(crate) async fn new_besides(&self, known: &[String]) -> String {
+        for _ in 0..1000 {
+            if let Some(name) = self.names().into_iter().find(|name| !known.contains(name)) {
+                return name;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no request besides {known:?}");
+    }
+
     /// Whether deletes are refused from now on.
-    pub(super) fn refuse_deletes(&self, refuse: bool) {
+    pub(crate) fn refuse_deletes(&self, refuse: bool) {
         self.lock().undeletable = refuse;
     }
 
     /// Ends every watch. With `down`, new ones are refused.
-    pub(super) fn close_watches(&self, down: bool) {
+    pub(crate) fn close_watches(&self, down: bool) {
         let mut inner = self.lock();
         inner.watches.clear();
         inner.down = down;
     }
 
     /// Ends every watch and forgets the history: resuming one is answered with 410.
-    pub(super) fn expire(&self) {
+    pub(crate) fn expire(&self) {
         let mut inner = self.lock();
         inner.version += 1;
         inner.oldest = inner.version;
@@ -215,6 +241,10 @@ impl Inner {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         if self.objects.contains_key(&name) {
             return status(409, "AlreadyExists");
+        }
+        object["metadata"]["uid"] = format!("uid-{name}").into();
+        if !self.creator.is_empty() {
+            object["spec"]["username"] = self.creator.as_str().into();
         }
         object["metadata"]["creationTimestamp"] =
             format!("2026-05-01T12:00:{:02}Z", self.objects.len()).into();
@@ -273,7 +303,9 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         Method::GET if query.contains("watch=true") => "watch",
         Method::GET if name == COLLECTION => "list",
         Method::GET => "get",
-        Method::POST => "create",
+        Method::POST if name == COLLECTION => "create",
+        Method::POST if name == "selfsubjectreviews" => "review",
+        Method::POST => "event",
         _ => "delete",
     };
     inner.calls.push(verb.to_owned());
@@ -290,6 +322,10 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
                 .map_or_else(|| status(404, "NotFound"), |object| object.to_string().into_response())
         }
         "create" => inner.create(&body, token),
+        "review" => {
+            json!({ "status": { "userInfo": { "username": inner.creator } } }).to_string().into_response()
+        }
+        "event" => (StatusCode::CREATED, body).into_response(),
         _ if inner.undeletable => status(403, "Forbidden"),
         _ => {
             if let Some(object) = inner.objects.remove(&name) {
