@@ -45,9 +45,9 @@ pub(super) fn named(attribute: String) -> String {
 }
 
 /// How many faults a message shows: a list can have thousands of wrong elements.
-const MAX_SHOWN_FAULTS: usize = 20;
+const MAX_SHOWN_FAULTS: usize = 10;
 
-/// The faults of one volume, ordered by attribute: the first twenty, and the number of the others.
+/// The faults of one volume, ordered by attribute: the first ten, and the number of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttributeErrors {
     first: Vec<AttributeError>,
@@ -121,6 +121,6 @@ mod tests {
     fn of_many_faults_the_first_are_listed_and_the_rest_counted() {
         let many = (0..1000).map(|n| missing(&format!("a/{n:04}"))).collect();
         let text = AttributeErrors::new(many).to_string();
-        assert!(text.starts_with("1000 faults: (1) a/0000: ") && text.ends_with(" and 980 more"), "{text}");
+        assert!(text.starts_with("1000 faults: (1) a/0000: ") && text.ends_with(" and 990 more"), "{text}");
     }
 }

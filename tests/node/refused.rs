@@ -126,7 +126,7 @@ node_test! {
     async fn a_target_in_use_by_another_volume_is_refused_and_stays_as_it_is() {
         let mut node = Node::new();
         let kubelet = node.started().await;
-        let [first, second] = ["web-0", "web-1"].map(|name| crate::support::pod(name));
+        let [first, second] = ["web-0", "web-1"].map(crate::support::pod);
         let volume = kubelet.publish(&first).await.unwrap();
         let before = serial(&volume);
         let mut request = kubelet.publish_request(&second);
