@@ -17,7 +17,11 @@ certificate_pod all issuer-group=cert-manager.io 'common-name=${POD_NAME}' 'dns-
 	'streetaddresses=Dam 1' 'postalcodes=1012' serialnumber=42 \
 	pkcs12-enable=true pkcs12-filename=my.p12 pkcs12-password=secret example.com/team=payments | k apply -f -
 certificate_pod literal 'literal-subject=CN=literal,OU=b,O=a' dns-names=literal.test | k apply -f -
-running defaults all literal
+# What csi-driver serves though it may not work.
+long_name=$(printf 'n%.0s' {1..70})
+certificate_pod doubtful "common-name=$long_name" 'dns-names=doubtful.test,' 'organizations=Acme, Foo' \
+	'key-usages=signing, digital signature,server auth,server auth' no-such-attribute=x | k apply -f -
+running defaults all literal doubtful
 
 contains "the default key" "$(x509 defaults /tls/tls.crt -text)" "Public-Key: (2048 bit)"
 contains "the default encoding" "$(in_pod defaults head -n 1 /tls/tls.key)" "BEGIN RSA PRIVATE KEY"
@@ -36,8 +40,24 @@ for part in CN=all O=Org OU=Unit C=NL ST=NH L=Amsterdam "street=Dam 1" postalCod
 done
 contains "the key's encoding" "$(in_pod all head -n 1 /tls/my.key)" "BEGIN PRIVATE KEY"
 equal "the key's group" "$(in_pod all stat -L -c %g:%a /tls/my.key)" 2000:440
-in_pod all openssl pkcs12 -in /tls/my.p12 -passin pass:secret -noout
+equal "the key's mode without a group" "$(in_pod defaults stat -L -c %g:%a /tls/tls.key)" 0:440
+store=$(mktemp)
+in_pod all base64 /tls/my.p12 | base64 -d >"$store"
+openssl pkcs12 -legacy -in "$store" -passin pass:secret -noout
+if command -v keytool >/dev/null; then
+	contains "what keytool lists" "$(keytool -list -v -keystore "$store" -storepass secret)" "Alias name: 1"
+fi
+rm "$store"
+
+subject=$(x509 doubtful /tls/tls.crt -subject -nameopt RFC2253)
+contains "the long common name" "$subject" "CN=$long_name"
+contains "the organizations" "$subject" 'O=\ Foo+O=Acme'
+equal "the usages, word for word" \
+	"$(k get certificaterequests -o json | jq -r '.items[] | select(.metadata.name | startswith("doubtful-")) | .spec.usages | join(",")')" \
+	"signing,digital signature,server auth,server auth"
+wait_for 60 events_say doubtful "AttributeDoubtful: .*no-such-attribute"
+contains "the status" "$(k exec daemonset/attributes -- certlet status --driver-name csi.cert-manager.io --json)" no-such-attribute
 contains "the literal subject" "$(x509 literal /tls/tls.crt -subject -nameopt RFC2253)" "CN=literal,OU=b,O=a"
 
-equal "the number of requests" "$(request_count)" 3
+equal "the number of requests" "$(request_count)" 4
 equal "the annotation that was passed on" "$(k get certificaterequests -o json | jq -r '.items[].metadata.annotations["example.com/team"] // empty')" payments
