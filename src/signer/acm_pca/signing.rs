@@ -23,17 +23,17 @@ const MAX_ISSUE_TIME: Duration = Duration::from_mins(2);
 /// the policy and the request. For one namespace after the other, on all cores but one, so that many long decisions of one do not
 /// delay the others, nor the work with files.
 async fn check(
-    turns: &Arc<FairSemaphore>,
+    slots: &Arc<FairSemaphore>,
     rules: Arc<Policy>,
     request: &SigningRequest<'_>,
     template: &str,
     lifetime: Duration,
 ) -> Result<(), Failure> {
     let (pod, spec, template) = (request.identity.clone(), request.spec.clone(), template.to_owned());
-    let turn = turns.acquire(&request.identity.namespace, request.needed_by).await;
+    let slot = slots.acquire(&request.identity.namespace, request.needed_by).await;
     let decided = tokio::task::spawn_blocking(move || {
         // The work owns it, because it goes on if the caller gives up.
-        let _turn = turn;
+        let _slot = slot;
         let pca = spec.signer.acm_pca()?;
         let usages = templates::carried(&template, &spec);
         let usages = usages.as_deref();
