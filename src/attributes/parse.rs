@@ -220,16 +220,15 @@ fn owner(text: &str) -> Result<u32, String> {
 
 fn group(text: &str) -> Result<u32, String> {
     match text.parse() {
-        Ok(group @ 1..=MAX_ID) => Ok(group),
-        Ok(0) => Err("is the group of root, which may read the key anyway".into()),
+        Ok(group @ 0..=MAX_ID) => Ok(group),
         _ => Err("is not a group id".into()),
     }
 }
 
-/// The groups of cert-manager's csi-driver are root's where none is given. To the highest number its `chown(2)` changes nothing.
+/// With the highest number, the `chown(2)` of cert-manager's csi-driver changes nothing.
 fn any_group(text: &str) -> Result<Option<u32>, String> {
     match text.parse() {
-        Ok(0 | u32::MAX) => Ok(None),
+        Ok(u32::MAX) => Ok(None),
         _ => group(text).map(Some),
     }
 }

@@ -164,7 +164,7 @@ attributes! {
             "The user that owns the private key's files, and may read them without any group: the `runAsUser` of the container.",
             "a user id from 0 to 4294967294" => Options { certlet_only: true, ..PLAIN };
         FsGroup: "fs-group", "The group that may read the private key. Without it, the pod's `fsGroup`.",
-            "a group id from 1 to 4294967294" => PLAIN;
+            "a group id from 0 to 4294967294" => PLAIN;
     }
     PrivateCa {
         CertificateAuthorityArn: "certificate-authority-arn", "The private CA that signs.",

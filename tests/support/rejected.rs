@@ -133,7 +133,7 @@ fn single_values(inputs: &mut Inputs, group: &str) {
             inputs.value(group, name, value);
         }
     }
-    for value in ["0", "-1", "1.5", "root", "4294967295", "4294967296", "0x10", " 5", "${POD_UID}"] {
+    for value in ["-1", "1.5", "root", "4294967295", "4294967296", "0x10", " 5", "${POD_UID}"] {
         inputs.value(group, "fs-group", value);
     }
     for value in ["-1", "1.5", "root", "4294967295", "4294967296", " 5"] {

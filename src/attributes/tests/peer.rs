@@ -88,5 +88,5 @@ fn what_is_served_is_what_csi_driver_writes() {
     assert_eq!(*usage_words, ["signing", "digital signature", "s/mime", "s/mime"]);
     assert_eq!(spec.usages.len(), 2);
     assert_eq!(spec.key.algorithm, KeyAlgorithm::Rsa(2176));
-    assert_eq!((spec.fs_group, spec.renew_before), (None, None));
+    assert_eq!((spec.fs_group, spec.renew_before), (Some(0), None));
 }
