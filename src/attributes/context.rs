@@ -18,7 +18,7 @@ const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Limit on the attributes of one volume, as written.
-const MAX_BYTES: usize = 64 * 1024;
+pub(super) const MAX_BYTES: usize = 64 * 1024;
 /// The key of the keystore's password in a Secret, if the volume names none.
 const DEFAULT_SECRET_KEY: &str = "password";
 /// Limit on the attributes of one volume, annotations included.

@@ -1,5 +1,6 @@
 //! The attributes of one volume: sorted by name, then read one by one while faults are collected.
 
+use super::context::MAX_BYTES;
 use super::errors::{AttributeError, AttributeErrors, named};
 use super::passwords::may_hold_password;
 use super::rows::{Key, TABLE};
@@ -19,6 +20,8 @@ const MAX_EXPANDED_BYTES: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     pub(super) dialect: Dialect,
+    /// Whether an earlier process has published the volume.
+    pub(super) is_stored: bool,
     pod: &'a WorkloadIdentity,
     /// An empty value counts as missing, as in cert-manager's csi-driver.
     given: BTreeMap<Key, &'a str>,
@@ -34,8 +37,22 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Sorts the attributes by name. Fails if they have both prefixes.
     pub(super) fn new(raw: &'a RawAttributes, pod: &'a WorkloadIdentity) -> Result<Self, AttributeErrors> {
+        Self::sorted(raw, pod, false)
+    }
+
+    /// As [`Self::new`], for a volume that an earlier process has published.
+    pub(super) fn stored(raw: &'a RawAttributes, pod: &'a WorkloadIdentity) -> Result<Self, AttributeErrors> {
+        Self::sorted(raw, pod, true)
+    }
+
+    fn sorted(
+        raw: &'a RawAttributes,
+        pod: &'a WorkloadIdentity,
+        is_stored: bool,
+    ) -> Result<Self, AttributeErrors> {
         let mut fields = Self {
             dialect: dialect(raw).map_err(|fault| AttributeErrors::new(vec![fault]))?,
+            is_stored,
             pod,
             given: BTreeMap::new(),
             annotations: BTreeMap::new(),
@@ -119,11 +136,13 @@ impl<'a> Fields<'a> {
         });
         let expanded = expanded.and_then(|expanded| {
             self.expanded_bytes = self.expanded_bytes.saturating_add(expanded.len());
-            if self.expanded_bytes <= MAX_EXPANDED_BYTES {
+            // An earlier build accepted as much as a volume may have without variables.
+            let limit = if self.is_stored { MAX_BYTES } else { MAX_EXPANDED_BYTES };
+            if self.expanded_bytes <= limit {
                 return Ok(expanded);
             }
             Err(format!(
-                "makes the values of the volume longer than {MAX_EXPANDED_BYTES} bytes together, with variables replaced"
+                "makes the values of the volume longer than {limit} bytes together, with variables replaced"
             ))
         });
         expanded.map_err(|problem| self.invalid(key, text, &problem)).ok()
@@ -134,7 +153,8 @@ impl<'a> Fields<'a> {
         self.checked_or(key, &check, &check)
     }
 
-    /// The value after a check. Under a peer's prefix, what does not pass is served all the same if it passes `served`.
+    /// The value after a check. Under a peer's prefix, and in a volume that was published before, what does not pass is served all
+    /// the same if it passes `served`.
     pub(super) fn checked_or<T>(
         &mut self,
         key: Key,
@@ -154,7 +174,7 @@ impl<'a> Fields<'a> {
     ) -> Option<T> {
         let problem = match check(text) {
             Ok(value) => return Some(value),
-            Err(problem) if self.dialect == Dialect::CertManager => match served(text) {
+            Err(problem) if self.dialect == Dialect::CertManager || self.is_stored => match served(text) {
                 Ok(value) => {
                     self.doubt_value(key, text, &problem);
                     return Some(value);
@@ -213,8 +233,7 @@ impl<'a> Fields<'a> {
 
     /// Adds the fault that a value breaks the attribute's rule.
     pub(super) fn invalid(&mut self, key: Key, value: &str, problem: &str) {
-        let row = key.row();
-        let value = if row.options.secret { "(value not shown)".into() } else { shown(value) };
+        let (row, value) = (key.row(), Self::shown(key, value));
         self.faults.push(AttributeError::new(
             key.full(self.dialect),
             format_args!("{value} {problem}"),
@@ -222,9 +241,14 @@ impl<'a> Fields<'a> {
         ));
     }
 
+    /// A value as a message shows it.
+    fn shown(key: Key, value: &str) -> String {
+        if key.row().options.secret { "(value not shown)".into() } else { shown(value) }
+    }
+
     /// Adds that a value is served though it breaks the attribute's rule.
     pub(super) fn doubt_value(&mut self, key: Key, value: &str, problem: &str) {
-        self.doubts.add(&key.full(self.dialect), &format!("{} {problem}", shown(value)));
+        self.doubts.add(&key.full(self.dialect), &format!("{} {problem}", Self::shown(key, value)));
     }
 
     /// Adds a doubt for each of `keys` that is given.

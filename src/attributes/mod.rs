@@ -23,6 +23,7 @@ pub use context::VolumeContext;
 pub use errors::{AttributeError, AttributeErrors};
 pub(crate) use files::check_secret;
 pub use parse::parse;
+pub(crate) use parse::parse_stored;
 pub(crate) use passwords::take_mistyped;
 pub(crate) use reference::reference_markdown;
 

@@ -17,7 +17,19 @@ const MAX_ID: u32 = u32::MAX - 1;
 /// Reads the author's attributes, with the defaults of their prefix and with the pod's variables replaced. The error lists
 /// all faults.
 pub fn parse(raw: &RawAttributes, pod: &WorkloadIdentity) -> Result<CertificateSpec, AttributeErrors> {
-    let mut fields = Fields::new(raw, pod)?;
+    read(Fields::new(raw, pod)?)
+}
+
+/// Reads the attributes of a volume that an earlier process has published. What was accepted then, and would be refused now, is
+/// served: the pod is running, and its certificate must be renewed.
+pub(crate) fn parse_stored(
+    raw: &RawAttributes,
+    pod: &WorkloadIdentity,
+) -> Result<CertificateSpec, AttributeErrors> {
+    read(Fields::stored(raw, pod)?)
+}
+
+fn read(mut fields: Fields<'_>) -> Result<CertificateSpec, AttributeErrors> {
     match spec(&mut fields) {
         Some(spec) if fields.faults.is_empty() => Ok(spec),
         _ => Err(AttributeErrors::new(fields.faults)),
@@ -166,9 +178,13 @@ fn subject(fields: &mut Fields<'_>) -> Option<Subject> {
 /// The elements of a list in the subject. Under a peer's prefix spaces stay, and empty elements are left out: no certificate may
 /// hold an empty value (RFC 5280 appendix A.1), and some programs refuse to read one.
 fn texts(fields: &mut Fields<'_>, key: Key, check: impl Fn(&str) -> Result<String, String>) -> Vec<String> {
+    // In our own dialect it was quoted, and is meant.
+    let is_peers = fields.dialect == Dialect::CertManager;
     let check = |text: &str| match text {
         "" => Err(EMPTY.to_owned()),
-        _ if text != text.trim() => Err("begins or ends with white space, which stays".to_owned()),
+        _ if is_peers && text != text.trim() => {
+            Err("begins or ends with white space, which stays".to_owned())
+        }
         _ => check(text).map(Some),
     };
     let any = |text: &str| names::any_text(text).map(|text| Some(text).filter(|text| !text.is_empty()));
@@ -186,8 +202,9 @@ fn dns_names(fields: &mut Fields<'_>) -> Vec<String> {
 
 /// A certificate with a SPIFFE ID has no other URI (the X.509-SVID standard, section 2).
 fn plain_uris(fields: &mut Fields<'_>) -> Vec<String> {
-    let uris = fields.list(Key::UriSans, names::plain_uri);
-    if let [_, _, ..] = *uris
+    let uris = fields.list_or(Key::UriSans, list::split_at_commas, names::plain_uri, names::uri);
+    if !fields.is_stored
+        && let [_, _, ..] = *uris
         && let Some(id) = uris.iter().find(|uri| uri.starts_with("spiffe:"))
     {
         fields.invalid(Key::UriSans, id, "is a SPIFFE ID, and must be the only URI");

@@ -71,7 +71,7 @@ fn row(stored: StoredVolume) -> Option<Row> {
         }
     };
     let doubts =
-        attributes::parse(&record.attributes, &record.pod).map(|spec| spec.doubts).unwrap_or_default();
+        attributes::parse_stored(&record.attributes, &record.pod).map(|spec| spec.doubts).unwrap_or_default();
     let remarks = (!doubts.is_empty()).then(|| doubts.to_string());
     let mut row = Row {
         namespace: record.pod.namespace,

@@ -148,6 +148,29 @@ fn every_key_algorithm_size_and_encoding_is_understood_in_any_case() {
 }
 
 #[test]
+fn a_volume_that_an_earlier_build_accepted_is_served_after_an_upgrade() {
+    let long = "a".repeat(200);
+    let attributes = [
+        ("issuer-name", "ca"),
+        ("dns-names", "10.1.2.3,web"),
+        ("uri-sans", "spiffe://Example.org/a,https://b/c"),
+        ("organizations", long.as_str()),
+        ("countries", "Germany"),
+        ("pkcs12-enable", "true"),
+        ("pkcs12-password", "p\u{e4}ss\n"),
+    ];
+    let raw = attributes
+        .iter()
+        .map(|(name, value)| (format!("csi.certlet.io/{name}"), (*value).to_owned()))
+        .collect();
+    assert_eq!(crate::attributes::parse(&raw, &pod()).unwrap_err().first().len(), 5);
+    let spec = crate::attributes::parse_stored(&raw, &pod()).unwrap();
+    assert_eq!(spec.sans.dns_names, ["10.1.2.3", "web"]);
+    assert_eq!(spec.sans.uris, ["spiffe://Example.org/a", "https://b/c"]);
+    assert!(!spec.doubts.is_empty() && !format!("{spec:?}").contains("p\u{e4}"));
+}
+
+#[test]
 fn the_keystore_needs_a_password_and_has_a_default_name() {
     let attributes = certlet(&[("pkcs12-enable", "true"), ("pkcs12-password", " p w ")]).unwrap();
     let keystore = attributes.files.pkcs12.clone().unwrap();

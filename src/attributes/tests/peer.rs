@@ -65,6 +65,14 @@ fn certlet_does_what_the_table_says() {
 }
 
 #[test]
+fn a_doubtful_password_is_served_and_not_shown() {
+    let spec = cert_manager(&[("pkcs12-enable", "true"), ("pkcs12-password", "hunter2\n")]).unwrap();
+    let doubts = spec.doubts.to_string();
+    assert!(doubts.contains("pkcs12-password") && doubts.contains("control character"), "{doubts}");
+    assert!(!format!("{spec:?}").contains("hunter"), "{doubts}");
+}
+
+#[test]
 fn what_is_served_is_what_csi_driver_writes() {
     let spec = cert_manager(&[
         ("common-name", "a${}b${POD_NAME}"),
