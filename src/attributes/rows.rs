@@ -7,7 +7,7 @@ use crate::model::SignerKind;
 const FILE_RULE: &str = "a plain file name of at most 255 bytes: no slash, no leading `..`, no white space at its ends, \
      different from the other file names";
 const LIST_RULE: &str = "a list of texts of at most 64 characters, none of them a control character";
-const PLACES_RULE: &str = "a list of texts of at most 128 characters, none of them a control character";
+const ADDRESS_RULE: &str = "a list of texts of at most 128 characters, none of them a control character";
 const DURATION_RULE: &str = "a Go duration above zero, such as `24h` or `1h30m`";
 const SWITCH_RULE: &str = "`true` or `false`";
 
@@ -92,9 +92,9 @@ attributes! {
         OrganizationalUnits: "organizationalunits", "The subject's organizational units.", LIST_RULE => SUBJECT;
         Countries: "countries", "The subject's countries.",
             "a list of country codes of two letters, such as `DE`" => SUBJECT;
-        Provinces: "provinces", "The subject's states or provinces.", PLACES_RULE => SUBJECT;
-        Localities: "localities", "The subject's localities.", PLACES_RULE => SUBJECT;
-        StreetAddresses: "streetaddresses", "The subject's street addresses.", PLACES_RULE => SUBJECT;
+        Provinces: "provinces", "The subject's states or provinces.", ADDRESS_RULE => SUBJECT;
+        Localities: "localities", "The subject's localities.", ADDRESS_RULE => SUBJECT;
+        StreetAddresses: "streetaddresses", "The subject's street addresses.", ADDRESS_RULE => SUBJECT;
         PostalCodes: "postalcodes", "The subject's postal codes.",
             "a list of texts of at most 40 characters, none of them a control character" => SUBJECT;
         SerialNumber: "serialnumber", "The subject's serial number (not the certificate's).",
