@@ -41,7 +41,7 @@ rules:
       usages: [digital signature, key encipherment, server auth, client auth]
       maxDuration: 24h
       dnsNames: ["*.{namespace}.svc"]
-      uris: ["spiffe://example.org/ns/*"]
+      uris: ["spiffe://example.org/ns/*", "https://example.org/ns/*"]
       subject: {organizations: ["team-*-*-*-*-*-shop"]}
   - name: office
     match: {namespaces: [office]}
@@ -142,7 +142,7 @@ node_test! {
     async fn a_percent_encoded_separator_does_not_cross_an_asterisk() {
         let (fake, _node, kubelet) = started(POLICY).await;
         let uri = |number: usize, rest: &str| {
-            pod("shop", &format!("web-{number}"), &[("uri-sans", &format!("spiffe://example.org/ns/{rest}"))])
+            pod("shop", &format!("web-{number}"), &[("uri-sans", &format!("https://example.org/ns/{rest}"))])
         };
         for (number, separator) in ["/", "?", "#", "@", ":"].into_iter().enumerate() {
             let refused = kubelet.publish(&uri(number, &format!("shop{separator}admin"))).await;
