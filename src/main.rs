@@ -99,7 +99,7 @@ fn run_node(args: NodeArgs) -> Result<ExitCode, ExitCode> {
 }
 
 fn runtime(worker_threads: Option<u16>) -> std::io::Result<Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = certlet::platform::cores();
     // The other cores are for the pods. Long work waits for a signer or runs on the blocking threads, so more workers would
     // mostly wait for each other.
     let workers = (cores / 2).clamp(1, 4);

@@ -111,9 +111,10 @@ fn issuer(fields: &mut Fields<'_>) -> Option<IssuerRef> {
         Dialect::CertManager => "the name of a cert-manager issuer",
         Dialect::Certlet => "the name of a cert-manager issuer; or another signer in csi.certlet.io/signer",
     };
-    let name = fields.required(Key::IssuerName, accepted, names::resource_name, names::any_reference);
-    let kind = fields.checked_or(Key::IssuerKind, names::kind, names::any_reference);
-    let group = fields.checked_or(Key::IssuerGroup, names::resource_name, names::any_reference);
+    // csi-driver takes any text, and the API server judges it.
+    let name = fields.required(Key::IssuerName, accepted, names::resource_name, names::subject_text);
+    let kind = fields.checked_or(Key::IssuerKind, names::kind, names::subject_text);
+    let group = fields.checked_or(Key::IssuerGroup, names::resource_name, names::subject_text);
     Some(IssuerRef { name: name?, kind: kind?, group: group? })
 }
 

@@ -120,7 +120,8 @@ pub enum Subject {
     Literal(DistinguishedName),
 }
 
-/// The subject's fields; each list becomes one multi-valued relative distinguished name, as Go's `pkix.Name` does.
+/// The subject's fields. Each value is a relative distinguished name of its own; under the prefix `csi.cert-manager.io/` the values
+/// of a list are one together, as in Go's `pkix.Name`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubjectFields {
     /// `common-name`

@@ -62,12 +62,8 @@ impl<K: Ord, V> FairQueue<K, V> {
     pub(crate) fn pop_first_of_largest(&mut self) -> Option<(K, V)> {
         let largest = self.entries.iter().max_by_key(|(_, entries)| entries.len());
         let namespace = Arc::clone(largest?.0);
-        let entries = self.entries.get_mut(&namespace)?;
-        let first = entries.pop_first();
-        if entries.is_empty() {
-            self.entries.remove(&namespace);
-            self.rotation.retain(|waiting| *waiting != namespace);
-        }
+        let first = self.entries.get_mut(&namespace)?.pop_first();
+        self.forget_if_empty(&namespace);
         first
     }
 
@@ -75,7 +71,11 @@ impl<K: Ord, V> FairQueue<K, V> {
     pub(crate) fn remove(&mut self, namespace: &str, key: &K) {
         let Some(entries) = self.entries.get_mut(namespace) else { return };
         entries.remove(key);
-        if entries.is_empty() {
+        self.forget_if_empty(namespace);
+    }
+
+    fn forget_if_empty(&mut self, namespace: &str) {
+        if self.entries.get(namespace).is_some_and(BTreeMap::is_empty) {
             self.entries.remove(namespace);
             self.rotation.retain(|waiting| **waiting != *namespace);
         }

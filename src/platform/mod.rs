@@ -28,7 +28,7 @@ pub(crate) use tally::Tally;
 pub(crate) use token_bucket::TokenBucket;
 
 /// The cores that this process may use, at least one.
-pub(crate) fn cores() -> usize {
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

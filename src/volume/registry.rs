@@ -198,9 +198,11 @@ impl Registry {
 
     /// Another volume than this one that was published at this target.
     pub(super) fn other_at(&self, target: &Path, id: &VolumeId) -> Option<Arc<Volume>> {
+        let slots = self.slots.lock();
+        let mut volumes = slots.values().filter_map(|slot| slot.volume.as_ref());
         let is_there =
-            |volume: &Arc<Volume>| volume.id != *id && volume.with_record(|record| record.target == target);
-        self.all().into_iter().find(is_there)
+            |volume: &&Arc<Volume>| volume.id != *id && volume.with_record(|record| record.target == target);
+        volumes.find(is_there).cloned()
     }
 
     /// Counts a volume of an earlier process whose record cannot be used.

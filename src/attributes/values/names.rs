@@ -206,11 +206,6 @@ pub(in crate::attributes) fn any_text(text: &str) -> Result<String, String> {
     subject_length(text.len()).map(|()| text.to_owned())
 }
 
-/// What cert-manager's csi-driver takes as part of a reference to an issuer: any text. The API server judges it.
-pub(in crate::attributes) fn any_reference(text: &str) -> Result<String, String> {
-    subject_text(text)
-}
-
 /// What cert-manager's csi-driver takes as a file name.
 pub(in crate::attributes) fn any_file_name(name: &str) -> Result<String, String> {
     let without_controls: String =

@@ -6,8 +6,17 @@ use crate::x509::testing::{ALL_ALGORITHMS, StoppedClock, attributes, openssl, po
 use std::time::Instant;
 use tempfile::TempDir;
 
-/// A signer that always gives this answer.
-struct Scripted(Result<SignedChain, Failure>);
+/// A signer that always gives this answer, and keeps whether each request replaces a certificate.
+struct Scripted {
+    answer: Result<SignedChain, Failure>,
+    replaces: parking_lot::Mutex<Vec<bool>>,
+}
+
+impl Scripted {
+    fn new(answer: Result<SignedChain, Failure>) -> Arc<Self> {
+        Arc::new(Self { answer, replaces: parking_lot::Mutex::default() })
+    }
+}
 
 impl Signer for Scripted {
     fn kind(&self) -> SignerKind {
@@ -26,8 +35,9 @@ impl Signer for Scripted {
         checkpoint.to_owned()
     }
 
-    fn sign<'a>(&'a self, _request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
-        Box::pin(async { self.0.clone() })
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
+        self.replaces.lock().push(request.replaces_certificate);
+        Box::pin(async { self.answer.clone() })
     }
 }
 
@@ -114,7 +124,7 @@ async fn the_error_for_a_signer_that_is_not_configured_says_how_to_configure_it(
 #[tokio::test]
 async fn failures_are_told_apart_by_kind() {
     let failure = async |answer| {
-        let (obtainer, _root) = obtainer(vec![ConfiguredSigner::new(Arc::new(Scripted(answer)))]);
+        let (obtainer, _root) = obtainer(vec![ConfiguredSigner::new(Scripted::new(answer))]);
         obtain(&obtainer, &attributes()).await.unwrap_err()
     };
     let retry_after = Some(Duration::from_secs(3));
@@ -184,39 +194,10 @@ async fn a_certificate_that_does_not_lead_to_a_pinned_anchor_is_refused_and_pods
     assert_eq!(anchors_of(ours, pins("both", &both)).await.unwrap(), both);
 }
 
-/// A signer that refuses everything, and keeps whether each request replaces a certificate.
-#[derive(Default)]
-struct Recording(parking_lot::Mutex<Vec<bool>>);
-
-impl Signer for Recording {
-    fn kind(&self) -> SignerKind {
-        SignerKind::Local
-    }
-
-    fn is_resumable(&self) -> bool {
-        false
-    }
-
-    fn needs_token(&self, _spec: &CertificateSpec) -> bool {
-        false
-    }
-
-    fn describe(&self, checkpoint: &str) -> String {
-        checkpoint.to_owned()
-    }
-
-    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
-        self.0.lock().push(request.replaces_certificate);
-        Box::pin(async { Err(Failure::transient("no")) })
-    }
-}
-
 #[tokio::test]
 async fn a_signer_is_told_whether_a_certificate_in_use_is_replaced() {
-    let signer = Arc::new(Recording::default());
-    let notification = Arc::new(Scripted(Err(Failure::transient("no"))));
-    let (obtainer, _root) =
-        obtainer(vec![ConfiguredSigner { signer: Arc::clone(&signer) as _, notification }]);
+    let signer = Scripted::new(Err(Failure::transient("no")));
+    let (obtainer, _root) = obtainer(vec![ConfiguredSigner::new(Arc::clone(&signer))]);
     let (local, _folder) = local();
     let spec = attributes();
     let facts = obtain(&local, &spec).await.unwrap().credential.facts;
@@ -235,5 +216,5 @@ async fn a_signer_is_told_whether_a_certificate_in_use_is_replaced() {
         let options = IssueOptions { purpose: Purpose::Renewal, timeout: None, cancel };
         obtainer.obtain(workload, &options).await.unwrap_err();
     }
-    assert_eq!(*signer.0.lock(), [false, true]);
+    assert_eq!(*signer.replaces.lock(), [false, true]);
 }

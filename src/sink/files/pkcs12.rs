@@ -42,8 +42,8 @@ const TRIPLE_DES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.11354
 const RC2_40: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.6");
 const PBES2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.5.13");
 
-/// OpenSSL's default. More rounds would protect nothing and slow down every issuance: the password is in the pod's
-/// manifest, and the key is also in an unencrypted file of the same volume.
+/// OpenSSL's default. More rounds would protect nothing and slow down every issuance: the key is also in an
+/// unencrypted file of the same volume.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(2048).unwrap();
 
 /// The alias of the first trust anchor; the others are numbered from `ca-2`.
