@@ -28,12 +28,18 @@ impl Context {
         let published =
             self.registry.get(id).map(|volume| volume.with_record(|record| record.target.clone()));
         let elsewhere = published.filter(|published| *published != target);
-        // Another volume of this node can be mounted at the target, whose publish of this volume was refused.
-        let other = self.registry.other_at(&target, id);
+        let (registry, volume) = (Arc::clone(&self.registry), id.clone());
         self.files
-            .run(move |files| match other {
-                Some(other) if files.mounts.is_bound(&other.id, &target)? => Ok(()),
-                _ => Ok(files.mounts.unbind(&target)?),
+            .run(move |files| {
+                // A target that cannot be examined can still be unmounted.
+                let is_bound = |id: &VolumeId| files.mounts.is_bound(id, &target).unwrap_or(false);
+                // Another volume of this node can be mounted at the target, whose publish of this volume was refused.
+                if !is_bound(&volume)
+                    && registry.other_at(&target, &volume).is_some_and(|other| is_bound(&other.id))
+                {
+                    return Ok(());
+                }
+                Ok(files.mounts.unbind(&target)?)
             })
             .await?;
         // This target is that of a publish that was refused. The volume is live at its other target, and stays.

@@ -85,7 +85,7 @@ pub fn verify(
     differences.check(unrelated.map_or(Ok(()), Err))?;
     if !trusted.is_empty() {
         path.check_anchored(&trusted, now)?;
-        if !trusted.iter().any(Certificate::is_root) {
+        if !trusted.iter().any(Certificate::is_self_issued) {
             differences.served.push(NO_ROOT.to_owned());
         }
     }

@@ -131,7 +131,7 @@ impl<'a> Certificate<'a> {
     ///
     /// A trust anchor's own signature is not part of the path (RFC 5280 section 6.1). So if its algorithm is not accepted,
     /// such as SHA-1, names and key identifiers decide instead.
-    pub(super) fn is_root(&self) -> bool {
+    fn is_root(&self) -> bool {
         self.names_as_issuer(self)
             && match self.verify_signature_of(self) {
                 Ok(()) => true,
@@ -140,6 +140,11 @@ impl<'a> Certificate<'a> {
                 }
                 Err(SignatureError::KeySize(_) | SignatureError::Wrong) => false,
             }
+    }
+
+    /// Whether it names itself as its issuer, and no other key. So does OpenSSL tell a root; an anchor's signature says nothing more.
+    pub(super) fn is_self_issued(&self) -> bool {
+        self.names_as_issuer(self) && self.names_own_key()
     }
 
     /// Whether a key of this kind can sign with the algorithm. It cannot if an old root key of another kind signed this

@@ -63,6 +63,15 @@ fn an_answer_without_root_and_anchors_gives_no_trust_anchors() {
 }
 
 #[test]
+fn an_anchor_that_is_no_root_is_a_warning() {
+    let hierarchy = hierarchy();
+    let leaf = hierarchy.leaf(&hierarchy.upper, |_| {});
+    let warning = |ca: &[u8]| hierarchy.check(&[&leaf, &hierarchy.upper.der], Some(&[ca])).unwrap().warning;
+    assert!(warning(&hierarchy.upper.der).unwrap().contains("is not self-signed"));
+    assert_eq!(warning(&hierarchy.root.der), None);
+}
+
+#[test]
 fn a_self_signed_leaf_is_its_own_anchor() {
     let mut hierarchy = hierarchy();
     let own_key = PrivateKey::from_pkcs8_der(hierarchy.key.to_pkcs8_der()).unwrap();
