@@ -208,6 +208,8 @@ impl<'a> Fields<'a> {
 
     /// The elements of a list, each after a check. Under a peer's prefix, the list is split by `split`, and an element that does
     /// not pass is served all the same if it passes `served`.
+    ///
+    /// Earlier builds split the lists of a peer's volumes by our own rules. See [`list::split_stored`].
     pub(super) fn list_or<T>(
         &mut self,
         key: Key,
@@ -217,6 +219,10 @@ impl<'a> Fields<'a> {
     ) -> Vec<T> {
         let elements = match self.dialect {
             Dialect::Certlet => self.checked(key, list::split),
+            Dialect::CertManager if self.is_stored => {
+                let passes = |element: &str| check(element).is_ok() || served(element).is_ok();
+                self.checked(key, |text| list::split_stored(text, &split, passes))
+            }
             Dialect::CertManager => self.checked(key, split),
         };
         let elements = elements.unwrap_or_default();

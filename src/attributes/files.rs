@@ -158,7 +158,8 @@ fn password(text: &str) -> Result<SecretString, String> {
     }
 }
 
-/// cert-manager's csi-driver takes what the keystore's encoding can hold: UTF-16 without surrogates.
+/// cert-manager's csi-driver takes what the keystore's encoding can hold: UTF-16 without surrogates. In a volume that was published
+/// before, other characters are refused as well: a keystore cannot be written with them.
 fn any_password(text: &str) -> Result<SecretString, String> {
     if text.chars().any(|c| u32::from(c) > 0xffff) {
         return Err(

@@ -171,6 +171,48 @@ fn a_volume_that_an_earlier_build_accepted_is_served_after_an_upgrade() {
 }
 
 #[test]
+fn a_stored_list_of_a_peers_volume_is_read_as_it_was_published() {
+    let stored = |attributes: &[(&str, &str)]| {
+        let mut raw: Vec<_> = attributes
+            .iter()
+            .map(|(name, value)| (format!("csi.cert-manager.io/{name}"), (*value).to_owned()))
+            .collect();
+        raw.push(("csi.cert-manager.io/issuer-name".into(), "ca".into()));
+        crate::attributes::parse_stored(&raw.into_iter().collect(), &pod())
+    };
+    let of_an_earlier_build = [
+        ("dns-names", "\"cart\",\n\"cart.shop\"\n"),
+        ("ip-sans", "\"10.0.0.1\", 10.0.0.2"),
+        ("uri-sans", "\"https://a/b,c\",\nhttps://d\n"),
+        ("organizations", "Acme,\n \"Fruit, Sons\" "),
+        ("key-usages", "\"server auth\",client auth"),
+    ];
+    let refused = cert_manager(&of_an_earlier_build).unwrap_err();
+    let refused: std::collections::BTreeSet<_> = refused
+        .first()
+        .iter()
+        .map(|fault| fault.attribute().trim_start_matches("csi.cert-manager.io/"))
+        .collect();
+    // Quotes in DNS names are served, as parts of the names.
+    assert_eq!(
+        refused.into_iter().collect::<Vec<_>>(),
+        ["ip-sans", "key-usages", "organizations", "uri-sans"]
+    );
+    let spec = stored(&of_an_earlier_build).unwrap();
+    assert_eq!(spec.sans.dns_names, ["cart", "cart.shop"]);
+    assert_eq!(spec.sans.ip_addresses, [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])]);
+    assert_eq!(spec.sans.uris, ["https://a/b,c", "https://d"]);
+    assert_eq!(fields(&spec).organizations, ["Acme", "Fruit, Sons"]);
+    assert_eq!(spec.usages, [Usage::ServerAuth, Usage::ClientAuth]);
+
+    let of_this_build =
+        [("dns-names", "a,,b\"c"), ("organizations", "\"Acme, Inc.\", Foo,"), ("localities", " x ")];
+    let (published, stored) = (cert_manager(&of_this_build).unwrap(), stored(&of_this_build).unwrap());
+    assert_eq!((&stored.subject, &stored.sans), (&published.subject, &published.sans));
+    assert_eq!(fields(&stored).organizations, ["Acme, Inc.", " Foo"]);
+}
+
+#[test]
 fn the_keystore_needs_a_password_and_has_a_default_name() {
     let attributes = certlet(&[("pkcs12-enable", "true"), ("pkcs12-password", " p w ")]).unwrap();
     let keystore = attributes.files.pkcs12.clone().unwrap();

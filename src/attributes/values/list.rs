@@ -63,6 +63,24 @@ pub(in crate::attributes) fn split_as_csv(text: &str) -> Result<Vec<String>, Str
     }
 }
 
+/// Splits a list of a peer's volume that was published before. The peer's rules decide, so that the names stay the same. Our own
+/// rules decide where the peer's refuse the list, or would take quotes for parts of names: then an earlier build has published it.
+pub(in crate::attributes) fn split_stored(
+    text: &str,
+    split_as_peer: impl Fn(&str) -> Result<Vec<String>, String>,
+    passes: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, String> {
+    let all_pass = |elements: &[String]| elements.iter().all(|element| passes(element));
+    let theirs = split_as_peer(text);
+    let is_theirs = theirs
+        .as_deref()
+        .is_ok_and(|theirs| all_pass(theirs) && !theirs.iter().any(|element| element.contains('"')));
+    match split(text) {
+        Ok(ours) if !is_theirs && all_pass(&ours) => Ok(ours),
+        _ => theirs,
+    }
+}
+
 fn limited(elements: Vec<String>) -> Result<Vec<String>, String> {
     if elements.len() > MAX_ELEMENTS { Err(too_many()) } else { Ok(elements) }
 }
