@@ -112,7 +112,7 @@ fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, 
 }
 
 fn doubtful_volumes(registry: &mut Registry) -> Counter {
-    let help = "Volumes that are served as a peer serves them although their attributes are doubtful";
+    let help = "Volumes that got their first certificate although their attributes are doubtful";
     registered(registry, "doubtful_volumes", help)
 }
 

@@ -7,7 +7,7 @@ use super::registry::Guard;
 use super::report::Before;
 use super::volume::Volume;
 use crate::credential::{Current, IssueOptions, Lifetime, Obtained, Work, Workload, renew_at};
-use crate::model::{Failure, FailureKind};
+use crate::model::{Failure, FailureKind, MAX_MESSAGE_BYTES, clipped};
 use crate::signer::{Purpose, SignerNotification};
 use crate::store::IssuedRecord;
 use std::sync::Arc;
@@ -82,6 +82,7 @@ impl Issuance {
     fn write(&self, volume: &Volume, obtained: Obtained, bind: bool) -> Result<(), Failure> {
         let Context { obtainer, files, clock, .. } = &*self.context;
         let Obtained { credential, trust, warning } = obtained;
+        let warning = warning.map(|warning| clipped(&warning, MAX_MESSAGE_BYTES));
         // Before the write, which can take long.
         let issued_at = clock.now();
         let facts = Arc::clone(&credential.facts);

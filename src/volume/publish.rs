@@ -110,12 +110,7 @@ impl Publisher {
         let timeout = request.timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
         let issued = self.issuance.issue(guard, &volume, Purpose::Publish, timeout).await;
         match &issued {
-            Ok(()) => {
-                if is_new {
-                    self.context.reporter.doubts(&volume);
-                }
-                registry.insert(volume);
-            }
+            Ok(()) => registry.insert(volume),
             Err(failure) if failure.kind == FailureKind::NotReady && self.continue_on_not_ready => {
                 return self.mount_empty(volume, failure.retry_after.unwrap_or_default()).await;
             }

@@ -1,7 +1,7 @@
 //! Reports issuances: by metrics to operators, by Events to pods' authors.
 
 use super::volume::Volume;
-use crate::model::{EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity, shown};
+use crate::model::{Dialect, EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity, shown};
 use crate::signer::Purpose;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
@@ -49,17 +49,18 @@ impl Reporter {
         self.warn(volume, "AttributeIgnored", mistyped_passwords_message(keys));
     }
 
-    /// Tells the pod's author of what is doubtful in the attributes of a volume and is served all the same.
-    pub(super) fn doubts(&self, volume: &Volume) {
+    /// Counts a doubtful volume, and tells the pod's author of what is doubtful in the attributes of a volume and is served all the same.
+    fn doubts(&self, volume: &Volume) {
         let doubts = &volume.spec.doubts;
-        if !doubts.is_empty() {
-            self.metrics.doubtful_volume();
-            self.warn(
-                volume,
-                "AttributeDoubtful",
-                format!("served as cert-manager's csi-driver does: {doubts}"),
-            );
+        if doubts.is_empty() {
+            return;
         }
+        self.metrics.doubtful_volume();
+        let as_whom = match volume.spec.dialect {
+            Dialect::CertManager => "as cert-manager's csi-driver does",
+            Dialect::Certlet => "as before an upgrade of certlet",
+        };
+        self.warn(volume, "AttributeDoubtful", format!("served {as_whom}: {doubts}"));
     }
 
     fn warn(&self, volume: &Volume, reason: &'static str, message: String) {
@@ -73,7 +74,8 @@ impl Reporter {
         }
     }
 
-    /// Counts an issuance. Records an Event for a first certificate, for a failure, and for the end of a failure.
+    /// Counts an issuance. Records an Event for a first certificate, for a failure, and for the end of a failure. With the first
+    /// certificate, whichever attempt obtained it, it tells what is doubtful in the attributes.
     pub(super) fn issuance(
         &self,
         volume: &Volume,
@@ -84,6 +86,10 @@ impl Reporter {
     ) {
         let failed = result.err().map(|failure| failure.kind);
         self.metrics.issuance(volume.spec.signer.kind(), purpose.as_str(), failed, took);
+        let is_first = before.serial.is_none() && volume.with_record(|record| record.issued.is_some());
+        if is_first {
+            self.doubts(volume);
+        }
         let warning =
             volume.with_record(|record| record.issued.as_ref().and_then(|issued| issued.warning.clone()));
         if let Some(warning) =
@@ -150,7 +156,11 @@ fn event(volume: &Volume, before: &Before, result: Result<(), &Failure>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::tests::volume_in_memory;
+    use crate::model::CertificateFacts;
+    use crate::store::IssuedRecord;
+    use crate::volume::tests::{volume_in_memory, volume_of};
+    use crate::x509::testing::attributes;
+    use parking_lot::Mutex;
 
     #[test]
     fn the_author_is_told_of_a_first_certificate_of_failures_and_of_their_end() {
@@ -173,5 +183,56 @@ mod tests {
         assert_eq!(told(renewal, false, None), None);
         assert_eq!(told(renewal, false, Some(FailureKind::Permanent)), warning("CertificateRenewalFailing"));
         assert_eq!(told(renewal, true, None), normal("CertificateRenewalRecovered"));
+    }
+
+    #[derive(Clone, Default)]
+    struct Events(Arc<Mutex<Vec<PodEvent>>>);
+
+    impl EventSink for Events {
+        fn record(&self, _pod: &WorkloadIdentity, event: PodEvent) {
+            self.0.lock().push(event);
+        }
+    }
+
+    #[test]
+    fn doubts_are_told_once_with_the_first_certificate_whichever_attempt_obtains_it() {
+        let mut spec = attributes();
+        spec.dialect = Dialect::CertManager;
+        spec.doubts.add("csi.cert-manager.io/common-name", "is odd");
+        let volume = volume_of("v", spec);
+        let events = Events::default();
+        let reporter = Reporter { metrics: Arc::default(), events: Some(Box::new(events.clone())) };
+        let told = |result: Result<(), &Failure>| {
+            let before = Before::of(&volume);
+            if result.is_ok() {
+                let mut record = volume.record();
+                record.issued = Some(issued());
+                volume.set_record(record);
+            }
+            reporter.issuance(&volume, Purpose::Publish, &before, result, Duration::ZERO);
+            let metrics = reporter.metrics.encode().unwrap();
+            let counted =
+                metrics.lines().find_map(|line| line.strip_prefix("certlet_doubtful_volumes_total "));
+            let doubts = |event: &&PodEvent| {
+                event.reason == "AttributeDoubtful" && event.message.contains("common-name: is odd")
+            };
+            (events.0.lock().iter().filter(doubts).count(), counted.map(str::to_owned))
+        };
+        assert_eq!(told(Err(&Failure::transient("the issuer is down"))), (0, Some("0".into())));
+        assert_eq!(told(Ok(())), (1, Some("1".into())), "the retry");
+        assert_eq!(told(Err(&Failure::transient("a renewal"))), (1, Some("1".into())));
+        assert_eq!(told(Ok(())), (1, Some("1".into())), "a renewal");
+    }
+
+    fn issued() -> IssuedRecord {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let facts = CertificateFacts {
+            serial: "01".into(),
+            subject: String::new(),
+            sans: Vec::new(),
+            not_before: at,
+            not_after: at,
+        };
+        IssuedRecord { facts: Arc::new(facts), issued_at: at, renew_at: at, generation: 1, warning: None }
     }
 }

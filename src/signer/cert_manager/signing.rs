@@ -41,18 +41,19 @@ impl CertManager {
         Ok(SignedChain { warning: advice, ..chain })
     }
 
-    /// The checkpoint of the request to resume, else that of a new one. For a new one, also what the pod's author should know.
+    /// The checkpoint of the request to resume, else that of a new one, and what the pod's author should know.
     async fn checkpoint(
         &self,
         request: &SigningRequest<'_>,
     ) -> Result<(RequestCheckpoint, Option<String>), Failure> {
         let saved = request.checkpoint.load().as_deref().and_then(RequestCheckpoint::parse);
+        let advice = gate::check(&self.options.gates, self.options.gate_backoff, &self.cluster, request);
         let ended = match saved {
-            Some(open) if !open.ended => return Ok((open, None)),
+            // The gates were open when the request was made. The pod is read for the advice alone.
+            Some(open) if !open.ended => return Ok((open, advice.await.unwrap_or_default())),
             ended => ended,
         };
-        let advice =
-            gate::check(&self.options.gates, self.options.gate_backoff, &self.cluster, request).await?;
+        let advice = advice.await?;
         // An unusable token is an error before anything is saved.
         self.token(request)?;
         let checkpoint = RequestCheckpoint { key: object::new_key(request)?, uid: None, ended: false };

@@ -10,7 +10,7 @@ use super::volume::Volume;
 use super::volume_counts::VolumeCounts;
 use super::{Limits, MountError, Opened, StoreOptions, VolumeFiles};
 use crate::credential::WorkQueue;
-use crate::model::{PodTokens, VolumeId};
+use crate::model::{CertificateSpec, PodTokens, VolumeId};
 use crate::store::{NewFile, Record, ShareLimits, Shares, Store};
 use crate::x509::testing::{StoppedClock, attributes, pod};
 use jiff::Timestamp;
@@ -77,6 +77,11 @@ pub(super) const LIMITS: Limits = Limits {
 
 /// A volume as the registry holds it, without a certificate.
 pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
+    volume_of(id, attributes())
+}
+
+/// A volume with this spec as the registry holds it, without a certificate.
+pub(super) fn volume_of(id: &str, spec: CertificateSpec) -> Arc<Volume> {
     let clock = Arc::new(StoppedClock(Timestamp::UNIX_EPOCH));
     let record = Record {
         volume_id: volume(id),
@@ -92,7 +97,7 @@ pub(super) fn volume_in_memory(id: &str) -> Arc<Volume> {
     let shares = Shares::new(ShareLimits { volume_bytes: u64::MAX, namespace_percent: 100 });
     Volume::new(
         record,
-        Arc::new(attributes()),
+        Arc::new(spec),
         PodTokens::default(),
         schedule,
         Arc::default(),

@@ -60,3 +60,29 @@ async fn no_request_is_made_before_the_gates_open() {
     driver.server.put_pod("web-0", json!({ "metadata": {}, "status": { "podIPs": [{ "ip": "10.0.0.1" }] } }));
     driver.sign_and_issue().await;
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_the_pods_mounts_is_told_also_when_a_request_is_resumed() {
+    let gates = vec!["pod-ip:any".parse().unwrap()];
+    let mut driver = Driver::with(CertManagerOptions { gates, ..CertManagerOptions::default() }).await;
+    let id = crate::model::sha256(&[driver.pod.uid.as_bytes(), b"tls"]);
+    driver.id = RequestId::new(format!("csi-{}", crate::model::hex(&id)));
+    let mounts = json!([{ "name": "tls", "subPath": "tls.crt" }]);
+    let pod = json!({
+        "spec": { "containers": [{ "name": "web", "volumeMounts": mounts }] },
+        "status": { "podIPs": [{ "ip": "10.0.0.1" }] }
+    });
+    driver.server.put_pod("web-0", pod);
+    driver.sign_until_cancelled().await;
+    let signed = driver.sign_while(async |server, name| server.issue(&name)).await.unwrap();
+    let warning = signed.warning.unwrap_or_default();
+    assert!(warning.contains("web mounts a part of the volume by subPath"), "{warning}");
+
+    // Without the pod, or the right to read it, the request is resumed as well.
+    *driver.checkpoint.0.lock() = None;
+    let known = driver.server.names();
+    driver.sign_until_cancelled().await;
+    driver.pod.name = "web-1".into();
+    let signed = tokio::join!(driver.sign(), driver.issue_new(&known)).0.unwrap();
+    assert_eq!((signed.chain.as_slice(), signed.warning), (&b"leaf"[..], None));
+}
