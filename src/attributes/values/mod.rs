@@ -2,6 +2,7 @@
 //! wrong. The table says what is accepted.
 
 pub(super) mod arn;
+mod asn1_text;
 pub(super) mod distinguished_name;
 mod go_uri;
 pub(super) mod list;
