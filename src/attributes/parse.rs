@@ -291,10 +291,12 @@ fn key(fields: &mut Fields<'_>) -> Option<KeySpec> {
     Some(KeySpec { algorithm: algorithm?, encoding, reuse: reuse? })
 }
 
-/// cert-manager's csi-driver makes RSA keys of every size from 2048 to 8192 bits. Here they have the next smaller multiple of 128.
+/// cert-manager's csi-driver makes RSA keys of every size within the range. Here they have the next smaller multiple of 128 bits.
 fn any_size(default: KeyAlgorithm, size: &str) -> Result<KeyAlgorithm, String> {
     match (default, size.parse()) {
-        (KeyAlgorithm::Rsa(_), Ok(bits @ 2048..=8192)) => Ok(KeyAlgorithm::Rsa(bits / 128 * 128)),
+        (KeyAlgorithm::Rsa(_), Ok(bits)) if KeyAlgorithm::RSA_BITS.contains(&bits) => {
+            Ok(KeyAlgorithm::Rsa(bits / 128 * 128))
+        }
         _ => sized(default, size),
     }
 }

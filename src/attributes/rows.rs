@@ -2,7 +2,7 @@
 
 use super::table::Default::{Derived, Value};
 use super::table::{Default, Options, Row, Topic, Variables};
-use crate::model::SignerKind;
+use crate::model::{KeyAlgorithm, SignerKind};
 
 const FILE_RULE: &str = "a plain file name of at most 255 bytes: no slash, no leading `..`, no white space at its ends, \
      different from the other file names";
@@ -120,8 +120,7 @@ attributes! {
             "`RSA`, `ECDSA` or `Ed25519`, in upper or lower case"
             => Options { cert_manager: Value("RSA"), certlet: Value("ECDSA"), ..PLAIN };
         KeySize: "key-size", "The private key's size in bits.",
-            "`2048`, `3072` or `4096` for RSA; `256`, `384` or `521` for ECDSA; nothing for Ed25519"
-            => default(Derived("`2048` for RSA, `256` for ECDSA"));
+            KeyAlgorithm::SIZES => default(Derived("`2048` for RSA, `256` for ECDSA"));
         KeyEncoding: "key-encoding", "The encoding of the private key's file.",
             "`PKCS8`, or `PKCS1` for RSA, in upper or lower case"
             => Options { cert_manager: Derived("`PKCS1` for RSA, else `PKCS8`"), certlet: Derived("`PKCS8`"), ..PLAIN };

@@ -8,6 +8,7 @@ use super::usage::Usage;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The attribute prefix of a volume, which decides the defaults.
@@ -59,7 +60,8 @@ pub struct CertificateSpec {
     pub owner: Option<u32>,
     /// How long before expiry to renew; `None` means a third of the lifetime.
     pub renew_before: Option<Duration>,
-    /// What is doubtful in the attributes and is served all the same (prefix `csi.cert-manager.io/` only).
+    /// What is doubtful in the attributes and is served all the same: under the prefix `csi.cert-manager.io/`, and in volumes that an
+    /// earlier process has published.
     pub doubts: Doubts,
 }
 
@@ -181,8 +183,7 @@ pub struct KeySpec {
 /// Key algorithms that certlet supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyAlgorithm {
-    /// RSA with a modulus of so many bits: 2048, 3072 or 4096, and under the prefix `csi.cert-manager.io/` any number from 2048 to
-    /// 8192.
+    /// RSA with a modulus of so many bits, within [`Self::RSA_BITS`].
     Rsa(u16),
     /// ECDSA on NIST P-256.
     EcdsaP256,
@@ -205,6 +206,16 @@ impl KeyAlgorithm {
         Self::EcdsaP521,
         Self::Ed25519,
     ];
+
+    /// The sizes of RSA keys that are read everywhere, and made under the prefix `csi.cert-manager.io/`.
+    pub(crate) const RSA_BITS: RangeInclusive<u16> = 2048..=8192;
+
+    /// The accepted values of `key-size`: [`Self::ALL`] and [`Self::RSA_BITS`] in words.
+    pub(crate) const SIZES: &str = "`2048`, `3072` or `4096` for RSA, with the prefix `csi.cert-manager.io/` any number from `2048` \
+         to `8192`; `256`, `384` or `521` for ECDSA; nothing for Ed25519";
+
+    /// The keys that are read, in words: a local CA's, and those of volumes.
+    pub(crate) const READ: &str = "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 and P-521, and Ed25519";
 
     /// `key-algorithm` and `key-size`; Ed25519 has only one size, so it is not named.
     pub(crate) fn family_and_bits(self) -> (&'static str, Option<u32>) {
@@ -348,5 +359,20 @@ impl PcaCaller {
             Self::Role(arn) => Some(arn),
             Self::Driver | Self::PodIdentity => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_for_accepted_keys_name_every_size() {
+        for bits in KeyAlgorithm::ALL.into_iter().filter_map(|algorithm| algorithm.family_and_bits().1) {
+            assert!(KeyAlgorithm::SIZES.contains(&format!("`{bits}`")), "{bits}");
+        }
+        let (least, most) = KeyAlgorithm::RSA_BITS.into_inner();
+        assert!(KeyAlgorithm::SIZES.contains(&format!("from `{least}` to `{most}`")));
+        assert!(KeyAlgorithm::READ.contains(&format!("RSA of {least} to {most} bits")));
     }
 }

@@ -169,7 +169,9 @@ impl PrivateKey {
         let unused = modulus.first().map_or(0, |first| first.leading_zeros());
         let bits = (8 * modulus.len()).saturating_sub(unused as usize);
         match u16::try_from(bits) {
-            Ok(bits @ 2048..=8192) => Self::from_pair(KeyAlgorithm::Rsa(bits), Pair::Rsa(pair)),
+            Ok(bits) if KeyAlgorithm::RSA_BITS.contains(&bits) => {
+                Self::from_pair(KeyAlgorithm::Rsa(bits), Pair::Rsa(pair))
+            }
             _ => Err(KeyError::Unsupported(format!("an RSA modulus of {bits} bits"))),
         }
     }
@@ -244,9 +246,7 @@ pub enum KeyError {
     #[error("the private key is encrypted; only unencrypted keys are accepted")]
     Encrypted,
     /// An algorithm, a size or a curve that certlet does not use.
-    #[error(
-        "{0} is not supported; accepted are RSA 2048, 3072 and 4096, ECDSA P-256, P-384 and P-521, and Ed25519"
-    )]
+    #[error("{0} is not supported; accepted are {accepted}", accepted = KeyAlgorithm::READ)]
     Unsupported(String),
     /// The key contradicts itself, does not parse, or is too weak.
     #[error("the private key was rejected: {0}")]

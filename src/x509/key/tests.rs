@@ -43,7 +43,10 @@ fn keys_that_are_not_supported_are_refused_with_what_is() {
     let error = |pem: &[u8]| PrivateKey::from_pem(pem).unwrap_err().to_string();
     assert!(error(&openssl(&["genrsa", "1024"], b"")).starts_with("the private key was rejected: TooSmall"));
     let k1 = openssl(&["ecparam", "-genkey", "-noout", "-name", "secp256k1"], b"");
-    assert!(error(&k1).starts_with("this elliptic curve key is not supported; accepted are RSA 2048"));
+    assert!(
+        error(&k1)
+            .starts_with("this elliptic curve key is not supported; accepted are RSA of 2048 to 8192 bits")
+    );
     let x25519 = openssl(&["genpkey", "-algorithm", "x25519"], b"");
     assert!(error(&x25519).starts_with("algorithm 1.3.101.110 is not supported"));
     let encrypted = openssl(&["genpkey", "-algorithm", "ed25519", "-aes256", "-pass", "pass:x"], b"");
