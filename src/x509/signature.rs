@@ -1,5 +1,6 @@
 //! Checking signatures on certificates and requests.
 
+use crate::model::{KeyAlgorithm, clipped};
 use aws_lc_rs::signature::{self as aws, UnparsedPublicKey, VerificationAlgorithm};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5912::{
@@ -14,6 +15,9 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
+/// Bytes of an object identifier that are kept: all known ones are shorter.
+const MAX_OID_BYTES: usize = 80;
+
 /// Why a signature is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum SignatureError {
@@ -21,7 +25,11 @@ pub(crate) enum SignatureError {
     #[error("it is signed with an algorithm that is not accepted ({0})")]
     Unsupported(String),
     /// An RSA key that is too small or too large: its size in bits.
-    #[error("it is signed with an RSA key of {0} bits; accepted are 2048 to 8192")]
+    #[error(
+        "it is signed with an RSA key of {0} bits; accepted are {least} to {most}",
+        least = KeyAlgorithm::RSA_BITS.start(),
+        most = KeyAlgorithm::RSA_BITS.end()
+    )]
     KeySize(usize),
     /// The signature is not by this key over this message.
     #[error("the signature does not verify")]
@@ -37,8 +45,9 @@ pub(crate) fn verify(
     signature: &BitString<'_>,
     message: &[u8],
 ) -> Result<(), SignatureError> {
-    let accepted = accepted_algorithm(key, algorithm)
-        .ok_or_else(|| SignatureError::Unsupported(algorithm.algorithm.to_id_string()))?;
+    let accepted = accepted_algorithm(key, algorithm).ok_or_else(|| {
+        SignatureError::Unsupported(clipped(&algorithm.algorithm.to_id_string(), MAX_OID_BYTES))
+    })?;
     if signature.unused_bits != 0 {
         return Err(SignatureError::Wrong);
     }
@@ -50,9 +59,13 @@ pub(crate) fn verify(
 /// The size of an RSA key in bits, if no algorithm below accepts it.
 fn unaccepted_size(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
     match key.parsed() {
-        Ok(PublicKey::RSA(key)) => Some(key.key_size()).filter(|bits| !(2048..=8192).contains(bits)),
+        Ok(PublicKey::RSA(key)) => Some(key.key_size()).filter(|bits| !is_accepted_size(*bits)),
         _ => None,
     }
+}
+
+fn is_accepted_size(bits: usize) -> bool {
+    u16::try_from(bits).is_ok_and(|bits| KeyAlgorithm::RSA_BITS.contains(&bits))
 }
 
 fn accepted_algorithm(

@@ -1,6 +1,6 @@
 //! Failed calls to AWS.
 
-use crate::model::{Failure, FailureKind};
+use crate::model::{Failure, FailureKind, MAX_MESSAGE_BYTES, clipped};
 use ErrorKind::{Credentials, Denied, InProgress, Lost, Permanent, State, Throttled, Transient};
 use aws_sdk_acmpca::config::http::HttpResponse;
 use aws_sdk_acmpca::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -36,6 +36,9 @@ pub(crate) struct CallError {
     pub(crate) code: String,
     message: String,
 }
+
+/// Bytes that are kept of AWS's own text, so that the advice after it is kept too.
+const MAX_TEXT_BYTES: usize = MAX_MESSAGE_BYTES / 2;
 
 const CHECK_CLOCKS: &str = "compare the clocks of the node and of AWS";
 
@@ -85,13 +88,14 @@ const CODES: &[(&[&str], ErrorKind, &str)] = &[
 ];
 
 impl CallError {
-    pub(crate) fn new(kind: ErrorKind, code: impl Into<String>, message: String) -> Self {
-        Self { kind, code: code.into(), message }
+    /// Keeps the beginning of a long message: it goes to records and Events.
+    pub(crate) fn new(kind: ErrorKind, code: impl Into<String>, message: &str) -> Self {
+        Self { kind, code: code.into(), message: clipped(message, MAX_MESSAGE_BYTES) }
     }
 
     /// An answer of AWS that cannot be used.
     pub(crate) fn response(call: &str, message: &str) -> Self {
-        Self::new(Transient, "response", format!("AWS: {call}: {message}"))
+        Self::new(Transient, "response", &format!("AWS: {call}: {message}"))
     }
 
     /// Reads the kind off an error of the SDK.
@@ -102,8 +106,8 @@ impl CallError {
         let status = error.raw_response().map(|response| response.status().as_u16());
         if let Some(code) = error.code() {
             let (kind, advice) = known(code, status);
-            let text = error.message().unwrap_or("no message");
-            return Self::new(kind, code, format!("AWS: {call}: {code}: {text}{}", suffix(advice)));
+            let text = clipped(error.message().unwrap_or("no message"), MAX_TEXT_BYTES);
+            return Self::new(kind, code, &format!("AWS: {call}: {code}: {text}{}", suffix(advice)));
         }
         let (kind, code) = match (&error, status) {
             (SdkError::TimeoutError(_), _) => (Transient, "timeout"),
@@ -114,7 +118,7 @@ impl CallError {
             (_, Some(401 | 403)) => (Denied, "denied"),
             _ => (Transient, "response"),
         };
-        Self::new(kind, code, format!("AWS: {call}: {}", DisplayErrorContext(error)))
+        Self::new(kind, code, &format!("AWS: {call}: {}", DisplayErrorContext(error)))
     }
 }
 
@@ -147,6 +151,12 @@ fn known(code: &str, status: Option<u16>) -> (ErrorKind, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_of_aws_is_cut() {
+        let long = CallError::response("GetCertificate", &"x".repeat(200_000)).to_string();
+        assert!(long.len() <= MAX_MESSAGE_BYTES, "{}", long.len());
+    }
 
     #[test]
     fn limit_exceeded_is_permanent_and_request_in_progress_is_not() {

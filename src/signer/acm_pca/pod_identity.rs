@@ -187,7 +187,7 @@ fn read(text: &SecretString, now: Timestamp) -> Result<Credentials, CallError> {
 }
 
 fn transient(code: &str, message: &str) -> CallError {
-    CallError::new(ErrorKind::Transient, code, format!("{ATTRIBUTE}: {message}"))
+    CallError::new(ErrorKind::Transient, code, &format!("{ATTRIBUTE}: {message}"))
 }
 
 /// The error for a refusal. The kind follows from a known error code in the text, or else from the status.
@@ -207,7 +207,7 @@ fn refusal(status: StatusCode, text: &SecretString, token: &SecretString, accoun
     };
     let advice = suffix(advice).replace("{account}", account);
     let text = format!("{ATTRIBUTE}: the EKS Pod Identity agent answers {status}: {text}{advice}");
-    CallError::new(kind, code, text)
+    CallError::new(kind, code, &text)
 }
 
 #[cfg(test)]

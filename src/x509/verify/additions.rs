@@ -95,7 +95,7 @@ pub(super) fn described(additions: &[Addition]) -> String {
 }
 
 /// The values with commas, cut to a length that fits a message.
-fn listed(values: &[String]) -> String {
+pub(super) fn listed(values: &[String]) -> String {
     let shown = values.iter().take(MAX_LISTED).cloned().map(readable).collect::<Vec<_>>().join(", ");
     match values.len().saturating_sub(MAX_LISTED) {
         0 => shown,

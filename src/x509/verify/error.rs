@@ -1,6 +1,7 @@
 //! What can be wrong with a signer's answer.
 
-use super::additions::{Addition, described};
+use super::additions::{Addition, described, listed};
+use super::chain::readable;
 use crate::model::named::named_enum;
 use jiff::Timestamp;
 use thiserror::Error;
@@ -29,7 +30,7 @@ pub enum VerifyError {
     #[error("none of the certificates that the signer returned is for the key that was made for this volume")]
     WrongKey,
     /// Requested names that the leaf lacks: `DNS:`, `URI:` and `IP:` strings.
-    #[error("the certificate lacks names that were asked for: {}", .0.join(", "))]
+    #[error("the certificate lacks names that were asked for: {}", listed(.0))]
     MissingNames(Vec<String>),
     /// What the leaf has although it was not asked for.
     #[error("{}; accepted under csi.certlet.io/ is what the volume asks for, and nothing else", described(.0))]
@@ -63,6 +64,7 @@ pub enum VerifyError {
 impl VerifyError {
     /// An extension of the leaf that does not parse or that it has twice.
     pub(super) fn unreadable_extension(oid: &Oid<'_>) -> Self {
+        let oid = readable(oid.to_string());
         Self::Malformed(Part::Chain, 1, format!("its extension {oid} does not parse, or is there twice"))
     }
 

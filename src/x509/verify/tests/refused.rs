@@ -27,6 +27,17 @@ fn every_missing_name_is_named() {
 }
 
 #[test]
+fn of_many_missing_names_the_first_are_named_and_the_rest_counted() {
+    let mut hierarchy = hierarchy();
+    hierarchy.attributes.sans.dns_names =
+        (0..400).map(|number| format!("{number:03}.{}", "x".repeat(240))).collect();
+    let error = hierarchy.check_leaf(|leaf| leaf.attributes.sans.dns_names = vec!["other".into()]);
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("DNS:000.xxx") && message.ends_with("… and 392 more"), "{message}");
+    assert!(message.len() < 2_000, "{}", message.len());
+}
+
+#[test]
 fn a_certificate_that_is_not_valid_now_is_refused() {
     let hierarchy = hierarchy();
     let second = SignedDuration::from_secs(1);
