@@ -6,7 +6,7 @@
 //!
 //! [`VolumeContext::parse`] splits the kubelet's part of a publish from the author's part, which [`parse()`] reads.
 //! `fields` sorts the attributes by name and reads single ones, by the rules in `rows` and with the checks in `values`;
-//! `parse` and `files` combine them. `reference` generates docs/attributes.md from the same table.
+//! `parse` and `files` combine them; `size` limits the names as a whole. `reference` generates docs/attributes.md from the same table.
 
 mod context;
 mod errors;
@@ -16,6 +16,7 @@ mod parse;
 mod passwords;
 mod reference;
 mod rows;
+mod size;
 mod table;
 mod values;
 
@@ -26,6 +27,7 @@ pub use parse::parse;
 pub(crate) use parse::parse_stored;
 pub(crate) use passwords::take_mistyped;
 pub(crate) use reference::reference_markdown;
+pub(crate) use size::check_names;
 
 /// The names, without a prefix, of all attributes that a volume with `signer: acm-pca` may carry.
 #[cfg(test)]

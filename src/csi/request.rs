@@ -7,6 +7,7 @@ use crate::proto::csi::volume_capability::AccessType;
 use crate::proto::csi::volume_capability::access_mode::Mode;
 use crate::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
 use crate::volume::PublishRequest;
+use crate::x509;
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,11 @@ pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<Publ
     }
     let parsed = VolumeContext::parse(request.volume_context, request.secrets).and_then(|context| {
         let spec = attributes::parse(&context.raw, &context.pod)?;
+        // In every dialect: a longer answer of the signer could not be read.
+        attributes::check_names(&spec, x509::MAX_NAMES_BYTES, |subject, names| {
+            // What cannot be encoded has no length yet. The request says what is wrong with it.
+            x509::names_len(subject, names, spec.dialect).unwrap_or_default()
+        })?;
         attributes::check_secret(&spec, &context)?;
         Ok((spec, context))
     });
@@ -144,6 +150,7 @@ fn invalid(message: impl Into<String>) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::csi::volume_capability::{AccessMode, MountVolume};
 
     fn with_timeout(value: &str) -> MetadataMap {
         let mut metadata = MetadataMap::new();
@@ -169,5 +176,41 @@ mod tests {
             assert!(error.message().starts_with("target_path: "), "{error}");
         }
         assert!(path("target_path", "/var/lib/kubelet/pods/x/mount".to_owned()).is_ok());
+    }
+
+    #[test]
+    fn a_publish_with_more_names_than_an_answer_can_hold_is_invalid_under_both_prefixes() {
+        let units = (0..500).map(|number| format!("{number:03}")).collect::<Vec<_>>().join(",");
+        let lists = ["organizations", "organizationalunits", "provinces", "localities", "streetaddresses"];
+        for prefix in ["csi.certlet.io", "csi.cert-manager.io"] {
+            let with_lists = |lists: &[&str]| {
+                let kubelet = ["pod.name", "pod.namespace", "pod.uid", "serviceAccount.name"];
+                let kubelet = kubelet.map(|name| (format!("csi.storage.k8s.io/{name}"), "a".to_owned()));
+                let names = lists.iter().map(|name| (format!("{prefix}/{name}"), units.clone()));
+                let context = kubelet.into_iter().chain(names).chain([
+                    ("csi.storage.k8s.io/ephemeral".to_owned(), "true".to_owned()),
+                    (format!("{prefix}/issuer-name"), "ca".to_owned()),
+                ]);
+                let capability = VolumeCapability {
+                    access_type: Some(AccessType::Mount(MountVolume::default())),
+                    access_mode: Some(AccessMode { mode: Mode::SingleNodeReaderOnly.into() }),
+                };
+                publish(Request::new(NodePublishVolumeRequest {
+                    volume_id: "v".into(),
+                    target_path: "/target".into(),
+                    readonly: true,
+                    volume_capability: Some(capability),
+                    volume_context: context.collect(),
+                    ..Default::default()
+                }))
+            };
+            assert!(with_lists(&lists).is_ok(), "{prefix}");
+            let Err(refused) = with_lists(&[&lists[..], &["postalcodes", "dns-names"]].concat()) else {
+                panic!("{prefix}")
+            };
+            assert_eq!(refused.status.code(), Code::InvalidArgument);
+            let message = refused.status.message();
+            assert!(message.contains(": the names take ") && message.contains("postalcodes"), "{message}");
+        }
     }
 }

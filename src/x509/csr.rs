@@ -1,7 +1,7 @@
 //! The certificate signing request: PKCS#10 (RFC 2986).
 
 use super::{KeyError, PrivateKey, extensions, name};
-use crate::model::{CertificateSpec, Dialect};
+use crate::model::{CertificateSpec, Dialect, Subject, SubjectAltNames, shown};
 use der::asn1::{BitString, SetOfVec};
 use der::{Decode, Encode};
 use thiserror::Error;
@@ -41,12 +41,27 @@ pub fn csr(attributes: &CertificateSpec, key: &PrivateKey) -> Result<Vec<u8>, Re
     Ok(CertReq { info, algorithm: key.signature_algorithm(), signature }.to_der()?)
 }
 
+/// How many bytes subject and alternative names take in a request, and so in the certificate.
+pub(crate) fn names_len(
+    subject: &Subject,
+    names: &SubjectAltNames,
+    dialect: Dialect,
+) -> Result<usize, RequestError> {
+    let subject = name::encode(subject, dialect)?;
+    let mut bytes = subject.to_der()?.len();
+    if !names.is_empty() {
+        bytes += extensions::subject_alt_names(names, &subject)?.to_der()?.len();
+    }
+    Ok(bytes)
+}
+
 /// Why no request could be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
     /// A DNS name or URI is not ASCII, so a certificate cannot hold it.
     #[error(
-        "{attribute}: \"{name}\" has characters outside ASCII; write an internationalised name in its xn-- form"
+        "{attribute}: {shown} has characters outside ASCII; write an internationalised name in its xn-- form",
+        shown = shown(.name)
     )]
     NotAscii {
         /// The attribute.
@@ -65,8 +80,11 @@ pub enum RequestError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Subject, SubjectAltNames, SubjectFields, Usage};
+    use crate::model::{KeyAlgorithm, SubjectFields, Usage};
+    use crate::x509::certificate::Template;
     use crate::x509::testing::{ALL_ALGORITHMS, attributes, openssl_text};
+    use crate::x509::{MAX_CHAIN_BYTES, MAX_NAMES_BYTES, pem};
+    use jiff::Timestamp;
 
     fn text(attributes: &CertificateSpec) -> String {
         let key = PrivateKey::generate(attributes.key.algorithm).unwrap();
@@ -172,5 +190,42 @@ mod tests {
         let key = PrivateKey::generate(attributes.key.algorithm).unwrap();
         let error = csr(&attributes, &key).unwrap_err().to_string();
         assert!(error.starts_with("dns-names: \"bücher.example\" has characters outside ASCII"), "{error}");
+    }
+
+    #[test]
+    fn a_message_cuts_a_long_name() {
+        let names = SubjectAltNames { dns_names: vec!["\u{fc}".repeat(30_000)], ..Default::default() };
+        let error = names_len(&attributes().subject, &names, Dialect::Certlet).unwrap_err().to_string();
+        assert!(error.len() < 300, "{}", error.len());
+    }
+
+    #[test]
+    fn a_chain_can_hold_a_leaf_with_the_most_names_and_five_issuers() {
+        let mut attributes = attributes();
+        let names = &mut attributes.sans.dns_names;
+        *names = vec!["x".repeat(253); 140];
+        let subject = &attributes.subject;
+        let length = names_len(subject, &attributes.sans, Dialect::Certlet).unwrap();
+        attributes.sans.dns_names.push("x".repeat(MAX_NAMES_BYTES - length - 4));
+        let length = names_len(subject, &attributes.sans, Dialect::Certlet).unwrap();
+        assert!((MAX_NAMES_BYTES - 1..=MAX_NAMES_BYTES).contains(&length), "{length}");
+
+        let key = PrivateKey::generate(KeyAlgorithm::Rsa(4096)).unwrap();
+        let subject = name::encode(subject, Dialect::Certlet).unwrap();
+        let mut all = extensions::usages(&attributes.usages, false).unwrap();
+        all.push(extensions::subject_alt_names(&attributes.sans, &subject).unwrap());
+        let subject = subject.to_der().unwrap();
+        let leaf = Template {
+            serial: &[1; 20],
+            issuer: &subject,
+            not_before: Timestamp::UNIX_EPOCH,
+            not_after: Timestamp::UNIX_EPOCH,
+            subject: &subject,
+            spki: key.spki_der(),
+            extensions: &all,
+        };
+        let leaf = pem::certificates([leaf.sign(&key).unwrap().as_slice()]);
+        let left = MAX_CHAIN_BYTES - leaf.len();
+        assert!(left > 12 * 1024, "{left}");
     }
 }

@@ -18,11 +18,12 @@ pub(crate) mod signature;
 pub(crate) mod testing;
 mod verify;
 
+pub(crate) use csr::names_len;
 pub use csr::{RequestError, csr};
 pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
-pub(crate) use verify::facts_of_pem;
 pub use verify::{Addition, MAX_CHAIN_BYTES, Part, SignerAnswer, VerifiedChain, VerifyError, verify};
+pub(crate) use verify::{MAX_NAMES_BYTES, facts_of_pem};
 
 /// A serial number from the bytes of its INTEGER: lower-case hexadecimal, the form that openssl and AWS use.
 pub(crate) fn serial_number(bytes: &[u8]) -> String {

@@ -19,11 +19,9 @@ const MORE_NAMES: [(&str, ObjectIdentifier); 2] =
 pub(crate) fn encode(subject: &Subject, dialect: Dialect) -> der::Result<Name> {
     let mut sequence = RdnSequence::default();
     for attributes in relative_names(subject, dialect) {
-        let mut rdn = RelativeDistinguishedName::default();
-        for attribute in attributes {
-            rdn.insert(attribute?)?;
-        }
-        sequence.push(rdn);
+        // Sorted once. `insert` sorts all again each time, and a part can have thousands of attributes.
+        let attributes = attributes.into_iter().collect::<der::Result<Vec<_>>>()?;
+        sequence.push(RelativeDistinguishedName::try_from(attributes)?);
     }
     Name::from_der(&sequence.to_der()?)
 }

@@ -11,6 +11,7 @@ use crate::model::{CertificateFacts, CertificateSpec, Dialect, SubjectAltNames, 
 pub use additions::Addition;
 use additions::{additions, check_extensions, described};
 pub use chain::MAX_CHAIN_BYTES;
+pub(crate) use chain::MAX_NAMES_BYTES;
 use chain::{Certificate, Path, decode};
 use der::Decode;
 use der::flagset::FlagSet;

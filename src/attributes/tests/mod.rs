@@ -3,6 +3,7 @@
 mod accepted;
 mod peer;
 mod refused;
+mod size;
 
 use super::{AttributeError, AttributeErrors, VolumeContext, rows};
 use crate::model::{

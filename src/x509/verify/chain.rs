@@ -14,6 +14,10 @@ use x509_parser::x509::X509Version;
 
 /// Maximum size of a signer's chain, and of its CA bundle, as PEM in bytes.
 pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
+/// Maximum size of the subject and the alternative names that a volume may ask for, in bytes of DER: with them the signer's chain is
+/// not over [`MAX_CHAIN_BYTES`]. A line of PEM holds 48 bytes in 65 characters. 16 KiB of PEM are left for everything else: up to 4
+/// KiB for the leaf with key and signature of RSA 8192, and 12 KiB for the CA certificates, which is five of RSA 4096.
+pub(crate) const MAX_NAMES_BYTES: usize = (MAX_CHAIN_BYTES - 16 * 1024) / 65 * 48;
 /// Maximum number of certificates in a chain.
 const MAX_CERTIFICATES: usize = 20;
 
@@ -288,7 +292,7 @@ impl<'p, 'a> Path<'p, 'a> {
     }
 }
 
-/// Cuts a name to 200 characters: enough for any real name, and short enough for a message.
+/// Cuts a name or an object identifier to 200 characters: enough for any real one, and short enough for a message.
 pub(super) fn readable(name: String) -> String {
     if name.chars().count() <= 200 { name } else { name.chars().take(200).chain(['…']).collect() }
 }
