@@ -9,6 +9,9 @@ use std::fmt::Write;
 const INTRODUCTION: &str = include_str!("reference/introduction.md");
 const RULES: &str = include_str!("reference/rules.md");
 
+/// The table of what csi-driver and certlet do, as seen from docs/attributes.md.
+const MIGRATE: &str = "[Moving to certlet](migrate.md#what-csi-driver-serves-is-served)";
+
 /// The tables: heading, and a sentence below it.
 const TOPICS: [(Topic, &str, &str); 6] = [
     (Topic::Signer, "Who signs", "Variables are not replaced."),
@@ -76,6 +79,7 @@ fn rules() -> String {
     RULES
         .replace("{variables}", &variables.join("\n"))
         .replace("{templated}", &templated.join(", "))
+        .replace("{migrate}", MIGRATE)
         .replace("{issuer-name}", &Key::IssuerName.full(Dialect::Certlet))
 }
 
@@ -99,7 +103,9 @@ mod tests {
         for (topic, heading, _) in TOPICS {
             assert!(TABLE.iter().any(|row| row.topic == topic), "{heading}");
         }
-        assert!(!page.contains("{templated}") && !page.contains("{variables}"));
+        assert!(
+            !page.contains("{templated}") && !page.contains("{variables}") && !page.contains("{migrate}")
+        );
     }
 
     #[test]
