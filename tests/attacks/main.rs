@@ -5,6 +5,7 @@
 mod admin;
 mod answers;
 mod answers_memory;
+#[path = "../support/cert_manager.rs"]
 mod cert_manager;
 #[path = "../support/certificate_requests.rs"]
 mod certificate_requests;

@@ -2,6 +2,9 @@ use super::*;
 use crate::model::{RawAttributes, WorkloadIdentity};
 use proptest::prelude::*;
 
+#[path = "../../../../tests/support/spiffe_ids.rs"]
+mod spiffe_ids;
+
 #[test]
 fn plain_file_names_pass() {
     for name in ["tls.crt", "a", ".hidden", "a..b", "with space.pem", "\u{fc}ber.pem", &"x".repeat(255)] {
@@ -155,37 +158,12 @@ fn a_uri_has_the_form_that_go_writes() {
 
 #[test]
 fn a_spiffe_id_has_the_form_of_its_standard() {
-    for id in [
-        "spiffe://example.org",
-        "spiffe://a_b-c.1/ns/shop/sa/Web_1",
-        "SPIFFE://example.org/.hidden/a..b",
-        &format!("spiffe://{}/a", "a".repeat(255)),
-        &format!("spiffe://td/{}", "a".repeat(2036)),
-    ] {
-        assert!(plain_uri(id).is_ok(), "{id}: {:?}", plain_uri(id));
+    for id in spiffe_ids::valid() {
+        assert_eq!(plain_uri(&id).as_deref(), Ok(id.as_str()));
     }
-    for id in [
-        "spiffe:example.org/a",
-        "spiffe:/example.org/a",
-        "spiffe:///a",
-        "spiffe://Example.org/a",
-        "spiffe://example.org:443/a",
-        "spiffe://user@example.org/a",
-        "spiffe://example.org/",
-        "spiffe://example.org/a/",
-        "spiffe://example.org//a",
-        "spiffe://example.org/a/./b",
-        "spiffe://example.org/a/../b",
-        "spiffe://example.org/a?b",
-        "spiffe://example.org/a#b",
-        "spiffe://example.org/a%62",
-        "spiffe://example.org/a:b",
-        "spiffe://example.org/a@b",
-        "spiffe://[::1]/a",
-        &format!("spiffe://{}/a", "a".repeat(256)),
-        &format!("spiffe://td/{}", "a".repeat(2037)),
-    ] {
-        assert!(plain_uri(id).is_err(), "{id}");
+    assert!(plain_uri("SPIFFE://example.org/a").is_ok());
+    for id in spiffe_ids::invalid().into_iter().chain(spiffe_ids::too_long()) {
+        assert!(plain_uri(&id).is_err(), "{id}");
     }
 }
 
