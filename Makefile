@@ -11,7 +11,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check fuzz fuzz-build fuzz-lock bench bench-cluster e2e e2e-up e2e-down size clean
+.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check consumers fuzz fuzz-build fuzz-lock bench bench-cluster e2e e2e-up e2e-down size clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ build: ## Build the release binary
 
 test: ## Run unit and integration tests; needs no root and no cluster
 	$(CARGO) test --workspace
+
+consumers: ## Run real programs against certlet's files (CASE="go-spiffe java openssl postgresql"); needs no root
+	CARGO=$(CARGO) tests/consumers/run $(CASE)
 
 check: fmt clippy deny fuzz-lock docs-check ## Check formatting, lints, licences and bans, documentation
 

@@ -69,7 +69,7 @@ node_test! {
         let mut node = node(&[]);
         let kubelet = node.started().await;
         let svid = built("go", &node.root).join("svid");
-        for (key, size) in [("ECDSA", "256"), ("ECDSA", "384"), ("RSA", "2048"), ("Ed25519", "")] {
+        for (key, size) in [("ECDSA", "256"), ("ECDSA", "384"), ("ECDSA", "521"), ("RSA", "2048"), ("Ed25519", "")] {
             let name = format!("web-{}{size}", key.to_lowercase());
             let pod = pod(&name, &[("uri-sans", CLIENT), ("key-algorithm", key), ("key-size", size)]);
             let volume = kubelet.publish(&pod).await.unwrap();

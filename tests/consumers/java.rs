@@ -1,11 +1,10 @@
 //! Java's own keystores and TLS.
 
 use crate::cert_manager::{Authority, CERT_MANAGER, Cluster, pod as cert_manager_pod};
-use crate::program::{Running, built, command, output};
+use crate::program::{OWNER, Running, built, command, output};
 use crate::support::{Node, eventually};
-use crate::{RENEWED, intermediate_ca, node, node_test, number, pod};
+use crate::{RENEWED, intermediate_ca, let_users_reach_volumes, node, node_test, number, pod};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,10 +49,10 @@ node_test! {
     #[ignore = "run by make consumers"]
     async fn java_sees_one_entry_of_the_name_1_under_cert_managers_prefix() {
         let cluster = Cluster::start(|_| {}).await;
-        fs::set_permissions(&cluster.node.root, fs::Permissions::from_mode(0o711)).unwrap();
+        let_users_reach_volumes(&cluster.node);
         let keystores = Keystores::of(&cluster.node);
         // Its key is for root and root's group, or for this group.
-        let group = crate::program::OWNER.as_deref().unwrap_or("0");
+        let group = OWNER.as_deref().unwrap_or("0");
         let attributes = [("pkcs12-enable", "true"), ("pkcs12-password", "changeit"), ("fs-group", group)];
         let pod = cert_manager_pod(CERT_MANAGER, "shop", "web-0", &attributes);
         let authority = Authority::new("root");
@@ -75,7 +74,8 @@ node_test! {
             let volume = kubelet.publish(&pod(&format!("web-{profile}"), &attributes)).await.unwrap();
             let password = volume.join("password");
             let entries = |name: &str| keystores.entries(&volume.join(name), &password);
-            assert_eq!(entries("keystore.p12"), ["ca trusted", "certificate key PKCS#8 1"], "{profile}");
+            // Java adds the anchor to the chain.
+            assert_eq!(entries("keystore.p12"), ["ca trusted", "certificate key PKCS#8 2"], "{profile}");
             assert_eq!(entries("truststore.p12"), ["ca trusted"], "{profile}");
             let first = fs::read(&password).unwrap();
             let mut talking = keystores.talk(&volume);

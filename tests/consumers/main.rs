@@ -29,13 +29,17 @@ use support::{Node, pod_of, serial};
 /// Attributes of a certificate that is valid for ten minutes and renewed after about five seconds.
 const RENEWED: [(&str, &str); 2] = [("duration", "10m"), ("renew-before", "9m55s")];
 
-/// A node with the local signer, and whose volumes any user reaches, as in a container.
+/// A node with the local signer, whose volumes any user reaches, as in a container.
 fn node(flags: &[&str]) -> Node {
     let flags = [&["--allow-local-signer", "--min-renewal-interval=0"], flags].concat();
     let node = Node::with_flags(&flags);
-    // The directories above a volume are for root alone, and a container has it elsewhere. The store stays closed.
-    fs::set_permissions(&node.root, fs::Permissions::from_mode(0o711)).unwrap();
+    let_users_reach_volumes(&node);
     node
+}
+
+/// Opens the directory above the volumes, which is root's. A container has its volume elsewhere. The store stays closed.
+fn let_users_reach_volumes(node: &Node) {
+    fs::set_permissions(&node.root, fs::Permissions::from_mode(0o711)).unwrap();
 }
 
 /// A pod with a certificate from the local signer, whose key the user of [`program::command`] may read.

@@ -20,7 +20,7 @@ node_test! {
         let file = |name: &str| volume.join(name).display().to_string();
         let identity = ["-cert", &file("tls.crt"), "-cert_chain", &file("tls.crt"), "-key", &file("tls.key")].map(str::to_owned);
         let server = Running::start(command("openssl").args(["s_server", "-accept", "127.0.0.1:0", "-www"]).args(&identity));
-        let address = server.line().strip_prefix("ACCEPT ").unwrap().to_owned();
+        let address = server.line_after("ACCEPT ");
         let connects = |trust: &[&str]| {
             let client = ["s_client", "-verify_ip", "127.0.0.1", "-verify_return_error", "-connect", &address];
             outcome(command("openssl").args(client).args(trust))

@@ -1,8 +1,9 @@
 //! A PostgreSQL server with client certificates, its JDBC driver, and libpq.
 
-use crate::program::{Running, built, command, directory, outcome, output};
-use crate::support::{DEADLINE, Node, eventually};
+use crate::program::{OWNER, Running, USER, built, command, directory, outcome, output};
+use crate::support::{DEADLINE, Node, eventually, pod_of};
 use crate::{RENEWED, node, node_test, number, pod};
+use certlet_kubelet::Kubelet;
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -23,33 +24,31 @@ impl Server {
         let programs = newest_programs();
         let home = node.root.join("postgresql");
         directory(&home);
-        let data = home.join("data");
-        let text = |path: &Path| path.display().to_string();
+        let data = file(&home, "data");
         output(
             command(programs.join("initdb"))
                 .args(["--no-sync", "--username=postgres", "--pgdata"])
                 .arg(&data),
         );
         let rules = "hostssl all app 127.0.0.1/32 cert\n";
-        fs::write(data.join("pg_hba.conf"), rules).unwrap();
+        fs::write(home.join("data/pg_hba.conf"), rules).unwrap();
         let role = home.join("role.sql");
         fs::write(&role, "create role app login").unwrap();
-        let single = ["--single", "-D", &text(&data), "postgres"];
+        let single = ["--single", "-D", &data, "postgres"];
         output(command(programs.join("postgres")).args(single).stdin(File::open(role).unwrap()));
-        // Nobody else asks the system for a port between this and the server's start, or else the server ends at once.
+        // PostgreSQL cannot choose a port itself. If another process takes this one first, the test fails.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = command(programs.join("postgres"));
         server.arg("-D").arg(&data);
-        let file = |name: &str| text(&volume.join(name));
         for setting in [
             format!("port={port}"),
             "listen_addresses=127.0.0.1".to_owned(),
-            format!("unix_socket_directories={}", text(&home)),
+            format!("unix_socket_directories={}", home.display()),
             "fsync=off".to_owned(),
             "ssl=on".to_owned(),
-            format!("ssl_cert_file={}", file("tls.crt")),
-            format!("ssl_key_file={}", file("tls.key")),
-            format!("ssl_ca_file={}", file("ca.crt")),
+            format!("ssl_cert_file={}", file(volume, "tls.crt")),
+            format!("ssl_key_file={}", file(volume, "tls.key")),
+            format!("ssl_ca_file={}", file(volume, "ca.crt")),
         ] {
             server.args(["-c", &setting]);
         }
@@ -58,12 +57,13 @@ impl Server {
         server
     }
 
+    /// Waits until it answers.
     fn wait(&self) {
         let started = Instant::now();
         let port = self.port.to_string();
-        while !outcome(Command::new(self.programs.join("pg_isready")).args(["-h", "127.0.0.1", "-p", &port]))
-            .0
-        {
+        let mut ask = Command::new(self.programs.join("pg_isready"));
+        ask.args(["-h", "127.0.0.1", "-p", &port]);
+        while !outcome(&mut ask).0 {
             assert!(started.elapsed() < DEADLINE, "the server does not start");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
@@ -83,27 +83,28 @@ impl Server {
 
     /// The URL with which the JDBC driver connects with the files of a volume.
     fn url(&self, volume: &Path) -> String {
-        let file = |name: &str| volume.join(name).display().to_string();
+        let (port, anchors, keystore) = (self.port, file(volume, "ca.crt"), file(volume, "keystore.p12"));
         format!(
-            "jdbc:postgresql://localhost:{}/postgres?user=app&sslmode=verify-full&sslrootcert={}&sslkey={}&sslpassword=changeit",
-            self.port,
-            file("ca.crt"),
-            file("keystore.p12")
+            "jdbc:postgresql://localhost:{port}/postgres?user=app&sslmode=verify-full&sslrootcert={anchors}&sslkey={keystore}&\
+             sslpassword=changeit"
         )
     }
 
-    /// What `psql` prints for a query, with the files of a volume.
-    fn query(&self, volume: &Path, query: &str) -> String {
-        let file = |name: &str| volume.join(name).display().to_string();
+    /// Asks with `psql` and the files of a volume for the client's name: whether it succeeded, and what it printed.
+    fn query(&self, volume: &Path) -> (bool, String) {
+        let [anchors, certificate, key] = ["ca.crt", "tls.crt", "tls.key"].map(|name| file(volume, name));
         let connection = format!(
-            "host=localhost port={} user=app dbname=postgres sslmode=verify-full sslrootcert={} sslcert={} sslkey={}",
-            self.port,
-            file("ca.crt"),
-            file("tls.crt"),
-            file("tls.key")
+            "host=localhost port={} user=app dbname=postgres sslmode=verify-full sslrootcert={anchors} sslcert={certificate} \
+             sslkey={key}",
+            self.port
         );
-        output(command(self.programs.join("psql")).args(["-At", "-c", query, &connection])).trim().to_owned()
+        let query = "select client_dn from pg_stat_ssl where pid = pg_backend_pid()";
+        outcome(command(self.programs.join("psql")).args(["-At", "-c", query, &connection]))
     }
+}
+
+fn file(directory: &Path, name: &str) -> String {
+    directory.join(name).display().to_string()
 }
 
 /// The folder of Debian's newest server.
@@ -121,41 +122,85 @@ fn jdbc(java: &Path, url: &str) -> Running {
     Running::start(command("java").args(["-cp", &classes, "Connect", url]))
 }
 
+/// Starts a node, and on it a server whose certificate is renewed. Returns its volume as well.
+async fn started(node: &mut Node) -> (Kubelet, Server, PathBuf) {
+    let kubelet = node.started().await;
+    let usages = ("key-usages", "digital signature, server auth");
+    let pod = pod("database", &[("dns-names", "localhost"), usages, RENEWED[0], RENEWED[1]]);
+    let volume = kubelet.publish(&pod).await.unwrap();
+    let server = Server::start(node, &volume);
+    (kubelet, server, volume)
+}
+
+/// Attributes of a client.
+const CLIENT: [(&str, &str); 5] = [
+    ("common-name", "app"),
+    ("dns-names", ""),
+    ("key-usages", "digital signature, client auth"),
+    ("pkcs12-enable", "true"),
+    ("pkcs12-password", "changeit"),
+];
+
 node_test! {
     #[ignore = "run by make consumers"]
-    async fn postgresql_and_its_clients_use_volumes_and_their_renewals() {
+    async fn the_jdbc_driver_needs_the_alias_user_and_sees_a_renewal() {
         let mut node = node(&[]);
-        let kubelet = node.started().await;
+        let (kubelet, server, _) = started(&mut node).await;
         let java = built("java", &node.root);
-        let server_attributes = [("dns-names", "localhost"), ("key-usages", "digital signature, server auth"), RENEWED[0], RENEWED[1]];
-        let server_volume = kubelet.publish(&pod("database", &server_attributes)).await.unwrap();
-        let server = Server::start(&node, &server_volume);
-
-        let mut attributes = vec![
-            ("common-name", "app"), ("dns-names", ""), ("key-usages", "digital signature, client auth"),
-            ("pkcs12-enable", "true"), ("pkcs12-password", "changeit"), RENEWED[0], RENEWED[1],
-        ];
         // With the alias that a keystore has by default, the driver sends no certificate.
-        let other = kubelet.publish(&pod("other", &attributes)).await.unwrap();
+        let other = kubelet.publish(&pod("other", &CLIENT)).await.unwrap();
         let refused = jdbc(&java, &server.url(&other)).ask("");
-        assert!(refused.starts_with("error: ") && refused.contains("certificate"), "{refused}");
+        assert!(refused.contains("connection requires a valid client certificate"), "{refused}");
 
-        attributes.push(("pkcs12-alias", "user"));
+        let attributes = [&CLIENT[..], &RENEWED, &[("pkcs12-alias", "user")]].concat();
         let volume = kubelet.publish(&pod("app", &attributes)).await.unwrap();
         let mut client = jdbc(&java, &server.url(&volume));
         let before = client.ask("");
         assert!(!before.starts_with("error"), "{before}");
-        eventually("the client uses its renewed keystore", async || client.ask("") != before).await;
+        eventually("the client uses its renewed keystore", async || {
+            let now = client.ask("");
+            assert!(!now.starts_with("error"), "{now}");
+            now != before
+        })
+        .await;
         assert_ne!(number(&volume), before);
-        assert_eq!(server.query(&volume, "select client_dn from pg_stat_ssl where pid = pg_backend_pid()"), "/CN=app");
+    }
+}
 
-        let anchors = server_volume.join("ca.crt");
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn postgresql_uses_a_renewed_certificate_after_a_reload() {
+        let mut node = node(&[]);
+        let (_kubelet, server, volume) = started(&mut node).await;
+        let anchors = volume.join("ca.crt");
         let before = server.number(&anchors);
-        eventually("a renewal of the server", async || number(&server_volume) != before).await;
+        eventually("a renewal", async || number(&volume) != before).await;
         assert_eq!(server.number(&anchors), before, "PostgreSQL reads its files at its start, and when it is told");
         server.running.signal(Signal::SIGHUP);
         eventually("the server uses its renewed certificate", async || server.number(&anchors) != before).await;
-        let answer = client.ask("");
-        assert!(!answer.starts_with("error"), "{answer}");
+    }
+}
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn libpq_reads_a_key_of_its_user_alone_or_of_root_and_a_group() {
+        let mut node = node(&[]);
+        let (kubelet, server, _) = started(&mut node).await;
+        let volume = kubelet.publish(&pod("app", &CLIENT)).await.unwrap();
+        assert_eq!(server.query(&volume), (true, "/CN=app\n".to_owned()));
+        if OWNER.is_none() {
+            eprintln!("not checked: an ordinary user has no second user and group to give a file to");
+            return;
+        }
+        let mut by_group = pod_of(&[("signer", "local")], "by-group", &CLIENT);
+        by_group.fs_group = Some(USER);
+        let volume = kubelet.publish(&by_group).await.unwrap();
+        assert_eq!(server.query(&volume), (true, "/CN=app\n".to_owned()));
+        // With both, the key is the user's, and its group may read it too.
+        let mut by_both = pod("by-both", &CLIENT);
+        by_both.fs_group = Some(USER);
+        let volume = kubelet.publish(&by_both).await.unwrap();
+        let (success, said) = server.query(&volume);
+        assert!(!success && said.contains("has group or world access"), "{said}");
     }
 }

@@ -24,16 +24,18 @@ pub(crate) static OWNER: LazyLock<Option<String>> =
 
 /// A program that will run as that user.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command;
     if OWNER.is_some() {
-        let mut command = Command::new(program);
+        command = Command::new(program);
         command.uid(USER).gid(USER);
-        command
     } else {
-        let mut command = Command::new("unshare");
+        command = Command::new("unshare");
         let user = format!("--map-user={USER}");
         command.args(["--user", &user, &format!("--map-group={USER}"), "--"]).arg(program);
-        command
     }
+    // That user may not have the right to enter the checkout.
+    command.current_dir("/");
+    command
 }
 
 /// Gives a new directory to that user.
@@ -91,6 +93,15 @@ impl Running {
     /// The next line of its output.
     pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(DEADLINE).expect("a line of output")
+    }
+
+    /// What follows a prefix in the first line of its output that has it.
+    pub(crate) fn line_after(&self, prefix: &str) -> String {
+        loop {
+            if let Some(rest) = self.line().strip_prefix(prefix) {
+                return rest.to_owned();
+            }
+        }
     }
 
     /// Its answer to a line of input.
