@@ -143,7 +143,7 @@ attributes! {
             "a password that is not empty, of printable ASCII characters" => Options { secret: true, ..default(Derived("required when `pkcs12-enable` is `true`, unless the password is in a Secret or a file")) };
         Pkcs12PasswordKey: "pkcs12-password-key",
             "The key of the keystore's password in the Secret of the volume's `nodePublishSecretRef`, for a password that is not in \
-             the pod's manifest. Only without `pkcs12-password`.",
+             the pod's manifest. Only without `pkcs12-password`. A running volume keeps the password of its first publish.",
             "a key of a Secret: letters, digits, `-`, `_` and `.`" => Options { certlet_only: true, ..default(Value("password")) };
         Pkcs12PasswordFile: "pkcs12-password-file",
             "A file with a random password of the keystore, made once for the volume and not changed by renewals. It protects nothing \

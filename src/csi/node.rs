@@ -3,7 +3,7 @@
 use super::CsiServer;
 use super::request::{self, InvalidPublish};
 use super::status::{code_name, status};
-use crate::attributes::VolumeContext;
+use crate::attributes::{self, VolumeContext};
 use crate::proto::csi::node_server::Node;
 use crate::proto::csi::node_service_capability::{Rpc, Type, rpc};
 use crate::proto::csi::volume_usage::Unit;
@@ -15,6 +15,7 @@ use crate::proto::csi::{
 };
 use crate::store::Usage;
 use crate::telemetry::Metrics;
+use crate::volume::{InUse, PublishRequest, RefusedPublish};
 use std::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
@@ -78,27 +79,48 @@ impl CsiServer {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<NodePublishVolumeResponse, Status> {
-        match request::publish(request) {
+        match request::publish(request).and_then(|request| self.check_secret(request)) {
             Ok(request) => self.volumes.publish(request).await.map_err(|error| status(&error))?,
             Err(invalid) => self.reject(invalid).await?,
         }
         Ok(NodePublishVolumeResponse {})
     }
 
+    /// Checks the keystore's password from the Secret. A volume keeps the one of its first publish, whatever becomes of the Secret.
+    fn check_secret(&self, mut request: PublishRequest) -> Result<PublishRequest, InvalidPublish> {
+        match attributes::check_secret(&request.spec, &request.context) {
+            Ok(()) => Ok(request),
+            Err(_) if self.volumes.has_password(&request.volume) => {
+                request.context.keystore_password = None;
+                Ok(request)
+            }
+            Err(faults) => {
+                let PublishRequest { volume, target, context, .. } = request;
+                let refused = RefusedPublish { volume, target, context: Some(context) };
+                Err(InvalidPublish::of_attributes(&faults, refused))
+            }
+        }
+    }
+
     /// Rejects an invalid publish, but not for a volume in use: an error could make the kubelet unmount the volume of a
     /// running pod (kubernetes#121271). An earlier build, or the previous driver of this name, may have accepted the
     /// attributes.
-    async fn reject(&self, InvalidPublish { status, mounted }: InvalidPublish) -> Result<(), Status> {
-        if let Some((volume, target)) = mounted
-            && self.volumes.is_in_use(&volume, &target).await
-        {
-            tracing::warn!(
-                %volume, target = %target.display(), error = status.message(),
+    async fn reject(&self, InvalidPublish { status, refused }: InvalidPublish) -> Result<(), Status> {
+        let Some(refused) = refused else { return Err(status) };
+        let (volume, target) = (refused.volume.clone(), refused.target.clone());
+        let (target, error) = (target.display(), status.message());
+        match self.volumes.republish_refused(refused).await {
+            InUse::Nothing => return Err(status),
+            InUse::Renewed => tracing::warn!(
+                %volume, %target, error,
+                "published again with attributes that are not accepted; the volume goes on with those that it has"
+            ),
+            InUse::NotRenewed => tracing::warn!(
+                %volume, %target, error,
                 "published again with attributes that are not accepted; the volume stays as it is, and is not renewed"
-            );
-            return Ok(());
+            ),
         }
-        Err(status)
+        Ok(())
     }
 
     async fn unpublish(
@@ -113,7 +135,8 @@ impl CsiServer {
 
     async fn stats(&self, request: NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse, Status> {
         let volume = request::volume_id(request.volume_id)?;
-        // An unknown volume is not found, whatever its path.
+        request::required("volume_path", &request.volume_path)?;
+        // An unknown volume is not found, whatever its path is.
         self.volumes.check_known(&volume).map_err(|error| status(&error))?;
         let target = request::path("volume_path", request.volume_path)?;
         let stats = self.volumes.stats(volume, target).await.map_err(|error| status(&error))?;

@@ -1,12 +1,12 @@
 //! From the wire to typed requests. Missing and wrong fields are `INVALID_ARGUMENT`, as the CSI specification says.
 
 use super::status;
-use crate::attributes::{self, VolumeContext};
+use crate::attributes::{self, AttributeErrors, VolumeContext};
 use crate::model::VolumeId;
 use crate::proto::csi::volume_capability::AccessType;
 use crate::proto::csi::volume_capability::access_mode::Mode;
 use crate::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
-use crate::volume::PublishRequest;
+use crate::volume::{PublishRequest, RefusedPublish};
 use crate::x509;
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
@@ -22,13 +22,20 @@ const MAX_PATH_BYTES: usize = 4096;
 /// An invalid publish.
 pub(super) struct InvalidPublish {
     pub(super) status: Status,
-    /// Volume and target, if only the volume context is invalid.
-    pub(super) mounted: Option<(VolumeId, PathBuf)>,
+    /// The rest of the publish, if only the volume context is invalid: the volume may be in use.
+    pub(super) refused: Option<RefusedPublish>,
+}
+
+impl InvalidPublish {
+    /// A publish whose attributes, or whose Secret, are refused.
+    pub(super) fn of_attributes(faults: &AttributeErrors, refused: RefusedPublish) -> Self {
+        Self { status: invalid(faults.to_string()), refused: Some(refused) }
+    }
 }
 
 impl From<Status> for InvalidPublish {
     fn from(status: Status) -> Self {
-        Self { status, mounted: None }
+        Self { status, refused: None }
     }
 }
 
@@ -43,31 +50,35 @@ pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<Publ
         let message = "readonly: false; a certlet volume is read-only: declare it with readOnly: true";
         return Err(invalid(message).into());
     }
-    let parsed = VolumeContext::parse(request.volume_context, request.secrets).and_then(|context| {
-        let spec = attributes::parse(&context.raw, &context.pod)?;
+    let context = match VolumeContext::parse(request.volume_context, request.secrets) {
+        Ok(context) => context,
+        Err(faults) => {
+            let refused = RefusedPublish { volume, target, context: None };
+            return Err(InvalidPublish::of_attributes(&faults, refused));
+        }
+    };
+    let parsed = attributes::parse(&context.raw, &context.pod).and_then(|spec| {
         // In every dialect: a longer answer of the signer could not be read.
         attributes::check_names(&spec, x509::MAX_NAMES_BYTES, |subject, names| {
             // What cannot be encoded has no length yet. The request says what is wrong with it.
             x509::names_len(subject, names, spec.dialect).unwrap_or_default()
         })?;
-        attributes::check_secret(&spec, &context)?;
-        Ok((spec, context))
+        Ok(spec)
     });
     match parsed {
-        Ok((spec, context)) => {
+        Ok(spec) => {
             Ok(PublishRequest { volume, target, context, spec: Arc::new(spec), mount_group, timeout })
         }
         Err(faults) => {
-            Err(InvalidPublish { status: invalid(faults.to_string()), mounted: Some((volume, target)) })
+            let refused = RefusedPublish { volume, target, context: Some(context) };
+            Err(InvalidPublish::of_attributes(&faults, refused))
         }
     }
 }
 
 /// A `volume_id`: required, at most 128 bytes.
 pub(super) fn volume_id(id: String) -> Result<VolumeId, Status> {
-    if id.is_empty() {
-        return Err(invalid("volume_id: missing in request"));
-    }
+    required("volume_id", &id)?;
     if id.len() > MAX_ID_BYTES || id.contains('\0') {
         let length = id.len();
         return Err(invalid(format!(
@@ -77,11 +88,14 @@ pub(super) fn volume_id(id: String) -> Result<VolumeId, Status> {
     Ok(VolumeId::new(id))
 }
 
+/// An error if a required field is missing.
+pub(super) fn required(field: &'static str, value: &str) -> Result<(), Status> {
+    if value.is_empty() { Err(invalid(format!("{field}: missing in request"))) } else { Ok(()) }
+}
+
 /// A required, absolute path.
 pub(super) fn path(field: &'static str, value: String) -> Result<PathBuf, Status> {
-    if value.is_empty() {
-        return Err(invalid(format!("{field}: missing in request")));
-    }
+    required(field, &value)?;
     let is_text_valid = value.len() <= MAX_PATH_BYTES && !value.contains('\0');
     let path = PathBuf::from(value);
     let has_parent_dir = path.components().any(|part| part == Component::ParentDir);

@@ -52,7 +52,7 @@ pub use record::{IssuedRecord, LastError, Record, RecordError};
 pub(crate) use shares::{Account, Promise, ShareLimits, Shares, Want};
 pub(crate) use size::{Size, VOLUME_INODES};
 pub(crate) use usage::Usage;
-pub(crate) use volumes::{StoredVolume, VolumeDir, read_volumes};
+pub(crate) use volumes::{StoredVolume, VolumeDir, read_volumes, volume_dirs};
 
 use crate::model::VolumeId;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
@@ -112,7 +112,7 @@ impl Store {
 
     /// The directory of a volume that a pod sees, relative to the root.
     pub(crate) fn mount_dir(volume: &VolumeId) -> PathBuf {
-        Path::new(VOLUMES).join(VolumeDir::of(volume).0).join(MOUNT)
+        VolumeDir::of(volume).mount()
     }
 
     /// Where the store is.
@@ -180,6 +180,11 @@ impl Store {
             return Ok(());
         }
         self.in_dir_of(volume, || files::replace(&path, password))
+    }
+
+    /// Whether a password was kept. Opens no file.
+    pub(crate) fn has_password(&self, volume: &VolumeId) -> bool {
+        self.dir_of(volume).join(PASSWORD).exists()
     }
 
     /// The password that was kept.

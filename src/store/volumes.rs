@@ -1,10 +1,10 @@
 //! The directories of the volumes, and the records in them.
 
 use super::error::StoreError;
-use super::{RECORD, Record, RecordError, UNREADABLE_RECORD, VOLUMES, files};
+use super::{MOUNT, RECORD, Record, RecordError, UNREADABLE_RECORD, VOLUMES, files};
 use crate::model::{VolumeId, hex, sha256};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const HASHED: &str = "sha256-";
 
@@ -25,15 +25,20 @@ pub(crate) struct StoredVolume {
 /// driver that is running.
 pub(crate) fn read_volumes(root: &Path) -> Result<Vec<StoredVolume>, StoreError> {
     let volumes = root.join(VOLUMES);
-    let mut dirs: Vec<VolumeDir> = files::names(&volumes)?
+    let read = |dir: VolumeDir| StoredVolume { record: read_record(&volumes.join(&dir.0), &dir), dir };
+    Ok(volume_dirs(root)?.into_iter().map(read).collect())
+}
+
+/// The directory of every volume below a data root, in order, whether or not its record can be read.
+pub(crate) fn volume_dirs(root: &Path) -> Result<Vec<VolumeDir>, StoreError> {
+    let mut dirs: Vec<VolumeDir> = files::names(&root.join(VOLUMES))?
         .into_iter()
         .filter_map(|name| name.into_string().ok())
         .filter(|name| !name.starts_with('.'))
         .map(VolumeDir)
         .collect();
     dirs.sort_unstable();
-    let read = |dir: VolumeDir| StoredVolume { record: read_record(&volumes.join(&dir.0), &dir), dir };
-    Ok(dirs.into_iter().map(read).collect())
+    Ok(dirs)
 }
 
 impl VolumeDir {
@@ -47,6 +52,11 @@ impl VolumeDir {
             return Self(id.to_owned());
         }
         Self(format!("{HASHED}{}", hex(&sha256(&[id.as_bytes()]))))
+    }
+
+    /// What a pod sees of it, relative to the root.
+    pub(crate) fn mount(&self) -> PathBuf {
+        Path::new(VOLUMES).join(&self.0).join(MOUNT)
     }
 }
 

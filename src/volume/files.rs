@@ -92,10 +92,7 @@ impl VolumeFiles {
                 self.store.keep_password(&volume.id, &password)?;
                 Ok(Some(password))
             }
-            (None, _) => {
-                let message = "the keystore's password is not in the store any more: restart the pod";
-                Err(Failure::permanent(message))
-            }
+            (None, _) => Err(password_is_gone()),
         }
     }
 
@@ -181,6 +178,11 @@ impl VolumeFiles {
         let (id, target) = (volume.id.clone(), volume.with_record(|record| record.target.clone()));
         self.run(move |files| files.presence_now(&id, &target)).await
     }
+}
+
+/// The password from a Secret is neither in the store nor in the request.
+pub(super) fn password_is_gone() -> Failure {
+    Failure::permanent("the keystore's password is not in the store any more: restart the pod")
 }
 
 /// 32 random bytes, in hexadecimal.

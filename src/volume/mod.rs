@@ -35,10 +35,11 @@ mod volume_counts;
 
 pub(crate) use files::VolumeFiles;
 pub use mount_error::MountError;
+pub(crate) use publish::InUse;
 pub(crate) use recover::Recovered;
 pub(crate) use registry::Registry;
 pub(crate) use report::EventSink;
-pub(crate) use request::PublishRequest;
+pub(crate) use request::{PublishRequest, RefusedPublish};
 pub(crate) use tmpfs::Opened;
 pub use tmpfs::StoreOptions;
 

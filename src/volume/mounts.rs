@@ -5,7 +5,7 @@
 use super::mount_error::MountError;
 use super::tmpfs;
 use crate::model::VolumeId;
-use crate::store::{Attempt, Store, StoreError};
+use crate::store::{Attempt, Store, StoreError, VolumeDir, volume_dirs};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -19,6 +19,19 @@ use std::path::{Component, Path, PathBuf};
 pub(crate) struct Mounts {
     root: PathBuf,
     view: PathBuf,
+}
+
+/// What is at a target.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum AtTarget {
+    /// No mount.
+    Nothing,
+    /// The volume that was asked for.
+    Volume,
+    /// Another volume of this node. Its record may be unreadable.
+    AnotherVolume(VolumeDir),
+    /// The mount of another driver for example, or of a store that no longer exists.
+    Foreign,
 }
 
 impl Mounts {
@@ -50,17 +63,46 @@ impl Mounts {
         })
     }
 
-    /// Whether something other than this volume is mounted at `target`, for example by another driver, or from a store that
-    /// no longer exists.
-    pub(super) fn foreign_mount(&self, volume: &VolumeId, target: &Path) -> Result<bool, StoreError> {
-        Ok(is_mount_point(target)? && !self.is_bound(volume, target)?)
+    /// What a reader finds at `target`, and whether it is this volume.
+    pub(super) fn at(&self, volume: &VolumeId, target: &Path) -> Result<AtTarget, StoreError> {
+        if self.is_bound(volume, target)? {
+            return Ok(AtTarget::Volume);
+        }
+        if let Some(another) = self.another_at(volume, target)? {
+            return Ok(AtTarget::AnotherVolume(another));
+        }
+        Ok(if is_mount_point(target)? { AtTarget::Foreign } else { AtTarget::Nothing })
     }
 
-    /// Unmounts everything that is stacked at `target` and removes the directory. It succeeds if `target` does not exist or is an
-    /// empty directory. A file, or a directory with contents, stays as it is and is an error.
-    pub(super) fn unbind(&self, target: &Path) -> Result<(), MountError> {
+    /// The volume other than this one that a reader finds at `target`. The mount tells, and not the records: some may be
+    /// unreadable, and several may have the same target.
+    fn another_at(&self, volume: &VolumeId, target: &Path) -> Result<Option<VolumeDir>, StoreError> {
+        let Some(found) = identity(target)? else { return Ok(None) };
+        // Fast path: only a mount of the store is on the store's device. Most targets are unmounted, or this volume's own.
+        if identity(&self.root)?.is_none_or(|(device, _)| device != found.0)
+            || self.is_bound(volume, target)?
+        {
+            return Ok(None);
+        }
+        for dir in volume_dirs(&self.root)? {
+            if identity(&self.root.join(dir.mount()))? == Some(found) {
+                return Ok(Some(dir));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Unmounts everything that is stacked at `target` and removes the directory, but never unmounts another volume: that stays with
+    /// the directory. It succeeds if `target` does not exist or is an empty directory. A file, or a directory with contents, stays
+    /// as it is and is an error.
+    pub(super) fn unbind(&self, volume: &VolumeId, target: &Path) -> Result<(), MountError> {
         self.check_target(target)?;
         loop {
+            // What cannot be examined is none of this store's, and can still be unmounted.
+            if let Ok(Some(another)) = self.another_at(volume, target) {
+                tracing::info!(%volume, %another, target = %target.display(), "another volume is mounted here, and stays");
+                return Ok(());
+            }
             // Lazy unmount: a process of the pod that still runs must not block the pod's removal.
             match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
                 Ok(()) => {}

@@ -1,15 +1,17 @@
 //! Publish: from a request to files under the target.
 
-use super::VolumeService;
 use super::context::{Context, REAP_AFTER};
-use super::files::ended_early;
+use super::files::{ended_early, password_is_gone};
 use super::issue::Issuance;
+use super::mounts::AtTarget;
 use super::publish_slots::PublishSlots;
 use super::registry::{Guard, Held, Operation};
-use super::request::PublishRequest;
+use super::request::{PublishRequest, RefusedPublish};
 use super::volume::Volume;
+use super::{VolumeFiles, VolumeService};
+use crate::attributes::VolumeContext;
 use crate::credential::Work;
-use crate::model::{Failure, FailureKind, KeystorePassword, VolumeId};
+use crate::model::{Failure, FailureKind, KeystorePassword, PodTokens, VolumeId};
 use crate::platform::FairPermit;
 use crate::signer::Purpose;
 use crate::store::IssuedRecord;
@@ -39,6 +41,17 @@ enum Found {
     OursWithoutRecord,
 }
 
+/// What the target of a refused publish holds that the pod may be using.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InUse {
+    /// Nothing of this volume.
+    Nothing,
+    /// The volume. It goes on with the attributes that it was published with.
+    Renewed,
+    /// Files that this process does not renew: of another driver, or of a volume whose record it cannot use.
+    NotRenewed,
+}
+
 impl VolumeService {
     /// Makes the volume's files and mounts them at the target. Returns at once if they are mounted there already.
     ///
@@ -60,16 +73,37 @@ impl VolumeService {
         result
     }
 
-    /// Whether the volume, or what another driver mounted, is at this target, so that a pod may be using it.
-    pub(crate) async fn is_in_use(&self, volume: &VolumeId, target: &Path) -> bool {
-        if nothing_at(target) {
-            return false;
+    /// Whether a refused publish is that of a volume in use. If it has the attributes of the volume's first publish, which an
+    /// earlier build accepted, its tokens serve the volume as those of any republish do.
+    pub(crate) async fn republish_refused(&self, refused: RefusedPublish) -> InUse {
+        let RefusedPublish { volume: id, target, context } = refused;
+        if nothing_at(&target) {
+            return InUse::Nothing;
         }
-        let (id, target) = (volume.clone(), target.to_owned());
-        let found = self.context.files.run(move |files| {
-            Ok(files.mounts.is_bound(&id, &target)? || files.mounts.foreign_mount(&id, &target)?)
-        });
-        found.await.unwrap_or(false)
+        let Context { registry, files, .. } = &*self.context;
+        let guard = registry.try_acquire(&id, Operation::Publish);
+        let examined = (id.clone(), target.clone());
+        let found = files.run(move |files| Ok(files.mounts.at(&examined.0, &examined.1)?)).await;
+        let volume = match found {
+            Ok(AtTarget::Volume) => registry.get(&id),
+            Ok(AtTarget::Foreign) => None,
+            Ok(AtTarget::Nothing | AtTarget::AnotherVolume(_)) | Err(_) => return InUse::Nothing,
+        };
+        let Some(volume) = volume else { return InUse::NotRenewed };
+        let is_same = |context: &VolumeContext| {
+            volume.with_record(|record| record.target == target && record.attributes == context.raw)
+        };
+        match (context.filter(is_same), guard) {
+            (Some(context), Ok(_guard)) => self.publisher.refresh(&volume, context.tokens),
+            (Some(context), Err(_)) => drop(volume.refresh_tokens(context.tokens)),
+            (None, _) => {}
+        }
+        InUse::Renewed
+    }
+
+    /// Whether the password of the volume's keystores is in the store. Then a publish needs none.
+    pub(crate) fn has_password(&self, id: &VolumeId) -> bool {
+        self.context.files.store.has_password(id)
     }
 }
 
@@ -88,8 +122,10 @@ impl Publisher {
         }
         // Read again: `republish` may have removed a volume with other parameters that is not mounted.
         let known = registry.get(&request.volume);
+        // An error if something else is mounted there: before a signer is asked, also for a volume that is known.
+        let found = self.found_at_target(&request).await?;
         if known.is_none() {
-            match self.found_at_target(&request).await? {
+            match found {
                 Found::Nothing => {}
                 Found::AnotherDrivers => return Ok(()),
                 Found::OursWithoutRecord => return self.adopt(&request).await,
@@ -106,9 +142,11 @@ impl Publisher {
         if is_new {
             self.context.reporter.mistyped_passwords(&volume, &request.context.mistyped_passwords);
         }
-        self.keep_password(&volume, &request).await?;
         let timeout = request.timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
-        let issued = self.issuance.issue(guard, &volume, Purpose::Publish, timeout).await;
+        let issued = match self.keep_password(&volume, &request).await {
+            Ok(()) => self.issuance.issue(guard, &volume, Purpose::Publish, timeout).await,
+            Err(failure) => Err(failure),
+        };
         match &issued {
             Ok(()) => registry.insert(volume),
             Err(failure) if failure.kind == FailureKind::NotReady && self.continue_on_not_ready => {
@@ -159,17 +197,23 @@ impl Publisher {
         mounted
     }
 
-    /// Keeps the keystore's password of this call for the renewals, which get none.
+    /// Keeps the keystore's password of this call for the renewals, which get none. Not for a mounted volume: its keystore has
+    /// the password that the pod knows.
     async fn keep_password(&self, volume: &Volume, request: &PublishRequest) -> Result<(), Failure> {
         let Some(KeystorePassword::Secret(_)) = &volume.spec.files.password else { return Ok(()) };
-        let Some(password) = request.context.keystore_password.clone() else { return Ok(()) };
-        let id = volume.id.clone();
-        self.context.files.run(move |files| Ok(files.store.keep_password(&id, &password)?)).await
+        let (id, password) = (volume.id.clone(), request.context.keystore_password.clone());
+        let keep = move |files: &VolumeFiles| match password {
+            Some(password) => Ok(files.store.keep_password(&id, &password)?),
+            None if files.store.has_password(&id) => Ok(()),
+            // The volume had one, and was removed because its attributes are others now.
+            None => Err(password_is_gone()),
+        };
+        self.context.files.run(keep).await
     }
 
     /// A publish of a volume that this process knows. Returns true if nothing more is to do.
     async fn republish(&self, volume: &Arc<Volume>, request: &PublishRequest) -> Result<bool, Failure> {
-        let Context { files, obtainer, clock, .. } = &*self.context;
+        let Context { files, clock, .. } = &*self.context;
         let id = &request.volume;
         let record = volume.record();
         let is_bound = files.is_bound(id, &record.target).await?;
@@ -182,27 +226,37 @@ impl Publisher {
             self.context.remove(id).await?;
             return Ok(false);
         }
-        self.keep_password(volume, request).await?;
-        let has_fresh_token = volume.refresh_tokens(request.context.tokens.clone());
-        let is_valid = record.issued.as_ref().map(|issued| issued.facts.not_after > clock.now());
-        if !is_bound {
-            if is_valid != Some(true) {
-                return Ok(false);
-            }
-            files.run(move |files| files.bind(&record)).await?;
-            self.issuance.schedule_renewal(volume);
+        if is_bound {
+            self.refresh(volume, request.context.tokens.clone());
             return Ok(true);
         }
+        volume.refresh_tokens(request.context.tokens.clone());
+        if record.issued.as_ref().is_none_or(|issued| issued.facts.not_after <= clock.now()) {
+            return Ok(false);
+        }
+        files.run(move |files| files.bind(&record)).await?;
+        self.issuance.schedule_renewal(volume);
+        Ok(true)
+    }
+
+    /// A republish of a mounted volume: takes its tokens, and starts the renewal now if it is late or may only have lacked them.
+    /// The kubelet republishes each volume about every minute, so this reads no file.
+    fn refresh(&self, volume: &Volume, tokens: PodTokens) {
+        let Context { obtainer, clock, .. } = &*self.context;
+        let has_fresh_token = volume.refresh_tokens(tokens);
+        let is_valid = volume.fact(|facts| facts.not_after > clock.now());
         let is_renewed_now = match is_valid {
             // The renewal may have failed only because the token had expired.
             Some(true) => {
-                let failed = record.last_error.is_some_and(|error| error.kind == FailureKind::Transient);
+                let failed = volume.with_record(|record| {
+                    record.last_error.as_ref().is_some_and(|error| error.kind == FailureKind::Transient)
+                });
                 has_fresh_token && failed && obtainer.needs_token(&volume.spec)
             }
             // An error here could make the kubelet unmount the volume of a running pod (kubernetes#121271). So the renewal
             // is started now, and its failure is reported by metric, log and volume condition.
             Some(false) => {
-                tracing::warn!(volume = %id, "republished with an expired certificate; renewing now");
+                tracing::warn!(volume = %volume.id, "republished with an expired certificate; renewing now");
                 true
             }
             // Mounted without files: the first certificate is requested now, unless it is already scheduled.
@@ -211,7 +265,6 @@ impl Publisher {
         if is_renewed_now {
             volume.schedule.put_now(Work::Renew);
         }
-        Ok(true)
     }
 
     /// Whether a volume that is just being renewed is mounted as the request asks for. Then a republish has nothing to do, even
@@ -223,21 +276,14 @@ impl Publisher {
             && self.context.files.is_bound(&request.volume, &request.target).await == Ok(true)
     }
 
-    /// What is mounted at the target of a volume that this process does not know.
+    /// What is mounted at the target of a volume that is not known to be mounted there.
     async fn found_at_target(&self, request: &PublishRequest) -> Result<Found, Failure> {
         if nothing_at(&request.target) {
             return Ok(Found::Nothing);
         }
         let (id, target) = (request.volume.clone(), request.target.clone());
         let certificate = target.join(&request.spec.files.certificate);
-        let other = self.context.registry.other_at(&target, &id);
         let examined = self.context.files.run(move |files| {
-            if files.mounts.is_bound(&id, &target)? {
-                return Ok(Found::OursWithoutRecord);
-            }
-            if !files.mounts.foreign_mount(&id, &target)? {
-                return Ok(Found::Nothing);
-            }
             let occupied = |by: &str| {
                 let message = format!(
                     "target_path {}: {by} is mounted there; unmount it, or delete the pod",
@@ -245,19 +291,19 @@ impl Publisher {
                 );
                 Err(Failure::new(FailureKind::Occupied, message))
             };
-            if let Some(other) = other
-                && files.mounts.is_bound(&other.id, &target)?
-            {
-                return occupied(&format!("the volume {}", other.id));
+            match files.mounts.at(&id, &target)? {
+                AtTarget::Nothing => Ok(Found::Nothing),
+                AtTarget::Volume => Ok(Found::OursWithoutRecord),
+                AtTarget::AnotherVolume(another) => occupied(&format!("the volume {another}")),
+                AtTarget::Foreign if !certificate.exists() => occupied("something else"),
+                AtTarget::Foreign => {
+                    tracing::warn!(
+                        volume = %id, target = %target.display(),
+                        "another driver's volume is mounted here: it stays as it is, and is not renewed; restart the pod to replace it"
+                    );
+                    Ok(Found::AnotherDrivers)
+                }
             }
-            if !certificate.exists() {
-                return occupied("something else");
-            }
-            tracing::warn!(
-                volume = %id, target = %target.display(),
-                "another driver's volume is mounted here: it stays as it is, and is not renewed; restart the pod to replace it"
-            );
-            Ok(Found::AnotherDrivers)
         });
         examined.await
     }

@@ -8,7 +8,6 @@ use crate::store::VolumeDir;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -194,15 +193,6 @@ impl Registry {
     /// Every volume, in no order.
     pub(super) fn all(&self) -> Vec<Arc<Volume>> {
         self.slots.lock().values().filter_map(|slot| slot.volume.clone()).collect()
-    }
-
-    /// Another volume than this one that was published at this target.
-    pub(super) fn other_at(&self, target: &Path, id: &VolumeId) -> Option<Arc<Volume>> {
-        let slots = self.slots.lock();
-        let mut volumes = slots.values().filter_map(|slot| slot.volume.as_ref());
-        let is_there =
-            |volume: &&Arc<Volume>| volume.id != *id && volume.with_record(|record| record.target == target);
-        volumes.find(is_there).cloned()
     }
 
     /// Counts a volume of an earlier process whose record cannot be used.

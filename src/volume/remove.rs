@@ -28,20 +28,8 @@ impl Context {
         let published =
             self.registry.get(id).map(|volume| volume.with_record(|record| record.target.clone()));
         let elsewhere = published.filter(|published| *published != target);
-        let (registry, volume) = (Arc::clone(&self.registry), id.clone());
-        self.files
-            .run(move |files| {
-                // A target that cannot be examined can still be unmounted.
-                let is_bound = |id: &VolumeId| files.mounts.is_bound(id, &target).unwrap_or(false);
-                // Another volume of this node can be mounted at the target, whose publish of this volume was refused.
-                if !is_bound(&volume)
-                    && registry.other_at(&target, &volume).is_some_and(|other| is_bound(&other.id))
-                {
-                    return Ok(());
-                }
-                Ok(files.mounts.unbind(&target)?)
-            })
-            .await?;
+        let volume = id.clone();
+        self.files.run(move |files| Ok(files.mounts.unbind(&volume, &target)?)).await?;
         // This target is that of a publish that was refused. The volume is live at its other target, and stays.
         if let Some(published) = elsewhere
             && self.files.is_bound(id, &published).await?

@@ -27,6 +27,17 @@ pub(crate) struct PublishRequest {
     pub(crate) timeout: Option<Duration>,
 }
 
+/// A publish whose attributes are refused.
+#[derive(Debug)]
+pub(crate) struct RefusedPublish {
+    /// The volume.
+    pub(crate) volume: VolumeId,
+    /// Where the kubelet wants the volume.
+    pub(crate) target: PathBuf,
+    /// Pod, tokens, and the author's attributes as written; none if the volume context itself is refused.
+    pub(crate) context: Option<VolumeContext>,
+}
+
 impl PublishRequest {
     /// The volume, before its first certificate.
     pub(super) fn new_volume(&self, node: &Context, counted: Counted) -> Arc<Volume> {

@@ -117,6 +117,43 @@ node_test! {
 }
 
 node_test! {
+    async fn a_running_volume_keeps_its_password_whatever_becomes_of_the_secret() {
+        let mut node = Node::with_flags(&["--allow-local-signer", "--store-size=1Mi", "--max-store-share-per-namespace=100"]);
+        let kubelet = node.started().await;
+        let pod = pod_with("web-0", &[("pkcs12-enable", "true"), ("duration", "8s")]);
+        let volume = kubelet.target(&pod);
+        fs::create_dir_all(volume.parent().unwrap()).unwrap();
+        let with_secret = |password: Option<&str>| {
+            let mut request = kubelet.publish_request(&pod);
+            request.secrets.extend(password.map(|password| ("password".to_owned(), password.to_owned())));
+            request
+        };
+        kubelet.publish_with(with_secret(Some("correct-horse"))).await.unwrap();
+        let before = serial(&volume);
+        let kept = node.stored_at(&pod).join("keystore.password");
+        // A full store does not fail a republish either.
+        let rest = node.data_root().join("rest");
+        fs::write(&rest, vec![0; 1 << 20]).unwrap_err();
+        for password in [Some("rotated"), Some("line\n"), None] {
+            kubelet.publish_with(with_secret(password)).await.unwrap_or_else(|status| panic!("{password:?}: {status:?}"));
+            assert_eq!(fs::read_to_string(&kept).unwrap(), "correct-horse");
+        }
+        fs::remove_file(&rest).unwrap();
+        support::eventually("it is renewed", async || serial(&volume) != before).await;
+        assert!(opens(&volume, "correct-horse") && !opens(&volume, "rotated"));
+        // The mount is made again without the Secret too.
+        nix::mount::umount(&volume).unwrap();
+        kubelet.publish_with(with_secret(None)).await.unwrap();
+        assert!(opens(&volume, "correct-horse"));
+        assert!(!node.log().contains("not accepted"));
+        kubelet.unpublish(&pod).await.unwrap();
+        fs::create_dir_all(volume.parent().unwrap()).unwrap();
+        kubelet.publish_with(with_secret(Some("rotated"))).await.unwrap();
+        assert!(opens(&volume, "rotated"));
+    }
+}
+
+node_test! {
     async fn a_random_password_is_in_its_file_and_the_truststore_has_the_same() {
         let mut node = Node::new();
         let kubelet = node.started().await;

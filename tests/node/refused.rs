@@ -1,13 +1,13 @@
 //! Refused calls and their messages.
 
 use crate::node_test;
-use crate::support::{Node, assert_whole, pod, pod_with, serial};
-use certlet_kubelet::Pod;
+use crate::support::{Node, assert_whole, mounts_below, pod, pod_with, serial};
 use certlet_kubelet::proto::csi::volume_capability::{AccessType, BlockVolume};
 use certlet_kubelet::proto::csi::{
     NodeExpandVolumeRequest, NodeGetVolumeStatsRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
     NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
 };
+use certlet_kubelet::{Kubelet, Pod};
 use std::fs;
 use tonic::Code;
 
@@ -119,6 +119,10 @@ node_test! {
         changed.volume_context.insert("csi.certlet.io/no-such-attribute".to_owned(), "x".to_owned());
         kubelet.publish_with(changed).await.unwrap();
         assert_eq!(serial(&volume), before);
+        // Only the other driver's volume is not renewed.
+        let said = |text: &str, id: &str| node.log().lines().any(|line| line.contains(text) && line.contains(id));
+        assert!(said("and is not renewed", &pod.volume_id()) && !said("is not renewed", &known.volume_id()));
+        assert!(said("goes on with those that it has", &known.volume_id()));
     }
 }
 
@@ -146,18 +150,99 @@ node_test! {
     }
 }
 
+/// A publish of a volume at the target of another.
+fn at_target_of(kubelet: &Kubelet, pod: &Pod, other: &Pod) -> NodePublishVolumeRequest {
+    let target_path = kubelet.target(other).display().to_string();
+    NodePublishVolumeRequest { target_path, ..kubelet.publish_request(pod) }
+}
+
+/// Unpublishes a volume at the target of another.
+async fn unpublish_at(kubelet: &Kubelet, pod: &Pod, other: &Pod) {
+    let target_path = kubelet.target(other).display().to_string();
+    let request = NodeUnpublishVolumeRequest { volume_id: pod.volume_id(), target_path };
+    kubelet.node().node_unpublish_volume(request).await.unwrap();
+}
+
+/// Checks that no other volume can be published at this one's target, and that the end of that volume leaves this one there.
+async fn assert_keeps_its_target(kubelet: &Kubelet, live: &Pod) {
+    let volume = kubelet.target(live);
+    let before = serial(&volume);
+    let other = at_target_of(kubelet, &pod("other"), live);
+    let refused = kubelet.publish_with(other).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains(&live.volume_id()), "{refused:?}");
+    // The attributes are what is wrong, though a volume is mounted there.
+    let wrong = at_target_of(kubelet, &pod_with("other", &[("no-such-attribute", "x")]), live);
+    let refused = kubelet.publish_with(wrong).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    assert!(refused.message().contains("no-such-attribute"), "{refused:?}");
+    unpublish_at(kubelet, &pod("other"), live).await;
+    assert_eq!(serial(&volume), before);
+    assert_eq!(mounts_below(&volume).len(), 1);
+}
+
 node_test! {
-    async fn the_stats_of_an_unknown_volume_are_not_found_whatever_its_path() {
+    async fn the_volume_that_is_mounted_at_a_target_keeps_it_and_not_one_that_was_published_there_before() {
         let mut node = Node::new();
         let kubelet = node.started().await;
-        for volume_path in ["", "relative", "/tmp/../etc", "/tmp"] {
+        let live = pod("live");
+        let volume = kubelet.target(&live);
+        fs::create_dir_all(volume.parent().unwrap()).unwrap();
+        let before = ["web-0", "web-1", "web-2", "web-3"].map(crate::support::pod);
+        for pod in &before {
+            kubelet.publish_with(at_target_of(&kubelet, pod, &live)).await.unwrap();
+            nix::mount::umount(&volume).unwrap();
+            fs::remove_dir(&volume).unwrap();
+        }
+        kubelet.publish(&live).await.unwrap();
+        assert_keeps_its_target(&kubelet, &live).await;
+        for pod in &before {
+            let refused = kubelet.publish_with(at_target_of(&kubelet, pod, &live)).await.unwrap_err();
+            assert!(refused.message().contains(volume.to_str().unwrap()), "{refused:?}");
+            unpublish_at(&kubelet, pod, &live).await;
+            assert_whole(&volume);
+        }
+        assert_eq!(node.stored(), [node.stored_at(&live)]);
+    }
+}
+
+node_test! {
+    async fn a_volume_whose_record_is_unreadable_keeps_its_target() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let live = pod("live");
+        let volume = kubelet.publish(&live).await.unwrap();
+        node.kill();
+        fs::write(node.stored_at(&live).join("record.json"), "not json").unwrap();
+        let kubelet = node.started().await;
+        assert_keeps_its_target(&kubelet, &live).await;
+        kubelet.unpublish(&live).await.unwrap();
+        assert!(!volume.exists());
+        assert_eq!(node.stored(), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+node_test! {
+    async fn the_stats_of_an_unknown_volume_are_not_found_whatever_path_it_names() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let stats = async |volume_id: &str, volume_path: &str| {
             let request = NodeGetVolumeStatsRequest {
-                volume_id: "csi-unknown".to_owned(),
+                volume_id: volume_id.to_owned(),
                 volume_path: volume_path.to_owned(),
                 staging_target_path: String::new(),
             };
-            let refused = kubelet.node().node_get_volume_stats(request).await.unwrap_err();
+            kubelet.node().node_get_volume_stats(request).await.unwrap_err()
+        };
+        for volume_path in ["relative", "/tmp/../etc", "/tmp"] {
+            let refused = stats("csi-unknown", volume_path).await;
             assert_eq!(refused.code(), Code::NotFound, "{volume_path:?}: {refused:?}");
+        }
+        // Without a path or an id the request itself is wrong.
+        for (volume_id, volume_path, field) in [("csi-unknown", "", "volume_path"), ("", "/tmp", "volume_id")] {
+            let refused = stats(volume_id, volume_path).await;
+            assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+            assert!(refused.message().contains(field), "{refused:?}");
         }
     }
 }

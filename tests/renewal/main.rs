@@ -14,6 +14,7 @@ use certlet_kubelet::{Kubelet, Pod};
 use in_process::{Behaviour, InProcess, started};
 use jiff::SignedDuration;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::{eventually, key_in, pod, pod_with, serial};
@@ -63,9 +64,13 @@ node_test! {
 }
 
 async fn publish_with_token(kubelet: &Kubelet, pod: &Pod) {
+    publish_with_token_until(kubelet, pod, "2999-01-01T00:00:00Z").await;
+}
+
+async fn publish_with_token_until(kubelet: &Kubelet, pod: &Pod, expires_at: &str) {
     let mut publish = kubelet.publish_request(pod);
-    let tokens = r#"{"":{"token":"t","expirationTimestamp":"2999-01-01T00:00:00Z"}}"#;
-    publish.volume_context.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), tokens.to_owned());
+    let tokens = format!(r#"{{"":{{"token":"t","expirationTimestamp":"{expires_at}"}}}}"#);
+    publish.volume_context.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), tokens);
     kubelet.publish_with(publish).await.unwrap();
 }
 
@@ -107,6 +112,51 @@ node_test! {
             driver.clock.advance(SignedDuration::from_secs(1));
             serial(&volume) != before
         }).await;
+        driver.stop().await;
+    }
+}
+
+node_test! {
+    async fn a_running_volume_whose_attributes_are_refused_now_is_renewed_with_its_fresh_tokens() {
+        let (mut node, driver, kubelet) = started(false).await;
+        let (accepted, refused) = ("spiffe://cluster.local/web", "spiffe://cluster.local/web,https://web");
+        let volume = kubelet.publish(&pod_with("web-0", &[("uri-sans", accepted)])).await.unwrap();
+        let before = serial(&volume);
+        driver.signer.wants_token.store(true, Ordering::Relaxed);
+        let (clock, signer) = (Arc::clone(&driver.clock), Arc::clone(&driver.signer));
+        driver.stop().await;
+        // An earlier build accepted a SPIFFE ID beside another URI.
+        let pod = pod_with("web-0", &[("uri-sans", refused)]);
+        let path = node.stored_at(&pod).join("record.json");
+        let record = std::fs::read_to_string(&path).unwrap();
+        let older = record.replace(accepted, refused);
+        assert_ne!(older, record);
+        std::fs::write(&path, older).unwrap();
+        let (driver, kubelet) = InProcess::start(&mut node, &clock, &signer).await;
+        let new = kubelet.publish(&pod_with("web-1", &[("uri-sans", refused)])).await.unwrap_err();
+        assert_eq!(new.code(), Code::InvalidArgument, "{new:?}");
+        driver.clock.advance(SignedDuration::from_hours(17));
+        publish_with_token(&kubelet, &pod).await;
+        eventually("it is renewed with the token", async || {
+            driver.clock.advance(SignedDuration::from_secs(1));
+            serial(&volume) != before
+        }).await;
+        // A renewal that failed for want of a fresh token is tried again at once.
+        let before = serial(&volume);
+        driver.signer.set(down());
+        driver.clock.advance(SignedDuration::from_hours(17));
+        eventually("the failure is on record", async || node.last_error(&pod).is_some()).await;
+        driver.signer.set(Behaviour::Signs);
+        publish_with_token_until(&kubelet, &pod, "3000-01-01T00:00:00Z").await;
+        eventually("it is renewed at once", async || serial(&volume) != before).await;
+        // And so is one whose certificate has expired.
+        let before = serial(&volume);
+        driver.signer.set(down());
+        driver.clock.advance(SignedDuration::from_hours(25));
+        eventually("the failure is on record", async || node.last_error(&pod).is_some()).await;
+        driver.signer.set(Behaviour::Signs);
+        kubelet.publish(&pod).await.unwrap();
+        eventually("it is renewed at once", async || serial(&volume) != before).await;
         driver.stop().await;
     }
 }

@@ -146,7 +146,7 @@ fn a_mounted_volume_is_renewed_though_its_mount_could_not_be_examined_at_the_sta
 fn a_new_trust_bundle_reaches_a_volume_that_is_not_mounted_before_it_is() {
     in_namespace(|scratch| {
         with_node(scratch, async |node| {
-            node.service.context.files.mounts.unbind(&node.target).unwrap();
+            node.service.context.files.mounts.unbind(&volume("v"), &node.target).unwrap();
             node.set_trust();
             soon("the trust bundle is written", || node.generation() == Some(2)).await;
             let free = || node.registry().try_acquire(&volume("v"), Operation::Publish).is_ok();
@@ -180,7 +180,7 @@ fn a_renewal_that_waits_for_its_signer_outlives_a_new_trust_bundle() {
 fn the_volume_of_a_pod_that_is_gone_is_removed() {
     in_namespace(|scratch| {
         with_node(scratch, async |node| {
-            node.service.context.files.mounts.unbind(&node.target).unwrap();
+            node.service.context.files.mounts.unbind(&volume("v"), &node.target).unwrap();
             fs::remove_dir(node.target.parent().unwrap()).unwrap();
             node.volume().schedule.put_now(Work::Reap);
             soon("it is removed", || node.registry().get(&volume("v")).is_none()).await;

@@ -1,5 +1,7 @@
 use super::{MountError, Opens, generation, is_target_error, names, open, target, volume};
 use crate::namespace::in_namespace;
+use crate::store::VolumeDir;
+use crate::volume::mounts::AtTarget;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs;
@@ -60,7 +62,7 @@ fn the_copy_that_the_host_sees_is_read_only_too() {
         let seen = host.join("pod/mount");
         assert_eq!(fs::read_to_string(seen.join("tls.crt")).unwrap(), "one");
         assert!(is_hardened(&target) && is_hardened(&seen));
-        opens.mounts.unbind(&target).unwrap();
+        opens.mounts.unbind(&volume("v"), &target).unwrap();
         assert!(!seen.exists());
     });
 }
@@ -75,8 +77,8 @@ fn a_mount_on_one_target_shows_nowhere_else() {
         mount(Some("x"), &first, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         assert_eq!(fs::read_to_string(second.join("tls.crt")).unwrap(), "one");
         assert_eq!(super::read(&opens.store, "v", "tls.crt").unwrap(), "one");
-        assert!(opens.mounts.foreign_mount(&volume("v"), &first).unwrap());
-        opens.mounts.unbind(&first).unwrap();
+        assert_eq!(opens.mounts.at(&volume("v"), &first).unwrap(), AtTarget::Foreign);
+        opens.mounts.unbind(&volume("v"), &first).unwrap();
         assert!(opens.mounts.is_bound(&volume("v"), &second).unwrap());
     });
 }
@@ -90,7 +92,7 @@ fn binding_again_stacks_nothing() {
         }
         assert_eq!(times_mounted(&target), 1);
         assert!(opens.mounts.is_bound(&volume("v"), &target).unwrap());
-        assert!(!opens.mounts.foreign_mount(&volume("v"), &target).unwrap());
+        assert_ne!(opens.mounts.at(&volume("v"), &target).unwrap(), AtTarget::Foreign);
         assert!(!opens.mounts.is_bound(&volume("other"), &target).unwrap());
     });
 }
@@ -115,7 +117,7 @@ fn a_target_that_the_kubelet_made_is_used_and_removed() {
         opens.store.write_generation(&volume("v"), &generation("one")).unwrap();
         opens.mounts.bind(&volume("v"), &target).unwrap();
         assert_eq!(times_mounted(&target), 1);
-        opens.mounts.unbind(&target).unwrap();
+        opens.mounts.unbind(&volume("v"), &target).unwrap();
         assert!(!target.exists() && target.parent().unwrap().exists());
     });
 }
@@ -147,7 +149,10 @@ fn a_target_that_cannot_be_used_is_refused_in_plain_words() {
             &opens.mounts.bind(&id, &target).unwrap_err(),
             "exists and is not a directory"
         ));
-        assert!(is_target_error(&opens.mounts.unbind(&target).unwrap_err(), "exists and is not a directory"));
+        assert!(is_target_error(
+            &opens.mounts.unbind(&volume("v"), &target).unwrap_err(),
+            "exists and is not a directory"
+        ));
         assert_eq!(fs::read_to_string(&target).unwrap(), "data");
         fs::remove_file(&target).unwrap();
         symlink("/etc", &target).unwrap();
@@ -155,7 +160,10 @@ fn a_target_that_cannot_be_used_is_refused_in_plain_words() {
             &opens.mounts.bind(&id, &target).unwrap_err(),
             "exists and is not a directory"
         ));
-        assert!(is_target_error(&opens.mounts.unbind(&target).unwrap_err(), "exists and is not a directory"));
+        assert!(is_target_error(
+            &opens.mounts.unbind(&volume("v"), &target).unwrap_err(),
+            "exists and is not a directory"
+        ));
         fs::remove_file(&target).unwrap();
         fs::create_dir(&target).unwrap();
         fs::write(target.join("precious"), "data").unwrap();
@@ -164,7 +172,7 @@ fn a_target_that_cannot_be_used_is_refused_in_plain_words() {
             "is a directory that is not empty"
         ));
         assert!(is_target_error(
-            &opens.mounts.unbind(&target).unwrap_err(),
+            &opens.mounts.unbind(&volume("v"), &target).unwrap_err(),
             "is a directory that is not empty"
         ));
         assert_eq!(names(&target), super::set(&["precious"]));
@@ -175,7 +183,11 @@ fn a_target_that_cannot_be_used_is_refused_in_plain_words() {
             [Path::new("relative"), Path::new("/"), scratch, &data, &inside, &scratch.join("a/../data")]
         {
             assert!(is_target_error(&opens.mounts.bind(&id, bad).unwrap_err(), ""), "{}", bad.display());
-            assert!(is_target_error(&opens.mounts.unbind(bad).unwrap_err(), ""), "{}", bad.display());
+            assert!(
+                is_target_error(&opens.mounts.unbind(&volume("v"), bad).unwrap_err(), ""),
+                "{}",
+                bad.display()
+            );
         }
     });
 }
@@ -184,13 +196,13 @@ fn a_target_that_cannot_be_used_is_refused_in_plain_words() {
 fn unbinding_what_is_not_there_is_fine() {
     in_namespace(|scratch| {
         let (opens, target) = (open(scratch), target(scratch, "pod"));
-        opens.mounts.unbind(&target).unwrap();
-        opens.mounts.unbind(&scratch.join("no/such/mount")).unwrap();
+        opens.mounts.unbind(&volume("v"), &target).unwrap();
+        opens.mounts.unbind(&volume("v"), &scratch.join("no/such/mount")).unwrap();
         fs::create_dir(&target).unwrap();
-        opens.mounts.unbind(&target).unwrap();
+        opens.mounts.unbind(&volume("v"), &target).unwrap();
         assert!(!target.exists());
         fs::write(&target, "").unwrap();
-        opens.mounts.unbind(&target).unwrap();
+        opens.mounts.unbind(&volume("v"), &target).unwrap();
         assert!(!target.exists());
     });
 }
@@ -205,10 +217,33 @@ fn unbinding_takes_every_layer_and_open_files_do_not_stop_it() {
             bind_mount(&source, &target);
         }
         assert_eq!(times_mounted(&target), 21);
-        opens.mounts.unbind(&target).unwrap();
+        opens.mounts.unbind(&volume("v"), &target).unwrap();
         assert!(!target.exists());
         assert_eq!(std::io::read_to_string(held).unwrap(), "one");
         assert_eq!(names(&source).len(), 5, "the volume itself is untouched");
+    });
+}
+
+#[test]
+fn another_volumes_mount_is_recognised_and_never_unmounted() {
+    in_namespace(|scratch| {
+        let (opens, target) = bound(scratch);
+        let other = volume("other");
+        let at = || opens.mounts.at(&other, &target).unwrap();
+        assert_eq!(at(), AtTarget::AnotherVolume(VolumeDir::of(&volume("v"))));
+        assert_eq!(opens.mounts.at(&volume("v"), &target).unwrap(), AtTarget::Volume);
+        opens.mounts.unbind(&other, &target).unwrap();
+        assert_eq!(times_mounted(&target), 1);
+        // Nor is it if something is stacked on it.
+        mount(Some("x"), &target, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        assert_eq!(at(), AtTarget::Foreign);
+        opens.mounts.unbind(&other, &target).unwrap();
+        assert_eq!((times_mounted(&target), at()), (1, AtTarget::AnotherVolume(VolumeDir::of(&volume("v")))));
+        // The mount of a volume that is not in the store any more is nobody's.
+        opens.store.remove(&volume("v")).unwrap();
+        assert_eq!(at(), AtTarget::Foreign);
+        opens.mounts.unbind(&other, &target).unwrap();
+        assert!(!target.exists());
     });
 }
 
@@ -218,18 +253,18 @@ fn another_drivers_mount_is_recognised_and_left_alone() {
         let (opens, target) = (open(scratch), target(scratch, "pod"));
         let id = volume("v");
         opens.store.write_generation(&id, &generation("one")).unwrap();
-        assert!(!opens.mounts.foreign_mount(&id, &target).unwrap());
+        assert_ne!(opens.mounts.at(&id, &target).unwrap(), AtTarget::Foreign);
         fs::create_dir(&target).unwrap();
-        assert!(!opens.mounts.foreign_mount(&id, &target).unwrap());
+        assert_ne!(opens.mounts.at(&id, &target).unwrap(), AtTarget::Foreign);
         // From the same file system, so the device number does not show that it is a mount.
         let theirs = scratch.join("theirs");
         fs::create_dir(&theirs).unwrap();
         bind_mount(&theirs, &target);
-        assert!(opens.mounts.foreign_mount(&id, &target).unwrap());
+        assert_eq!(opens.mounts.at(&id, &target).unwrap(), AtTarget::Foreign);
         assert!(!opens.mounts.is_bound(&id, &target).unwrap());
         assert!(is_target_error(&opens.mounts.bind(&id, &target).unwrap_err(), "has something mounted"));
         assert_eq!(times_mounted(&target), 1);
-        opens.mounts.unbind(&target).unwrap();
+        opens.mounts.unbind(&volume("v"), &target).unwrap();
         assert!(!target.exists() && theirs.exists());
     });
 }
