@@ -1,7 +1,7 @@
 //! What is in a volume, and who may read it.
 
 use crate::node_test;
-use crate::support::{self, Node, assert_whole, openssl, pod, pod_with};
+use crate::support::{self, Node, assert_whole, openssl, pod, pod_with, serial};
 use nix::sys::statvfs::FsFlags;
 use std::collections::BTreeSet;
 use std::fs;
