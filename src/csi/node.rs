@@ -109,7 +109,7 @@ impl CsiServer {
         let Some(refused) = refused else { return Err(status) };
         let (volume, target) = (refused.volume.clone(), refused.target.clone());
         let (target, error) = (target.display(), status.message());
-        match self.volumes.republish_refused(refused).await {
+        match self.volumes.republish_refused(*refused).await {
             InUse::Nothing => return Err(status),
             InUse::Renewed => tracing::warn!(
                 %volume, %target, error,

@@ -23,13 +23,13 @@ const MAX_PATH_BYTES: usize = 4096;
 pub(super) struct InvalidPublish {
     pub(super) status: Status,
     /// The rest of the publish, if only the volume context is invalid: the volume may be in use.
-    pub(super) refused: Option<RefusedPublish>,
+    pub(super) refused: Option<Box<RefusedPublish>>,
 }
 
 impl InvalidPublish {
     /// A publish whose attributes, or whose Secret, are refused.
     pub(super) fn of_attributes(faults: &AttributeErrors, refused: RefusedPublish) -> Self {
-        Self { status: invalid(faults.to_string()), refused: Some(refused) }
+        Self { status: invalid(faults.to_string()), refused: Some(Box::new(refused)) }
     }
 }
 
