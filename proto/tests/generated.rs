@@ -7,13 +7,8 @@ use prost_types::FileDescriptorSet;
 use std::path::Path;
 use std::{env, fs};
 
-const PROTOS: [&str; 5] = [
-    "csi.proto",
-    "pluginregistration.proto",
-    "workload.proto",
-    "envoy/service/secret/v3/sds.proto",
-    SECRET,
-];
+const PROTOS: [&str; 5] =
+    ["csi.proto", "pluginregistration.proto", "workload.proto", "envoy/service/secret/v3/sds.proto", SECRET];
 const SECRET: &str = "envoy/extensions/transport_sockets/tls/v3/secret.proto";
 /// The files of the services on a volume's socket.
 const OF_SOCKETS: [&str; 6] = [

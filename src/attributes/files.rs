@@ -18,6 +18,8 @@ pub(super) fn files(fields: &mut Fields<'_>) -> Option<Files> {
     let truststore = truststore(fields);
     let has_keystore = pkcs12.is_some() || truststore.is_some();
     let password = if has_keystore { password_source(fields, pkcs12.is_some()) } else { None };
+    let socket = fields.checked(Key::SocketFile, file_name);
+    let is_socket_only = is_socket_only(fields, socket.is_some());
     let names = [
         (Key::CertificateFile, certificate.as_deref()),
         (Key::PrivateKeyFile, private_key.as_deref()),
@@ -32,6 +34,7 @@ pub(super) fn files(fields: &mut Fields<'_>) -> Option<Files> {
             },
         ),
         (Key::TruststoreFile, truststore.as_ref().map(|truststore| truststore.file.as_str())),
+        (Key::SocketFile, socket.as_deref()),
     ];
     refuse_duplicates(fields, &names);
     Some(Files {
@@ -41,8 +44,33 @@ pub(super) fn files(fields: &mut Fields<'_>) -> Option<Files> {
         combined,
         pkcs12,
         truststore,
+        socket,
+        is_socket_only,
         password,
     })
+}
+
+/// Whether the volume is handed over by its socket only. Then it has no files, so that no attribute can name one.
+fn is_socket_only(fields: &mut Fields<'_>, has_socket: bool) -> bool {
+    if fields.switch(Key::Files) != Some(false) {
+        return false;
+    }
+    let accepted = format!("remove it, or set {} to true", Key::Files.full(fields.dialect));
+    let of_files = [
+        Key::CertificateFile,
+        Key::PrivateKeyFile,
+        Key::CaFile,
+        Key::CombinedFile,
+        Key::Pkcs12Enable,
+        Key::TruststoreFile,
+        Key::KeyEncoding,
+    ];
+    fields.refuse(&of_files, "names a file, but the attribute files is false", &accepted);
+    if !has_socket {
+        let accepted = format!("true, or false together with {}", Key::SocketFile.full(fields.dialect));
+        fields.refuse(&[Key::Files], "leaves nothing to hand over", &accepted);
+    }
+    true
 }
 
 /// Without `pkcs12-enable`, the keystore's other attributes are refused: an author who sets a password expects a keystore.

@@ -159,6 +159,13 @@ attributes! {
         TruststoreFile: "truststore-file",
             "One more PKCS#12 keystore, with the trust anchors alone. Its password is that of the keystore, or `changeit` without \
              one.", FILE_RULE => Options { certlet_only: true, ..PLAIN };
+        SocketFile: "socket-file",
+            "A socket in the volume that serves the SPIFFE Workload API and Envoy's SDS.", FILE_RULE
+            => Options { certlet_only: true, ..PLAIN };
+        Files: "files",
+            "Whether the volume has files. With `false` it is handed over by its socket only, and the key is in no file that a pod \
+             can see.", "`true`, or `false` together with `socket-file`"
+            => Options { certlet_only: true, ..default(Value("true")) };
         Owner: "owner",
             "The user that owns the private key's files, and may read them without any group: the `runAsUser` of the container.",
             "a user id from 0 to 4294967294" => Options { certlet_only: true, ..PLAIN };

@@ -3,6 +3,7 @@
 use super::values::{self, Bind};
 use crate::csi::Driver;
 use crate::run::{Config, LocalSigner};
+use crate::sink::SecretNames;
 use crate::telemetry::LogFormat;
 use crate::trust::Pin;
 use crate::volume::{Limits, StoreOptions};
@@ -89,6 +90,18 @@ pub struct NodeArgs {
     /// ARN of a private CA, or local. Can be given several times. The file is read for each certificate.
     #[arg(long, env = "CERTLET_PIN_CA", value_name = "ISSUER=FILE", value_delimiter = ',')]
     pub pin_ca: Vec<Pin>,
+
+    /// Name of the secret with certificate and key, for Envoys that ask a volume's socket (SDS).
+    #[arg(long, env = "CERTLET_SDS_DEFAULT_SVID_NAME", value_name = "NAME", default_value = "default", value_parser = values::not_empty)]
+    pub sds_default_svid_name: String,
+
+    /// Name of the secret with the trust bundle, for Envoys that ask a volume's socket (SDS).
+    #[arg(long, env = "CERTLET_SDS_DEFAULT_BUNDLE_NAME", value_name = "NAME", default_value = "ROOTCA", value_parser = values::not_empty)]
+    pub sds_default_bundle_name: String,
+
+    /// Name of the secret with the trust bundles of all trust domains, for Envoys that ask a volume's socket (SDS).
+    #[arg(long, env = "CERTLET_SDS_DEFAULT_ALL_BUNDLES_NAME", value_name = "NAME", default_value = "ALL", value_parser = values::not_empty)]
+    pub sds_default_all_bundles_name: String,
 
     /// Limit on the memory of the store; a volume needs 8 to 40 KiB.
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
@@ -205,6 +218,11 @@ impl NodeArgs {
             local_signer,
             #[cfg(feature = "aws")]
             pca: self.pca.into_config(),
+            secret_names: SecretNames {
+                certificate: self.sds_default_svid_name,
+                bundle: self.sds_default_bundle_name,
+                all_bundles: self.sds_default_all_bundles_name,
+            },
             pins: self.pin_ca,
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,

@@ -16,3 +16,12 @@ pub struct CertificateFacts {
     /// End of validity.
     pub not_after: Timestamp,
 }
+
+impl CertificateFacts {
+    /// The SPIFFE ID: the certificate's only URI, if its scheme is `spiffe` (the X.509-SVID standard, section 2).
+    pub(crate) fn spiffe_id(&self) -> Option<&str> {
+        let mut uris = self.sans.iter().filter_map(|name| name.strip_prefix("URI:"));
+        let only = uris.next().filter(|_| uris.next().is_none());
+        only.filter(|uri| uri.starts_with("spiffe://"))
+    }
+}

@@ -268,6 +268,10 @@ pub struct Files {
     pub pkcs12: Option<Pkcs12>,
     /// `truststore-file`
     pub truststore: Option<Truststore>,
+    /// `socket-file`: the socket of the SPIFFE Workload API and of Envoy's SDS.
+    pub socket: Option<String>,
+    /// `files: "false"`: the volume is handed over by its socket only, and the files above are not in it.
+    pub is_socket_only: bool,
     /// Where the password of the keystores comes from. Without one, that of the truststore is Java's default.
     pub password: Option<KeystorePassword>,
 }

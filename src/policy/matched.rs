@@ -19,7 +19,7 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 40] = [
+pub(super) static MATCHED: [Matched; 42] = [
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
@@ -66,6 +66,8 @@ pub(super) static MATCHED: [Matched; 40] = [
     of("privatekey-file", Kind::Text, |q| vec![q.spec.files.private_key.clone()]),
     of("ca-file", Kind::Text, |q| vec![q.spec.files.ca.clone()]),
     of("combined-file", Kind::Text, |q| text(q.spec.files.combined.as_deref())),
+    of("socket-file", Kind::Text, |q| text(q.spec.files.socket.as_deref())),
+    of("files", Kind::Text, |q| vec![(!q.spec.files.is_socket_only).to_string()]),
     of("pkcs12-enable", Kind::Text, |q| vec![q.spec.files.pkcs12.is_some().to_string()]),
     of("pkcs12-filename", Kind::Text, |q| {
         q.spec.files.pkcs12.iter().map(|Pkcs12 { file, .. }| file.clone()).collect()

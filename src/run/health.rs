@@ -38,7 +38,11 @@ impl Health {
                 self.registration_decided().await;
                 self.ready()
             }
-            Check::Notices => self.notices.check(),
+            Check::Notices => {
+                let notices: Vec<String> =
+                    self.notices.all().into_iter().chain(self.volumes.rejections()).collect();
+                if notices.is_empty() { Ok(()) } else { Err(notices.join("; ")) }
+            }
         }
     }
 

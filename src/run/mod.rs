@@ -126,6 +126,7 @@ impl Node {
             events: None,
             limits: config.limits,
             pins: Pins::new(config.pins.clone())?,
+            secret_names: config.secret_names.clone(),
             continue_on_not_ready: false,
         };
         let notices = Arc::<Notices>::default();

@@ -21,8 +21,8 @@ impl Notices {
     }
 
     /// All notices so far, for `certlet status`.
-    pub(super) fn check(&self) -> Result<(), String> {
-        if *self.approved_unchecked.borrow() { Err(APPROVED_UNCHECKED.to_owned()) } else { Ok(()) }
+    pub(super) fn all(&self) -> Option<String> {
+        self.approved_unchecked.borrow().then(|| APPROVED_UNCHECKED.to_owned())
     }
 
     /// Resolves when a request has been approved unchecked.

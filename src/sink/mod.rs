@@ -1,3 +1,14 @@
 //! Sinks: they hand a credential and its trust bundle to a pod.
+//!
+//! [`files`] writes them into the volume. [`socket`] serves them on a socket in the volume, by the SPIFFE Workload API
+//! ([`workload_api`]) and by Envoy's SDS ([`sds`]).
 
+mod access;
 pub(crate) mod files;
+mod sds;
+mod socket;
+mod workload_api;
+
+pub(crate) use access::Access;
+pub use sds::SecretNames;
+pub(crate) use socket::{ServedSocket, SocketOwner, Sockets, Workload};

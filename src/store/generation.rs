@@ -12,7 +12,7 @@ use super::error::{Attempt, StoreError};
 use super::files;
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, fchown, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -88,8 +88,10 @@ pub(super) fn sweep(mount: &Path) -> Result<Swept, StoreError> {
         } else if name.starts_with("..") {
             live.is_some() && number(&name) == live
         } else {
-            // `is_file` follows the links: a name that does not lead to a file is a leftover.
-            mount.join(&name).is_file() && names.insert(name.clone())
+            // `metadata` follows the links: a name that does not lead to a file is a leftover. A socket is no part of a
+            // generation, and stays.
+            let found = fs::metadata(mount.join(&name)).map(|found| found.file_type()).ok();
+            found.is_some_and(|found| found.is_socket() || found.is_file() && names.insert(name.clone()))
         };
         if !keep {
             files::remove_tree(&mount.join(&name))?;

@@ -7,7 +7,8 @@
 //! <root>/
 //!   volumes/<dir>/          0700; <dir> is the volume id, or its hash if the id is no safe name
 //!     record.json           0600
-//!     mount/                what the pod sees (generation.rs)
+//!     mount/                what the pod sees: generations (generation.rs) and its socket (socket.rs)
+//!     unmounted/            the generations of a volume that is handed over by its socket only
 //!     pending.pem           0600: key, request and checkpoint while a signing is under way
 //!     keystore.password     0600: if it is not in the pod's manifest
 //! ```
@@ -23,6 +24,8 @@
 //! | `..data_tmp` renamed to `..data`: **the swap** | stale names, the old generation | the next sweep |
 //! | files written, record not | no record, or one with an older generation number | the caller: [`Store::generation`] |
 //! | `record.json.tmp`, `pending.pem.tmp` or `keystore.password.tmp` written | the old file and that one | the next open, or write of it |
+//! | `..socket_tmp` bound | a socket that nobody listens on | the next sweep, or bind of it |
+//! | socket in place | a socket that nobody listens on | the next process, which renames its own over it |
 //! | volume renamed to `.trash-*`, being deleted | some of it | the next open |
 //!
 //! A sweep runs before every write of a generation in an existing directory, and for all volumes when the store is opened.
@@ -38,6 +41,7 @@ mod journal;
 mod record;
 mod shares;
 mod size;
+mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
 mod usage;
@@ -51,6 +55,7 @@ pub use journal::JournalFile;
 pub use record::{IssuedRecord, LastError, Record, RecordError};
 pub(crate) use shares::{Account, Promise, ShareLimits, Shares, Want};
 pub(crate) use size::{Size, VOLUME_INODES};
+pub(crate) use socket::NewSocket;
 pub(crate) use usage::Usage;
 pub(crate) use volumes::{StoredVolume, VolumeDir, read_volumes, volume_dirs};
 
@@ -60,11 +65,13 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use std::cell::Cell;
 use std::fs::{self, File, TryLockError};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 const VOLUMES: &str = "volumes";
 const MOUNT: &str = "mount";
+const UNMOUNTED: &str = "unmounted";
 const RECORD: &str = "record.json";
 const PASSWORD: &str = "keystore.password";
 const UNREADABLE_RECORD: &str = "record.json.unreadable";
@@ -129,7 +136,7 @@ impl Store {
     /// stays live, and nothing of the new one is left.
     pub(crate) fn write_generation(&self, volume: &VolumeId, new: &[NewFile]) -> Result<u64, StoreError> {
         let remove = |old: &Path| files::discard(files::remove_tree(old));
-        self.in_dir_of(volume, || generation::write(&self.mount_of(volume), new, remove))
+        self.in_dir_of(volume, || generation::write(&self.generations_of(volume), new, remove))
     }
 
     /// As [`Self::write_generation`]. Also returns what the old generation still takes, because a process keeps it open.
@@ -140,13 +147,22 @@ impl Store {
     ) -> Result<(u64, Size), StoreError> {
         let retained = Cell::default();
         let remove = |old: &Path| retained.set(self.remove_examined(old).unwrap_or_default());
-        let number = self.in_dir_of(volume, || generation::write(&self.mount_of(volume), new, remove))?;
+        let number =
+            self.in_dir_of(volume, || generation::write(&self.generations_of(volume), new, remove))?;
         Ok((number, retained.get()))
+    }
+
+    /// Keeps the volume's generations outside of what its pod sees, before the first one is written.
+    pub(crate) fn keep_unmounted(&self, volume: &VolumeId) -> Result<(), StoreError> {
+        self.in_dir_of(volume, || {
+            files::ensure_dir(&self.mount_of(volume), 0o755)?;
+            files::ensure_dir(&self.dir_of(volume).join(UNMOUNTED), 0o700).map(drop)
+        })
     }
 
     /// The number of the live generation, if one was written.
     pub(crate) fn generation(&self, volume: &VolumeId) -> Result<Option<u64>, StoreError> {
-        generation::live(&self.mount_of(volume))
+        generation::live(&self.generations_of(volume))
     }
 
     /// Reads files of the live generation, all of the same one; `None` for a name that it does not have.
@@ -155,7 +171,15 @@ impl Store {
         volume: &VolumeId,
         names: [&str; N],
     ) -> Result<[Option<Zeroizing<Vec<u8>>>; N], StoreError> {
-        generation::read(&self.mount_of(volume), names)
+        generation::read(&self.generations_of(volume), names)
+    }
+
+    /// Listens on the volume's socket, in the directory that its pod sees.
+    pub(crate) fn listen(&self, volume: &VolumeId, new: &NewSocket) -> Result<UnixListener, StoreError> {
+        self.in_dir_of(volume, || {
+            files::ensure_dir(&self.mount_of(volume), 0o755)?;
+            socket::listen_in(&self.mount_of(volume), new)
+        })
     }
 
     /// Replaces the volume's record as a whole; on failure the old one stays.
@@ -225,6 +249,7 @@ impl Store {
         files::remove_file(&files::temporary(&path.join(RECORD)))?;
         files::remove_file(&files::temporary(&checkpoint::path(&path)))?;
         files::remove_file(&files::temporary(&path.join(PASSWORD)))?;
+        generation::sweep(&path.join(UNMOUNTED))?;
         generation::sweep(&path.join(MOUNT)).map(drop)
     }
 
@@ -249,6 +274,12 @@ impl Store {
 
     fn dir_of(&self, volume: &VolumeId) -> PathBuf {
         self.path_of(&VolumeDir::of(volume))
+    }
+
+    /// Where the generations are.
+    fn generations_of(&self, volume: &VolumeId) -> PathBuf {
+        let unmounted = self.dir_of(volume).join(UNMOUNTED);
+        if unmounted.exists() { unmounted } else { self.mount_of(volume) }
     }
 
     fn mount_of(&self, volume: &VolumeId) -> PathBuf {

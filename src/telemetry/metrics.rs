@@ -31,6 +31,9 @@ pub struct Metrics {
     requests_ignored: Counter,
     approved_unchecked: Gauge,
     doubtful_volumes: Counter,
+    socket_connections: Gauge,
+    sockets_refused: Family<Labels<1>, Counter>,
+    secrets_rejected: Counter,
     registry: Mutex<Registry>,
 }
 
@@ -69,6 +72,17 @@ impl Default for Metrics {
                 "Registrations with the kubelet by result (accepted, refused, lost)",
             ),
             doubtful_volumes: doubtful_volumes(reg),
+            socket_connections: registered(
+                reg,
+                "socket_connections",
+                "Connections of pods to the sockets of their volumes",
+            ),
+            sockets_refused: registered(
+                reg,
+                "socket_refusals",
+                "Connections and streams of volumes' sockets that were refused, by the limit (connections, streams)",
+            ),
+            secrets_rejected: registered(reg, "sds_rejections", "Secrets that an Envoy did not accept"),
             signer_calls: registered(
                 reg,
                 "signer_calls",
@@ -159,6 +173,21 @@ impl Metrics {
     /// A volume is served although its attributes are doubtful.
     pub(crate) fn doubtful_volume(&self) {
         self.doubtful_volumes.inc();
+    }
+
+    /// A volume's socket has one connection more or less.
+    pub(crate) fn socket_connections(&self, change: i64) {
+        self.socket_connections.inc_by(change);
+    }
+
+    /// A connection or a stream of a volume's socket was refused: there are as many as may be.
+    pub(crate) fn socket_refused(&self, limit: &'static str) {
+        self.sockets_refused.get_or_create(&[("limit", limit)]).inc();
+    }
+
+    /// An Envoy did not accept a secret.
+    pub(crate) fn secret_rejected(&self) {
+        self.secrets_rejected.inc();
     }
 
     /// A CSI call has ended.

@@ -9,6 +9,7 @@ use crate::credential::{Obtainer, Work, WorkQueue};
 use crate::model::{CertificateSpec, Failure, PodTokens, VolumeId};
 use crate::platform::Clock;
 use crate::signer::{IssuedCertificate, RequestId, SignerNotification};
+use crate::sink::Sockets;
 use crate::store::{Record, Shares};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub(super) struct Context {
     pub(super) reporter: Reporter,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shutdown: CancellationToken,
+    pub(super) sockets: Sockets,
 }
 
 impl Context {

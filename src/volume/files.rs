@@ -3,8 +3,8 @@
 use super::mounts::Mounts;
 use super::volume::Volume;
 use super::{MountError, Opened, StoreOptions, tmpfs};
-use crate::credential::Current;
-use crate::model::{Failure, FailureKind, KeystorePassword, VolumeId, hex};
+use crate::credential::{Current, Follower};
+use crate::model::{Failure, FailureKind, Files, KeystorePassword, VolumeId, hex};
 use crate::platform::cores;
 use crate::sink::files;
 use crate::store::{Record, Size, Store, Want};
@@ -53,9 +53,14 @@ impl VolumeFiles {
     /// Writes a credential with a trust bundle as the volume's next generation, and swaps it in atomically. No signer is
     /// involved, so this also writes a new trust bundle alone. Returns the generation's number.
     pub(super) fn write_generation(&self, volume: &Volume, current: &Current) -> Result<u64, Failure> {
-        let group = volume.spec.fs_group.or_else(|| volume.with_record(|record| record.fs_group));
         let password = self.keystore_password(volume)?;
-        let new = files::encode(&current.credential, &current.trust, &volume.spec, group, password.as_ref())?;
+        let new = files::encode(
+            &current.credential,
+            &current.trust,
+            &volume.spec,
+            volume.group(),
+            password.as_ref(),
+        )?;
         volume.account.check_size(&new)?;
         let store = self.store.capacity()?;
         let generation = store.generation(&new);
@@ -63,11 +68,18 @@ impl VolumeFiles {
         if password.is_some() {
             besides = besides.plus(Size { bytes: store.page, inodes: 1 });
         }
+        // A socket is an inode without contents. So is the directory of generations that no pod sees.
+        let Files { socket, is_socket_only, .. } = &volume.spec.files;
+        let inodes = u64::from(socket.is_some()) + u64::from(*is_socket_only);
+        besides = besides.plus(Size { bytes: 0, inodes });
         let is_renewal = volume.with_record(|record| record.issued.is_some());
         let after = generation.plus(besides);
         let promise = volume
             .account
             .promise(&store, &Want { is_renewal, after, extra: after, record: besides.bytes })?;
+        if *is_socket_only {
+            self.store.keep_unmounted(&volume.id)?;
+        }
         let (number, retained) = if promise.examine {
             self.store.write_generation_examined(&volume.id, &new)?
         } else {
@@ -136,8 +148,14 @@ impl VolumeFiles {
             checkpoint.follow(generation)?;
         }
         volume.set_record(record);
+        volume.set_rejection(None);
         volume.live.publish(current);
         Ok(())
+    }
+
+    /// Follows the volume's credential.
+    pub(super) async fn follow(&self, volume: Arc<Volume>) -> Result<Follower, Failure> {
+        self.run(move |files| volume.live.follow(|| files.read_back(&volume))).await
     }
 
     /// Reads the credential in use with its trust bundle back from the live generation.

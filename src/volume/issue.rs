@@ -79,7 +79,7 @@ impl Issuance {
     }
 
     /// Writes files and record and, for a publish, makes the mount. Blocks this thread.
-    fn write(&self, volume: &Volume, obtained: Obtained, bind: bool) -> Result<(), Failure> {
+    fn write(&self, volume: &Arc<Volume>, obtained: Obtained, bind: bool) -> Result<(), Failure> {
         let Context { obtainer, files, clock, .. } = &*self.context;
         let Obtained { credential, trust, warning } = obtained;
         let warning = warning.map(|warning| clipped(&warning, MAX_MESSAGE_BYTES));
@@ -103,13 +103,15 @@ impl Issuance {
         record.last_error = None;
         files.store.write_record(&record)?;
         // From here on the files are in place. If the bind fails, a retry finds them and binds.
-        volume.set_record(record.clone());
+        volume.set_record(record);
+        volume.set_rejection(None);
         volume.live.publish(current);
         // Cleared last: after a crash before this point, the same request is resumed.
         if obtainer.is_resumable(&volume.spec) {
             files.store.clear_checkpoint(&volume.id)?;
         }
-        if bind { files.bind(&record) } else { Ok(()) }
+        // A socket that could not be served at a restart is served now.
+        if bind { self.context.mount(volume) } else { self.context.serve_socket(volume) }
     }
 
     /// Schedules the renewal of a mounted volume at the time in its record, or its first certificate now. A mounted volume is

@@ -25,6 +25,7 @@ mod remove;
 mod renew;
 mod report;
 mod request;
+mod socket;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ use crate::credential::{Follower, Obtainer, Work, WorkQueue};
 use crate::model::{Failure, FailureKind, VolumeId};
 use crate::platform::Clock;
 use crate::signer::ConfiguredSigner;
+use crate::sink::{SecretNames, Sockets};
 use crate::store::{ShareLimits, Shares};
 use crate::telemetry::Metrics;
 use crate::trust::{Pins, TrustBundle};
@@ -99,9 +101,14 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     /// Trust anchors by issuer.
     pub(crate) pins: Pins,
+    /// The names of the secrets on the volumes' sockets.
+    pub(crate) secret_names: SecretNames,
     /// Whether a volume is mounted empty while its pod is not ready to have a certificate requested.
     pub(crate) continue_on_not_ready: bool,
 }
+
+/// Rejections of secrets that `certlet status` shows.
+const MAX_REJECTIONS: usize = 5;
 
 /// The volumes of this node. Cheap to clone: all clones share the same volumes.
 #[derive(Clone)]
@@ -114,14 +121,14 @@ pub struct VolumeService {
 impl VolumeService {
     /// Puts the parts together. [`Self::recover`] and [`Self::run`] start the work.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { files, registry, signers, clock, metrics, events, limits, pins, continue_on_not_ready } =
-            parts;
+        let Parts { files, registry, signers, clock, metrics, events, limits, pins, .. } = parts;
         let store = Arc::clone(&files.store);
         let admission = Admission::new(Arc::clone(&store));
         let shares = Shares::new(ShareLimits {
             volume_bytes: limits.volume_bytes,
             namespace_percent: limits.namespace_store_percent,
         });
+        let shutdown = CancellationToken::new();
         let context = Arc::new(Context {
             registry,
             files,
@@ -129,9 +136,10 @@ impl VolumeService {
             counts: VolumeCounts::new(limits.volumes_per_pod, limits.volumes_per_namespace),
             queue: WorkQueue::new(Arc::clone(&clock)),
             obtainer: Obtainer::new(signers, store, Arc::clone(&clock), pins),
+            sockets: Sockets::new(parts.secret_names, Arc::clone(&metrics), shutdown.clone()),
             reporter: Reporter { metrics, events },
             clock,
-            shutdown: CancellationToken::new(),
+            shutdown,
         });
         let renewal_interval = limits.renewal_interval;
         let issuance = Arc::new(Issuance { context: Arc::clone(&context), admission, renewal_interval });
@@ -140,14 +148,14 @@ impl VolumeService {
             context: Arc::clone(&context),
             issuance,
             slots: PublishSlots::new(limits.publishes),
-            continue_on_not_ready,
+            continue_on_not_ready: parts.continue_on_not_ready,
         });
         Self { context, publisher, renewals }
     }
 
-    /// Runs what falls due until shutdown.
+    /// Runs what falls due, and answers on the volumes' sockets, until shutdown.
     pub(crate) async fn run(&self) {
-        self.renewals.run().await;
+        tokio::join!(self.renewals.run(), self.context.sockets.run());
     }
 
     /// Whether the renewal loop works. If renewals that wait for their signer hold all slots, the queue is late. That still
@@ -156,11 +164,20 @@ impl VolumeService {
         self.renewals.is_running()
     }
 
+    /// What pods' Envoys said of secrets that they do not accept, for `certlet status`.
+    pub(crate) fn rejections(&self) -> Vec<String> {
+        let of_volume = |volume: Arc<volume::Volume>| {
+            let rejection = volume.rejection()?;
+            let pod = volume.with_record(|record| format!("{}/{}", record.pod.namespace, record.pod.name));
+            Some(format!("{pod}: {rejection}"))
+        };
+        self.context.registry.all().into_iter().filter_map(of_volume).take(MAX_REJECTIONS).collect()
+    }
+
     /// Follows a volume's credential and trust bundle. The first value is the current one, or that of the first issuance.
     /// If the credential is not in memory, it is read back from the store.
     pub async fn follow(&self, id: &VolumeId) -> Result<Follower, Failure> {
-        let volume = self.volume(id)?;
-        self.context.files.run(move |files| volume.live.follow(|| files.read_back(&volume))).await
+        self.context.files.follow(self.volume(id)?).await
     }
 
     /// Sets a new trust bundle. The renewal loop soon hands it over with the credential in use, without an issuance.

@@ -181,12 +181,12 @@ impl Publisher {
     /// Mounts a volume without files. Its pod is not ready for a request, because it has no address yet for example, and it does
     /// not become ready before its volumes are mounted. The files follow as at a renewal.
     async fn mount_empty(&self, volume: Arc<Volume>, retry_after: Duration) -> Result<(), Failure> {
-        let (record, measured) = (volume.record(), Arc::clone(&volume));
+        let (context, mounting) = (Arc::clone(&self.context), Arc::clone(&volume));
         let mounted = self.context.files.run(move |files| {
-            files.store.write_generation(&record.volume_id, &[])?;
-            files.store.write_record(&record)?;
-            files.measure(&measured);
-            files.bind(&record)
+            files.store.write_generation(&mounting.id, &[])?;
+            mounting.with_record(|record| files.store.write_record(record))?;
+            files.measure(&mounting);
+            context.mount(&mounting)
         });
         let mounted = mounted.await;
         self.context.registry.insert(Arc::clone(&volume));
@@ -234,7 +234,8 @@ impl Publisher {
         if record.issued.as_ref().is_none_or(|issued| issued.facts.not_after <= clock.now()) {
             return Ok(false);
         }
-        files.run(move |files| files.bind(&record)).await?;
+        let (context, mounting) = (Arc::clone(&self.context), Arc::clone(volume));
+        files.run(move |_| context.mount(&mounting)).await?;
         self.issuance.schedule_renewal(volume);
         Ok(true)
     }
@@ -331,6 +332,12 @@ impl Publisher {
             Ok(record)
         });
         volume.set_record(adopted.await?);
+        let (context, serving) = (Arc::clone(&self.context), Arc::clone(&volume));
+        // Renewed at once, and then tried again.
+        let served = self.context.files.run(move |_| context.serve_socket(&serving)).await;
+        if let Err(error) = served {
+            tracing::error!(volume = %volume.id, %error, "the volume's socket could not be served");
+        }
         self.context.registry.insert(Arc::clone(&volume));
         volume.schedule.put_now(Work::Renew);
         Ok(())

@@ -86,6 +86,10 @@ impl VolumeService {
         match presence {
             Ok(Presence::Mounted) => {
                 recovered.adopted += 1;
+                // On this thread too: clients of the last process connect again, and the path stays the same.
+                if let Err(error) = context.serve_socket(&volume) {
+                    tracing::error!(volume = %id, %error, "the volume's socket could not be served; the next renewal tries again");
+                }
                 self.schedule_adopted(&volume);
             }
             Ok(Presence::Gone) => {

@@ -63,6 +63,21 @@ impl Reporter {
         self.warn(volume, "AttributeDoubtful", format!("served {as_whom}: {doubts}"));
     }
 
+    /// Tells the pod's author that the pod's Envoy does not accept a secret.
+    pub(super) fn secret_rejected(&self, volume: &Volume, message: &str) {
+        let message = format!("Envoy does not accept a secret of this volume: {message}");
+        volume.set_rejection(Some(message.clone()));
+        let event = PodEvent { kind: EventKind::Warning, reason: "SecretRejected", message };
+        // A pod can say this as often as it likes, so the log is limited as the Events are.
+        if volume.events.admits(&event) {
+            let pod = volume.with_record(|record| record.pod.clone());
+            tracing::warn!(volume = %volume.id, namespace = pod.namespace, pod = pod.name, "{}", event.message);
+            if let Some(events) = &self.events {
+                events.record(&pod, event);
+            }
+        }
+    }
+
     fn warn(&self, volume: &Volume, reason: &'static str, message: String) {
         let pod = volume.with_record(|record| record.pod.clone());
         tracing::warn!(volume = %volume.id, namespace = pod.namespace, pod = pod.name, "{message}");

@@ -4,6 +4,7 @@ use super::event_history::EventHistory;
 use super::volume_counts::Counted;
 use crate::credential::{LiveCredential, Schedule};
 use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
+use crate::sink::ServedSocket;
 use crate::store::{Account, Record};
 use crate::trust::TrustBundle;
 use jiff::Timestamp;
@@ -25,6 +26,10 @@ pub(super) struct Volume {
     pub(super) events: Arc<EventHistory>,
     /// What it uses of the store.
     pub(super) account: Account,
+    /// What its Envoy said of a secret that it does not accept, until the next one.
+    rejection: Mutex<Option<String>>,
+    /// Its socket, if it asks for one.
+    pub(super) socket: Mutex<Option<ServedSocket>>,
     /// Counts it for its pod and namespace.
     _counted: Counted,
     record: Mutex<Record>,
@@ -51,6 +56,8 @@ impl Volume {
             live: Arc::default(),
             events,
             account,
+            rejection: Mutex::default(),
+            socket: Mutex::default(),
             _counted: counted,
             record: Mutex::new(record),
             tokens: Mutex::new(Arc::new(tokens)),
@@ -78,6 +85,11 @@ impl Volume {
         self.with_record(|record| record.issued.as_ref().map(|issued| of(&issued.facts)))
     }
 
+    /// The group that may read its key: the attribute `fs-group`, or else CSI's `volume_mount_group`.
+    pub(super) fn group(&self) -> Option<u32> {
+        self.spec.fs_group.or_else(|| self.with_record(|record| record.fs_group))
+    }
+
     pub(super) fn tokens(&self) -> Arc<PodTokens> {
         self.tokens.lock().clone()
     }
@@ -102,6 +114,16 @@ impl Volume {
     /// The trust bundle of a source other than the signer, if there is one.
     pub(super) fn trust(&self) -> Option<Arc<TrustBundle>> {
         self.trust.lock().clone()
+    }
+
+    /// What its Envoy says of the secret that it was sent; none: nothing.
+    pub(super) fn set_rejection(&self, message: Option<String>) {
+        *self.rejection.lock() = message;
+    }
+
+    /// What its Envoy said of a secret that it does not accept.
+    pub(super) fn rejection(&self) -> Option<String> {
+        self.rejection.lock().clone()
     }
 
     /// How many times in a row the pod was not ready.

@@ -89,6 +89,8 @@ pub(crate) fn attributes() -> CertificateSpec {
             combined: None,
             pkcs12: None,
             truststore: None,
+            socket: None,
+            is_socket_only: false,
             password: None,
         },
         fs_group: None,

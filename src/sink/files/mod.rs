@@ -4,8 +4,9 @@ mod asn1;
 mod legacy_cipher;
 mod pkcs12;
 
+use super::Access;
 use crate::credential::Credential;
-use crate::model::{CertificateSpec, Dialect, Failure, FailureKind, KeystorePassword, Truststore};
+use crate::model::{CertificateSpec, Failure, FailureKind, KeystorePassword, Truststore};
 use crate::store::NewFile;
 use crate::trust::TrustBundle;
 use crate::x509::{self, KeyError, PemError, PrivateKey, pem};
@@ -20,8 +21,7 @@ use zeroize::Zeroizing;
 const DEFAULT_PASSWORD: &str = "changeit";
 
 /// Encodes a credential and its trust bundle into the files that the spec names. Everybody in the pod can read the public
-/// files (0444). Files with the private key are 0400, or with a group 0440, and belong to the owner if the spec has one; under the prefix of cert-manager's csi-driver they are
-/// 0440 without a group too, so that they are readable in the group of root.
+/// files (0444); [`Access`] says who may read those with the private key.
 ///
 /// Without trust anchors (an ACME issuer has none) the CA file is empty, as with cert-manager's csi-driver: pods open the
 /// path whatever the issuer is. A PKCS#12 file takes about a millisecond, because of its key derivation; the others take
@@ -39,12 +39,15 @@ pub(crate) fn encode(
     let anchors = Zeroizing::new(pem::certificates(trust.anchors.iter().map(Vec::as_slice)));
 
     let names = &spec.files;
-    let public = (0o444, None);
-    let group_reads = group.is_some() || spec.dialect == Dialect::CertManager;
-    let secret = (if group_reads { 0o440 } else { 0o400 }, group);
-    let file = |name: &String, contents, (mode, group)| {
-        let owner = spec.owner.filter(|_| mode != public.0);
-        NewFile { name: name.clone(), contents, mode, owner, group }
+    let access = Access::new(spec, group);
+    let public = (0o444, (None, None));
+    let secret = (access.key_mode(), access.owners());
+    let file = |name: &String, contents, (mode, (owner, group))| NewFile {
+        name: name.clone(),
+        contents,
+        mode,
+        owner,
+        group,
     };
     let mut files = Vec::with_capacity(5);
     if let Some(name) = &names.combined {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::CertificateFacts;
+use crate::model::{CertificateFacts, Dialect};
 use crate::model::{KeyAlgorithm, KeyEncoding, KeystorePassword, Pkcs12, Pkcs12Profile};
 use crate::x509::PrivateKey;
 use crate::x509::certificate::Template;

@@ -122,6 +122,7 @@ fn service(
         limits: LIMITS,
         pins: Pins::default(),
         continue_on_not_ready: false,
+        secret_names: crate::sink::SecretNames::default(),
     })
 }
 

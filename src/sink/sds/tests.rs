@@ -1,0 +1,186 @@
+use super::secrets::{SecretNames, TYPE_URL};
+use super::subscription::{Delta, StateOfTheWorld, Subscription};
+use crate::credential::{Credential, Current};
+use crate::model::{CertificateFacts, KeyAlgorithm};
+use crate::proto::xds::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
+use crate::proto::xds::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use crate::proto::xds::google::rpc;
+use crate::trust::TrustBundle;
+use crate::x509::PrivateKey;
+use jiff::Timestamp;
+use prost::Message;
+use std::sync::Arc;
+use tonic::Code;
+
+const ID: &str = "spiffe://example.org/ns/shop/sa/web";
+
+fn current(leaf: u8, anchor: u8) -> Current {
+    let facts = CertificateFacts {
+        serial: "01".into(),
+        subject: String::new(),
+        sans: vec![format!("URI:{ID}")],
+        not_before: Timestamp::UNIX_EPOCH,
+        not_after: Timestamp::UNIX_EPOCH,
+    };
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    Current {
+        credential: Arc::new(Credential {
+            key,
+            leaf: vec![leaf],
+            intermediates: Vec::new(),
+            facts: Arc::new(facts),
+        }),
+        trust: Arc::new(TrustBundle { anchors: vec![vec![anchor]] }),
+    }
+}
+
+fn request(names: &[&str], nonce: &str) -> DiscoveryRequest {
+    DiscoveryRequest {
+        resource_names: names.iter().map(ToString::to_string).collect(),
+        type_url: TYPE_URL.to_owned(),
+        response_nonce: nonce.to_owned(),
+        ..DiscoveryRequest::default()
+    }
+}
+
+fn delta(subscribe: &[&str]) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        resource_names_subscribe: subscribe.iter().map(ToString::to_string).collect(),
+        type_url: TYPE_URL.to_owned(),
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
+/// Names and kinds of what the secrets of these names are.
+fn secrets(names: &[&str]) -> Vec<(String, &'static str)> {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let found = SecretNames::default().secrets(&names, &current(1, 2)).unwrap();
+    let decoded = found.into_iter().map(|secret| Secret::decode(secret.resource.value.as_slice()).unwrap());
+    let kind = |secret: Secret| match secret.r#type.unwrap() {
+        secret::Type::TlsCertificate(_) => (secret.name, "certificate"),
+        secret::Type::ValidationContext(_) => (secret.name, "bundle"),
+    };
+    decoded.map(kind).collect()
+}
+
+#[test]
+fn a_secret_has_the_name_that_was_asked_for() {
+    let named = |name: &str, kind| (name.to_owned(), kind);
+    for (name, kind) in [
+        ("default", "certificate"),
+        (ID, "certificate"),
+        ("ROOTCA", "bundle"),
+        ("ALL", "bundle"),
+        ("spiffe://example.org", "bundle"),
+    ] {
+        assert_eq!(secrets(&[name]), [named(name, kind)]);
+    }
+    assert_eq!(secrets(&[]), [named(ID, "certificate"), named("spiffe://example.org", "bundle")]);
+}
+
+#[test]
+fn an_unknown_name_is_refused_with_those_that_are_known() {
+    let error = SecretNames::default().secrets(&["other".to_owned()], &current(1, 2)).err().unwrap();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    for named in ["\"other\"", "default", "ROOTCA", "ALL", ID] {
+        assert!(error.message().contains(named), "{error}");
+    }
+}
+
+#[test]
+fn only_the_first_request_other_names_and_new_secrets_are_answered() {
+    let (names, now) = (SecretNames::default(), current(1, 2));
+    let mut stream = StateOfTheWorld::default();
+    assert!(stream.next(&names, &now).unwrap().is_none(), "nobody has asked");
+    stream.receive(request(&["default"], "")).unwrap();
+    let first = stream.next(&names, &now).unwrap().unwrap();
+    assert_eq!((first.resources.len(), first.type_url.as_str()), (1, TYPE_URL));
+    // ACK.
+    stream.receive(request(&["default"], &first.nonce)).unwrap();
+    assert!(stream.next(&names, &now).unwrap().is_none());
+    // Another trust bundle does not concern it.
+    assert!(stream.next(&names, &Current { trust: current(1, 9).trust, ..now.clone() }).unwrap().is_none());
+    let renewed = current(7, 2);
+    let second = stream.next(&names, &renewed).unwrap().unwrap();
+    assert!(second.nonce != first.nonce && second.version_info != first.version_info);
+    // The answer to the first response comes late, and its names are those of a subscription that has changed.
+    stream.receive(request(&["ROOTCA"], &first.nonce)).unwrap();
+    assert!(stream.next(&names, &renewed).unwrap().is_none());
+    stream.receive(request(&["ROOTCA"], &second.nonce)).unwrap();
+    let third = stream.next(&names, &renewed).unwrap().unwrap();
+    assert_eq!(Secret::decode(third.resources[0].value.as_slice()).unwrap().name, "ROOTCA");
+}
+
+#[test]
+fn a_version_is_that_of_the_secrets_whoever_serves_them() {
+    let (names, now) = (SecretNames::default(), current(1, 2));
+    let version = || {
+        let mut stream = StateOfTheWorld::default();
+        stream.receive(request(&["default", "ROOTCA"], "")).unwrap();
+        stream.next(&names, &now).unwrap().unwrap().version_info
+    };
+    assert_eq!(version(), version());
+}
+
+#[test]
+fn a_rejected_secret_is_told_and_not_sent_again() {
+    let (names, now) = (SecretNames::default(), current(1, 2));
+    let mut stream = StateOfTheWorld::default();
+    stream.receive(request(&["default"], "")).unwrap();
+    let first = stream.next(&names, &now).unwrap().unwrap();
+    let mut rejected = request(&["default"], &first.nonce);
+    let message = format!("no {}", "x".repeat(10_000));
+    rejected.error_detail = Some(rpc::Status { code: 3, message });
+    let told = stream.receive(rejected).unwrap().unwrap();
+    assert!(told.starts_with("no xx") && told.len() <= 512, "{told}");
+    assert!(stream.next(&names, &now).unwrap().is_none());
+    assert!(stream.next(&names, &current(7, 2)).unwrap().is_some());
+}
+
+#[test]
+fn other_types_and_too_many_names_are_refused() {
+    let mut stream = StateOfTheWorld::default();
+    let other = DiscoveryRequest { type_url: "type.googleapis.com/other".into(), ..request(&[], "") };
+    assert_eq!(stream.receive(other).unwrap_err().code(), Code::InvalidArgument);
+    let many = request(&["default"; 17], "");
+    assert_eq!(stream.receive(many).unwrap_err().code(), Code::InvalidArgument);
+    let mut stream = Delta::default();
+    for first in 0..2 {
+        let names: Vec<String> = (0..12).map(|name| format!("{first}-{name}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let taken = stream.receive(delta(&names));
+        assert_eq!(taken.is_ok(), first == 0, "{taken:?}");
+    }
+}
+
+#[test]
+fn a_delta_has_only_what_the_client_does_not_have() {
+    let (names, now) = (SecretNames::default(), current(1, 2));
+    let mut stream = Delta::default();
+    stream.receive(delta(&["default", "ROOTCA"])).unwrap();
+    let sent = |stream: &mut Delta, current: &Current| {
+        let message = stream.next(&names, current).unwrap();
+        message.map(|message| {
+            message.resources.into_iter().map(|secret| (secret.name, secret.version)).collect::<Vec<_>>()
+        })
+    };
+    let first = sent(&mut stream, &now).unwrap();
+    assert_eq!(first.len(), 2);
+    assert_eq!(sent(&mut stream, &now), None);
+    let renewed = sent(&mut stream, &current(7, 2)).unwrap();
+    assert_eq!(renewed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["default"]);
+    // Asked for again, it is sent again. Not asked for any more, it is not.
+    stream.receive(delta(&["ROOTCA"])).unwrap();
+    assert_eq!(sent(&mut stream, &current(7, 2)).unwrap()[0].0, "ROOTCA");
+    let mut end = delta(&[]);
+    end.resource_names_unsubscribe = vec!["ROOTCA".into()];
+    stream.receive(end).unwrap();
+    assert_eq!(sent(&mut stream, &current(7, 9)), None);
+    // A client that connects again says what it has.
+    let mut again = Delta::default();
+    let mut hello = delta(&["default", "ROOTCA"]);
+    hello.initial_resource_versions = first.into_iter().collect();
+    again.receive(hello).unwrap();
+    let fresh = sent(&mut again, &current(7, 2)).unwrap();
+    assert_eq!(fresh.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["default"]);
+}

@@ -1,0 +1,186 @@
+//! The SPIFFE Workload API (`SPIFFE_Workload_API.md`, `SPIFFE_Workload_Endpoint.md`): X.509-SVIDs and their trust bundles.
+
+use super::socket::{Caller, updates};
+use crate::credential::{Current, Published};
+use crate::proto::workload::spiffe_workload_api_server::SpiffeWorkloadApi;
+use crate::proto::workload::{
+    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+    ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest, WitsvidResponse,
+    X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
+};
+use crate::trust::TrustBundle;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status};
+
+/// The metadata that every call carries, so that no other program can be made to call (SPIFFE Workload Endpoint, section 3).
+const SECURITY_HEADER: &str = "workload.spiffe.io";
+
+const NO_JWT: &str = "certlet serves X.509-SVIDs only: its signers sign certificates and no JWT";
+const NO_WIT: &str = "certlet serves X.509-SVIDs only: its signers sign certificates and no WIT";
+
+/// The service, for all volumes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WorkloadApi;
+
+/// Who calls, if the call carries the security header.
+async fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let header = request.metadata().get(SECURITY_HEADER).and_then(|value| value.to_str().ok());
+    if header != Some("true") {
+        return Err(Status::invalid_argument(format!(
+            "the metadata {SECURITY_HEADER} is missing; accepted: {SECURITY_HEADER}: true"
+        )));
+    }
+    Caller::of(request).await
+}
+
+/// Answers with the message of what is published now, and then of everything that is published later. `has_changed` says whether a
+/// change concerns this method.
+async fn follow<T: Send + 'static>(
+    caller: Caller,
+    message: fn(&Published) -> Result<T, Status>,
+    has_changed: fn(&Current, &Current) -> bool,
+) -> Result<Response<BoxStream<T>>, Status> {
+    let permit = caller.stream()?;
+    let mut follower = caller.follow().await?;
+    let mut sent = follower.published();
+    let first = message(&sent)?;
+    let messages = updates(caller, permit, move |outlet| async move {
+        let following = async {
+            outlet.send(first).await?;
+            while follower.changed().await {
+                let published = follower.published();
+                let is_news = match (&sent.current, &published.current) {
+                    (Some(before), Some(now)) => has_changed(before, now),
+                    _ => true,
+                };
+                if is_news {
+                    outlet.send(message(&published)?).await?;
+                }
+                sent = published;
+            }
+            Ok(())
+        };
+        let ended: Result<(), Status> = following.await;
+        ended.err().unwrap_or_else(|| Status::unavailable("the volume is unmounted"))
+    });
+    Ok(Response::new(Box::pin(messages)))
+}
+
+/// The workload's SPIFFE ID with its credential and trust bundle.
+fn identity(published: &Published) -> Result<(&str, &Current), Status> {
+    let current = published
+        .current
+        .as_ref()
+        .ok_or_else(|| Status::unavailable("the first certificate is not issued yet: try again"))?;
+    let id = current.credential.facts.spiffe_id().ok_or_else(|| {
+        Status::permission_denied(
+            "the certificate of this volume has no SPIFFE ID: set the attribute spiffe, or uri-sans to a SPIFFE ID",
+        )
+    })?;
+    if current.trust.anchors.is_empty() {
+        return Err(Status::unavailable(
+            "the signer named no trust anchors, without which no SPIFFE client can use the certificate",
+        ));
+    }
+    Ok((id, current))
+}
+
+fn svids(published: &Published) -> Result<X509svidResponse, Status> {
+    let (id, Current { credential, trust }) = identity(published)?;
+    let svid = X509svid {
+        spiffe_id: id.to_owned(),
+        x509_svid: credential.chain().collect::<Vec<_>>().concat(),
+        x509_svid_key: credential.key.to_pkcs8_der().to_vec(),
+        bundle: trust.anchors.concat(),
+        hint: String::new(),
+    };
+    Ok(X509svidResponse { svids: vec![svid], crl: Vec::new(), federated_bundles: HashMap::new() })
+}
+
+fn bundles(published: &Published) -> Result<X509BundlesResponse, Status> {
+    let (id, Current { trust, .. }) = identity(published)?;
+    let bundles = HashMap::from([(trust_domain(id).to_owned(), trust.anchors.concat())]);
+    Ok(X509BundlesResponse { crl: Vec::new(), bundles })
+}
+
+/// The SPIFFE ID of the trust domain of a SPIFFE ID.
+pub(super) fn trust_domain(id: &str) -> &str {
+    let name = id.strip_prefix("spiffe://").unwrap_or_default();
+    let end = name.find('/').map_or(id.len(), |slash| slash + "spiffe://".len());
+    &id[..end]
+}
+
+fn other_bundle(before: &Current, now: &Current) -> bool {
+    let same = |one: &Arc<TrustBundle>, other: &Arc<TrustBundle>| Arc::ptr_eq(one, other) || one == other;
+    !same(&before.trust, &now.trust)
+}
+
+#[tonic::async_trait]
+impl SpiffeWorkloadApi for WorkloadApi {
+    async fn fetch_x509svid(
+        &self,
+        request: Request<X509svidRequest>,
+    ) -> Result<Response<BoxStream<X509svidResponse>>, Status> {
+        follow(caller(&request).await?, svids, |_, _| true).await
+    }
+
+    async fn fetch_x509_bundles(
+        &self,
+        request: Request<X509BundlesRequest>,
+    ) -> Result<Response<BoxStream<X509BundlesResponse>>, Status> {
+        follow(caller(&request).await?, bundles, other_bundle).await
+    }
+
+    async fn fetch_jwtsvid(
+        &self,
+        request: Request<JwtsvidRequest>,
+    ) -> Result<Response<JwtsvidResponse>, Status> {
+        caller(&request).await?;
+        Err(Status::unimplemented(NO_JWT))
+    }
+
+    async fn fetch_jwt_bundles(
+        &self,
+        request: Request<JwtBundlesRequest>,
+    ) -> Result<Response<BoxStream<JwtBundlesResponse>>, Status> {
+        caller(&request).await?;
+        Err(Status::unimplemented(NO_JWT))
+    }
+
+    async fn validate_jwtsvid(
+        &self,
+        request: Request<ValidateJwtsvidRequest>,
+    ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
+        caller(&request).await?;
+        Err(Status::unimplemented(NO_JWT))
+    }
+
+    async fn fetch_witsvid(
+        &self,
+        request: Request<WitsvidRequest>,
+    ) -> Result<Response<BoxStream<WitsvidResponse>>, Status> {
+        caller(&request).await?;
+        Err(Status::unimplemented(NO_WIT))
+    }
+
+    async fn fetch_wit_bundles(
+        &self,
+        request: Request<WitBundlesRequest>,
+    ) -> Result<Response<BoxStream<WitBundlesResponse>>, Status> {
+        caller(&request).await?;
+        Err(Status::unimplemented(NO_WIT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trust_domain_is_a_spiffe_id_without_path() {
+        assert_eq!(trust_domain("spiffe://example.org/ns/shop/sa/web"), "spiffe://example.org");
+        assert_eq!(trust_domain("spiffe://example.org"), "spiffe://example.org");
+    }
+}
