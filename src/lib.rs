@@ -26,7 +26,7 @@ pub mod platform;
 pub(crate) mod policy;
 pub mod run;
 pub mod signer;
-pub(crate) mod sink;
+pub mod sink;
 pub mod store;
 pub mod telemetry;
 pub mod trust;

@@ -180,7 +180,7 @@ impl Node {
             tokio::spawn(registration.run(shutdown.clone()))
         });
         let running = volumes.clone();
-        tokio::spawn(async move { running.run().await });
+        let mut working = tokio::spawn(async move { running.run().await });
         let server = CsiServer { driver: config.driver, volumes: volumes.clone(), metrics };
         let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
         tokio::select! {
@@ -199,9 +199,12 @@ impl Node {
         if let Some(registering) = registering {
             let _ended = registering.await;
         }
-        // Everything in flight has been answered, so a client that keeps its connection open does not delay the exit.
-        if tokio::time::timeout(Duration::from_millis(500), &mut serving).await.is_err() {
+        // Everything in flight has been answered, so a client that keeps its connection open does not delay the exit. The
+        // streams of the volumes' sockets end with a status.
+        let ended = async { tokio::join!(&mut serving, &mut working) };
+        if tokio::time::timeout(Duration::from_millis(500), ended).await.is_err() {
             serving.abort();
+            working.abort();
         }
         for socket in [&config.endpoint, &control_socket] {
             let _gone = std::fs::remove_file(socket);
