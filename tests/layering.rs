@@ -57,7 +57,11 @@ const LAYERS: [&[Module]; 9] = [
         "Obtains and verifies a credential, publishes it on its channel; the queue of renewals and other due work",
         false,
     )],
-    &[Module("sink", "Hands a credential and its trust bundle to a pod: files as PEM and PKCS#12", false)],
+    &[Module(
+        "sink",
+        "Hands a credential and its trust bundle to a pod: files as PEM and PKCS#12, the SPIFFE Workload API, SDS",
+        true,
+    )],
     &[Module(
         "volume",
         "A CSI volume's life: publish, renew, unpublish, recover; locks and bind mounts",
