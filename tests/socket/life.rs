@@ -125,3 +125,40 @@ node_test! {
         node.stop();
     }
 }
+
+node_test! {
+    async fn in_a_full_store_a_publish_with_a_socket_fails_whole() {
+        let mut node = Node::with_flags(&["--allow-local-signer", "--store-inodes=64", "--max-store-share-per-namespace=100"]);
+        let kubelet = node.started().await;
+        let mut published = Vec::new();
+        let error = loop {
+            let pod = spiffe_pod(&format!("web-{}", published.len()), &[]);
+            match kubelet.publish(&pod).await {
+                Ok(volume) => published.push(volume),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+        assert!(error.message().contains("--store-inodes"), "{error}");
+        assert_eq!(node.stored().len(), published.len(), "something of the failed publish is left");
+        for volume in &published {
+            next(&mut svids(volume).await.unwrap()).await.unwrap();
+        }
+        node.stop();
+    }
+}
+
+node_test! {
+    async fn another_user_of_the_host_cannot_connect_where_the_volume_is_stored() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let pod = spiffe_pod("web-0", &[]);
+        kubelet.publish(&pod).await.unwrap();
+        let socket = node.stored_at(&pod).join("mount/spiffe.sock");
+        assert_eq!(mode(&socket), 0o666);
+        // The file system gives the same answer to every user: it is the directories above that refuse.
+        let refused: Vec<_> = socket.ancestors().skip(1).filter(|above| mode(above) & 0o001 == 0).collect();
+        assert!(refused.iter().any(|above| above.starts_with(node.data_root())), "{refused:?}");
+        node.stop();
+    }
+}

@@ -96,3 +96,37 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::socket::limits::ConnectionLimits;
+    use crate::sink::socket::testing::caller;
+    use crate::telemetry::Metrics;
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn pair() -> (Connection, UnixStream, tokio_util::sync::CancellationToken) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (caller, ended) = caller();
+        let limits = Arc::new(ConnectionLimits::new(Arc::new(Metrics::default())));
+        let admitted = limits.admit(&caller).unwrap();
+        (Connection::new(ours, caller, admitted), theirs, ended)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_nothing_is_disconnected() {
+        let (mut ours, _theirs, _ended) = pair();
+        let written = async { while ours.write_all(&[0; 4096]).await.is_ok() {} };
+        let started = tokio::time::Instant::now();
+        written.await;
+        assert!(started.elapsed() >= MAX_STALL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_soon_after_its_socket() {
+        let (mut ours, _theirs, ended) = pair();
+        ended.cancel();
+        assert_eq!(ours.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    }
+}

@@ -9,6 +9,8 @@
 mod caller;
 mod connection;
 mod limits;
+#[cfg(test)]
+mod testing;
 mod updates;
 
 pub(in crate::sink) use caller::Caller;

@@ -81,3 +81,55 @@ impl<T> Stream for Updates<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::socket::testing::caller;
+    use tokio_stream::StreamExt;
+    use tonic::Code;
+
+    fn numbers(count: u32) -> Updates<u32> {
+        let (caller, _) = caller();
+        let permit = caller.stream().unwrap();
+        updates(caller, permit, move |outlet| async move {
+            for number in 0..count {
+                if let Err(status) = outlet.send(number).await {
+                    return status;
+                }
+            }
+            Status::ok("the end")
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_gets_every_message_and_the_status() {
+        let mut stream = numbers(3);
+        for number in 0..3 {
+            tokio::time::sleep(MAX_LAG / 2).await;
+            assert_eq!(stream.next().await.unwrap().unwrap(), number);
+        }
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::Ok);
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_too_slowly_gets_one_more_message_and_a_status() {
+        let mut stream = numbers(3);
+        tokio::time::sleep(MAX_LAG * 2).await;
+        assert_eq!(stream.next().await.unwrap().unwrap(), 0);
+        let end = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(end.code(), Code::ResourceExhausted);
+        assert!(end.message().contains("not read within 30 seconds"), "{end}");
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_socket_is_the_end_of_its_streams() {
+        let (caller, ended) = caller();
+        let permit = caller.stream().unwrap();
+        let mut stream: Updates<u32> = updates(caller, permit, |_outlet| std::future::pending());
+        ended.cancel();
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
+    }
+}
