@@ -77,9 +77,7 @@ impl VolumeFiles {
         let promise = volume
             .account
             .promise(&store, &Want { is_renewal, after, extra: after, record: besides.bytes })?;
-        if *is_socket_only {
-            self.store.keep_unmounted(&volume.id)?;
-        }
+        self.place_generations(volume)?;
         let (number, retained) = if promise.examine {
             self.store.write_generation_examined(&volume.id, &new)?
         } else {
@@ -88,6 +86,14 @@ impl VolumeFiles {
         volume.account.settle(after);
         volume.account.retain(retained);
         Ok(number)
+    }
+
+    /// Before a generation is written: those of a volume that is handed over by its socket only are outside of what its pod sees.
+    pub(super) fn place_generations(&self, volume: &Volume) -> Result<(), Failure> {
+        if volume.spec.files.is_socket_only {
+            self.store.keep_unmounted(&volume.id)?;
+        }
+        Ok(())
     }
 
     /// The password of the volume's keystores, if it names one. A random one is made when it is first needed.

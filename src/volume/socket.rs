@@ -13,7 +13,7 @@ impl Context {
     /// Serves the volume's socket, if it asks for one, and binds the volume at its target. Blocks this thread.
     pub(super) fn mount(self: &Arc<Self>, volume: &Arc<Volume>) -> Result<(), Failure> {
         self.serve_socket(volume)?;
-        volume.with_record(|record| self.files.bind(record))
+        self.files.bind(&volume.record())
     }
 
     /// Serves the volume's socket, if it asks for one and none is served yet. Blocks this thread.
