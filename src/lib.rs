@@ -8,6 +8,8 @@
     allow(dead_code, unused_imports, reason = "some helpers serve AWS Private CA alone")
 )]
 
+#[cfg(feature = "kubernetes")]
+pub mod approver;
 pub mod attributes;
 pub mod cli;
 pub(crate) mod control;

@@ -1,5 +1,7 @@
 //! The certlet command: parses the command line and runs the subcommand.
 
+#[cfg(feature = "kubernetes")]
+use certlet::cli::ApproverArgs;
 #[cfg(feature = "aws")]
 use certlet::cli::{CheckArgs, PolicyAction, PolicyCheckError};
 use certlet::cli::{Cli, Command, DemoArgs, NodeArgs};
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Node(args) => run_node(*args).unwrap_or_else(|code| code),
+        #[cfg(feature = "kubernetes")]
+        Command::Approver(args) => run_approver(*args).unwrap_or_else(|code| code),
         Command::Demo(DemoArgs { pods, duration, keep }) => {
             certlet_demo::run(&DemoOptions { pods, duration, keep })
         }
@@ -81,13 +85,29 @@ fn run_node(args: NodeArgs) -> Result<ExitCode, ExitCode> {
     certlet::platform::keep_memory_private().map_err(|error| {
         fail(FAILURE)(format!("the process's memory cannot be excluded from core dumps: {error}"))
     })?;
-    let runtime = runtime(args.worker_threads)
-        .map_err(|error| fail(FAILURE)(format!("the runtime cannot start: {error}")))?;
+    let worker_threads = args.worker_threads;
     let config = args.into_config().map_err(fail(USAGE))?;
+    run_until_stopped(worker_threads, |shutdown| run::run(config, shutdown))
+}
+
+#[cfg(feature = "kubernetes")]
+fn run_approver(args: ApproverArgs) -> Result<ExitCode, ExitCode> {
+    telemetry::init_logging(args.log_format, &args.log_level).map_err(fail(USAGE))?;
+    let config = args.into_config().map_err(fail(USAGE))?;
+    run_until_stopped(Some(1), |shutdown| run::run_approver(config, shutdown))
+}
+
+/// Runs a service until a signal stops it.
+fn run_until_stopped<E: Display>(
+    worker_threads: Option<u16>,
+    service: impl AsyncFnOnce(CancellationToken) -> Result<(), E>,
+) -> Result<ExitCode, ExitCode> {
+    let runtime = runtime(worker_threads)
+        .map_err(|error| fail(FAILURE)(format!("the runtime cannot start: {error}")))?;
     let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         stop_on_signals(&shutdown)?;
-        run::run(config, shutdown).await.map_err(|error| error.to_string())
+        service(shutdown).await.map_err(|error| error.to_string())
     });
     // Does not wait for blocking work, which may hang on a disk.
     runtime.shutdown_background();

@@ -1,6 +1,8 @@
 //! The command line: one struct per subcommand.
 
 #[cfg(feature = "kubernetes")]
+mod approver;
+#[cfg(feature = "kubernetes")]
 mod cluster;
 mod health;
 mod node;
@@ -12,6 +14,8 @@ mod reference;
 mod status;
 mod values;
 
+#[cfg(feature = "kubernetes")]
+pub use approver::{ApproverArgs, ApproverUsageError};
 pub use health::{ControlError, HealthArgs};
 pub use node::{NodeArgs, UsageError};
 #[cfg(feature = "aws")]
@@ -38,6 +42,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the CSI node driver.
     Node(Box<NodeArgs>),
+    /// Approve and deny the CertificateRequests of SPIFFE drivers, in place of csi-driver-spiffe's approver.
+    #[cfg(feature = "kubernetes")]
+    Approver(Box<ApproverArgs>),
     /// Show this node's volumes and the state of their certificates.
     Status(StatusArgs),
     /// Ask this node's driver whether it works; for the kubelet's probes.

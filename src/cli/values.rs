@@ -116,6 +116,47 @@ pub(super) fn selinux_context(value: &str) -> Result<String, String> {
     )
 }
 
+/// `true` or `false`, as Go's flags spell them.
+#[cfg(feature = "kubernetes")]
+pub(super) fn boolean(value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("accepted: true or false".to_owned()),
+    }
+}
+
+/// A log level, or the number that the drivers of cert-manager have instead: 1 and 2 are info, 3 and 4 are debug, higher ones trace.
+#[cfg(feature = "kubernetes")]
+pub(super) fn log_level(value: &str) -> Result<String, String> {
+    let level = match value.parse::<u8>() {
+        Ok(..=2) => "info",
+        Ok(3 | 4) => "debug",
+        Ok(_) => "trace",
+        Err(_) => value,
+    };
+    Ok(level.to_owned())
+}
+
+/// The trust domain of a SPIFFE ID (SPIFFE-ID section 2.1).
+#[cfg(feature = "kubernetes")]
+pub(super) fn trust_domain(value: &str) -> Result<String, String> {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+    let is_domain = (1..=255).contains(&value.len()) && value.bytes().all(is_allowed);
+    accept_text(
+        value,
+        is_domain,
+        "lower-case letters, digits, dots, hyphens and underscores, such as cluster.local",
+    )
+}
+
+/// A name that may be a part of an API path.
+#[cfg(feature = "kubernetes")]
+pub(super) fn object_name(value: &str) -> Result<String, String> {
+    let is_name = driver_name(value).is_ok() && value.bytes().all(|byte| !byte.is_ascii_uppercase());
+    accept_text(value, is_name, "the name of an object in Kubernetes, such as cert-manager")
+}
+
 /// A text that is not empty.
 pub(super) fn not_empty(value: &str) -> Result<String, String> {
     accept_text(value, !value.trim().is_empty(), "any text that is not empty")
@@ -154,6 +195,13 @@ mod tests {
         for odd in ["", "unix://", "tcp://127.0.0.1:1"] {
             assert!(endpoint(odd).is_err(), "{odd:?}");
         }
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn the_log_levels_of_cert_managers_drivers_are_numbers() {
+        let levels = ["0", "1", "2", "3", "4", "5", "10", "warn"].map(|level| log_level(level).unwrap());
+        assert_eq!(levels, ["info", "info", "info", "debug", "debug", "trace", "trace", "warn"]);
     }
 
     #[test]

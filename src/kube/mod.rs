@@ -1,12 +1,13 @@
 //! The Kubernetes API: clients and their identities, calls, Events on pods, the startup taint.
 //!
-//! Every call goes through [`Cluster::call`], which limits its time and classifies its failure. Only the signer's watch uses
-//! [`Cluster::own`] itself. `observed` counts both, and delays them if the operator sets a rate limit.
+//! Every call goes through [`Cluster::call`], which limits its time and classifies its failure. Only watches use [`Cluster::own`]
+//! itself. `observed` counts both, and delays them if the operator sets a rate limit.
 
 mod bounded;
 mod call;
 mod cluster;
 mod events;
+mod following;
 mod observed;
 mod taint;
 
@@ -14,6 +15,7 @@ pub(crate) use bounded::{ListDigest, TextDigest, message, read_text};
 pub(crate) use call::{CallError, Caller};
 pub(crate) use cluster::{Cluster, KubeError};
 pub(crate) use events::EventRecorder;
+pub(crate) use following::follow_forever;
 pub(crate) use observed::ApiObserver;
 pub(crate) use taint::remove_startup_taint;
 

@@ -20,20 +20,25 @@ impl AdminPages {
         Router::new()
             .route("/healthz", get(async |State(pages): State<Arc<Self>>| probe(pages.health.alive().await)))
             .route("/readyz", get(async |State(pages): State<Arc<Self>>| probe(pages.health.ready())))
-            .route("/metrics", get(async |State(pages): State<Arc<Self>>| pages.metrics()))
+            .route(
+                "/metrics",
+                get(async |State(pages): State<Arc<Self>>| metrics_page(pages.metrics.encode())),
+            )
             .with_state(Arc::new(self))
-    }
-
-    fn metrics(&self) -> Response {
-        const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        match self.metrics.encode() {
-            Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),
-        }
     }
 }
 
-fn probe(result: Result<(), String>) -> Response {
+/// The page of metrics in the OpenMetrics text format.
+pub(super) fn metrics_page(text: Result<String, std::fmt::Error>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),
+    }
+}
+
+/// The page of a probe, which shows what is wrong.
+pub(super) fn probe(result: Result<(), String>) -> Response {
     match result {
         Ok(()) => "ok\n".into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),

@@ -1,6 +1,9 @@
-//! `certlet node`, put together: store, signers, volumes, CSI server, registration, admin server.
+//! `certlet node`, put together: store, signers, volumes, CSI server, registration, admin server. `approver` does the same for
+//! `certlet approver`.
 
 mod admin;
+#[cfg(feature = "kubernetes")]
+mod approver;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod config;
@@ -11,6 +14,8 @@ mod observer;
 #[cfg(feature = "aws")]
 mod pca;
 
+#[cfg(feature = "kubernetes")]
+pub use approver::{ApproverConfig, ApproverError, run_approver};
 #[cfg(feature = "kubernetes")]
 pub use cluster::ClusterConfig;
 pub use config::{Config, LocalSigner};

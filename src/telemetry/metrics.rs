@@ -37,17 +37,19 @@ pub struct Metrics {
     registry: Mutex<Registry>,
 }
 
+/// The labels of a call of the Kubernetes API.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ApiCallLabels {
-    verb: &'static str,
-    code: u16,
+pub(crate) struct ApiCallLabels {
+    /// As in RBAC rules.
+    pub(crate) verb: &'static str,
+    /// The HTTP status; 0: no answer.
+    pub(crate) code: u16,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("certlet");
+        let mut registry = new_registry();
         let reg = &mut registry;
-        reg.register("build", "The version of certlet", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self {
             issuances: registered(
                 reg,
@@ -118,8 +120,22 @@ impl Default for Metrics {
     }
 }
 
+/// A registry of metrics with certlet's prefix, and its version in it.
+pub(crate) fn new_registry() -> Registry {
+    let mut registry = Registry::with_prefix("certlet");
+    registry.register("build", "The version of certlet", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    registry
+}
+
+/// All metrics of a registry in the OpenMetrics text format.
+pub(crate) fn encode(registry: &Registry) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry)?;
+    Ok(text)
+}
+
 /// Registers a metric, and returns a handle on it.
-fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+pub(crate) fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
@@ -231,10 +247,7 @@ impl Metrics {
 
     /// All metrics in the OpenMetrics text format.
     pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        let registry = self.registry.lock();
-        prometheus_client::encoding::text::encode(&mut text, &registry)?;
-        Ok(text)
+        encode(&self.registry.lock())
     }
 }
 

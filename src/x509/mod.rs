@@ -13,6 +13,8 @@ pub(crate) mod extensions;
 pub(crate) mod key;
 pub(crate) mod name;
 pub(crate) mod pem;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod received;
 pub(crate) mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
