@@ -73,9 +73,14 @@ const LAYERS: [&[Module]; 9] = [
             "The gRPC services: requests to types, failures to status codes, registration with the kubelet",
             true,
         ),
+        Module(
+            "approver",
+            "`certlet approver`: who gets which SPIFFE ID; leader election, evaluation, decisions",
+            false,
+        ),
         Module("control", "The local socket that only root reaches: health for the kubelet's probes", false),
     ],
-    &[Module("run", "Puts the modules together: `certlet node`", true)],
+    &[Module("run", "Puts the modules together: `certlet node`, `certlet approver`", true)],
     &[Module("cli", "The command line; every flag is an environment variable too", false)],
 ];
 
