@@ -30,6 +30,12 @@ app.kubernetes.io/name: {{ include "certlet.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* Another name than the driver's, so that what selects the driver's pods does not select these. */}}
+{{- define "certlet.approverSelector" -}}
+app.kubernetes.io/name: {{ include "certlet.name" . | trunc 54 | trimSuffix "-" }}-approver
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "certlet.labels" -}}
 {{ include "certlet.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
