@@ -53,15 +53,67 @@ fn a_wrong_value_ends_with_code_2_and_one_line_that_names_the_flag() {
 }
 
 #[test]
-fn every_flag_of_the_node_is_also_an_environment_variable() {
-    let help = Command::new(CERTLET).args(["node", "--help"]).output().unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let flags = help.lines().map(str::trim).filter_map(|line| line.strip_prefix("--"));
-    for flag in flags.map(|line| line.split([' ', '=']).next().unwrap()) {
-        let variable = format!("CERTLET_{}", flag.to_uppercase().replace('-', "_"));
-        assert!(help.contains(&format!("[env: {variable}=")), "--{flag} has no {variable}\n{help}");
+fn every_flag_of_the_services_is_also_an_environment_variable() {
+    for (service, one) in [("node", "--data-root"), ("approver", "--trust-domain")] {
+        let help = Command::new(CERTLET).args([service, "--help"]).output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        let lines = help.lines().map(|line| line.trim().trim_start_matches("-v, "));
+        let flags = lines.filter_map(|line| line.strip_prefix("--"));
+        for flag in flags.map(|line| line.split([' ', '=', '[']).next().unwrap()) {
+            let variable = format!("CERTLET_{}", flag.to_uppercase().replace('-', "_"));
+            assert!(help.contains(&format!("[env: {variable}=")), "--{flag} has no {variable}\n{help}");
+        }
+        assert!(help.contains(one), "{help}");
     }
-    assert!(help.contains("--data-root"), "{help}");
+}
+
+/// Runs the approver, which ends at once for want of a cluster.
+fn approver(args: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(CERTLET);
+    let output = command.arg("approver").args(args).env_remove("KUBERNETES_SERVICE_HOST").output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn the_flags_of_csi_driver_spiffes_approver_are_accepted_as_they_are() {
+    // As its chart gives them.
+    let (code, said) = approver(&[
+        "--log-level=1",
+        "--csi-driver-name=spiffe.csi.cert-manager.io",
+        "--certificate-request-duration=1h",
+        "--issuer-name=my-spiffe-ca",
+        "--issuer-kind=ClusterIssuer",
+        "--issuer-group=cert-manager.io",
+        "--trust-domain=cluster.local",
+        "--runtime-issuance-config-map-name=",
+        "--runtime-issuance-config-map-namespace=cert-manager",
+        "--auto-approve-non-spiffe",
+        "--leader-election-namespace=cert-manager",
+        "--metrics-bind-address=:9402",
+        "--readiness-probe-bind-address=:6060",
+        "--use-own-service-account=true",
+        "--driver-service-account=system:serviceaccount:cert-manager:cert-manager-csi-driver-spiffe",
+    ]);
+    assert!(said.contains("this process is not in a pod"), "{said}");
+    assert_eq!(code, Some(1), "{said}");
+}
+
+#[test]
+fn a_wrong_value_for_the_approver_ends_with_code_2_and_names_the_flag() {
+    let wrong: [(&str, &[&str]); 7] = [
+        ("--driver-service-account", &["--use-own-service-account"]),
+        ("--driver-service-account", &["--use-own-service-account", "--driver-service-account=driver"]),
+        ("--use-own-service-account", &["--use-own-service-account=perhaps"]),
+        ("--max-duration", &["--max-duration=30m"]),
+        ("--trust-domain", &["--trust-domain=spiffe://example.org"]),
+        ("--runtime-issuance-config-map-namespace", &["--runtime-issuance-config-map-name=issuer"]),
+        ("--leader-election-namespace", &["--leader-election-namespace=../x"]),
+    ];
+    for (flag, args) in wrong {
+        let (code, said) = approver(args);
+        assert_eq!(code, Some(2), "{args:?}: {said}");
+        assert!(said.lines().count() == 1 && said.contains(flag), "{args:?}: {said}");
+    }
 }
 
 node_test! {
