@@ -26,16 +26,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Decisions at the same time.
 const MAX_IN_FLIGHT: usize = 16;
-/// Limit on the requests in memory. For one more, the namespace that has most of them loses one, and all are listed again once the
-/// others are decided.
+/// Limit on the requests that wait for their turn. For one more, the namespace that has most of them loses one, and all are listed
+/// again once the others are decided.
 const MAX_WAITING: usize = 10_000;
+/// Limit on the requests that wait for another attempt. One more is dropped until all are listed again. So requests that can never be
+/// decided, such as those for an issuer that the approver may not approve, take no space from others.
+const MAX_PAUSED: usize = 1_000;
 /// Pauses before a decision is tried again that the API server has prevented.
 const RETRIES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(5));
-/// The shortest time from one list to the next.
-const MIN_LIST_INTERVAL: Duration = Duration::from_secs(10);
+/// The shortest time from one list to the next, if requests were dropped.
+const MIN_LIST_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Decides requests.
 pub(super) struct Controller {
@@ -75,9 +79,19 @@ impl Work<'_> {
             return;
         }
         self.waiting.insert(&key.namespace, key.name, failures);
-        if self.len() > MAX_WAITING {
+        if self.waiting.len() > MAX_WAITING {
             self.has_dropped |= self.waiting.pop_first_of_largest().is_some();
         }
+    }
+
+    /// Has a decision tried again after a pause.
+    fn pause(&mut self, Waiting { key, failures }: Waiting) {
+        if self.paused.len() >= MAX_PAUSED {
+            self.has_dropped = true;
+            return;
+        }
+        let pause = sleep(RETRIES.full_pause(failures));
+        self.paused.push(pause.map(move |()| Waiting { key, failures: failures + 1 }).boxed());
     }
 
     fn next(&mut self) -> Option<Waiting> {
@@ -90,18 +104,17 @@ impl Controller {
     /// Decides until it is dropped.
     pub(super) async fn run(&self) {
         loop {
-            let begun = tokio::time::Instant::now();
             self.follow().await;
-            tracing::warn!(limit = MAX_WAITING, "too many CertificateRequests waited; they are listed again");
-            tokio::time::sleep_until(begun + MIN_LIST_INTERVAL).await;
+            tracing::warn!("too many CertificateRequests waited; all are listed again");
         }
     }
 
-    /// Returns if requests were dropped, once all others are decided.
+    /// Returns if requests were dropped, once the others are decided.
     async fn follow(&self) {
         let api: Api<SeenRequest> = Api::all(self.cluster.own.clone());
         let mut events = pin!(follow_forever(api, Config::default()));
         let mut work = Work::default();
+        let next_list = Instant::now() + MIN_LIST_INTERVAL;
         loop {
             while work.running.len() < MAX_IN_FLIGHT
                 && let Some(next) = work.next()
@@ -109,19 +122,17 @@ impl Controller {
                 work.running.push(self.attempt(next).boxed());
             }
             self.metrics.waiting(work.len());
-            if work.has_dropped && work.running.is_empty() {
-                return;
-            }
+            let must_list = work.has_dropped && work.running.is_empty();
             tokio::select! {
                 Some(event) = events.next() => self.saw(event, &mut work),
                 Some(failed) = work.running.next() => {
-                    if let Some(Waiting { key, failures }) = failed {
+                    if let Some(failed) = failed {
                         self.metrics.will_retry();
-                        let pause = tokio::time::sleep(RETRIES.full_pause(failures));
-                        work.paused.push(pause.map(move |()| Waiting { key, failures: failures + 1 }).boxed());
+                        work.pause(failed);
                     }
                 }
                 Some(waiting) = work.paused.next() => work.add(waiting),
+                () = sleep_until(next_list), if must_list => return,
                 else => return,
             }
         }
@@ -268,5 +279,37 @@ impl Controller {
             Err(CallError::Refused { code: 404, .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(namespace: &str, name: &str) -> Waiting {
+        Waiting { key: Key { namespace: namespace.into(), name: name.into() }, failures: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_requests_costs_other_namespaces_nothing() {
+        let mut work = Work::default();
+        work.add(waiting("innocent", "first"));
+        for n in 0..2 * MAX_WAITING {
+            work.add(waiting("hostile", &n.to_string()));
+        }
+        work.add(waiting("innocent", "last"));
+        assert!(work.has_dropped && work.len() == MAX_WAITING);
+        let served: Vec<String> =
+            std::iter::from_fn(|| work.next()).map(|next| next.key.namespace).take(3).collect();
+        assert_eq!(served, ["innocent", "hostile", "innocent"]);
+        // Those that can never be decided take no space from the others.
+        let mut work = Work::default();
+        for n in 0..2 * MAX_PAUSED {
+            work.pause(waiting("hostile", &n.to_string()));
+        }
+        assert!(work.has_dropped && work.len() == MAX_PAUSED);
+        work.add(waiting("innocent", "one"));
+        work.add(waiting("innocent", "one"));
+        assert_eq!(work.waiting.len(), 1);
     }
 }

@@ -130,7 +130,7 @@ impl Candidate {
                 self.lease.write(&self.claimed(object, Timestamp::now())).await?;
                 Ok(Attempt::Held)
             }
-            held => Ok(held),
+            held @ Attempt::HeldBy(_) => Ok(held),
         }
     }
 

@@ -38,7 +38,7 @@ pub struct ApproverArgs {
 
     /// Allow DNS names of Services that exist in the requester's namespace: SERVICE.NAMESPACE, SERVICE.NAMESPACE.svc and
     /// SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN.
-    #[arg(long, env = "CERTLET_ALLOW_SERVICE_DNS_NAMES", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_parser = values::boolean, action = clap::ArgAction::Set, hide_possible_values = true)]
+    #[arg(long, env = "CERTLET_ALLOW_SERVICE_DNS_NAMES", num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value = "false", default_missing_value = "true", value_parser = values::boolean, action = clap::ArgAction::Set)]
     pub allow_service_dns_names: bool,
 
     /// DNS domain of the cluster, for names of Services.
@@ -47,7 +47,7 @@ pub struct ApproverArgs {
 
     /// The driver makes requests with its own service account, and not with those of the pods. Then an identity is approved only if the
     /// node that the driver's token is bound to has a pod with it.
-    #[arg(long, env = "CERTLET_USE_OWN_SERVICE_ACCOUNT", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_parser = values::boolean, action = clap::ArgAction::Set)]
+    #[arg(long, env = "CERTLET_USE_OWN_SERVICE_ACCOUNT", num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value = "false", default_missing_value = "true", value_parser = values::boolean, action = clap::ArgAction::Set)]
     pub use_own_service_account: bool,
 
     /// The driver's service account, as system:serviceaccount:NAMESPACE:NAME. Required with --use-own-service-account.
@@ -56,7 +56,7 @@ pub struct ApproverArgs {
 
     /// Approve requests without the driver's annotation too, as cert-manager's own approver does. Requests that ask for a SPIFFE ID or
     /// use the issuer of SPIFFE IDs are denied.
-    #[arg(long, env = "CERTLET_AUTO_APPROVE_NON_SPIFFE", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_parser = values::boolean, action = clap::ArgAction::Set)]
+    #[arg(long, env = "CERTLET_AUTO_APPROVE_NON_SPIFFE", num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value = "false", default_missing_value = "true", value_parser = values::boolean, action = clap::ArgAction::Set)]
     pub auto_approve_non_spiffe: bool,
 
     /// Name of the issuer of SPIFFE IDs, which --auto-approve-non-spiffe keeps from other requests.

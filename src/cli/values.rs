@@ -129,13 +129,13 @@ pub(super) fn boolean(value: &str) -> Result<bool, String> {
 /// A log level, or the number that the drivers of cert-manager have instead: 1 and 2 are info, 3 and 4 are debug, higher ones trace.
 #[cfg(feature = "kubernetes")]
 pub(super) fn log_level(value: &str) -> Result<String, String> {
-    let level = match value.parse::<u8>() {
-        Ok(..=2) => "info",
-        Ok(3 | 4) => "debug",
-        Ok(_) => "trace",
-        Err(_) => value,
-    };
-    Ok(level.to_owned())
+    match value.parse::<u8>() {
+        Ok(..=2) => Ok("info".to_owned()),
+        Ok(3 | 4) => Ok("debug".to_owned()),
+        Ok(5..=10) => Ok("trace".to_owned()),
+        Ok(_) => Err("accepted: a number from 0 to 10, or a level such as info".to_owned()),
+        Err(_) => Ok(value.to_owned()),
+    }
 }
 
 /// The trust domain of a SPIFFE ID (SPIFFE-ID section 2.1).
@@ -202,6 +202,7 @@ mod tests {
     fn the_log_levels_of_cert_managers_drivers_are_numbers() {
         let levels = ["0", "1", "2", "3", "4", "5", "10", "warn"].map(|level| log_level(level).unwrap());
         assert_eq!(levels, ["info", "info", "info", "debug", "debug", "trace", "trace", "warn"]);
+        assert!(log_level("11").is_err());
     }
 
     #[test]
