@@ -260,7 +260,8 @@ impl Controller {
     async fn has_pod(&self, account: &ServiceAccount, node: &str) -> Result<bool, CallError> {
         #[derive(Deserialize)]
         struct Pods {
-            items: Vec<IgnoredAny>,
+            /// The server writes `null` for an empty list of metadata.
+            items: Option<Vec<IgnoredAny>>,
         }
         let selector = format!(
             "spec.nodeName={node},spec.serviceAccountName={},status.phase!=Succeeded,status.phase!=Failed",
@@ -269,7 +270,7 @@ impl Controller {
         let pods = Request::new(format!("/api/v1/namespaces/{}/pods", account.namespace));
         let list = pods.list_metadata(&ListParams::default().fields(&selector).limit(1));
         let found: Pods = self.cluster.read(Caller::Driver, list).await?;
-        Ok(!found.items.is_empty())
+        Ok(found.items.is_some_and(|items| !items.is_empty()))
     }
 
     async fn has_service(&self, namespace: &str, name: &str) -> Result<bool, CallError> {

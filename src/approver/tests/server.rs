@@ -5,7 +5,7 @@ use crate::kube::testing::Uncounted;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
@@ -214,6 +214,10 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
             let has = |(path, object): &(&String, &Value)| collection.has(path, object);
             let items: Vec<&Value> = inner.objects.iter().filter(has).map(|(_, object)| object).collect();
             let version = inner.version.to_string();
+            // As the real server writes an empty list of metadata.
+            let accepted = head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+            let is_metadata = accepted.is_some_and(|accepted| accepted.contains("PartialObjectMetadataList"));
+            let items = if items.is_empty() && is_metadata { Value::Null } else { json!(items) };
             json!({ "metadata": { "resourceVersion": version }, "items": items }).to_string().into_response()
         }
         Method::GET => {
