@@ -19,7 +19,8 @@ pub fn policy(text: &str) {
         uid: "uid-1".into(),
         service_account: "web".into(),
     };
-    let Ok(spec) = crate::attributes::parse(&attributes.collect(), &pod) else { return };
+    let defaults = crate::attributes::OperatorDefaults::default();
+    let Ok(spec) = crate::attributes::parse(&attributes.collect(), &pod, &defaults) else { return };
     let Some(pca) = spec.signer.acm_pca() else { return };
     let template = pca.template_arn.clone().unwrap_or_default();
     let question = Question {

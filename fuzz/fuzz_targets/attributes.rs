@@ -2,9 +2,16 @@
 //! One attribute a line, `key=value`; a line without `=` goes on from the value before.
 #![no_main]
 
-use certlet::attributes::{self, VolumeContext};
+use certlet::attributes::{self, OperatorDefaults, SpiffeIds, VolumeContext};
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// With a trust domain, so that `spiffe` is parsed too.
+static DEFAULTS: LazyLock<OperatorDefaults> = LazyLock::new(|| {
+    let ids = SpiffeIds::new("example.org", "spiffe://{trustDomain}/ns/{namespace}/sa/{serviceAccount}");
+    OperatorDefaults { spiffe_ids: Some(ids.expect("the flags are fixed")), ..OperatorDefaults::default() }
+});
 
 fuzz_target!(|text: &str| {
     let mut context: HashMap<String, String> = [
@@ -27,7 +34,7 @@ fuzz_target!(|text: &str| {
         }
     }
     let parsed = VolumeContext::parse(context, HashMap::new())
-        .and_then(|context| attributes::parse(&context.raw, &context.pod));
+        .and_then(|context| attributes::parse(&context.raw, &context.pod, &DEFAULTS));
     if let Err(errors) = parsed {
         assert!(!errors.to_string().is_empty() && !errors.first().is_empty());
     }

@@ -36,7 +36,7 @@ static SPEC: LazyLock<CertificateSpec> = LazyLock::new(|| {
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
     let context = VolumeContext::parse(context, HashMap::new()).expect("the context is fixed");
-    attributes::parse(&context.raw, &context.pod).expect("the attributes are fixed")
+    attributes::parse(&context.raw, &context.pod, &attributes::OperatorDefaults::default()).expect("the attributes are fixed")
 });
 
 fuzz_target!(|input: &[u8]| {

@@ -15,7 +15,7 @@ const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+pub(super) const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Limit on the attributes of one volume, as written.
 pub(super) const MAX_BYTES: usize = 64 * 1024;

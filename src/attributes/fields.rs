@@ -1,13 +1,16 @@
 //! The attributes of one volume: sorted by name, then read one by one while faults are collected.
 
 use super::context::MAX_BYTES;
+use super::defaults::OperatorDefaults;
 use super::errors::{AttributeError, AttributeErrors, named};
 use super::passwords::may_hold_password;
 use super::rows::{Key, TABLE};
 use super::table::Default;
 use super::values::names::is_annotation_key;
 use super::values::{list, template};
-use crate::model::{Dialect, Doubts, RawAttributes, WorkloadIdentity, nearest_name, parse_duration, shown};
+use crate::model::{
+    CertificateFacts, Dialect, Doubts, RawAttributes, WorkloadIdentity, nearest_name, parse_duration, shown,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,7 +25,11 @@ pub(super) struct Fields<'a> {
     pub(super) dialect: Dialect,
     /// Whether an earlier process has published the volume.
     pub(super) is_stored: bool,
-    pod: &'a WorkloadIdentity,
+    /// The certificate in use of such a volume.
+    pub(super) in_use: Option<&'a CertificateFacts>,
+    pub(super) pod: &'a WorkloadIdentity,
+    /// What the operator's flags give to the volume.
+    pub(super) defaults: &'a OperatorDefaults,
     /// An empty value counts as missing, as in cert-manager's csi-driver.
     given: BTreeMap<Key, &'a str>,
     /// Attributes for the `CertificateRequest`, which certlet only copies.
@@ -36,24 +43,17 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Sorts the attributes by name. Fails if they have both prefixes.
-    pub(super) fn new(raw: &'a RawAttributes, pod: &'a WorkloadIdentity) -> Result<Self, AttributeErrors> {
-        Self::sorted(raw, pod, false)
-    }
-
-    /// As [`Self::new`], for a volume that an earlier process has published.
-    pub(super) fn stored(raw: &'a RawAttributes, pod: &'a WorkloadIdentity) -> Result<Self, AttributeErrors> {
-        Self::sorted(raw, pod, true)
-    }
-
-    fn sorted(
+    pub(super) fn new(
         raw: &'a RawAttributes,
         pod: &'a WorkloadIdentity,
-        is_stored: bool,
+        defaults: &'a OperatorDefaults,
     ) -> Result<Self, AttributeErrors> {
         let mut fields = Self {
             dialect: dialect(raw).map_err(|fault| AttributeErrors::new(vec![fault]))?,
-            is_stored,
+            is_stored: false,
+            in_use: None,
             pod,
+            defaults,
             given: BTreeMap::new(),
             annotations: BTreeMap::new(),
             expanded_bytes: 0,
@@ -64,6 +64,11 @@ impl<'a> Fields<'a> {
             fields.add(key, value).unwrap_or_else(|fault| fields.faults.push(fault));
         }
         Ok(fields)
+    }
+
+    /// The same, of a volume that an earlier process has published.
+    pub(super) fn of_stored(self, in_use: Option<&'a CertificateFacts>) -> Self {
+        Self { is_stored: true, in_use, ..self }
     }
 
     fn add(&mut self, key: &str, value: &'a str) -> Result<(), AttributeError> {

@@ -5,14 +5,15 @@ use super::errors::{AttributeError, AttributeErrors};
 use super::fields::Fields;
 use super::rows::Key;
 use super::values::names::{any_file_name, file_name, subject_text};
-use crate::model::{CertificateSpec, Dialect, Files, KeystorePassword, Pkcs12, Pkcs12Profile, Truststore};
+use crate::model::{
+    CertificateSpec, Dialect, Files, KeyEncoding, KeystorePassword, Layout, LayoutKind, PemFiles, Pkcs12,
+    Pkcs12Profile, Truststore,
+};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Reads the names of the files, which must all be different.
-pub(super) fn files(fields: &mut Fields<'_>) -> Option<Files> {
-    let certificate = fields.checked_or(Key::CertificateFile, file_name, any_file_name);
-    let private_key = fields.checked_or(Key::PrivateKeyFile, file_name, any_file_name);
-    let ca = fields.checked_or(Key::CaFile, file_name, any_file_name);
+pub(super) fn files(fields: &mut Fields<'_>, has_spiffe_id: bool) -> Option<Files> {
+    let layout = layout(fields, has_spiffe_id);
     let combined = fields.checked_or(Key::CombinedFile, file_name, any_file_name);
     let pkcs12 = pkcs12(fields);
     let truststore = truststore(fields);
@@ -20,10 +21,8 @@ pub(super) fn files(fields: &mut Fields<'_>) -> Option<Files> {
     let password = if has_keystore { password_source(fields, pkcs12.is_some()) } else { None };
     let socket = fields.checked(Key::SocketFile, file_name);
     let is_socket_only = is_socket_only(fields, socket.is_some());
-    let names = [
-        (Key::CertificateFile, certificate.as_deref()),
-        (Key::PrivateKeyFile, private_key.as_deref()),
-        (Key::CaFile, ca.as_deref()),
+    let mut names = layout.as_ref().map(names_of).unwrap_or_default();
+    names.extend([
         (Key::CombinedFile, combined.as_deref()),
         (Key::Pkcs12Filename, pkcs12.as_ref().map(|pkcs12| pkcs12.file.as_str())),
         (
@@ -35,19 +34,61 @@ pub(super) fn files(fields: &mut Fields<'_>) -> Option<Files> {
         ),
         (Key::TruststoreFile, truststore.as_ref().map(|truststore| truststore.file.as_str())),
         (Key::SocketFile, socket.as_deref()),
-    ];
+    ]);
     refuse_duplicates(fields, &names);
-    Some(Files {
-        certificate: certificate?,
-        private_key: private_key?,
-        ca: ca?,
-        combined,
-        pkcs12,
-        truststore,
-        socket,
-        is_socket_only,
-        password,
-    })
+    Some(Files { layout: layout?, combined, pkcs12, truststore, socket, is_socket_only, password })
+}
+
+/// The files with the key, the chain and the trust anchors.
+fn layout(fields: &mut Fields<'_>, has_spiffe_id: bool) -> Option<Layout> {
+    let kind = fields.checked(Key::Layout, |name| {
+        LayoutKind::from_name(name).ok_or_else(|| "is not a layout".to_owned())
+    })?;
+    let layout = match kind {
+        LayoutKind::Default => return pem_files(fields).map(Layout::Default),
+        LayoutKind::Istio => Layout::Istio,
+        LayoutKind::Spiffe => Layout::Spiffe,
+        LayoutKind::Envoy => Layout::Envoy(fields.defaults.secret_names.clone()),
+    };
+    let problem = format!("cannot be combined with layout: {kind}, which names the files");
+    let named = [Key::CertificateFile, Key::PrivateKeyFile, Key::CaFile];
+    fields.refuse(&named, &problem, "remove it, or set layout to default");
+    if layout == Layout::Spiffe {
+        if !has_spiffe_id {
+            let problem = "needs a SPIFFE ID: set spiffe to true, or uri-sans to a SPIFFE ID";
+            fields.invalid(Key::Layout, kind.as_str(), problem);
+        }
+        if let Some(encoding) = fields.given(Key::KeyEncoding)
+            && !encoding.eq_ignore_ascii_case(KeyEncoding::Pkcs8.as_str())
+        {
+            fields.invalid(Key::KeyEncoding, encoding, "does not fit the layout spiffe, whose key is PKCS8");
+        }
+    }
+    Some(layout)
+}
+
+fn pem_files(fields: &mut Fields<'_>) -> Option<PemFiles> {
+    let certificate = fields.checked_or(Key::CertificateFile, file_name, any_file_name);
+    let private_key = fields.checked_or(Key::PrivateKeyFile, file_name, any_file_name);
+    let ca = fields.checked_or(Key::CaFile, file_name, any_file_name);
+    Some(PemFiles { certificate: certificate?, private_key: private_key?, ca: ca? })
+}
+
+/// The names that a layout gives to files, with the attributes that decide them. In the layout `spiffe` the name of the trust bundle
+/// depends on the certificate; [`refuse_duplicates`] knows its end.
+fn names_of(layout: &Layout) -> Vec<(Key, Option<&str>)> {
+    let [certificate, private_key, ca] = match layout {
+        Layout::Default(_) => [Key::CertificateFile, Key::PrivateKeyFile, Key::CaFile],
+        Layout::Istio | Layout::Spiffe | Layout::Envoy(_) => [Key::Layout; 3],
+    };
+    let mut names = vec![(certificate, Some(layout.certificate_file())), (ca, layout.ca_file())];
+    if layout.private_key_file() != layout.certificate_file() || private_key != certificate {
+        names.insert(1, (private_key, Some(layout.private_key_file())));
+    }
+    if *layout == Layout::Spiffe {
+        names.extend([(Key::Layout, Some(Layout::HINTS)), (Key::Layout, Some(Layout::TRUST_BUNDLE_SUFFIX))]);
+    }
+    names
 }
 
 /// Whether the volume is handed over by its socket only. Then it has no files, so that no attribute can name one.
@@ -57,6 +98,7 @@ fn is_socket_only(fields: &mut Fields<'_>, has_socket: bool) -> bool {
     }
     let accepted = format!("remove it, or set {} to true", Key::Files.full(fields.dialect));
     let of_files = [
+        Key::Layout,
         Key::CertificateFile,
         Key::PrivateKeyFile,
         Key::CaFile,
@@ -206,10 +248,16 @@ fn alias(text: &str) -> Result<String, String> {
 
 fn refuse_duplicates(fields: &mut Fields<'_>, names: &[(Key, Option<&str>)]) {
     for (index, (key, name)) in names.iter().enumerate() {
-        for (other, _) in names[..index].iter().filter(|(_, other)| name.is_some() && name == other) {
+        let is_same = |other: &str, name: &str| {
+            name == other || other == Layout::TRUST_BUNDLE_SUFFIX && name.ends_with(other)
+        };
+        let is_taken =
+            |other: Option<&str>| other.zip(*name).is_some_and(|(other, name)| is_same(other, name));
+        for (other, _) in names[..index].iter().filter(|(_, other)| is_taken(*other)) {
             // The message names an attribute that the author wrote, not a default.
             let (wrong, same) = if fields.given(*key).is_some() { (*key, *other) } else { (*other, *key) };
-            let problem = format!("is also the name of {}", same.full(fields.dialect));
+            let of_layout = if same == Key::Layout { "a file of " } else { "" };
+            let problem = format!("is also the name of {of_layout}{}", same.full(fields.dialect));
             fields.invalid(wrong, name.unwrap_or_default(), &problem);
         }
     }

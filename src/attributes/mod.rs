@@ -6,9 +6,11 @@
 //!
 //! [`VolumeContext::parse`] splits the kubelet's part of a publish from the author's part, which [`parse()`] reads.
 //! `fields` sorts the attributes by name and reads single ones, by the rules in `rows` and with the checks in `values`;
-//! `parse` and `files` combine them; `size` limits the names as a whole. `reference` generates docs/attributes.md from the same table.
+//! `parse`, `svid` and `files` combine them; `size` limits the names as a whole, and `token_claims` compares the pod with its tokens.
+//! What the operator's flags give to volumes is in `defaults`. `reference` generates docs/attributes.md from the same table.
 
 mod context;
+mod defaults;
 mod errors;
 mod fields;
 mod files;
@@ -17,10 +19,14 @@ mod passwords;
 mod reference;
 mod rows;
 mod size;
+mod svid;
 mod table;
+mod token_claims;
 mod values;
 
 pub use context::VolumeContext;
+pub use defaults::{OperatorDefaults, SpiffeIds, SpiffeIdsError};
+pub(crate) use defaults::{SPIFFE_ID_TEMPLATE, issuer_kind, issuer_name};
 pub use errors::{AttributeError, AttributeErrors};
 pub(crate) use files::check_secret;
 pub use parse::parse;
@@ -28,6 +34,7 @@ pub(crate) use parse::parse_stored;
 pub(crate) use passwords::take_mistyped;
 pub(crate) use reference::reference_markdown;
 pub(crate) use size::check_names;
+pub(crate) use token_claims::check_tokens;
 
 /// The names, without a prefix, of all attributes that a volume with `signer: acm-pca` may carry.
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! From the author's attributes to the certificate spec.
 
+use super::defaults::OperatorDefaults;
 use super::errors::AttributeErrors;
 use super::fields::Fields;
 use super::rows::{Key, TABLE};
+use super::svid;
 use super::values::{arn, distinguished_name, list, names};
 use crate::model::{
-    CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
-    RawAttributes, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields, Usage, WorkloadIdentity,
-    parse_duration,
+    CertificateFacts, CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller,
+    PcaRequest, RawAttributes, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields, Usage,
+    WorkloadIdentity, parse_duration,
 };
 use std::time::Duration;
 
@@ -16,17 +18,24 @@ const MAX_ID: u32 = u32::MAX - 1;
 
 /// Reads the author's attributes, with the defaults of their prefix and with the pod's variables replaced. The error lists
 /// all faults.
-pub fn parse(raw: &RawAttributes, pod: &WorkloadIdentity) -> Result<CertificateSpec, AttributeErrors> {
-    read(Fields::new(raw, pod)?)
+pub fn parse(
+    raw: &RawAttributes,
+    pod: &WorkloadIdentity,
+    defaults: &OperatorDefaults,
+) -> Result<CertificateSpec, AttributeErrors> {
+    read(Fields::new(raw, pod, defaults)?)
 }
 
 /// Reads the attributes of a volume that an earlier process has published. What was accepted then, and would be refused now, is
-/// served: the pod is running, and its certificate must be renewed.
+/// served: the pod is running, and its certificate must be renewed. The operator's defaults are those of today. `in_use` is the
+/// certificate of the volume.
 pub(crate) fn parse_stored(
     raw: &RawAttributes,
     pod: &WorkloadIdentity,
+    defaults: &OperatorDefaults,
+    in_use: Option<&CertificateFacts>,
 ) -> Result<CertificateSpec, AttributeErrors> {
-    read(Fields::stored(raw, pod)?)
+    read(Fields::new(raw, pod, defaults)?.of_stored(in_use))
 }
 
 fn read(mut fields: Fields<'_>) -> Result<CertificateSpec, AttributeErrors> {
@@ -39,25 +48,16 @@ fn read(mut fields: Fields<'_>) -> Result<CertificateSpec, AttributeErrors> {
 /// Reads every attribute before it gives up, so that all faults are collected.
 fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     let signer = signer(fields);
-    let subject = subject(fields);
-    let sans = SubjectAltNames {
-        dns_names: dns_names(fields),
-        uris: match fields.dialect {
-            Dialect::Certlet => plain_uris(fields),
-            Dialect::CertManager => {
-                fields.list_or(Key::UriSans, list::split_at_commas, names::uri_as_go, names::any_uri)
-            }
-        },
-        ip_addresses: fields.list(Key::IpSans, names::ip_address),
-        emails: fields.list(Key::EmailSans, names::email_address),
+    let Identity { is_spiffe, subject, sans, is_ca, usages, usage_words } = identity(fields);
+    let duration = match fields.given(Key::Duration) {
+        None if is_spiffe => Some(svid::DURATION),
+        _ => fields.duration(Key::Duration),
     };
-    let duration = fields.duration(Key::Duration);
     let renew_before =
         fields.checked_or(Key::RenewBefore, |text| parse_duration(text).map(Some), no_renew_before);
-    let is_ca = fields.switch(Key::IsCa);
-    let (usages, usage_words) = usages(fields);
     let key = key(fields);
-    let files = super::files::files(fields);
+    let has_spiffe_id = sans.uris.iter().any(|uri| uri.starts_with("spiffe://"));
+    let files = super::files::files(fields, has_spiffe_id);
     let fs_group = fields.checked_or(Key::FsGroup, |text| group(text).map(Some), any_group);
     let owner = fields.checked(Key::Owner, owner);
     let mut signer = signer?;
@@ -67,6 +67,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     Some(CertificateSpec {
         dialect: fields.dialect,
         signer,
+        is_spiffe,
         subject: subject?,
         sans,
         duration: duration?,
@@ -79,6 +80,48 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         renew_before: renew_before.flatten(),
         doubts: std::mem::take(&mut fields.doubts),
     })
+}
+
+/// Who the certificate is for, and what for.
+struct Identity {
+    is_spiffe: bool,
+    subject: Option<Subject>,
+    sans: SubjectAltNames,
+    is_ca: Option<bool>,
+    usages: Vec<Usage>,
+    usage_words: Vec<String>,
+}
+
+fn identity(fields: &mut Fields<'_>) -> Identity {
+    if fields.switch(Key::Spiffe) == Some(true) {
+        let (subject, sans) = svid::names(fields);
+        let usages = svid::USAGES.to_vec();
+        let usage_words = usages.iter().map(ToString::to_string).collect();
+        return Identity {
+            is_spiffe: true,
+            subject: Some(subject),
+            sans,
+            is_ca: Some(false),
+            usages,
+            usage_words,
+        };
+    }
+    let subject = subject(fields);
+    let sans = SubjectAltNames {
+        dns_names: dns_names(fields),
+        uris: match fields.dialect {
+            Dialect::Certlet => plain_uris(fields),
+            Dialect::CertManager => {
+                fields.list_or(Key::UriSans, list::split_at_commas, names::uri_as_go, names::any_uri)
+            }
+        },
+        ip_addresses: fields.list(Key::IpSans, names::ip_address),
+        emails: fields.list(Key::EmailSans, names::email_address),
+    };
+    let is_ca = fields.switch(Key::IsCa);
+    let (usages, usage_words) = usages(fields);
+    svid::check(fields, &sans.uris, is_ca == Some(true), &usages);
+    Identity { is_spiffe: false, subject, sans, is_ca, usages, usage_words }
 }
 
 /// The signer with its own attributes. Attributes of the other signers are refused.
@@ -111,6 +154,13 @@ fn issuer(fields: &mut Fields<'_>) -> Option<IssuerRef> {
         Dialect::CertManager => "the name of a cert-manager issuer",
         Dialect::Certlet => "the name of a cert-manager issuer; or another signer in csi.certlet.io/signer",
     };
+    let names_none = |key: &Key| fields.given(*key).is_none();
+    if fields.dialect == Dialect::Certlet
+        && let Some(issuer) = &fields.defaults.issuer
+        && [Key::IssuerName, Key::IssuerKind, Key::IssuerGroup].iter().all(names_none)
+    {
+        return Some(issuer.clone());
+    }
     // csi-driver takes any text, and the API server judges it.
     let name = fields.required(Key::IssuerName, accepted, names::resource_name, names::subject_text);
     let kind = fields.checked_or(Key::IssuerKind, names::kind, names::subject_text);

@@ -64,7 +64,7 @@ attributes! {
             => Options { certlet_only: true, ..default(Value("cert-manager")) };
         IssuerName: "issuer-name", "The cert-manager issuer that signs.",
             "the name of an issuer, with the signer `cert-manager` only"
-            => issuer(Derived("required with the signer `cert-manager`"));
+            => issuer(Derived("the operator's `--default-issuer-name` for a volume that names nothing of an issuer, else required with the signer `cert-manager`"));
         IssuerKind: "issuer-kind", "The issuer's kind.",
             "a kind such as `Issuer` or `ClusterIssuer`, with the signer `cert-manager` only" => issuer(Value("Issuer"));
         IssuerGroup: "issuer-group", "The API group of the issuer. It may be that of an external issuer.",
@@ -72,6 +72,12 @@ attributes! {
             => issuer(Value("cert-manager.io"));
     }
     Names {
+        Spiffe: "spiffe",
+            "Whether the certificate is the pod's X.509-SVID: no subject, the pod's SPIFFE ID as its only name, the usages `digital \
+             signature`, `key encipherment`, `server auth` and `client auth`, and a duration of `1h` unless `duration` is set. The \
+             operator decides how IDs are made. It excludes the other names, `is-ca` and `key-usages`.",
+            "`true` or `false`; `true` only if the driver has a `--trust-domain`"
+            => Options { certlet_only: true, ..default(Value("false")) };
         CommonName: "common-name", "The subject's common name.",
             "at most 64 characters, none of them a control character" => SUBJECT;
         DnsNames: "dns-names", "DNS names of the certificate.",
@@ -80,7 +86,7 @@ attributes! {
         IpSans: "ip-sans", "IP addresses of the certificate.", "a list of IPv4 or IPv6 addresses" => PLAIN;
         UriSans: "uri-sans", "URIs of the certificate, such as a SPIFFE ID.",
             "a list of absolute URIs (RFC 3986) of at most 2,048 bytes, without `.` and `..` in the path and without an empty \
-             fragment; or one SPIFFE ID such as `spiffe://example.org/ns/shop`" => TEMPLATED;
+             fragment; or one SPIFFE ID such as `spiffe://example.org/ns/shop`, without a path if and only if `is-ca` is `true`" => TEMPLATED;
         EmailSans: "email-sans", "E-mail addresses of the certificate.",
             "a list of addresses such as `web@example.org`, of ASCII characters"
             => Options { certlet_only: true, ..TEMPLATED };
@@ -112,7 +118,8 @@ attributes! {
             "a list of `digital signature` (or `signing`), `content commitment`, `key encipherment`, `key agreement`, \
              `data encipherment`, `cert sign`, `crl sign`, `encipher only`, `decipher only`, `any`, `server auth`, \
              `client auth`, `code signing`, `email protection` (or `s/mime`), `ipsec end system`, `ipsec tunnel`, \
-             `ipsec user`, `timestamping`, `ocsp signing`, `microsoft sgc`, `netscape sgc`"
+             `ipsec user`, `timestamping`, `ocsp signing`, `microsoft sgc`, `netscape sgc`; with a SPIFFE ID and without `is-ca`, \
+             `digital signature` is one of them, and `cert sign` and `crl sign` are not"
             => default(Value("digital signature,key encipherment"));
     }
     Key {
@@ -128,6 +135,12 @@ attributes! {
             SWITCH_RULE => default(Value("false"));
     }
     Files {
+        Layout: "layout",
+            "The files with the key, the certificate and the trust anchors: `default` has the three below, `istio` has \
+             `cert-chain.pem`, `key.pem` and `root-cert.pem`, `spiffe` and `envoy` are described in [Layouts](#layouts). All but \
+             `default` exclude `certificate-file`, `privatekey-file` and `ca-file`.",
+            "`default`, `istio`, `envoy`, or for a certificate with a SPIFFE ID `spiffe`"
+            => Options { certlet_only: true, ..default(Value("default")) };
         CertificateFile: "certificate-file", "The certificate, and the intermediates after it.", FILE_RULE
             => default(Value("tls.crt"));
         PrivateKeyFile: "privatekey-file", "The private key.", FILE_RULE => default(Value("tls.key"));

@@ -1,6 +1,7 @@
 //! The flags of `certlet node` for Kubernetes and cert-manager.
 
 use super::values;
+use crate::model::IssuerRef;
 use crate::run::{ClusterConfig, RateLimit};
 use crate::signer::{CertManagerOptions, Gate, GateBackoff};
 use clap::Args;
@@ -24,6 +25,18 @@ pub struct ClusterArgs {
     /// Number of calls that --kube-api-qps allows at once [default: twice the rate]
     #[arg(long, env = "CERTLET_KUBE_API_BURST", value_name = "COUNT", requires = "kube_api_qps", value_parser = clap::value_parser!(u32).range(1..))]
     pub kube_api_burst: Option<u32>,
+
+    /// Issuer of volumes of csi.certlet.io/ with the signer cert-manager that name no issuer.
+    #[arg(long, env = "CERTLET_DEFAULT_ISSUER_NAME", value_name = "NAME", value_parser = values::issuer_name)]
+    pub default_issuer_name: Option<String>,
+
+    /// Kind of the default issuer.
+    #[arg(long, env = "CERTLET_DEFAULT_ISSUER_KIND", value_name = "KIND", default_value = "ClusterIssuer", requires = "default_issuer_name", value_parser = values::issuer_kind)]
+    pub default_issuer_kind: String,
+
+    /// API group of the default issuer.
+    #[arg(long, env = "CERTLET_DEFAULT_ISSUER_GROUP", value_name = "GROUP", default_value = "cert-manager.io", requires = "default_issuer_name", value_parser = values::issuer_group)]
+    pub default_issuer_group: String,
 
     /// Number of CertificateRequests to keep for each volume. Older ones are deleted once a newer one is in use.
     #[arg(long, env = "CERTLET_KEEP_REQUESTS", value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -80,6 +93,15 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
+    /// The issuer of volumes that name none.
+    pub(super) fn default_issuer(&self) -> Option<IssuerRef> {
+        Some(IssuerRef {
+            name: self.default_issuer_name.clone()?,
+            kind: self.default_issuer_kind.clone(),
+            group: self.default_issuer_group.clone(),
+        })
+    }
+
     /// The configuration, on this node.
     pub(super) fn into_config(self, node: &str) -> ClusterConfig {
         let rate_limit = self

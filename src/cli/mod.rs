@@ -11,6 +11,7 @@ mod pca;
 #[cfg(feature = "aws")]
 mod policy;
 mod reference;
+mod spiffe;
 mod status;
 mod values;
 
@@ -23,6 +24,7 @@ pub use pca::PcaArgs;
 #[cfg(feature = "aws")]
 pub use policy::{CheckArgs, PolicyAction, PolicyCheckError};
 pub use reference::ReferenceArgs;
+pub use spiffe::SpiffeArgs;
 pub use status::StatusArgs;
 
 use clap::{Args, Parser, Subcommand};

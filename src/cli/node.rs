@@ -1,9 +1,10 @@
 //! `certlet node`
 
 use super::values::{self, Bind};
+use crate::attributes::{OperatorDefaults, SpiffeIdsError};
 use crate::csi::Driver;
+use crate::model::SecretNames;
 use crate::run::{Config, LocalSigner};
-use crate::sink::SecretNames;
 use crate::telemetry::LogFormat;
 use crate::trust::Pin;
 use crate::volume::{Limits, StoreOptions};
@@ -156,6 +157,10 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_WORKER_THREADS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub worker_threads: Option<u16>,
 
+    /// SPIFFE IDs.
+    #[command(flatten)]
+    pub spiffe: super::spiffe::SpiffeArgs,
+
     /// Kubernetes and cert-manager.
     #[cfg(feature = "kubernetes")]
     #[command(flatten)]
@@ -173,6 +178,9 @@ pub enum UsageError {
         "--startup-taint: given with an empty --registration-dir; only a driver that registers itself learns when it is ready"
     )]
     TaintWithoutRegistration,
+    /// The flags for SPIFFE IDs.
+    #[error(transparent)]
+    SpiffeIds(#[from] SpiffeIdsError),
     /// The current directory is not known.
     #[error("--data-root {}: cannot be made absolute: {source}", .path.display())]
     DataRoot {
@@ -200,6 +208,18 @@ impl NodeArgs {
             (true, Some(certificate), Some(key)) => Some(LocalSigner::Files { certificate, key }),
             (true, _, _) => Some(LocalSigner::Ephemeral),
         };
+        let defaults = OperatorDefaults {
+            spiffe_ids: self.spiffe.ids()?,
+            #[cfg(feature = "kubernetes")]
+            issuer: self.cluster.default_issuer(),
+            #[cfg(not(feature = "kubernetes"))]
+            issuer: None,
+            secret_names: SecretNames {
+                certificate: self.sds_default_svid_name,
+                bundle: self.sds_default_bundle_name,
+                all_bundles: self.sds_default_all_bundles_name,
+            },
+        };
         Ok(Config {
             #[cfg(feature = "kubernetes")]
             cluster: self.cluster.into_config(&self.node_id),
@@ -218,11 +238,7 @@ impl NodeArgs {
             local_signer,
             #[cfg(feature = "aws")]
             pca: self.pca.into_config(),
-            secret_names: SecretNames {
-                certificate: self.sds_default_svid_name,
-                bundle: self.sds_default_bundle_name,
-                all_bundles: self.sds_default_all_bundles_name,
-            },
+            defaults,
             pins: self.pin_ca,
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,

@@ -1,10 +1,12 @@
 //! `certlet policy check`: explains the decision of a policy file on one request.
 
-use crate::attributes;
+use super::spiffe::SpiffeArgs;
+use crate::attributes::{self, OperatorDefaults};
 use crate::model::{RawAttributes, WorkloadIdentity};
 use crate::policy::{Policy, PolicyError, Question, upgrade};
 use crate::signer::template_of;
 use clap::{Args, Subcommand};
+use std::fmt::Display;
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -37,6 +39,10 @@ pub struct CheckArgs {
     /// "signer=acm-pca" are added if missing.
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub attributes: Vec<String>,
+
+    /// SPIFFE IDs, as for `certlet node`.
+    #[command(flatten)]
+    pub spiffe: SpiffeArgs,
 }
 
 /// Why the request is not allowed.
@@ -76,8 +82,10 @@ impl CheckArgs {
             service_account: self.service_account.clone(),
         };
         let raw = raw(&self.attributes).map_err(PolicyCheckError::Attributes)?;
-        let spec =
-            attributes::parse(&raw, &pod).map_err(|error| PolicyCheckError::Attributes(error.to_string()))?;
+        let refused = |error: &dyn Display| PolicyCheckError::Attributes(error.to_string());
+        let spiffe_ids = self.spiffe.ids().map_err(|error| refused(&error))?;
+        let defaults = OperatorDefaults { spiffe_ids, ..OperatorDefaults::default() };
+        let spec = attributes::parse(&raw, &pod, &defaults).map_err(|error| refused(&error))?;
         let pca = spec.signer.acm_pca().ok_or_else(|| {
             let fault = "signer: a policy is for acm-pca only; accepted: signer=acm-pca";
             PolicyCheckError::Attributes(fault.to_owned())
@@ -158,6 +166,7 @@ mod tests {
             pod: Some(("shop".into(), "web-0".into())),
             service_account: "web".into(),
             attributes: vec![CA.into(), attributes.into()],
+            spiffe: SpiffeArgs { trust_domain: None, spiffe_id_template: String::new() },
         };
         args.render()
     }

@@ -1,7 +1,7 @@
 //! `certlet status`: shows the records of the volumes, for `kubectl exec`. It shows no secret.
 
 use super::node::{DATA_ROOT, path_or_default};
-use crate::attributes;
+use crate::attributes::{self, OperatorDefaults};
 use crate::control::{self, Check, ControlError};
 use crate::store::{RecordError, StoreError, StoredVolume};
 use clap::Args;
@@ -70,8 +70,11 @@ fn row(stored: StoredVolume) -> Option<Row> {
             return Some(Row { last_error: Some(error.to_string()), volume, ..Row::default() });
         }
     };
+    let in_use = record.issued.as_ref().map(|issued| &*issued.facts);
     let doubts =
-        attributes::parse_stored(&record.attributes, &record.pod).map(|spec| spec.doubts).unwrap_or_default();
+        attributes::parse_stored(&record.attributes, &record.pod, &OperatorDefaults::default(), in_use)
+            .map(|spec| spec.doubts)
+            .unwrap_or_default();
     let remarks = (!doubts.is_empty()).then(|| doubts.to_string());
     let mut row = Row {
         namespace: record.pod.namespace,

@@ -1,5 +1,7 @@
 //! Parsers of flag values. Each error says what is accepted.
 
+#[cfg(feature = "kubernetes")]
+use crate::attributes;
 use http::Uri;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeBounds;
@@ -155,6 +157,24 @@ pub(super) fn trust_domain(value: &str) -> Result<String, String> {
 pub(super) fn object_name(value: &str) -> Result<String, String> {
     let is_name = driver_name(value).is_ok() && value.bytes().all(|byte| !byte.is_ascii_uppercase());
     accept_text(value, is_name, "the name of an object in Kubernetes, such as cert-manager")
+}
+
+/// The name of a cert-manager issuer.
+#[cfg(feature = "kubernetes")]
+pub(super) fn issuer_name(value: &str) -> Result<String, String> {
+    accept(attributes::issuer_name(value).ok(), "the name of an issuer, such as internal-ca")
+}
+
+/// The kind of an issuer.
+#[cfg(feature = "kubernetes")]
+pub(super) fn issuer_kind(value: &str) -> Result<String, String> {
+    accept(attributes::issuer_kind(value).ok(), "a kind such as Issuer or ClusterIssuer")
+}
+
+/// The API group of an issuer.
+#[cfg(feature = "kubernetes")]
+pub(super) fn issuer_group(value: &str) -> Result<String, String> {
+    accept(attributes::issuer_name(value).ok(), "an API group such as cert-manager.io")
 }
 
 /// A text that is not empty.

@@ -52,6 +52,8 @@ pub(crate) struct Workload<'a> {
     pub(crate) in_use: Option<&'a IssuedRecord>,
     /// How many times in a row the pod was not ready.
     pub(crate) not_ready_count: u32,
+    /// Reads the private key in use, for a spec that reuses it.
+    pub(crate) key_in_use: &'a (dyn Fn() -> Option<PrivateKey> + Send + Sync),
 }
 
 /// How one issuance runs.
@@ -157,7 +159,7 @@ impl Obtainer {
             .in_use
             .map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
         let Prepared { key, csr_der, checkpoint } = self.prepare(workload, signer, needed_by).await?;
-        let Workload { id, identity, tokens, spec, in_use, not_ready_count } = workload;
+        let Workload { id, identity, tokens, spec, in_use, not_ready_count, .. } = workload;
         let request = SigningRequest {
             id: &RequestId::new(id.clone()),
             identity,
@@ -232,22 +234,20 @@ impl Obtainer {
         signer: &dyn Signer,
         needed_by: Timestamp,
     ) -> Result<Prepared, Failure> {
-        let Workload { id, identity, spec, in_use, .. } = workload;
+        let Workload { id, identity, spec, in_use, key_in_use, .. } = workload;
         let follows = in_use.map(|in_use| in_use.generation);
-        let fits =
-            |pem: &[u8]| PrivateKey::from_pem(pem).ok().filter(|key| key.algorithm() == spec.key.algorithm);
+        let fits = |key: &PrivateKey| key.algorithm() == spec.key.algorithm;
         if signer.is_resumable()
             && let Some(checkpoint) = self.store.checkpoint(id)?
             && checkpoint.follows() == follows
             && self.is_resumed(&checkpoint, in_use)?
-            && let Some(key) = fits(&checkpoint.key_pem)
+            && let Some(key) = PrivateKey::from_pem(&checkpoint.key_pem).ok().filter(fits)
         {
             let csr_der = stored_csr(&checkpoint)?;
             return Ok(Prepared { key, csr_der, checkpoint });
         }
-        let [kept] =
-            if spec.key.reuse { self.store.read_files(id, [&spec.files.private_key])? } else { [None] };
-        let key = match kept.as_ref().and_then(|pem| fits(pem)) {
+        let kept = if spec.key.reuse { key_in_use() } else { None };
+        let key = match kept.filter(fits) {
             Some(key) => key,
             None => self.keys.make(spec.key.algorithm, &identity.namespace, needed_by).await?,
         };

@@ -9,6 +9,7 @@ mod status;
 
 pub(crate) use registration::{Registration, RegistrationState};
 
+use crate::attributes::OperatorDefaults;
 use crate::proto::csi::identity_server::IdentityServer;
 use crate::proto::csi::node_server::NodeServer;
 use crate::telemetry::Metrics;
@@ -32,6 +33,8 @@ pub struct Driver {
 pub(crate) struct CsiServer {
     /// Name and node.
     pub driver: Driver,
+    /// What the operator's flags give to volumes.
+    pub defaults: Arc<OperatorDefaults>,
     /// The volumes.
     pub volumes: VolumeService,
     /// Counts calls.

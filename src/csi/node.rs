@@ -79,7 +79,7 @@ impl CsiServer {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<NodePublishVolumeResponse, Status> {
-        match request::publish(request).and_then(|request| self.check_secret(request)) {
+        match request::publish(request, &self.defaults).and_then(|request| self.check_secret(request)) {
             Ok(request) => self.volumes.publish(request).await.map_err(|error| status(&error))?,
             Err(invalid) => self.reject(invalid).await?,
         }

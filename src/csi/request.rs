@@ -1,7 +1,7 @@
 //! From the wire to typed requests. Missing and wrong fields are `INVALID_ARGUMENT`, as the CSI specification says.
 
 use super::status;
-use crate::attributes::{self, AttributeErrors, VolumeContext};
+use crate::attributes::{self, AttributeErrors, OperatorDefaults, VolumeContext};
 use crate::model::VolumeId;
 use crate::proto::csi::volume_capability::AccessType;
 use crate::proto::csi::volume_capability::access_mode::Mode;
@@ -40,7 +40,10 @@ impl From<Status> for InvalidPublish {
 }
 
 /// Parses a publish. Faults of the request come first, then all faults of the attributes together.
-pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<PublishRequest, InvalidPublish> {
+pub(super) fn publish(
+    request: Request<NodePublishVolumeRequest>,
+    defaults: &OperatorDefaults,
+) -> Result<PublishRequest, InvalidPublish> {
     let timeout = timeout(request.metadata());
     let request = request.into_inner();
     let volume = volume_id(request.volume_id)?;
@@ -57,7 +60,7 @@ pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<Publ
             return Err(InvalidPublish::of_attributes(&faults, refused));
         }
     };
-    let parsed = attributes::parse(&context.raw, &context.pod).and_then(|spec| {
+    let parsed = attributes::parse(&context.raw, &context.pod, defaults).and_then(|spec| {
         // In every dialect: a longer answer of the signer could not be read.
         attributes::check_names(&spec, x509::MAX_NAMES_BYTES, |subject, names| {
             // What cannot be encoded has no length yet. The request says what is wrong with it.
@@ -67,6 +70,11 @@ pub(super) fn publish(request: Request<NodePublishVolumeRequest>) -> Result<Publ
     });
     match parsed {
         Ok(spec) => {
+            if let Err(faults) = attributes::check_tokens(&spec, &context) {
+                // A volume in use keeps the tokens that it has.
+                let refused = RefusedPublish { volume, target, context: None };
+                return Err(InvalidPublish::of_attributes(&faults, refused));
+            }
             Ok(PublishRequest { volume, target, context, spec: Arc::new(spec), mount_group, timeout })
         }
         Err(faults) => {
@@ -209,14 +217,15 @@ mod tests {
                     access_type: Some(AccessType::Mount(MountVolume::default())),
                     access_mode: Some(AccessMode { mode: Mode::SingleNodeReaderOnly.into() }),
                 };
-                publish(Request::new(NodePublishVolumeRequest {
+                let request = NodePublishVolumeRequest {
                     volume_id: "v".into(),
                     target_path: "/target".into(),
                     readonly: true,
                     volume_capability: Some(capability),
                     volume_context: context.collect(),
                     ..Default::default()
-                }))
+                };
+                publish(Request::new(request), &OperatorDefaults::default())
             };
             assert!(with_lists(&lists).is_ok(), "{prefix}");
             let Err(refused) = with_lists(&[&lists[..], &["postalcodes", "dns-names"]].concat()) else {

@@ -9,6 +9,7 @@ mod doubts;
 mod event;
 mod facts;
 mod failure;
+mod files;
 mod go_duration;
 mod identity;
 pub(crate) mod named;
@@ -28,15 +29,17 @@ pub use doubts::Doubts;
 pub(crate) use event::{EventKind, PodEvent};
 pub use facts::CertificateFacts;
 pub use failure::{Failure, FailureKind};
+pub use files::{
+    Files, KeystorePassword, Layout, LayoutKind, PemFiles, Pkcs12, Pkcs12Profile, SecretNames, Truststore,
+};
 pub(crate) use go_duration::{go_duration, positive as parse_duration, short_go_duration};
 pub use identity::{VolumeId, WorkloadIdentity};
 pub(crate) use nearest::nearest as nearest_name;
 pub use raw::RawAttributes;
 pub(crate) use shown::{MAX_MESSAGE_BYTES, clipped, shown, shown_list};
 pub use spec::{
-    CertificateSpec, Dialect, Files, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, KeystorePassword,
-    PcaCaller, PcaRequest, Pkcs12, Pkcs12Profile, SignerKind, SignerSpec, Subject, SubjectAltNames,
-    SubjectFields, Truststore,
+    CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
+    SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields,
 };
 pub use tokens::{PodToken, PodTokens};
 pub(crate) use uri::encoded_separator;

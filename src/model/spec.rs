@@ -3,9 +3,9 @@
 use super::arn::Arn;
 use super::distinguished_name::DistinguishedName;
 use super::doubts::Doubts;
+use super::files::Files;
 use super::named::named_enum;
 use super::usage::Usage;
-use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -40,6 +40,8 @@ pub struct CertificateSpec {
     pub dialect: Dialect,
     /// The signer, with what only this signer needs.
     pub signer: SignerSpec,
+    /// `spiffe`: names and usages are those of the pod's SPIFFE ID.
+    pub is_spiffe: bool,
     /// Subject of the certificate; may be empty.
     pub subject: Subject,
     /// Subject alternative names.
@@ -250,85 +252,6 @@ named_enum! {
         Pkcs1 = "PKCS1",
         /// `PRIVATE KEY` (RFC 5958).
         Pkcs8 = "PKCS8",
-    }
-}
-
-/// Names of the files in the volume: plain names, all different.
-#[derive(Clone, Debug)]
-pub struct Files {
-    /// `certificate-file`: leaf, then intermediates.
-    pub certificate: String,
-    /// `privatekey-file`
-    pub private_key: String,
-    /// `ca-file`
-    pub ca: String,
-    /// `combined-file`: key, then chain, in one PEM file.
-    pub combined: Option<String>,
-    /// `pkcs12-*`
-    pub pkcs12: Option<Pkcs12>,
-    /// `truststore-file`
-    pub truststore: Option<Truststore>,
-    /// `socket-file`: the socket of the SPIFFE Workload API and of Envoy's SDS.
-    pub socket: Option<String>,
-    /// `files: "false"`: the volume is handed over by its socket only, and the files above are not in it.
-    pub is_socket_only: bool,
-    /// Where the password of the keystores comes from. Without one, that of the truststore is Java's default.
-    pub password: Option<KeystorePassword>,
-}
-
-/// Where the password of a volume's keystores comes from.
-#[derive(Clone, Debug)]
-pub enum KeystorePassword {
-    /// `pkcs12-password`
-    Given(SecretString),
-    /// The Secret of the volume's `nodePublishSecretRef`, under this key: `pkcs12-password-key`
-    Secret(String),
-    /// Random, made once for the volume, and in this file of it: `pkcs12-password-file`
-    File(String),
-}
-
-/// A PKCS#12 keystore of the trust anchors alone.
-#[derive(Clone, Debug)]
-pub struct Truststore {
-    /// `truststore-file`
-    pub file: String,
-    /// `pkcs12-profile`
-    pub profile: Pkcs12Profile,
-}
-
-/// The PKCS#12 keystore.
-#[derive(Clone, Debug)]
-pub struct Pkcs12 {
-    /// `pkcs12-filename`
-    pub file: String,
-    /// `pkcs12-profile`
-    pub profile: Pkcs12Profile,
-    /// `pkcs12-alias`, the friendly name of the key; none under the prefix `csi.cert-manager.io/`, where Java shows `1`.
-    pub alias: Option<String>,
-    /// Whether the trust anchors are entries of the keystore.
-    pub has_anchors: bool,
-}
-
-impl Pkcs12 {
-    /// With the defaults of the prefix `csi.certlet.io/`.
-    #[cfg(test)]
-    pub(crate) fn modern(file: &str) -> Self {
-        Self {
-            file: file.to_owned(),
-            profile: Pkcs12Profile::Modern,
-            alias: Some("certificate".to_owned()),
-            has_anchors: true,
-        }
-    }
-}
-
-named_enum! {
-    /// The algorithms of a keystore. Its name is the value of `pkcs12-profile`.
-    pub enum Pkcs12Profile {
-        /// PBES2 with AES-256-CBC, and a SHA-256 MAC.
-        Modern = "modern",
-        /// RC2 with 40 bits, triple DES, and a SHA-1 MAC, as Java 8 before 8u301 needs them.
-        Legacy = "legacy",
     }
 }
 

@@ -27,6 +27,11 @@ impl PodTokens {
         self.0.get(audience)
     }
 
+    /// Every token with its audience.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &PodToken)> {
+        self.0.iter().map(|(audience, token)| (audience.as_str(), token))
+    }
+
     /// Whether one of the tokens expires later than the other set's token for the same audience.
     pub(crate) fn outlast(&self, others: &Self) -> bool {
         self.0.iter().any(|(audience, token)| {

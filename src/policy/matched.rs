@@ -19,13 +19,14 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 42] = [
+pub(super) static MATCHED: [Matched; 44] = [
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
     of("signing-algorithm", Kind::Text, |q| text(q.pca.signing_algorithm.as_deref())),
     of("role-arn", Kind::Path, |q| text(q.pca.caller.role())),
     of("use-pod-identity", Kind::Text, |q| vec![(q.pca.caller == PcaCaller::PodIdentity).to_string()]),
+    of("spiffe", Kind::Text, |q| vec![q.spec.is_spiffe.to_string()]),
     of("common-name", Kind::Dns, |q| field(q, |fields| fields.common_name.as_slice())),
     of("dns-names", Kind::Dns, |q| q.spec.sans.dns_names.clone()),
     of("ip-sans", Kind::Text, |q| q.spec.sans.ip_addresses.iter().map(ToString::to_string).collect()),
@@ -62,9 +63,10 @@ pub(super) static MATCHED: [Matched; 42] = [
         vec![encoding.to_owned()]
     }),
     of("reuse-private-key", Kind::Text, |q| vec![q.spec.key.reuse.to_string()]),
-    of("certificate-file", Kind::Text, |q| vec![q.spec.files.certificate.clone()]),
-    of("privatekey-file", Kind::Text, |q| vec![q.spec.files.private_key.clone()]),
-    of("ca-file", Kind::Text, |q| vec![q.spec.files.ca.clone()]),
+    of("layout", Kind::Text, |q| vec![q.spec.files.layout.kind().to_string()]),
+    of("certificate-file", Kind::Text, |q| text(Some(q.spec.files.layout.certificate_file()))),
+    of("privatekey-file", Kind::Text, |q| text(Some(q.spec.files.layout.private_key_file()))),
+    of("ca-file", Kind::Text, |q| text(q.spec.files.layout.ca_file())),
     of("combined-file", Kind::Text, |q| text(q.spec.files.combined.as_deref())),
     of("socket-file", Kind::Text, |q| text(q.spec.files.socket.as_deref())),
     of("files", Kind::Text, |q| vec![(!q.spec.files.is_socket_only).to_string()]),
@@ -119,6 +121,7 @@ fn field(question: &Question<'_>, of: impl Fn(&SubjectFields) -> &[String]) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attributes::OperatorDefaults;
     use crate::policy::Policy;
 
     const CA: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
@@ -194,7 +197,7 @@ mod tests {
     fn a_rule_checks_an_attribute_after_defaults_and_variables() {
         let raw = WRITTEN.iter().map(|(name, value)| (format!("csi.certlet.io/{name}"), (*value).to_owned()));
         let pod = crate::x509::testing::pod();
-        let spec = crate::attributes::parse(&raw.collect(), &pod).unwrap();
+        let spec = crate::attributes::parse(&raw.collect(), &pod, &OperatorDefaults::default()).unwrap();
         let question = Question {
             pod: &pod,
             spec: &spec,

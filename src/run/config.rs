@@ -1,7 +1,7 @@
 //! The configuration of the driver.
 
+use crate::attributes::OperatorDefaults;
 use crate::csi::Driver;
-use crate::sink::SecretNames;
 use crate::trust::Pin;
 use crate::volume::{Limits, StoreOptions};
 use std::net::SocketAddr;
@@ -30,8 +30,8 @@ pub struct Config {
     /// AWS Private CA; none: `signer: acm-pca` is refused.
     #[cfg(feature = "aws")]
     pub pca: Option<super::PcaConfig>,
-    /// The names of the secrets on the volumes' sockets.
-    pub secret_names: SecretNames,
+    /// What the flags give to volumes.
+    pub defaults: OperatorDefaults,
     /// Trust anchors by issuer.
     pub pins: Vec<Pin>,
     /// Limits on concurrent work.

@@ -24,6 +24,7 @@ pub use observer::RateLimit;
 #[cfg(feature = "aws")]
 pub use pca::{PcaConfig, PcaError};
 
+use crate::attributes::OperatorDefaults;
 use crate::control;
 use crate::csi::{CsiServer, Registration, RegistrationState};
 #[cfg(feature = "kubernetes")]
@@ -94,6 +95,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Node
 /// A driver whose volumes are recovered and which does not serve yet.
 pub struct Node {
     config: Config,
+    defaults: Arc<OperatorDefaults>,
     /// The volumes of this node.
     pub volumes: VolumeService,
     metrics: Arc<Metrics>,
@@ -122,6 +124,7 @@ impl Node {
         signers.extend(local_signer(&config, &clock)?);
         #[cfg(feature = "aws")]
         signers.extend(pca::signer(&config, &clock, &metrics, &files.store, &signers_end)?);
+        let defaults = Arc::new(config.defaults.clone());
         let mut parts = Parts {
             files,
             registry: Arc::new(Registry::default()),
@@ -131,7 +134,7 @@ impl Node {
             events: None,
             limits: config.limits,
             pins: Pins::new(config.pins.clone())?,
-            secret_names: config.secret_names.clone(),
+            defaults: Arc::clone(&defaults),
             continue_on_not_ready: false,
         };
         let notices = Arc::<Notices>::default();
@@ -149,12 +152,12 @@ impl Node {
             version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id,
             signers = ?kinds, adopted, waiting, removed, unreadable, "certlet starts"
         );
-        Ok(Self { config, volumes, metrics, registration, signing, notices, shutdown })
+        Ok(Self { config, defaults, volumes, metrics, registration, signing, notices, shutdown })
     }
 
     /// Serves until shutdown, then until the calls and renewals in flight have ended.
     pub async fn serve(self) -> Result<(), NodeError> {
-        let Self { config, volumes, metrics, registration, signing, notices, shutdown } = self;
+        let Self { config, defaults, volumes, metrics, registration, signing, notices, shutdown } = self;
         let listener = platform::listen(&config.endpoint)?;
         let health = Arc::new(Health {
             endpoint: config.endpoint.clone(),
@@ -186,7 +189,7 @@ impl Node {
         });
         let running = volumes.clone();
         let mut working = tokio::spawn(async move { running.run().await });
-        let server = CsiServer { driver: config.driver, volumes: volumes.clone(), metrics };
+        let server = CsiServer { driver: config.driver, defaults, volumes: volumes.clone(), metrics };
         let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
         tokio::select! {
             // Shutdown ends the server too, and comes first then.

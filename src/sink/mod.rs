@@ -10,5 +10,4 @@ mod socket;
 mod workload_api;
 
 pub(crate) use access::Access;
-pub use sds::SecretNames;
 pub(crate) use socket::{ServedSocket, SocketOwner, Sockets, Workload};

@@ -49,23 +49,30 @@ pub(super) fn live(mount: &Path) -> Result<Option<u64>, StoreError> {
     Ok(link.as_deref().and_then(Path::to_str).and_then(number))
 }
 
-/// Reads files of the live generation. A swap removes the old generation while it is being read. Then all files are read
-/// again, so that key and certificate are of the same generation.
-pub(super) fn read<const N: usize>(
+/// The files of one generation.
+pub(crate) struct Generation(PathBuf);
+
+impl Generation {
+    /// Reads a file; `None` if there is none of this name.
+    pub(crate) fn file(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        check_name(name)?;
+        files::read(&self.0.join(name))
+    }
+}
+
+/// Reads the live generation with `read`; `None` if there is none. A swap removes the old generation while it is being read. Then
+/// `read` runs again, so that key and certificate are of the same generation.
+pub(super) fn read<T, E: From<StoreError>>(
     mount: &Path,
-    names: [&str; N],
-) -> Result<[Option<Zeroizing<Vec<u8>>>; N], StoreError> {
-    names.into_iter().try_for_each(check_name)?;
-    loop {
-        let mut read = [const { None }; N];
-        let Some(live) = self::live(mount)? else { return Ok(read) };
-        for (file, name) in read.iter_mut().zip(names) {
-            *file = files::read(&directory(mount, live).join(name))?;
-        }
+    read: impl Fn(&Generation) -> Result<T, E>,
+) -> Result<Option<T>, E> {
+    while let Some(live) = live(mount)? {
+        let result = read(&Generation(directory(mount, live)));
         if self::live(mount)? == Some(live) {
-            return Ok(read);
+            return result.map(Some);
         }
     }
+    Ok(None)
 }
 
 /// What is left after a sweep.

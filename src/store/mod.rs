@@ -51,6 +51,7 @@ pub(crate) use checkpoint::{CheckpointFile, Refusal};
 pub(crate) use error::Attempt;
 pub use error::{Cause, Resource, StoreError};
 pub(crate) use files::ensure_dir;
+pub(crate) use generation::Generation;
 pub use journal::JournalFile;
 pub use record::{IssuedRecord, LastError, Record, RecordError};
 pub(crate) use shares::{Account, Promise, ShareLimits, Shares, Want};
@@ -165,13 +166,13 @@ impl Store {
         generation::live(&self.generations_of(volume))
     }
 
-    /// Reads files of the live generation, all of the same one; `None` for a name that it does not have.
-    pub(crate) fn read_files<const N: usize>(
+    /// Reads the live generation with `read`, which runs again if the generation is replaced meanwhile; `None` if there is none.
+    pub(crate) fn read_generation<T, E: From<StoreError>>(
         &self,
         volume: &VolumeId,
-        names: [&str; N],
-    ) -> Result<[Option<Zeroizing<Vec<u8>>>; N], StoreError> {
-        generation::read(&self.generations_of(volume), names)
+        read: impl Fn(&Generation) -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
+        generation::read(&self.generations_of(volume), read)
     }
 
     /// Listens on the volume's socket, in the directory that its pod sees.

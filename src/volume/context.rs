@@ -5,6 +5,7 @@ use super::registry::Registry;
 use super::report::Reporter;
 use super::volume::Volume;
 use super::volume_counts::{Counted, VolumeCounts};
+use crate::attributes::OperatorDefaults;
 use crate::credential::{Obtainer, Work, WorkQueue};
 use crate::model::{CertificateSpec, Failure, PodTokens, VolumeId};
 use crate::platform::Clock;
@@ -30,6 +31,7 @@ pub(super) struct Context {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shutdown: CancellationToken,
     pub(super) sockets: Sockets,
+    pub(super) defaults: Arc<OperatorDefaults>,
 }
 
 impl Context {

@@ -8,6 +8,7 @@ use crate::model::{Failure, FailureKind, Files, KeystorePassword, VolumeId, hex}
 use crate::platform::cores;
 use crate::sink::files;
 use crate::store::{Record, Size, Store, Want};
+use crate::x509::PrivateKey;
 use aws_lc_rs::rand;
 use secrecy::SecretString;
 use std::path::Path;
@@ -166,13 +167,22 @@ impl VolumeFiles {
 
     /// Reads the credential in use with its trust bundle back from the live generation.
     pub(super) fn read_back(&self, volume: &Volume) -> Result<Option<Current>, Failure> {
-        let names = &volume.spec.files;
-        let names = [&names.private_key, &names.certificate, &names.ca].map(String::as_str);
-        let [Some(key), Some(chain), anchors] = self.store.read_files(&volume.id, names)? else {
-            return Ok(None);
-        };
-        let (credential, trust) = files::decode(&key, &chain, &anchors.unwrap_or_default())?;
-        Ok(Some(Current { credential: Arc::new(credential), trust: Arc::new(trust) }))
+        let layout = &volume.spec.files.layout;
+        let read = self.store.read_generation(&volume.id, |generation| files::read(generation, layout))?;
+        let current =
+            |(credential, trust)| Current { credential: Arc::new(credential), trust: Arc::new(trust) };
+        Ok(read.flatten().map(current))
+    }
+
+    /// The private key in use. Without one that can be read, the next certificate gets a new key.
+    pub(super) fn key_in_use(&self, volume: &Volume) -> Option<PrivateKey> {
+        match self.read_back(volume) {
+            Ok(current) => current.and_then(|current| Arc::into_inner(current.credential)).map(|own| own.key),
+            Err(error) => {
+                tracing::warn!(volume = %volume.id, %error, "the private key in use cannot be read; a new one is made");
+                None
+            }
+        }
     }
 
     /// Binds the volume at its target.

@@ -66,6 +66,7 @@ impl Issuance {
             spec: &volume.spec,
             in_use,
             not_ready_count: volume.not_ready_count(),
+            key_in_use: &|| files.key_in_use(volume),
         };
         let obtained = obtainer.obtain(workload, options).await;
         match &obtained {

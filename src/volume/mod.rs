@@ -44,11 +44,12 @@ pub(crate) use request::{PublishRequest, RefusedPublish};
 pub(crate) use tmpfs::Opened;
 pub use tmpfs::StoreOptions;
 
+use crate::attributes::OperatorDefaults;
 use crate::credential::{Follower, Obtainer, Work, WorkQueue};
 use crate::model::{Failure, FailureKind, VolumeId};
 use crate::platform::Clock;
 use crate::signer::ConfiguredSigner;
-use crate::sink::{SecretNames, Sockets};
+use crate::sink::Sockets;
 use crate::store::{ShareLimits, Shares};
 use crate::telemetry::Metrics;
 use crate::trust::{Pins, TrustBundle};
@@ -101,8 +102,8 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     /// Trust anchors by issuer.
     pub(crate) pins: Pins,
-    /// The names of the secrets on the volumes' sockets.
-    pub(crate) secret_names: SecretNames,
+    /// What the operator's flags give to volumes.
+    pub(crate) defaults: Arc<OperatorDefaults>,
     /// Whether a volume is mounted empty while its pod is not ready to have a certificate requested.
     pub(crate) continue_on_not_ready: bool,
 }
@@ -136,7 +137,12 @@ impl VolumeService {
             counts: VolumeCounts::new(limits.volumes_per_pod, limits.volumes_per_namespace),
             queue: WorkQueue::new(Arc::clone(&clock)),
             obtainer: Obtainer::new(signers, store, Arc::clone(&clock), pins),
-            sockets: Sockets::new(parts.secret_names, Arc::clone(&metrics), shutdown.clone()),
+            sockets: Sockets::new(
+                parts.defaults.secret_names.clone(),
+                Arc::clone(&metrics),
+                shutdown.clone(),
+            ),
+            defaults: parts.defaults,
             reporter: Reporter { metrics, events },
             clock,
             shutdown,

@@ -15,7 +15,6 @@ use crate::model::{Failure, FailureKind, KeystorePassword, PodTokens, VolumeId};
 use crate::platform::FairPermit;
 use crate::signer::Purpose;
 use crate::store::IssuedRecord;
-use crate::x509;
 use jiff::Timestamp;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -284,7 +283,7 @@ impl Publisher {
             return Ok(Found::Nothing);
         }
         let (id, target) = (request.volume.clone(), request.target.clone());
-        let certificate = target.join(&request.spec.files.certificate);
+        let certificate = target.join(request.spec.files.layout.certificate_file());
         let examined = self.context.files.run(move |files| {
             let occupied = |by: &str| {
                 let message = format!(
@@ -315,12 +314,14 @@ impl Publisher {
     async fn adopt(&self, request: &PublishRequest) -> Result<(), Failure> {
         let volume = request.new_volume(&self.context, self.context.counts.count(&request.context.pod));
         let (mut record, measured) = (volume.record(), Arc::clone(&volume));
-        let certificate = request.spec.files.certificate.clone();
         let now = self.context.clock.now();
         let adopted = self.context.files.run(move |files| {
             let id = &record.volume_id;
-            let [pem] = files.store.read_files(id, [&certificate])?;
-            let facts = pem.and_then(|pem| x509::facts_of_pem(&pem)).map(Arc::new);
+            let facts = files
+                .read_back(&measured)
+                .ok()
+                .flatten()
+                .map(|current| Arc::clone(&current.credential.facts));
             if let Some((facts, generation)) = facts.zip(files.store.generation(id)?) {
                 let issued_at = facts.not_before.min(now);
                 record.issued =

@@ -67,7 +67,9 @@ impl VolumeService {
         let id = record.volume_id.clone();
         // On this thread: nothing else runs yet, and a hop to the blocking pool for each volume would take longer.
         let presence = context.files.presence_now(&id, &record.target);
-        let spec = match attributes::parse_stored(&record.attributes, &record.pod) {
+        let in_use = record.issued.as_ref().map(|issued| &*issued.facts);
+        let parsed = attributes::parse_stored(&record.attributes, &record.pod, &context.defaults, in_use);
+        let spec = match parsed {
             Ok(spec) => spec,
             // It is not mounted, and its next publish would be refused.
             Err(_) if matches!(presence, Ok(Presence::Gone | Presence::Expected)) => {

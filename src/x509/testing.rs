@@ -1,8 +1,8 @@
 //! Helpers for the tests of several modules: openssl, a pod, a simple spec, a stopped clock.
 
 use crate::model::{
-    CertificateSpec, Dialect, Files, KeyAlgorithm, KeyEncoding, KeySpec, SignerSpec, Subject,
-    SubjectAltNames, SubjectFields, Usage, WorkloadIdentity,
+    CertificateSpec, Dialect, Files, KeyAlgorithm, KeyEncoding, KeySpec, Layout, PemFiles, SignerSpec,
+    Subject, SubjectAltNames, SubjectFields, Usage, WorkloadIdentity,
 };
 use crate::platform::Clock;
 use der::Encode;
@@ -71,6 +71,7 @@ pub(crate) fn attributes() -> CertificateSpec {
     CertificateSpec {
         dialect: Dialect::Certlet,
         signer: SignerSpec::Local,
+        is_spiffe: false,
         subject: Subject::Fields(SubjectFields { common_name: Some("web".into()), ..Default::default() }),
         sans: SubjectAltNames {
             dns_names: vec!["web.shop.svc".into()],
@@ -83,9 +84,11 @@ pub(crate) fn attributes() -> CertificateSpec {
         usages: vec![Usage::DigitalSignature, Usage::KeyEncipherment],
         key: KeySpec { algorithm: KeyAlgorithm::EcdsaP256, encoding: KeyEncoding::Pkcs8, reuse: false },
         files: Files {
-            certificate: "tls.crt".into(),
-            private_key: "tls.key".into(),
-            ca: "ca.crt".into(),
+            layout: Layout::Default(PemFiles {
+                certificate: "tls.crt".into(),
+                private_key: "tls.key".into(),
+                ca: "ca.crt".into(),
+            }),
             combined: None,
             pkcs12: None,
             truststore: None,

@@ -45,7 +45,12 @@ node_test! {
         let kubelet = node.started().await;
         let mut ids = Running::start(&mut command(built("go", &node.root).join("spiffe-ids")));
         let capital = "SPIFFE://example.org/a".to_owned();
-        for id in spiffe_ids::valid().into_iter().chain([capital]) {
+        for id in spiffe_ids::trust_domains() {
+            assert_eq!(verdict(&mut ids, &id), Ok(()), "{id}");
+            let refused = issued(&kubelet, &id).await.expect_err(&id);
+            assert!(refused.message().contains("has no path"), "{id}: {refused:?}");
+        }
+        for id in spiffe_ids::workloads().into_iter().chain([capital]) {
             let uri = issued(&kubelet, &id).await.unwrap_or_else(|status| panic!("{id}: {}", status.message()));
             assert_eq!(verdict(&mut ids, &uri), Ok(()), "{uri}");
         }

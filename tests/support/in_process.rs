@@ -91,7 +91,7 @@ impl InProcess {
                 volumes_per_namespace: 0,
             },
             shutdown_grace: Duration::from_secs(1),
-            secret_names: certlet::sink::SecretNames::default(),
+            defaults: certlet::attributes::OperatorDefaults::default(),
             cluster: certlet::run::ClusterConfig::default(),
         };
         configure(&mut config);

@@ -1,9 +1,13 @@
 //! Texts that are SPIFFE IDs, and texts that are none. The tests of the library and those of real consumers include this file.
 
-/// SPIFFE IDs (the SPIFFE ID standard, section 2).
-pub(crate) fn valid() -> Vec<String> {
+/// IDs of trust domains (the SPIFFE ID standard, section 2.1): valid, and for certificates of CAs only.
+pub(crate) fn trust_domains() -> Vec<String> {
+    ["spiffe://example.org", "spiffe://10.0.0.1", "spiffe://a_b-c.1"].map(str::to_owned).to_vec()
+}
+
+/// SPIFFE IDs of workloads (the SPIFFE ID standard, section 2).
+pub(crate) fn workloads() -> Vec<String> {
     let mut ids = [
-        "spiffe://example.org",
         "spiffe://a_b-c.1/ns/shop/sa/Web_1",
         "spiffe://example.org/.hidden/a..b",
         "spiffe://example.org/.../a",

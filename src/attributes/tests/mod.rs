@@ -4,8 +4,9 @@ mod accepted;
 mod peer;
 mod refused;
 mod size;
+mod spiffe;
 
-use super::{AttributeError, AttributeErrors, VolumeContext, rows};
+use super::{AttributeError, AttributeErrors, OperatorDefaults, VolumeContext, rows};
 use crate::model::{
     CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, KeystorePassword, Subject,
     SubjectFields, Usage, WorkloadIdentity,
@@ -22,7 +23,7 @@ fn pod() -> WorkloadIdentity {
 
 fn parse(attributes: &[(&str, &str)]) -> Result<CertificateSpec, AttributeErrors> {
     let raw = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    super::parse(&raw, &pod())
+    super::parse(&raw, &pod(), &OperatorDefaults::default())
 }
 
 fn with_prefix(prefix: &str, attributes: &[(&str, &str)]) -> Result<CertificateSpec, AttributeErrors> {

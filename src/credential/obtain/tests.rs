@@ -79,6 +79,7 @@ async fn obtain(obtainer: &Obtainer, spec: &CertificateSpec) -> Result<Obtained,
         spec,
         in_use: None,
         not_ready_count: 0,
+        key_in_use: &|| None,
     };
     let options = IssueOptions { purpose: Purpose::Publish, timeout: None, cancel: CancellationToken::new() };
     obtainer.obtain(workload, &options).await
@@ -211,6 +212,7 @@ async fn a_signer_is_told_whether_a_certificate_in_use_is_replaced() {
             spec: &spec,
             in_use,
             not_ready_count: 0,
+            key_in_use: &|| None,
         };
         let cancel = CancellationToken::new();
         let options = IssueOptions { purpose: Purpose::Renewal, timeout: None, cancel };

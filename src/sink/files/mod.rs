@@ -1,18 +1,20 @@
 //! Files: a credential and its trust bundle as PEM and PKCS#12. Pure.
 
 mod asn1;
+mod layout;
 mod legacy_cipher;
 mod pkcs12;
 
+pub(crate) use layout::read;
+
 use super::Access;
 use crate::credential::Credential;
-use crate::model::{CertificateSpec, Failure, FailureKind, KeystorePassword, Truststore};
+use crate::model::{CertificateSpec, Failure, FailureKind, KeyEncoding, KeystorePassword, Truststore};
 use crate::store::NewFile;
 use crate::trust::TrustBundle;
-use crate::x509::{self, KeyError, PemError, PrivateKey, pem};
+use crate::x509::{KeyError, PemError, pem};
 use aws_lc_rs::error::Unspecified;
 use secrecy::{ExposeSecret, SecretString};
-use std::sync::Arc;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -34,59 +36,74 @@ pub(crate) fn encode(
     password: Option<&SecretString>,
 ) -> Result<Vec<NewFile>, FileError> {
     let password = password.map_or(DEFAULT_PASSWORD, ExposeSecret::expose_secret);
-    let chain = Zeroizing::new(pem::certificates(credential.chain()));
-    let key = credential.key.to_pem(spec.key.encoding)?;
-    let anchors = Zeroizing::new(pem::certificates(trust.anchors.iter().map(Vec::as_slice)));
-
     let names = &spec.files;
+    let pems = Pems::of(credential, trust, spec.key.encoding)?;
     let access = Access::new(spec, group);
-    let public = (0o444, (None, None));
-    let secret = (access.key_mode(), access.owners());
-    let file = |name: &String, contents, (mode, (owner, group))| NewFile {
-        name: name.clone(),
-        contents,
-        mode,
-        owner,
-        group,
+    let file = |name: &str, Contents { bytes, is_secret }| {
+        let (mode, (owner, group)) =
+            if is_secret { (access.key_mode(), access.owners()) } else { (0o444, (None, None)) };
+        NewFile { name: name.to_owned(), contents: bytes, mode, owner, group }
     };
     let mut files = Vec::with_capacity(5);
     if let Some(name) = &names.combined {
-        let mut both = Zeroizing::new(Vec::with_capacity(key.len() + chain.len()));
-        both.extend_from_slice(&key);
-        both.extend_from_slice(&chain);
-        files.push(file(name, both, secret));
+        files.push(file(name, Contents::secret(pems.combined())));
     }
     if let Some(keystore) = &names.pkcs12 {
         let keystore_der = pkcs12::encode(credential, trust, keystore, password)?;
-        files.push(file(&keystore.file, Zeroizing::new(keystore_der), secret));
+        files.push(file(&keystore.file, Contents::secret(Zeroizing::new(keystore_der))));
     }
     if let Some(KeystorePassword::File(name)) = &names.password {
-        files.push(file(name, Zeroizing::new(password.as_bytes().to_vec()), secret));
+        files.push(file(name, Contents::secret(Zeroizing::new(password.as_bytes().to_vec()))));
     }
     if let Some(Truststore { file: name, profile }) = &names.truststore {
         let truststore = pkcs12::encode_anchors(trust, *profile, password)?;
-        files.push(file(name, Zeroizing::new(truststore), public));
+        files.push(file(name, Contents::public(truststore)));
     }
-    files.push(file(&names.certificate, chain, public));
-    files.push(file(&names.private_key, key, secret));
-    files.push(file(&names.ca, anchors, public));
+    let of_layout = layout::encode(&names.layout, credential, pems)?;
+    files.extend(of_layout.into_iter().map(|(name, contents)| file(&name, contents)));
     Ok(files)
 }
 
-/// Reads back what [`encode`] has written: key, chain and trust anchors, PEM. They were verified before they were written.
-pub(crate) fn decode(
-    key: &[u8],
-    chain: &[u8],
-    anchors: &[u8],
-) -> Result<(Credential, TrustBundle), FileError> {
-    let key = PrivateKey::from_pem(key).map_err(FileError::StoredKey)?;
-    let ders = |text| pem::blocks(text).map(|blocks| blocks.iter().map(|block| block.der.to_vec()).collect());
-    let mut chain_ders: Vec<Vec<u8>> = ders(chain)?;
-    let facts = Arc::new(x509::facts_of_pem(chain).ok_or(FileError::StoredLeaf)?);
-    let intermediates = chain_ders.split_off(1);
-    let leaf = chain_ders.remove(0);
-    let anchors = if anchors.trim_ascii().is_empty() { Vec::new() } else { ders(anchors)? };
-    Ok((Credential { key, leaf, intermediates, facts }, TrustBundle { anchors }))
+/// What is in a file, and whether a key or a password is.
+struct Contents {
+    bytes: Zeroizing<Vec<u8>>,
+    is_secret: bool,
+}
+
+impl Contents {
+    fn secret(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self { bytes, is_secret: true }
+    }
+
+    fn public(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: Zeroizing::new(bytes.into()), is_secret: false }
+    }
+}
+
+/// Key, chain and trust anchors, PEM.
+struct Pems {
+    key: Zeroizing<Vec<u8>>,
+    chain: Vec<u8>,
+    /// Empty without anchors.
+    anchors: Vec<u8>,
+}
+
+impl Pems {
+    fn of(credential: &Credential, trust: &TrustBundle, encoding: KeyEncoding) -> Result<Self, KeyError> {
+        Ok(Self {
+            key: credential.key.to_pem(encoding)?,
+            chain: pem::certificates(credential.chain()),
+            anchors: pem::certificates(trust.anchors.iter().map(Vec::as_slice)),
+        })
+    }
+
+    /// The key, then the chain.
+    fn combined(&self) -> Zeroizing<Vec<u8>> {
+        let mut both = Zeroizing::new(Vec::with_capacity(self.key.len() + self.chain.len()));
+        both.extend_from_slice(&self.key);
+        both.extend_from_slice(&self.chain);
+        both
+    }
 }
 
 /// Why files could not be encoded or read back. The files in the volume stay as they are.
@@ -110,6 +127,9 @@ pub(crate) enum FileError {
     /// The stored leaf.
     #[error("the stored leaf is not an X.509 certificate")]
     StoredLeaf,
+    /// A leaf without a SPIFFE ID, in the layout `spiffe`.
+    #[error("the certificate has no SPIFFE ID, which names the trust bundle's file in the layout spiffe")]
+    NoTrustDomain,
 }
 
 impl From<FileError> for Failure {

@@ -5,10 +5,9 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use secrets::SecretNames;
-
 use super::socket::{Caller, Outlet, updates};
 use crate::credential::{Current, Follower};
+use crate::model::SecretNames;
 use crate::proto::xds::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };

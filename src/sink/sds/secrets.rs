@@ -1,7 +1,7 @@
 //! Which secrets there are, by which names, and what is in them. Pure.
 
 use crate::credential::Current;
-use crate::model::{Failure, KeyEncoding, fingerprint, shown};
+use crate::model::{Failure, KeyEncoding, SecretNames, fingerprint, shown};
 use crate::proto::xds::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, DataSource, Secret, TlsCertificate, data_source, secret,
 };
@@ -13,23 +13,6 @@ use tonic::Status;
 
 /// The type of every resource of SDS.
 pub(super) const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
-
-/// The names of the secrets besides SPIFFE IDs and trust domains. The defaults are those of SPIRE's agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretNames {
-    /// Certificate and key: `--sds-default-svid-name`
-    pub certificate: String,
-    /// The trust bundle of the workload's own trust domain: `--sds-default-bundle-name`
-    pub bundle: String,
-    /// The trust bundles of all trust domains: `--sds-default-all-bundles-name`
-    pub all_bundles: String,
-}
-
-impl Default for SecretNames {
-    fn default() -> Self {
-        Self { certificate: "default".into(), bundle: "ROOTCA".into(), all_bundles: "ALL".into() }
-    }
-}
 
 /// A secret, encoded.
 #[derive(Clone)]

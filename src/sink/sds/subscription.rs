@@ -1,7 +1,8 @@
 //! What one stream of SDS subscribes to, and what is still to be sent: the rules of the xDS protocol on nonces and versions. Pure.
 
-use super::secrets::{NamedSecret, SecretNames, TYPE_URL};
+use super::secrets::{NamedSecret, TYPE_URL};
 use crate::credential::Current;
+use crate::model::SecretNames;
 use crate::model::{clipped, fingerprint, shown};
 use crate::proto::xds::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,

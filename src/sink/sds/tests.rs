@@ -1,6 +1,7 @@
-use super::secrets::{SecretNames, TYPE_URL};
+use super::secrets::TYPE_URL;
 use super::subscription::{Delta, StateOfTheWorld, Subscription};
 use crate::credential::{Credential, Current};
+use crate::model::SecretNames;
 use crate::model::{CertificateFacts, KeyAlgorithm};
 use crate::proto::xds::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use crate::proto::xds::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};

@@ -16,10 +16,10 @@ mod updates;
 pub(in crate::sink) use caller::Caller;
 pub(in crate::sink) use updates::{Outlet, updates};
 
-use super::sds::{Sds, SecretNames};
+use super::sds::Sds;
 use super::workload_api::WorkloadApi;
 use crate::credential::Follower;
-use crate::model::{Failure, VolumeId};
+use crate::model::{Failure, SecretNames, VolumeId};
 use crate::proto::DESCRIPTORS;
 use crate::proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use crate::proto::xds::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;

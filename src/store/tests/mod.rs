@@ -47,7 +47,7 @@ fn file(name: &str, contents: &str, secret: bool) -> NewFile {
 }
 
 fn read(store: &Store, id: &str, name: &str) -> Option<String> {
-    let [read] = store.read_files(&volume(id), [name]).unwrap();
+    let read = store.read_generation(&volume(id), |generation| generation.file(name)).unwrap().flatten();
     read.map(|read| String::from_utf8(read.to_vec()).unwrap())
 }
 

@@ -38,7 +38,7 @@ impl Node {
             limits: LIMITS,
             pins: Pins::default(),
             continue_on_not_ready: false,
-            secret_names: crate::sink::SecretNames::default(),
+            defaults: Arc::default(),
         });
         let node = Self { service, target: target(scratch, "pod") };
         node.publish().await;

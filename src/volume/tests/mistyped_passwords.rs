@@ -1,7 +1,7 @@
 //! A password under a mistyped name, from the kubelet's call to the signer, the store, the log and the Event.
 
 use super::{LIMITS, options, target, volume};
-use crate::attributes::{self, VolumeContext};
+use crate::attributes::{self, OperatorDefaults, VolumeContext};
 use crate::model::{CertificateSpec, EventKind, Failure, PodEvent, SignerKind, SignerSpec, WorkloadIdentity};
 use crate::namespace::in_namespace;
 use crate::platform::SystemClock;
@@ -91,7 +91,7 @@ fn request(scratch: &Path) -> PublishRequest {
     ];
     let context = context.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let context = VolumeContext::parse(context, std::collections::HashMap::new()).unwrap();
-    let spec = attributes::parse(&context.raw, &context.pod).unwrap();
+    let spec = attributes::parse(&context.raw, &context.pod, &OperatorDefaults::default()).unwrap();
     PublishRequest {
         volume: volume("v"),
         target: target(scratch, "pod"),
@@ -122,7 +122,7 @@ fn service(
         limits: LIMITS,
         pins: Pins::default(),
         continue_on_not_ready: false,
-        secret_names: crate::sink::SecretNames::default(),
+        defaults: Arc::default(),
     })
 }
 

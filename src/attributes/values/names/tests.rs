@@ -1,4 +1,5 @@
 use super::*;
+use crate::attributes::OperatorDefaults;
 use crate::model::{RawAttributes, WorkloadIdentity};
 use proptest::prelude::*;
 
@@ -151,14 +152,14 @@ fn a_uri_has_the_form_that_go_writes() {
         let given = [("issuer-name", "ca"), ("uri-sans", "URN://td/ns/${POD_NAMESPACE}, Https://A/b")];
         let raw: RawAttributes =
             given.into_iter().map(|(name, value)| (format!("{prefix}/{name}"), value.to_owned())).collect();
-        let attributes = crate::attributes::parse(&raw, &pod).unwrap();
+        let attributes = crate::attributes::parse(&raw, &pod, &OperatorDefaults::default()).unwrap();
         assert_eq!(attributes.sans.uris, ["urn://td/ns/shop", "https://A/b"], "{prefix}");
     }
 }
 
 #[test]
 fn a_spiffe_id_has_the_form_of_its_standard() {
-    for id in spiffe_ids::valid() {
+    for id in spiffe_ids::workloads().into_iter().chain(spiffe_ids::trust_domains()) {
         assert_eq!(plain_uri(&id).as_deref(), Ok(id.as_str()));
     }
     assert!(plain_uri("SPIFFE://example.org/a").is_ok());

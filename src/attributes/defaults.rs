@@ -1,0 +1,202 @@
+//! What the operator's flags give to volumes.
+
+use super::values::names;
+use crate::model::{IssuerRef, SecretNames, WorkloadIdentity, shown};
+use thiserror::Error;
+
+/// What the operator's flags give to volumes under our own prefix.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorDefaults {
+    /// `--trust-domain` and `--spiffe-id-template`; none: `spiffe: "true"` is refused.
+    pub spiffe_ids: Option<SpiffeIds>,
+    /// `--default-issuer-name`, `--default-issuer-kind` and `--default-issuer-group`: for volumes that name no issuer.
+    pub issuer: Option<IssuerRef>,
+    /// `--sds-default-svid-name` and the like.
+    pub secret_names: SecretNames,
+}
+
+/// The default of `--spiffe-id-template`: what Istio and csi-driver-spiffe have.
+pub(crate) const SPIFFE_ID_TEMPLATE: &str = "spiffe://{trustDomain}/ns/{namespace}/sa/{serviceAccount}";
+
+/// The beginning of every template, so that `--trust-domain` is the trust domain of every ID.
+const PREFIX: &str = "spiffe://{trustDomain}/";
+
+/// The placeholders of a template's path: what a kubelet says of a pod.
+const PLACEHOLDERS: &str = "{namespace}, {serviceAccount}, {podName} and {podUID}";
+
+/// The SPIFFE IDs of pods: a trust domain and a path for each pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpiffeIds {
+    trust_domain: String,
+    path: Vec<Part>,
+}
+
+/// A part of a template's path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Namespace,
+    ServiceAccount,
+    PodName,
+    PodUid,
+}
+
+/// Why flags make no SPIFFE IDs.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SpiffeIdsError {
+    /// `--trust-domain`
+    #[error(
+        "--trust-domain: {value} {problem}; accepted: a trust domain such as example.org, of a-z, 0-9, '.', '-' and '_', without spiffe://",
+        value = shown(.0), problem = .1
+    )]
+    TrustDomain(String, String),
+    /// `--spiffe-id-template`
+    #[error(
+        "--spiffe-id-template: {value} {problem}; accepted: {PREFIX} and a path with the placeholders {PLACEHOLDERS}, such as \
+         {SPIFFE_ID_TEMPLATE}",
+        value = shown(.0), problem = .1
+    )]
+    Template(String, String),
+}
+
+impl SpiffeIds {
+    /// Reads both flags. The ID of every pod that Kubernetes accepts must be a SPIFFE ID.
+    pub fn new(trust_domain: &str, template: &str) -> Result<Self, SpiffeIdsError> {
+        let of_domain = |problem: String| SpiffeIdsError::TrustDomain(trust_domain.to_owned(), problem);
+        if trust_domain.contains('/') {
+            return Err(of_domain("has a slash".into()));
+        }
+        names::plain_uri(&format!("spiffe://{trust_domain}"))
+            .map_err(|_| of_domain("is no trust domain".into()))?;
+        let of_template = |problem: String| SpiffeIdsError::Template(template.to_owned(), problem);
+        let path = template
+            .strip_prefix(PREFIX)
+            .ok_or_else(|| of_template(format!("does not begin with {PREFIX}")))?;
+        let ids = Self { trust_domain: trust_domain.to_owned(), path: parts(path).map_err(of_template)? };
+        let longest = |length| "a".repeat(length);
+        let pod = WorkloadIdentity {
+            namespace: longest(63),
+            name: longest(253),
+            uid: longest(36),
+            service_account: longest(253),
+        };
+        ids.of(&pod)
+            .map_err(|problem| of_template(format!("gives pods with long names an ID that {problem}")))?;
+        Ok(ids)
+    }
+
+    /// The SPIFFE ID of a pod.
+    pub(super) fn of(&self, pod: &WorkloadIdentity) -> Result<String, String> {
+        let part = |part| match part {
+            &Part::Text(ref text) => text.as_str(),
+            Part::Namespace => &pod.namespace,
+            Part::ServiceAccount => &pod.service_account,
+            Part::PodName => &pod.name,
+            Part::PodUid => &pod.uid,
+        };
+        let path: String = self.path.iter().map(part).collect();
+        names::plain_uri(&format!("spiffe://{}/{path}", self.trust_domain))
+    }
+}
+
+/// The parts of a template's path.
+fn parts(mut rest: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    while let Some((text, tail)) = rest.split_once('{') {
+        let (name, after) = tail.split_once('}').ok_or("has a { without its }")?;
+        let placeholder = match name {
+            "namespace" => Part::Namespace,
+            "serviceAccount" => Part::ServiceAccount,
+            "podName" => Part::PodName,
+            "podUID" => Part::PodUid,
+            _ => return Err(format!("has the unknown placeholder {}", shown(&format!("{{{name}}}")))),
+        };
+        parts.extend([Part::Text(text.to_owned()), placeholder]);
+        rest = after;
+    }
+    parts.push(Part::Text(rest.to_owned()));
+    Ok(parts)
+}
+
+/// `--default-issuer-name` and `--default-issuer-group`
+pub(crate) fn issuer_name(text: &str) -> Result<String, String> {
+    names::resource_name(text)
+}
+
+/// `--default-issuer-kind`
+pub(crate) fn issuer_kind(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("is empty".into()) } else { names::kind(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(template: &str) -> String {
+        let pod = WorkloadIdentity {
+            namespace: "shop".into(),
+            name: "cart-0".into(),
+            uid: "b8f1".into(),
+            service_account: "cart".into(),
+        };
+        SpiffeIds::new("example.org", template).unwrap().of(&pod).unwrap()
+    }
+
+    #[test]
+    fn a_template_gives_the_id_of_a_pod() {
+        assert_eq!(id(SPIFFE_ID_TEMPLATE), "spiffe://example.org/ns/shop/sa/cart");
+        assert_eq!(
+            id("spiffe://{trustDomain}/{namespace}.{podName}/{podUID}"),
+            "spiffe://example.org/shop.cart-0/b8f1"
+        );
+        assert_eq!(id("spiffe://{trustDomain}/one-for-all"), "spiffe://example.org/one-for-all");
+    }
+
+    #[test]
+    fn a_template_that_gives_no_spiffe_id_is_refused_with_its_flag() {
+        for (path, problem) in [
+            ("ns/{namespace}/", "has an empty path segment"),
+            ("", "has an empty path segment"),
+            ("ns//{namespace}", "has an empty path segment"),
+            ("{nodeName}", "has the unknown placeholder \"{nodeName}\""),
+            ("{trustDomain}", "has the unknown placeholder"),
+            ("{namespace", "has a { without its }"),
+            ("namespace}", "has the character '}'"),
+            ("a b/{namespace}", "has the character ' '"),
+            ("../{namespace}", "has the path segment \"..\""),
+        ] {
+            let template = format!("{PREFIX}{path}");
+            let error = SpiffeIds::new("example.org", &template).unwrap_err().to_string();
+            assert!(error.starts_with("--spiffe-id-template: \"spiffe://{trustDomain}/"), "{error}");
+            assert!(
+                error.contains(problem) && error.contains("; accepted: spiffe://{trustDomain}/ and"),
+                "{error}"
+            );
+        }
+        for template in
+            ["", "spiffe://example.org/ns/{namespace}", "https://{trustDomain}/a", "spiffe://{trustDomain}"]
+        {
+            let error = SpiffeIds::new("example.org", template).unwrap_err().to_string();
+            assert!(error.contains("does not begin with spiffe://{trustDomain}/"), "{error}");
+        }
+        let long = format!("{PREFIX}{}", "{podName}".repeat(9));
+        let error = SpiffeIds::new("example.org", &long).unwrap_err().to_string();
+        assert!(error.contains("is 2299 bytes long (at most 2048 are accepted)"), "{error}");
+    }
+
+    #[test]
+    fn a_text_that_is_no_trust_domain_is_refused_with_its_flag() {
+        for text in [
+            "",
+            "Example.org",
+            "spiffe://example.org",
+            "example.org/a",
+            "example.org:443",
+            "a b",
+            &"a".repeat(256),
+        ] {
+            let error = SpiffeIds::new(text, SPIFFE_ID_TEMPLATE).unwrap_err().to_string();
+            assert!(error.starts_with("--trust-domain: \"") && error.contains("; accepted: "), "{error}");
+        }
+    }
+}

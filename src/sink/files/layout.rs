@@ -1,0 +1,146 @@
+//! The files with key, chain and trust anchors, in every [`Layout`]: written, and read back.
+//!
+//! All of them hold PEM, and all are read by one rule: the private key is the first one in its file, the chain is every certificate
+//! in its file, the anchors are every certificate in theirs.
+
+use super::super::workload_api::trust_domain;
+use super::{Contents, FileError, Pems};
+use crate::credential::Credential;
+use crate::model::{CertificateFacts, Failure, Layout, SecretNames, hex, sha256};
+use crate::store::Generation;
+use crate::trust::TrustBundle;
+use crate::x509::{self, PemError, PrivateKey, pem};
+use serde_json::json;
+use std::borrow::Cow;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// The type of a resource in a file for Envoy.
+const SECRET_TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+
+/// The files of a layout, by name.
+///
+/// Without trust anchors the layouts `default` and `istio` have an empty file, since programs open the path whatever the issuer is.
+/// `spiffe` and `envoy` have no file: a bundle has at least one certificate there, and an Envoy without anchors would accept any peer.
+pub(super) fn encode(
+    layout: &Layout,
+    credential: &Credential,
+    pems: Pems,
+) -> Result<Vec<(String, Contents)>, FileError> {
+    let anchors_file = ca_file(layout, &credential.facts)?.into_owned();
+    let has_anchors = !pems.anchors.is_empty();
+    let mut files = match layout {
+        Layout::Default(_) | Layout::Istio => vec![
+            (layout.certificate_file(), Contents::public(pems.chain)),
+            (layout.private_key_file(), Contents::secret(pems.key)),
+        ],
+        Layout::Spiffe => {
+            let bundle = pems.combined();
+            let hints = Contents::public(hints(&bundle));
+            vec![(Layout::CREDENTIAL_BUNDLE, Contents::secret(bundle)), (Layout::HINTS, hints)]
+        }
+        Layout::Envoy(names) => {
+            vec![(Layout::ENVOY_CERTIFICATE, Contents::secret(certificate_secret(names, &pems)))]
+        }
+    };
+    let anchors = match layout {
+        Layout::Default(_) | Layout::Istio => Some(pems.anchors),
+        Layout::Spiffe => has_anchors.then_some(pems.anchors),
+        Layout::Envoy(names) => has_anchors.then(|| bundle_secret(names, &pems.anchors)),
+    };
+    files.extend(anchors.map(|anchors| (anchors_file.as_str(), Contents::public(anchors))));
+    Ok(files.into_iter().map(|(name, contents)| (name.to_owned(), contents)).collect())
+}
+
+/// Reads back what [`encode`] has written: the credential and its trust bundle, which were verified before. `None` before the first
+/// certificate.
+pub(crate) fn read(
+    generation: &Generation,
+    layout: &Layout,
+) -> Result<Option<(Credential, TrustBundle)>, Failure> {
+    let (Some(key), Some(chain)) =
+        (generation.file(layout.private_key_file())?, generation.file(layout.certificate_file())?)
+    else {
+        return Ok(None);
+    };
+    let credential = credential(&key, &chain)?;
+    let anchors = generation.file(&ca_file(layout, &credential.facts)?)?;
+    let anchors = certificates(&anchors.unwrap_or_default()).map_err(FileError::from)?;
+    Ok(Some((credential, TrustBundle { anchors })))
+}
+
+fn credential(key: &[u8], chain: &[u8]) -> Result<Credential, FileError> {
+    let key = PrivateKey::from_pem(key).map_err(FileError::StoredKey)?;
+    let mut chain = certificates(chain)?.into_iter();
+    let leaf = chain.next().ok_or(FileError::StoredLeaf)?;
+    let facts = x509::facts_of_pem(&pem::certificates([leaf.as_slice()])).ok_or(FileError::StoredLeaf)?;
+    Ok(Credential { key, leaf, intermediates: chain.collect(), facts: Arc::new(facts) })
+}
+
+/// Every certificate in a text, DER.
+fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
+    let blocks = match pem::blocks(text) {
+        Err(PemError::NoBlock) => Vec::new(),
+        blocks => blocks?,
+    };
+    let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
+    Ok(certificates.map(|block| block.der.to_vec()).collect())
+}
+
+/// The file with the trust anchors. In the layout `spiffe` it is named after the certificate's trust domain, also after the operator
+/// has changed that of new certificates.
+fn ca_file<'a>(layout: &'a Layout, facts: &CertificateFacts) -> Result<Cow<'a, str>, FileError> {
+    if let Some(name) = layout.ca_file() {
+        return Ok(name.into());
+    }
+    let id = facts.spiffe_id().ok_or(FileError::NoTrustDomain)?;
+    let domain = trust_domain(id).trim_start_matches("spiffe://");
+    Ok(format!("{domain}{}", Layout::TRUST_BUNDLE_SUFFIX).into())
+}
+
+/// `hints.json`: one credential bundle, without a hint. The fingerprint is of the bundle's bytes, so that a reader sees whether the
+/// bundle that it has read is the one listed.
+fn hints(bundle: &[u8]) -> Vec<u8> {
+    let fingerprint = format!("sha256:{}", hex(&sha256(&[bundle])));
+    format!("{:#}\n", json!({ "hints": [{ "hint": "", "id": 0, "fingerprint": fingerprint }] })).into_bytes()
+}
+
+/// The SDS secret with certificate and key, as a file for `path_config_source`.
+fn certificate_secret(names: &SecretNames, pems: &Pems) -> Zeroizing<Vec<u8>> {
+    let indent = "        ";
+    let (head, chain, key) = (
+        secret(&names.certificate) + "  tls_certificate:\n    certificate_chain:\n      inline_string: |\n",
+        indented(indent, &pems.chain),
+        indented(indent, &pems.key),
+    );
+    let before_key = "    private_key:\n      inline_string: |\n";
+    // Allocated in full: a buffer that grows leaves copies of the key behind.
+    let mut file =
+        Zeroizing::new(Vec::with_capacity(head.len() + chain.len() + before_key.len() + key.len()));
+    for part in [head.as_bytes(), &chain, before_key.as_bytes(), &key] {
+        file.extend_from_slice(part);
+    }
+    file
+}
+
+/// The SDS secret with the trust bundle, as a file for `path_config_source`.
+fn bundle_secret(names: &SecretNames, anchors: &[u8]) -> Vec<u8> {
+    let head = secret(&names.bundle) + "  validation_context:\n    trusted_ca:\n      inline_string: |\n";
+    [head.as_bytes(), &indented("        ", anchors)].concat()
+}
+
+/// The beginning of a `DiscoveryResponse` with one secret. A JSON string is a YAML scalar too (YAML 1.2 section 1.3).
+fn secret(name: &str) -> String {
+    format!("resources:\n- \"@type\": {SECRET_TYPE}\n  name: {}\n", json!(name))
+}
+
+/// PEM as a YAML block scalar. Its lines have no character that YAML treats specially there.
+fn indented(indent: &str, pem: &[u8]) -> Zeroizing<Vec<u8>> {
+    let lines = pem.split_inclusive(|byte| *byte == b'\n');
+    let mut block = Zeroizing::new(Vec::with_capacity(pem.len() + indent.len() * lines.clone().count()));
+    for line in lines {
+        block.extend_from_slice(indent.as_bytes());
+        block.extend_from_slice(line);
+    }
+    block
+}
