@@ -71,6 +71,7 @@ pub fn rejected_inputs() -> Vec<Rejected> {
     signers(&mut inputs);
     foreign_names(&mut inputs);
     kubelet(&mut inputs);
+    spiffe(&mut inputs);
     inputs.0
 }
 
@@ -357,6 +358,37 @@ fn signers(inputs: &mut Inputs) {
     for value in ["/a", "..a", "tls.key", "tls.crt", "ca.crt", " a", "a/b"] {
         inputs.beside(CERTLET, "combined-file", value, &[]);
     }
+}
+
+/// SPIFFE IDs and layouts, for a driver without a trust domain.
+fn spiffe(inputs: &mut Inputs) {
+    const ID: &str = "spiffe://example.org/ns/shop/sa/cart";
+    for value in ["true", "yes", "True"] {
+        inputs.value(CERTLET, "spiffe", value);
+    }
+    inputs.value(CERTLET, "uri-sans", "spiffe://example.org");
+    inputs.beside(CERTLET, "uri-sans", ID, &[("is-ca", "true")]);
+    for value in ["server auth", "digital signature, cert sign", "digital signature, crl sign"] {
+        inputs.beside(CERTLET, "key-usages", value, &[("uri-sans", ID)]);
+    }
+    for value in ["Istio", "spire", "spiffe", "default,istio"] {
+        inputs.value(CERTLET, "layout", value);
+    }
+    for layout in ["istio", "spiffe", "envoy"] {
+        for name in ["certificate-file", "privatekey-file", "ca-file"] {
+            inputs.beside(CERTLET, name, "a.pem", &[("uri-sans", ID), ("layout", layout)]);
+        }
+    }
+    inputs.beside(CERTLET, "layout", "istio", &[("socket-file", "s"), ("files", "false")]);
+    inputs.beside(CERTLET, "combined-file", "key.pem", &[("layout", "istio")]);
+    inputs.beside(
+        CERTLET,
+        "socket-file",
+        "a.spiffe-trust-bundle.x509.pem",
+        &[("uri-sans", ID), ("layout", "spiffe")],
+    );
+    let rsa = [("key-algorithm", "RSA"), ("uri-sans", ID), ("layout", "spiffe")];
+    inputs.beside(CERTLET, "key-encoding", "PKCS1", &rsa);
 }
 
 fn foreign_names(inputs: &mut Inputs) {

@@ -43,7 +43,8 @@ fn both_prefixes_share_the_other_defaults() {
         assert!(attributes.sans.is_empty());
         assert!(!attributes.is_ca);
         assert_eq!(attributes.usages, [Usage::DigitalSignature, Usage::KeyEncipherment]);
-        let files = PemFiles { certificate: "tls.crt".into(), private_key: "tls.key".into(), ca: "ca.crt".into() };
+        let files =
+            PemFiles { certificate: "tls.crt".into(), private_key: "tls.key".into(), ca: "ca.crt".into() };
         assert_eq!(attributes.files.layout, Layout::Default(files));
         assert!(attributes.files.combined.is_none() && attributes.files.pkcs12.is_none());
         assert_eq!((attributes.fs_group, attributes.renew_before), (None, None));
@@ -162,7 +163,10 @@ fn a_volume_that_an_earlier_build_accepted_is_served_after_an_upgrade() {
         .iter()
         .map(|(name, value)| (format!("csi.certlet.io/{name}"), (*value).to_owned()))
         .collect();
-    assert_eq!(crate::attributes::parse(&raw, &pod(), &OperatorDefaults::default()).unwrap_err().first().len(), 5);
+    assert_eq!(
+        crate::attributes::parse(&raw, &pod(), &OperatorDefaults::default()).unwrap_err().first().len(),
+        5
+    );
     let spec = crate::attributes::parse_stored(&raw, &pod(), &OperatorDefaults::default(), None).unwrap();
     assert_eq!(spec.sans.dns_names, ["10.1.2.3", "web"]);
     assert_eq!(spec.sans.uris, ["spiffe://Example.org/a", "https://b/c"]);
@@ -177,7 +181,12 @@ fn a_stored_list_of_a_peers_volume_is_read_as_it_was_published() {
             .map(|(name, value)| (format!("csi.cert-manager.io/{name}"), (*value).to_owned()))
             .collect();
         raw.push(("csi.cert-manager.io/issuer-name".into(), "ca".into()));
-        crate::attributes::parse_stored(&raw.into_iter().collect(), &pod(), &OperatorDefaults::default(), None)
+        crate::attributes::parse_stored(
+            &raw.into_iter().collect(),
+            &pod(),
+            &OperatorDefaults::default(),
+            None,
+        )
     };
     let of_an_earlier_build = [
         ("dns-names", "\"cart\",\n\"cart.shop\"\n"),

@@ -101,8 +101,9 @@ fn every_rejected_input_is_refused_and_its_fault_is_named() {
     for input in &inputs {
         let context: HashMap<_, _> = input.attributes.iter().cloned().collect();
         assert_eq!(context.len(), input.attributes.len(), "{}", input.name);
-        let result = VolumeContext::parse(context, HashMap::new())
-            .and_then(|context| crate::attributes::parse(&context.raw, &context.pod, &OperatorDefaults::default()));
+        let result = VolumeContext::parse(context, HashMap::new()).and_then(|context| {
+            crate::attributes::parse(&context.raw, &context.pod, &OperatorDefaults::default())
+        });
         let errors = result.map(drop).expect_err(&input.name);
         let at_fault: Vec<_> = errors.first().iter().map(AttributeError::attribute).collect();
         assert!(at_fault.iter().all(|name| *name == input.attribute), "{}: {errors}", input.name);

@@ -5,14 +5,17 @@ mod spiffe_ids;
 
 use super::*;
 use crate::attributes::{SPIFFE_ID_TEMPLATE, SpiffeIds};
-use crate::model::{CertificateFacts, Layout, LayoutKind, RawAttributes, SecretNames, SignerSpec, SubjectAltNames};
+use crate::model::{
+    CertificateFacts, Layout, LayoutKind, RawAttributes, SecretNames, SignerSpec, SubjectAltNames,
+};
 use jiff::Timestamp;
 use std::time::Duration;
 
 const ID: &str = "spiffe://example.org/ns/shop/sa/cart";
 
 fn defaults() -> OperatorDefaults {
-    let issuer = IssuerRef { name: "platform".into(), kind: "ClusterIssuer".into(), group: "cert-manager.io".into() };
+    let issuer =
+        IssuerRef { name: "platform".into(), kind: "ClusterIssuer".into(), group: "cert-manager.io".into() };
     OperatorDefaults {
         spiffe_ids: Some(SpiffeIds::new("example.org", SPIFFE_ID_TEMPLATE).unwrap()),
         issuer: Some(issuer),
@@ -36,7 +39,9 @@ fn spiffe_asks_for_the_pods_id_as_every_mesh_has_it() {
     assert_eq!(spec.sans, SubjectAltNames { uris: vec![ID.into()], ..SubjectAltNames::default() });
     let usages = [Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth, Usage::ClientAuth];
     assert_eq!(spec.usages, usages);
-    let SignerSpec::CertManager { issuer, usage_words, .. } = &spec.signer else { panic!("{:?}", spec.signer) };
+    let SignerSpec::CertManager { issuer, usage_words, .. } = &spec.signer else {
+        panic!("{:?}", spec.signer)
+    };
     assert_eq!(usage_words, &["digital signature", "key encipherment", "server auth", "client auth"]);
     assert_eq!(issuer.name, "platform");
     assert_eq!((spec.key.algorithm, spec.duration), (KeyAlgorithm::EcdsaP256, Duration::from_hours(1)));
@@ -44,8 +49,13 @@ fn spiffe_asks_for_the_pods_id_as_every_mesh_has_it() {
 
 #[test]
 fn key_duration_and_renewal_of_a_spiffe_volume_are_the_authors() {
-    let attributes =
-        [("spiffe", "true"), ("key-algorithm", "RSA"), ("key-size", "3072"), ("duration", "6h"), ("renew-before", "1h")];
+    let attributes = [
+        ("spiffe", "true"),
+        ("key-algorithm", "RSA"),
+        ("key-size", "3072"),
+        ("duration", "6h"),
+        ("renew-before", "1h"),
+    ];
     let spec = with_defaults(&attributes).unwrap();
     assert_eq!((spec.key.algorithm, spec.duration), (KeyAlgorithm::Rsa(3072), Duration::from_hours(6)));
     assert_eq!(spec.renew_before, Some(Duration::from_hours(1)));
@@ -54,15 +64,30 @@ fn key_duration_and_renewal_of_a_spiffe_volume_are_the_authors() {
 #[test]
 fn spiffe_excludes_everything_that_it_decides() {
     let others = [
-        ("common-name", "web"), ("organizations", "a"), ("organizationalunits", "a"), ("countries", "DE"), ("provinces", "a"),
-        ("localities", "a"), ("streetaddresses", "a"), ("postalcodes", "1"), ("serialnumber", "1"), ("literal-subject", "CN=a"),
-        ("dns-names", "a"), ("ip-sans", "10.0.0.1"), ("uri-sans", ID), ("email-sans", "a@b"), ("is-ca", "false"),
+        ("common-name", "web"),
+        ("organizations", "a"),
+        ("organizationalunits", "a"),
+        ("countries", "DE"),
+        ("provinces", "a"),
+        ("localities", "a"),
+        ("streetaddresses", "a"),
+        ("postalcodes", "1"),
+        ("serialnumber", "1"),
+        ("literal-subject", "CN=a"),
+        ("dns-names", "a"),
+        ("ip-sans", "10.0.0.1"),
+        ("uri-sans", ID),
+        ("email-sans", "a@b"),
+        ("is-ca", "false"),
         ("key-usages", "digital signature"),
     ];
     for other in others {
         let message = with_defaults(&[("spiffe", "true"), other]).unwrap_err().to_string();
         let beginning = format!("csi.certlet.io/{}: cannot be combined with spiffe: \"true\", ", other.0);
-        assert!(message.starts_with(&beginning) && message.ends_with("; accepted: only one of the two"), "{message}");
+        assert!(
+            message.starts_with(&beginning) && message.ends_with("; accepted: only one of the two"),
+            "{message}"
+        );
         let without = with_defaults(&[("spiffe", "false"), other]);
         assert!(without.is_ok(), "{other:?}: {without:?}");
     }
@@ -121,7 +146,11 @@ fn a_spiffe_id_has_a_path_unless_it_is_a_cas() {
         let quoted = format!("\"{id}\"");
         assert_eq!(certlet(&[("uri-sans", &quoted)]).unwrap().sans.uris, [id.as_str()]);
         let message = certlet(&[("uri-sans", &quoted), ("is-ca", "true")]).unwrap_err().to_string();
-        assert!(message.starts_with("csi.certlet.io/uri-sans: \"spiffe://") && message.contains("has a path, but is-ca is true"), "{message}");
+        assert!(
+            message.starts_with("csi.certlet.io/uri-sans: \"spiffe://")
+                && message.contains("has a path, but is-ca is true"),
+            "{message}"
+        );
     }
     for id in spiffe_ids::trust_domains() {
         certlet(&[("uri-sans", &id), ("is-ca", "true")]).unwrap();
@@ -143,7 +172,9 @@ fn the_usages_of_an_x509_svid_are_those_that_verifiers_accept() {
         ("signing, crl sign", "has `crl sign`"),
     ] {
         let message = certlet(&[("uri-sans", ID), ("key-usages", usages)]).unwrap_err().to_string();
-        let beginning = format!("csi.certlet.io/key-usages: {usages:?} {problem}, which a certificate with a SPIFFE ID must ");
+        let beginning = format!(
+            "csi.certlet.io/key-usages: {usages:?} {problem}, which a certificate with a SPIFFE ID must "
+        );
         assert!(message.starts_with(&beginning) && message.contains("; accepted: "), "{message}");
         certlet(&[("dns-names", "a"), ("key-usages", usages)]).unwrap();
         certlet(&[("uri-sans", "spiffe://example.org"), ("is-ca", "true"), ("key-usages", usages)]).unwrap();
@@ -170,11 +201,19 @@ fn a_layout_excludes_the_names_that_it_gives() {
                 continue;
             }
             let message = named.unwrap_err().to_string();
-            let expected = format!("csi.certlet.io/{name}: cannot be combined with layout: {kind}, which names the files; accepted: ");
+            let expected = format!(
+                "csi.certlet.io/{name}: cannot be combined with layout: {kind}, which names the files; accepted: "
+            );
             assert!(message.starts_with(&expected), "{message}");
         }
-        let socket_only = [("spiffe", "true"), ("socket-file", "s"), ("files", "false"), ("layout", kind.as_str())];
-        assert!(with_defaults(&socket_only).unwrap_err().to_string().starts_with("csi.certlet.io/layout: names a file"));
+        let socket_only =
+            [("spiffe", "true"), ("socket-file", "s"), ("files", "false"), ("layout", kind.as_str())];
+        assert!(
+            with_defaults(&socket_only)
+                .unwrap_err()
+                .to_string()
+                .starts_with("csi.certlet.io/layout: names a file")
+        );
     }
     let envoy = with_defaults(&[("layout", "envoy")]).unwrap().files.layout;
     assert_eq!(envoy, Layout::Envoy(defaults().secret_names));
@@ -193,8 +232,12 @@ fn no_other_file_has_a_name_of_the_layout() {
         ("envoy", "ROOTCA.yaml"),
     ] {
         for attribute in ["combined-file", "socket-file", "truststore-file"] {
-            let message = with_defaults(&[("spiffe", "true"), ("layout", layout), (attribute, name)]).unwrap_err().to_string();
-            let expected = format!("csi.certlet.io/{attribute}: {name:?} is also the name of a file of csi.certlet.io/layout; accepted: ");
+            let message = with_defaults(&[("spiffe", "true"), ("layout", layout), (attribute, name)])
+                .unwrap_err()
+                .to_string();
+            let expected = format!(
+                "csi.certlet.io/{attribute}: {name:?} is also the name of a file of csi.certlet.io/layout; accepted: "
+            );
             assert!(message.starts_with(&expected), "{message}");
         }
     }
@@ -207,5 +250,8 @@ fn the_layout_spiffe_needs_an_id_and_a_pkcs8_key() {
     certlet(&[("layout", "spiffe"), ("uri-sans", ID), ("key-encoding", "pkcs8")]).unwrap();
     let pkcs1 = [("layout", "spiffe"), ("uri-sans", ID), ("key-algorithm", "RSA"), ("key-encoding", "pkcs1")];
     let message = certlet(&pkcs1).unwrap_err().to_string();
-    assert!(message.starts_with("csi.certlet.io/key-encoding: \"pkcs1\" does not fit the layout spiffe"), "{message}");
+    assert!(
+        message.starts_with("csi.certlet.io/key-encoding: \"pkcs1\" does not fit the layout spiffe"),
+        "{message}"
+    );
 }

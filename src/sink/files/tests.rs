@@ -1,14 +1,19 @@
 use super::*;
 use crate::model::{CertificateFacts, Dialect};
-use crate::model::{KeyAlgorithm, KeyEncoding, KeystorePassword, Pkcs12, Pkcs12Profile};
-use crate::x509::PrivateKey;
+use crate::model::{
+    KeyAlgorithm, KeyEncoding, KeystorePassword, Layout, Pkcs12, Pkcs12Profile, SecretNames, SubjectAltNames,
+    VolumeId,
+};
+use crate::store::Store;
 use crate::x509::certificate::Template;
-use crate::x509::extensions::basic_constraints;
+use crate::x509::extensions::{basic_constraints, subject_alt_names};
 use crate::x509::testing::{
     ALL_ALGORITHMS, attributes, name, openssl, openssl_public_key, openssl_text, run,
 };
+use crate::x509::{self, PrivateKey};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
+use x509_cert::name::Name;
 
 /// The leaf and an intermediate, and two roots of which the first signed the intermediate.
 fn issued(algorithm: KeyAlgorithm) -> (Credential, TrustBundle) {
@@ -73,6 +78,199 @@ fn subjects(pem: &[u8]) -> Vec<String> {
     subjects.map(|subject| subject.trim().trim_start_matches("subject=").to_owned()).collect()
 }
 
+/// What a volume with these files has after a restart.
+fn read_back(files: &[NewFile], layout: &Layout) -> Result<(Credential, TrustBundle), Failure> {
+    let root = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (store, _) = Store::open(root.path()).unwrap();
+    let id = VolumeId::new("csi-1");
+    store.write_generation(&id, files).unwrap();
+    let read = store.read_generation(&id, |generation| read(generation, layout))?;
+    Ok(read.flatten().unwrap())
+}
+
+/// As [`issued`], with the SPIFFE ID of a workload.
+fn svid() -> (Credential, TrustBundle) {
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let (subject, spki) = (name(""), key.spki_der());
+    let now = Timestamp::now();
+    let names = SubjectAltNames {
+        uris: vec!["spiffe://example.org/ns/shop/sa/web".into()],
+        ..SubjectAltNames::default()
+    };
+    let extensions = [subject_alt_names(&names, &Name::default()).unwrap()];
+    let template = Template {
+        serial: &[1],
+        issuer: &name("CN=root"),
+        not_before: now,
+        not_after: now + SignedDuration::from_hours(1),
+        subject: &subject,
+        spki,
+        extensions: &extensions,
+    };
+    let leaf = template.sign(&key).unwrap();
+    let facts = Arc::new(x509::facts_of_pem(&pem::certificates([leaf.as_slice()])).unwrap());
+    let (other, trust) = issued(KeyAlgorithm::EcdsaP256);
+    (Credential { key, leaf, intermediates: other.intermediates, facts }, trust)
+}
+
+fn of_layout(layout: Layout, (credential, trust): &(Credential, TrustBundle)) -> Vec<NewFile> {
+    let mut spec = attributes();
+    spec.files.layout = layout;
+    encode(credential, trust, &spec, None, None).unwrap()
+}
+
+fn text(files: &[NewFile], name: &str) -> String {
+    String::from_utf8(contents(files, name).contents.to_vec()).unwrap()
+}
+
+fn pem_of<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
+    String::from_utf8(pem::certificates(certificates)).unwrap()
+}
+
+fn key_of(credential: &Credential) -> String {
+    String::from_utf8(credential.key.to_pem(KeyEncoding::Pkcs8).unwrap().to_vec()).unwrap()
+}
+
+/// Name and mode of every file.
+fn modes(files: &[NewFile]) -> Vec<(&str, u32)> {
+    let mut modes: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.mode)).collect();
+    modes.sort_unstable();
+    modes
+}
+
+#[test]
+fn every_layout_is_read_back_with_and_without_anchors() {
+    let (credential, trust) = svid();
+    for trust in [trust, TrustBundle::default()] {
+        for layout in
+            [attributes().files.layout, Layout::Istio, Layout::Spiffe, Layout::Envoy(SecretNames::default())]
+        {
+            let mut spec = attributes();
+            spec.files.layout = layout.clone();
+            let files = encode(&credential, &trust, &spec, None, None).unwrap();
+            let (read, trusted) = read_back(&files, &layout).unwrap();
+            assert_eq!(read.key.to_pkcs8_der(), credential.key.to_pkcs8_der(), "{layout:?}");
+            assert_eq!((&read.leaf, &read.intermediates), (&credential.leaf, &credential.intermediates));
+            assert_eq!((read.facts, trusted), (Arc::clone(&credential.facts), trust.clone()), "{layout:?}");
+        }
+    }
+}
+
+#[test]
+fn the_layout_istio_has_the_three_files_of_istios_agent() {
+    let svid = svid();
+    let files = of_layout(Layout::Istio, &svid);
+    assert_eq!(modes(&files), [("cert-chain.pem", 0o444), ("key.pem", 0o400), ("root-cert.pem", 0o444)]);
+    assert_eq!(text(&files, "cert-chain.pem"), pem_of(svid.0.chain()));
+    assert_eq!(text(&files, "key.pem"), key_of(&svid.0));
+    assert_eq!(text(&files, "root-cert.pem"), pem_of(svid.1.anchors.iter().map(Vec::as_slice)));
+}
+
+#[test]
+fn the_layout_spiffe_is_a_credential_folder_and_nothing_else() {
+    let svid = svid();
+    let files = of_layout(Layout::Spiffe, &svid);
+    let (bundle, trust) =
+        ("credential-bundle.private-key.x509.pem", "example.org.spiffe-trust-bundle.x509.pem");
+    assert_eq!(modes(&files), [(bundle, 0o400), (trust, 0o444), ("hints.json", 0o444)]);
+    assert_eq!(text(&files, bundle), key_of(&svid.0) + &pem_of(svid.0.chain()));
+    assert_eq!(text(&files, trust), pem_of(svid.1.anchors.iter().map(Vec::as_slice)));
+    let hints: serde_json::Value = serde_json::from_str(&text(&files, "hints.json")).unwrap();
+    let digest =
+        String::from_utf8(openssl(&["dgst", "-sha256", "-r"], text(&files, bundle).as_bytes())).unwrap();
+    let fingerprint = format!("sha256:{}", digest.split(' ').next().unwrap());
+    assert_eq!(hints, serde_json::json!({ "hints": [{ "hint": "", "id": 0, "fingerprint": fingerprint }] }));
+    let without_id = issued(KeyAlgorithm::EcdsaP256);
+    let mut spec = attributes();
+    spec.files.layout = Layout::Spiffe;
+    let error = encode(&without_id.0, &without_id.1, &spec, None, None).err().unwrap();
+    assert_eq!(error, FileError::NoTrustDomain);
+}
+
+#[test]
+fn the_layouts_spiffe_and_envoy_have_no_empty_bundle() {
+    let svid = (svid().0, TrustBundle::default());
+    for (layout, expected) in [(Layout::Spiffe, 2), (Layout::Envoy(SecretNames::default()), 1)] {
+        let files = of_layout(layout, &svid);
+        assert_eq!(files.len(), expected);
+        assert!(files.iter().all(|file| !file.contents.is_empty()));
+    }
+}
+
+/// The schema of Envoy's file, as far as certlet writes it. Nothing else is accepted.
+#[cfg(feature = "aws")]
+mod envoy {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Response {
+        resources: Vec<Secret>,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Secret {
+        #[serde(rename = "@type")]
+        kind: String,
+        name: String,
+        tls_certificate: Option<TlsCertificate>,
+        validation_context: Option<ValidationContext>,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct TlsCertificate {
+        certificate_chain: Inline,
+        private_key: Inline,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct ValidationContext {
+        trusted_ca: Inline,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Inline {
+        inline_string: String,
+    }
+
+    #[test]
+    fn the_layout_envoy_has_a_file_for_each_secret_as_yaml_says_it() {
+        let svid = svid();
+        let odd = "a\"b: #\\\n{c}\u{e9}".to_owned();
+        for names in [
+            SecretNames::default(),
+            SecretNames { certificate: odd.clone(), bundle: odd, ..SecretNames::default() },
+        ] {
+            let files = of_layout(Layout::Envoy(names.clone()), &svid);
+            assert_eq!(modes(&files), [("ROOTCA.yaml", 0o444), ("default.yaml", 0o400)]);
+            let secret = |name: &str| {
+                let mut response: Response = serde_saphyr::from_str(&text(&files, name)).unwrap();
+                let secret = response.resources.pop().unwrap();
+                assert!(response.resources.is_empty());
+                assert_eq!(
+                    secret.kind,
+                    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+                );
+                secret
+            };
+            let own = secret("default.yaml");
+            let certificate = own.tls_certificate.unwrap();
+            assert_eq!((own.name, own.validation_context.is_none()), (names.certificate, true));
+            assert_eq!(certificate.certificate_chain.inline_string, pem_of(svid.0.chain()));
+            assert_eq!(certificate.private_key.inline_string, key_of(&svid.0));
+            let bundle = secret("ROOTCA.yaml");
+            assert_eq!((bundle.name, bundle.tls_certificate.is_none()), (names.bundle, true));
+            let anchors = pem_of(svid.1.anchors.iter().map(Vec::as_slice));
+            assert_eq!(bundle.validation_context.unwrap().trusted_ca.inline_string, anchors);
+        }
+    }
+}
+
 #[test]
 fn openssl_reads_every_file_in_its_order() {
     for algorithm in ALL_ALGORITHMS {
@@ -87,8 +285,7 @@ fn openssl_reads_every_file_in_its_order() {
             assert_eq!(openssl_public_key(combined), credential.key.spki_der());
             assert!(combined.starts_with(key));
             assert_eq!(subjects(combined), ["CN=wéb 😀", "CN=middle"]);
-            let chain = &contents(&files, "tls.crt").contents;
-            let (read, trusted) = decode(key, chain, &contents(&files, "ca.crt").contents).unwrap();
+            let (read, trusted) = read_back(&files, &attributes().files.layout).unwrap();
             assert_eq!(read.key.to_pkcs8_der(), credential.key.to_pkcs8_der());
             assert_eq!(
                 (read.leaf, read.intermediates),
