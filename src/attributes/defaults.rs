@@ -181,7 +181,7 @@ mod tests {
         }
         let long = format!("{PREFIX}{}", "{podName}".repeat(9));
         let error = SpiffeIds::new("example.org", &long).unwrap_err().to_string();
-        assert!(error.contains("is 2299 bytes long (at most 2048 are accepted)"), "{error}");
+        assert!(error.contains("is 2298 bytes long (at most 2048 are accepted)"), "{error}");
     }
 
     #[test]

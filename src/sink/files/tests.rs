@@ -11,6 +11,7 @@ use crate::x509::testing::{
     ALL_ALGORITHMS, attributes, name, openssl, openssl_public_key, openssl_text, run,
 };
 use crate::x509::{self, PrivateKey};
+use der::Encode;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use x509_cert::name::Name;
@@ -91,7 +92,7 @@ fn read_back(files: &[NewFile], layout: &Layout) -> Result<(Credential, TrustBun
 /// As [`issued`], with the SPIFFE ID of a workload.
 fn svid() -> (Credential, TrustBundle) {
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let (subject, spki) = (name(""), key.spki_der());
+    let (subject, spki) = (Name::default().to_der().unwrap(), key.spki_der());
     let now = Timestamp::now();
     let names = SubjectAltNames {
         uris: vec!["spiffe://example.org/ns/shop/sa/web".into()],
