@@ -1,5 +1,7 @@
 //! Texts that are SPIFFE IDs, and texts that are none. The tests of the library and those of real consumers include this file.
 
+#![allow(dead_code, reason = "every test uses a part of it")]
+
 /// IDs of trust domains (the SPIFFE ID standard, section 2.1): valid, and for certificates of CAs only.
 pub(crate) fn trust_domains() -> Vec<String> {
     ["spiffe://example.org", "spiffe://10.0.0.1", "spiffe://a_b-c.1"].map(str::to_owned).to_vec()
