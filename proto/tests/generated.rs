@@ -24,7 +24,9 @@ const OF_SOCKETS: [&str; 6] = [
 fn descriptors(compiled: &FileDescriptorSet) -> String {
     let mut files = compiled.file.clone();
     files.retain(|file| OF_SOCKETS.contains(&file.name()));
-    files.iter_mut().for_each(|file| file.source_code_info = None);
+    for file in &mut files {
+        file.source_code_info = None;
+    }
     let bytes = FileDescriptorSet { file: files }.encode_to_vec();
     format!("b\"{}\"\n", bytes.escape_ascii())
 }

@@ -87,14 +87,16 @@ impl SpiffeIds {
 
     /// The SPIFFE ID of a pod.
     pub(super) fn of(&self, pod: &WorkloadIdentity) -> Result<String, String> {
-        let part = |part| match part {
-            &Part::Text(ref text) => text.as_str(),
-            Part::Namespace => &pod.namespace,
-            Part::ServiceAccount => &pod.service_account,
-            Part::PodName => &pod.name,
-            Part::PodUid => &pod.uid,
-        };
-        let path: String = self.path.iter().map(part).collect();
+        let mut path = String::new();
+        for part in &self.path {
+            path.push_str(match part {
+                Part::Text(text) => text,
+                Part::Namespace => &pod.namespace,
+                Part::ServiceAccount => &pod.service_account,
+                Part::PodName => &pod.name,
+                Part::PodUid => &pod.uid,
+            });
+        }
         names::plain_uri(&format!("spiffe://{}/{path}", self.trust_domain))
     }
 }

@@ -216,7 +216,7 @@ impl NodeArgs {
             issuer: None,
             secret_names: SecretNames {
                 certificate: self.sds_default_svid_name,
-                bundle: self.sds_default_bundle_name,
+                trust_bundle: self.sds_default_bundle_name,
                 all_bundles: self.sds_default_all_bundles_name,
             },
         };

@@ -12,7 +12,7 @@ pub struct SpiffeArgs {
     #[arg(long, env = "CERTLET_TRUST_DOMAIN", value_name = "NAME")]
     pub trust_domain: Option<String>,
 
-    /// How "spiffe: true" makes the ID of a pod: spiffe://{trustDomain}/ and a path with {namespace}, {serviceAccount}, {podName} and
+    /// How "spiffe: true" makes the ID of a pod: `spiffe://{trustDomain}/` and a path with {namespace}, {serviceAccount}, {podName} and
     /// {podUID}. Pods with the same ID are the same to their peers, so name the namespace.
     #[arg(long, env = "CERTLET_SPIFFE_ID_TEMPLATE", value_name = "TEMPLATE", default_value = SPIFFE_ID_TEMPLATE, requires = "trust_domain")]
     pub spiffe_id_template: String,

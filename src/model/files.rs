@@ -122,14 +122,14 @@ pub struct SecretNames {
     /// Certificate and key: `--sds-default-svid-name`
     pub certificate: String,
     /// The trust bundle of the workload's own trust domain: `--sds-default-bundle-name`
-    pub bundle: String,
+    pub trust_bundle: String,
     /// The trust bundles of all trust domains: `--sds-default-all-bundles-name`
     pub all_bundles: String,
 }
 
 impl Default for SecretNames {
     fn default() -> Self {
-        Self { certificate: "default".into(), bundle: "ROOTCA".into(), all_bundles: "ALL".into() }
+        Self { certificate: "default".into(), trust_bundle: "ROOTCA".into(), all_bundles: "ALL".into() }
     }
 }
 
@@ -143,7 +143,7 @@ impl Layout {
     /// The file of the layout `envoy` that holds key and chain.
     pub(crate) const ENVOY_CERTIFICATE: &str = "default.yaml";
     /// The file of the layout `envoy` that holds the trust anchors.
-    pub(crate) const ENVOY_BUNDLE: &str = "ROOTCA.yaml";
+    pub(crate) const ENVOY_TRUST_BUNDLE: &str = "ROOTCA.yaml";
 
     const ISTIO_CERTIFICATE: &str = "cert-chain.pem";
     const ISTIO_KEY: &str = "key.pem";
@@ -185,7 +185,7 @@ impl Layout {
             Self::Default(files) => Some(&files.ca),
             Self::Istio => Some(Self::ISTIO_CA),
             Self::Spiffe => None,
-            Self::Envoy(_) => Some(Self::ENVOY_BUNDLE),
+            Self::Envoy(_) => Some(Self::ENVOY_TRUST_BUNDLE),
         }
     }
 }

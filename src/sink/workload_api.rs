@@ -21,7 +21,7 @@ const NO_JWT: &str = "certlet serves X.509-SVIDs only: its signers sign certific
 const NO_WIT: &str = "certlet serves X.509-SVIDs only: its signers sign certificates and no WIT";
 
 /// The service, for all volumes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct WorkloadApi;
 
 /// Who calls, if the call carries the security header.
@@ -51,11 +51,11 @@ async fn follow<T: Send + 'static>(
             outlet.send(first).await?;
             while follower.changed().await {
                 let published = follower.published();
-                let is_news = match (&sent.current, &published.current) {
+                let is_new = match (&sent.current, &published.current) {
                     (Some(before), Some(now)) => has_changed(before, now),
                     _ => true,
                 };
-                if is_news {
+                if is_new {
                     outlet.send(message(&published)?).await?;
                 }
                 sent = published;
@@ -112,7 +112,7 @@ pub(super) fn trust_domain(id: &str) -> &str {
     &id[..end]
 }
 
-fn other_bundle(before: &Current, now: &Current) -> bool {
+fn other_trust_bundle(before: &Current, now: &Current) -> bool {
     let same = |one: &Arc<TrustBundle>, other: &Arc<TrustBundle>| Arc::ptr_eq(one, other) || one == other;
     !same(&before.trust, &now.trust)
 }
@@ -130,7 +130,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         &self,
         request: Request<X509BundlesRequest>,
     ) -> Result<Response<BoxStream<X509BundlesResponse>>, Status> {
-        follow(caller(&request).await?, bundles, other_bundle).await
+        follow(caller(&request).await?, bundles, other_trust_bundle).await
     }
 
     async fn fetch_jwtsvid(

@@ -31,9 +31,7 @@ pub struct Metrics {
     requests_ignored: Counter,
     approved_unchecked: Gauge,
     doubtful_volumes: Counter,
-    socket_connections: Gauge,
-    sockets_refused: Family<Labels<1>, Counter>,
-    secrets_rejected: Counter,
+    sockets: SocketMetrics,
     registry: Mutex<Registry>,
 }
 
@@ -74,17 +72,7 @@ impl Default for Metrics {
                 "Registrations with the kubelet by result (accepted, refused, lost)",
             ),
             doubtful_volumes: doubtful_volumes(reg),
-            socket_connections: registered(
-                reg,
-                "socket_connections",
-                "Connections of pods to the sockets of their volumes",
-            ),
-            sockets_refused: registered(
-                reg,
-                "socket_refusals",
-                "Connections and streams of volumes' sockets that were refused, by the limit (connections, streams)",
-            ),
-            secrets_rejected: registered(reg, "sds_rejections", "Secrets that an Envoy did not accept"),
+            sockets: SocketMetrics::registered_in(reg),
             signer_calls: registered(
                 reg,
                 "signer_calls",
@@ -141,6 +129,32 @@ pub(crate) fn registered<M: Metric + Clone + Default>(registry: &mut Registry, n
     metric
 }
 
+/// The metrics of the volumes' sockets.
+#[derive(Debug)]
+struct SocketMetrics {
+    connections: Gauge,
+    refusals: Family<Labels<1>, Counter>,
+    rejections: Counter,
+}
+
+impl SocketMetrics {
+    fn registered_in(registry: &mut Registry) -> Self {
+        Self {
+            connections: registered(
+                registry,
+                "socket_connections",
+                "Connections of pods to the sockets of their volumes",
+            ),
+            refusals: registered(
+                registry,
+                "socket_refusals",
+                "Connections and streams of volumes' sockets that were refused, by the limit (connections, streams)",
+            ),
+            rejections: registered(registry, "sds_rejections", "Secrets that an Envoy did not accept"),
+        }
+    }
+}
+
 fn doubtful_volumes(registry: &mut Registry) -> Counter {
     let help = "Volumes that got their first certificate although their attributes are doubtful";
     registered(registry, "doubtful_volumes", help)
@@ -193,17 +207,17 @@ impl Metrics {
 
     /// A volume's socket has one connection more or less.
     pub(crate) fn socket_connections(&self, change: i64) {
-        self.socket_connections.inc_by(change);
+        self.sockets.connections.inc_by(change);
     }
 
     /// A connection or a stream of a volume's socket was refused: there are as many as may be.
     pub(crate) fn socket_refused(&self, limit: &'static str) {
-        self.sockets_refused.get_or_create(&[("limit", limit)]).inc();
+        self.sockets.refusals.get_or_create(&[("limit", limit)]).inc();
     }
 
     /// An Envoy did not accept a secret.
     pub(crate) fn secret_rejected(&self) {
-        self.secrets_rejected.inc();
+        self.sockets.rejections.inc();
     }
 
     /// A CSI call has ended.

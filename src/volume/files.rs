@@ -78,7 +78,7 @@ impl VolumeFiles {
         let promise = volume
             .account
             .promise(&store, &Want { is_renewal, after, extra: after, record: besides.bytes })?;
-        self.place_generations(volume)?;
+        self.prepare_generations(volume)?;
         let (number, retained) = if promise.examine {
             self.store.write_generation_examined(&volume.id, &new)?
         } else {
@@ -90,7 +90,7 @@ impl VolumeFiles {
     }
 
     /// Before a generation is written: those of a volume that is handed over by its socket only are outside of what its pod sees.
-    pub(super) fn place_generations(&self, volume: &Volume) -> Result<(), Failure> {
+    pub(super) fn prepare_generations(&self, volume: &Volume) -> Result<(), Failure> {
         if volume.spec.files.is_socket_only {
             self.store.keep_unmounted(&volume.id)?;
         }

@@ -182,7 +182,7 @@ impl Publisher {
     async fn mount_empty(&self, volume: Arc<Volume>, retry_after: Duration) -> Result<(), Failure> {
         let (context, mounting) = (Arc::clone(&self.context), Arc::clone(&volume));
         let mounted = self.context.files.run(move |files| {
-            files.place_generations(&mounting)?;
+            files.prepare_generations(&mounting)?;
             files.store.write_generation(&mounting.id, &[])?;
             files.store.write_record(&mounting.record())?;
             files.measure(&mounting);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tonic::Code;
 
 const ID: &str = "spiffe://example.org/ns/shop/sa/default";
-const BUNDLE: &str = "credential-bundle.private-key.x509.pem";
+const CREDENTIAL_BUNDLE: &str = "credential-bundle.private-key.x509.pem";
 
 /// A pod with a SPIFFE identity from the local signer.
 fn spiffe_pod(name: &str, attributes: &[(&str, &str)]) -> Pod {
@@ -33,8 +33,8 @@ const LAYOUTS: [Files; 4] = [
     ),
     (
         "spiffe",
-        [BUNDLE, BUNDLE, "example.org.spiffe-trust-bundle.x509.pem"],
-        &[BUNDLE, "example.org.spiffe-trust-bundle.x509.pem", "hints.json"],
+        [CREDENTIAL_BUNDLE, CREDENTIAL_BUNDLE, "example.org.spiffe-trust-bundle.x509.pem"],
+        &[CREDENTIAL_BUNDLE, "example.org.spiffe-trust-bundle.x509.pem", "hints.json"],
     ),
     ("envoy", ["default.yaml", "default.yaml", "ROOTCA.yaml"], &["ROOTCA.yaml", "default.yaml"]),
 ];
@@ -138,7 +138,7 @@ node_test! {
         let renewed = [("layout", "spiffe"), ("duration", "10m"), ("renew-before", "9m58s")];
         let volume = node.started().await.publish(&spiffe_pod("web-0", &renewed)).await.unwrap();
         node.stop();
-        let of = |domain: &str| [BUNDLE.to_owned(), format!("{domain}.spiffe-trust-bundle.x509.pem"), "hints.json".to_owned()].into();
+        let of = |domain: &str| [CREDENTIAL_BUNDLE.to_owned(), format!("{domain}.spiffe-trust-bundle.x509.pem"), "hints.json".to_owned()].into();
         assert_eq!(names(&volume), of("example.org"));
         let mut other = Node::with_flags(&[
             "--allow-local-signer", "--trust-domain=example.net", "--min-renewal-interval=0",
@@ -147,11 +147,11 @@ node_test! {
         other.started().await;
         eventually("the ID of the new trust domain", async || names(&volume) == of("example.net")).await;
         other.stop();
-        let leaf = blocks(&volume.join(BUNDLE), "CERTIFICATE");
+        let leaf = blocks(&volume.join(CREDENTIAL_BUNDLE), "CERTIFICATE");
         let mut without = Node::with_flags(&["--allow-local-signer", "--min-renewal-interval=0"]);
         let kubelet = without.started().await;
         eventually("a renewal without a trust domain", async || {
-            fs::read_to_string(volume.join(BUNDLE)).is_ok_and(|_| blocks(&volume.join(BUNDLE), "CERTIFICATE") != leaf)
+            fs::read_to_string(volume.join(CREDENTIAL_BUNDLE)).is_ok_and(|_| blocks(&volume.join(CREDENTIAL_BUNDLE), "CERTIFICATE") != leaf)
         }).await;
         assert_eq!(names(&volume), of("example.net"));
         let refused = kubelet.publish(&spiffe_pod("web-1", &[])).await.unwrap_err();
@@ -175,6 +175,7 @@ node_test! {
             request.volume_context.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), tokens);
             (request, claims)
         };
+        std::fs::create_dir_all(kubelet.target(&pod).parent().unwrap()).unwrap();
         let (other, claims) = with_token("admin");
         let refused = kubelet.publish_with(other).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);

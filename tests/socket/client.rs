@@ -61,6 +61,6 @@ pub(crate) fn bundles_request() -> Request<X509BundlesRequest> {
 
 /// The next message of a stream.
 pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
-    let message = tokio::time::timeout(Duration::from_secs(60), stream.message()).await;
+    let message = tokio::time::timeout(Duration::from_mins(1), stream.message()).await;
     message.expect("no message")?.ok_or_else(|| Status::ok("the end"))
 }

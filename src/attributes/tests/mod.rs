@@ -5,6 +5,8 @@ mod peer;
 mod refused;
 mod size;
 mod spiffe;
+#[path = "../../../tests/support/spiffe_ids.rs"]
+pub(super) mod spiffe_ids;
 
 use super::{AttributeError, AttributeErrors, OperatorDefaults, VolumeContext, rows};
 use crate::model::{

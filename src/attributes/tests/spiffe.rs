@@ -1,8 +1,5 @@
 //! `spiffe`, X.509-SVIDs, and what the operator's flags give.
 
-#[path = "../../../tests/support/spiffe_ids.rs"]
-mod spiffe_ids;
-
 use super::*;
 use crate::attributes::{SPIFFE_ID_TEMPLATE, SpiffeIds};
 use crate::model::{

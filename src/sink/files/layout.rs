@@ -46,7 +46,7 @@ pub(super) fn encode(
     let anchors = match layout {
         Layout::Default(_) | Layout::Istio => Some(pems.anchors),
         Layout::Spiffe => has_anchors.then_some(pems.anchors),
-        Layout::Envoy(names) => has_anchors.then(|| bundle_secret(names, &pems.anchors)),
+        Layout::Envoy(names) => has_anchors.then(|| trust_bundle_secret(names, &pems.anchors)),
     };
     files.extend(anchors.map(|anchors| (anchors_file.as_str(), Contents::public(anchors))));
     Ok(files.into_iter().map(|(name, contents)| (name.to_owned(), contents)).collect())
@@ -124,8 +124,9 @@ fn certificate_secret(names: &SecretNames, pems: &Pems) -> Zeroizing<Vec<u8>> {
 }
 
 /// The SDS secret with the trust bundle, as a file for `path_config_source`.
-fn bundle_secret(names: &SecretNames, anchors: &[u8]) -> Vec<u8> {
-    let head = secret(&names.bundle) + "  validation_context:\n    trusted_ca:\n      inline_string: |\n";
+fn trust_bundle_secret(names: &SecretNames, anchors: &[u8]) -> Vec<u8> {
+    let head =
+        secret(&names.trust_bundle) + "  validation_context:\n    trusted_ca:\n      inline_string: |\n";
     [head.as_bytes(), &indented("        ", anchors)].concat()
 }
 

@@ -189,7 +189,7 @@ fn the_layout_spiffe_is_a_credential_folder_and_nothing_else() {
 }
 
 #[test]
-fn the_layouts_spiffe_and_envoy_have_no_empty_bundle() {
+fn the_layouts_spiffe_and_envoy_have_no_empty_trust_bundle() {
     let svid = (svid().0, TrustBundle::default());
     for (layout, expected) in [(Layout::Spiffe, 2), (Layout::Envoy(SecretNames::default()), 1)] {
         let files = of_layout(layout, &svid);
@@ -245,7 +245,7 @@ mod envoy {
         let odd = "a\"b: #\\\n{c}\u{e9}".to_owned();
         for names in [
             SecretNames::default(),
-            SecretNames { certificate: odd.clone(), bundle: odd, ..SecretNames::default() },
+            SecretNames { certificate: odd.clone(), trust_bundle: odd, ..SecretNames::default() },
         ] {
             let files = of_layout(Layout::Envoy(names.clone()), &svid);
             assert_eq!(modes(&files), [("ROOTCA.yaml", 0o444), ("default.yaml", 0o400)]);
@@ -265,7 +265,7 @@ mod envoy {
             assert_eq!(certificate.certificate_chain.inline_string, pem_of(svid.0.chain()));
             assert_eq!(certificate.private_key.inline_string, key_of(&svid.0));
             let bundle = secret("ROOTCA.yaml");
-            assert_eq!((bundle.name, bundle.tls_certificate.is_none()), (names.bundle, true));
+            assert_eq!((bundle.name, bundle.tls_certificate.is_none()), (names.trust_bundle, true));
             let anchors = pem_of(svid.1.anchors.iter().map(Vec::as_slice));
             assert_eq!(bundle.validation_context.unwrap().trusted_ca.inline_string, anchors);
         }

@@ -27,7 +27,7 @@ pub(super) struct NamedSecret {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Certificate,
-    Bundle,
+    TrustBundle,
 }
 
 impl SecretNames {
@@ -37,17 +37,18 @@ impl SecretNames {
         let domain = id.map(trust_domain);
         if names.is_empty() {
             let of_certificate = id.unwrap_or(&self.certificate);
-            let of_bundle = domain.unwrap_or(&self.bundle);
+            let of_trust_bundle = domain.unwrap_or(&self.trust_bundle);
             return Ok(vec![
                 secret(of_certificate, Kind::Certificate, current)?,
-                secret(of_bundle, Kind::Bundle, current)?,
+                secret(of_trust_bundle, Kind::TrustBundle, current)?,
             ]);
         }
         let secret_of = |name: &String| {
             let kind = if Some(name.as_str()) == id || *name == self.certificate {
                 Kind::Certificate
-            } else if Some(name.as_str()) == domain || [&self.bundle, &self.all_bundles].contains(&name) {
-                Kind::Bundle
+            } else if Some(name.as_str()) == domain || [&self.trust_bundle, &self.all_bundles].contains(&name)
+            {
+                Kind::TrustBundle
             } else {
                 return Err(self.unknown(name, id));
             };
@@ -57,10 +58,10 @@ impl SecretNames {
     }
 
     fn unknown(&self, name: &str, id: Option<&str>) -> Status {
-        let Self { certificate, bundle, all_bundles } = self;
+        let Self { certificate, trust_bundle, all_bundles } = self;
         let more = id.map(|id| format!(", {id} and {}", trust_domain(id))).unwrap_or_default();
         Status::invalid_argument(format!(
-            "there is no secret {}; accepted: {certificate}, {bundle}, {all_bundles}{more}",
+            "there is no secret {}; accepted: {certificate}, {trust_bundle}, {all_bundles}{more}",
             shown(name)
         ))
     }
@@ -81,12 +82,12 @@ fn secret(name: &str, kind: Kind, current: &Current) -> Result<NamedSecret, Stat
             let chain: Vec<&[u8]> = credential.chain().collect();
             (secret::Type::TlsCertificate(certificate), fingerprint(&chain))
         }
-        Kind::Bundle if trust.anchors.is_empty() => {
+        Kind::TrustBundle if trust.anchors.is_empty() => {
             return Err(Status::unavailable(
                 "the signer named no trust anchors: Envoy must have them from somewhere else",
             ));
         }
-        Kind::Bundle => {
+        Kind::TrustBundle => {
             let trusted_ca = Some(inline(pem::certificates(anchors())));
             let context = CertificateValidationContext { trusted_ca, crl: None };
             let anchors: Vec<&[u8]> = anchors().collect();

@@ -100,8 +100,8 @@ impl Sockets {
     /// Answers on all sockets until shutdown.
     pub(crate) async fn run(&self) {
         let Some(incoming) = self.incoming.lock().take() else { return };
-        let workload_api = SpiffeWorkloadApiServer::new(WorkloadApi::default())
-            .max_decoding_message_size(MAX_WORKLOAD_REQUEST);
+        let workload_api =
+            SpiffeWorkloadApiServer::new(WorkloadApi).max_decoding_message_size(MAX_WORKLOAD_REQUEST);
         let sds = SecretDiscoveryServiceServer::new(Sds::new(self.names.clone(), Arc::clone(&self.metrics)))
             .max_decoding_message_size(MAX_SDS_REQUEST);
         let (_health, health_server) = tonic_health::server::health_reporter();

@@ -1,10 +1,8 @@
 use super::*;
 use crate::attributes::OperatorDefaults;
+use crate::attributes::tests::spiffe_ids;
 use crate::model::{RawAttributes, WorkloadIdentity};
 use proptest::prelude::*;
-
-#[path = "../../../../tests/support/spiffe_ids.rs"]
-mod spiffe_ids;
 
 #[test]
 fn plain_file_names_pass() {
