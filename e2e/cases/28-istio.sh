@@ -32,8 +32,11 @@ trap end EXIT
 "$E2E_CLUSTER/image" pilot:1 "$E2E_RUN/bin/pilot-discovery"
 proxy=("$E2E_RUN/bin/pilot-agent" "$E2E_RUN/bin/envoy:/usr/local/bin/envoy" "$istio/envoy_bootstrap.json:/var/lib/istio/envoy/envoy_bootstrap_tmpl.json")
 for program in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do proxy+=("/usr/sbin/$program"); done
-plugins=$(dpkg -L iptables | grep -m 1 '/xtables$')
+plugins=/usr/lib/$(uname -m)-linux-gnu/xtables
 "$E2E_CLUSTER/image" proxyv2:1 "${proxy[@]}" "$plugins:$plugins"
+# The clients use curl: busybox's wget, a static program, crashes in an image that has a glibc of its own.
+export POD_IMAGE=localhost/mesh-pod:1
+"$E2E_CLUSTER/image" mesh-pod:1 "$(command -v busybox)" "$(command -v curl)"
 kubectl apply --server-side -f "$istio/base/files/crd-all.gen.yaml" >/dev/null
 values=$(mktemp)
 sed 's/duration: 24h/duration: 45s/' "$example/istiod-values.yaml" >"$values" # a rotation each half minute
@@ -72,6 +75,15 @@ for server in server server-files; do
 		kind: DestinationRule
 		metadata: { name: $server }
 		spec: { host: $server, trafficPolicy: { connectionPool: { http: { maxRequestsPerConnection: 1 } } } }
+		---
+		apiVersion: security.istio.io/v1
+		kind: AuthorizationPolicy
+		metadata: { name: $server }
+		spec:
+		  selector: { matchLabels: { app: $server } }
+		  action: ALLOW
+		  rules:
+		    - from: [{ source: { principals: [cluster.local/ns/$NS/sa/client, cluster.local/ns/$NS/sa/client-files, cluster.local/ns/$NS/sa/gateway] } }]
 	YAML
 done
 k apply -f - <<YAML
@@ -79,14 +91,6 @@ apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: { name: strict }
 spec: { mtls: { mode: STRICT } }
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: { name: clients }
-spec:
-  action: ALLOW
-  rules:
-    - from: [{ source: { principals: [cluster.local/ns/$NS/sa/client, cluster.local/ns/$NS/sa/client-files, cluster.local/ns/$NS/sa/gateway] } }]
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -115,8 +119,8 @@ meshed() {
 }
 serve='exec httpd -f -p 8080 -h /www'
 # Prints a line for each request: ok SERVER WHAT-THE-SERVER-SAYS, or failed SERVER.
-call='ask() { if answer=$(wget -q -T 10 -O - "http://$2:8080/cgi-bin/peer" 2>&1); then echo "ok $1 $answer"; else echo "failed $1 $answer"; fi; }
-until [ -e /tmp/go ]; do sleep 1; done
+call='ask() { if answer=$(curl -sS --fail-with-body --max-time 10 "http://$2:8080/cgi-bin/peer" 2>&1); then echo "ok $1 $answer"; else echo "failed $1 $answer"; fi; };
+until [ -e /tmp/go ]; do sleep 1; done;
 while true; do ask server $SERVER_SERVICE_HOST; ask server-files $SERVER_FILES_SERVICE_HOST; sleep 0.3; done'
 meshed server server sidecar,certlet "$serve"
 meshed server-files server-files sidecar,certlet-files "$serve"
@@ -132,7 +136,7 @@ spec:
   serviceAccountName: gateway
   terminationGracePeriodSeconds: 1
   hostAliases: [{ ip: $istiod, hostnames: [istiod.istio-system.svc] }]
-  containers: [{ name: istio-proxy, image: auto }]
+  containers: [{ name: istio-proxy, image: auto, imagePullPolicy: IfNotPresent }]
 ---
 apiVersion: v1
 kind: Pod
@@ -144,8 +148,8 @@ YAML
 k wait --for=condition=ready pod --all --timeout=180s
 
 address() { k get service "$1" -o 'jsonpath={.spec.clusterIP}'; }
-ask() { # POD SERVER: prints the answer; the status is wget's.
-	in_pod "$1" wget -q -T 10 -O - "http://$(address "$2"):8080/cgi-bin/peer" 2>&1
+ask() { # POD SERVER: prints the answer; the status is curl's.
+	in_pod "$1" curl -sS --fail-with-body --max-time 10 "http://$(address "$2"):8080/cgi-bin/peer" 2>&1
 }
 refused() { # POD SERVER TEXT: the pod's request fails, for that reason.
 	local answer
@@ -166,11 +170,11 @@ for server in server server-files; do
 		contains "the client, for $server" "$answer" "URI=$id/$client"
 		contains "the server, for $client" "$answer" "By=$id/$server"
 	done
-	refused stranger $server "403 Forbidden"
-	refused plain $server ""
-	refused istio $server "503 Service Unavailable"
+	refused stranger $server "RBAC: access denied"
+	refused plain $server "reset by peer"
+	refused istio $server "CERTIFICATE_VERIFY_FAILED"
 done
-through_gateway() { in_pod plain wget -q -T 10 -O - "http://$(k get pod gateway -o 'jsonpath={.status.podIP}'):8080/cgi-bin/peer"; }
+through_gateway() { in_pod plain curl -sS --fail-with-body --max-time 10 "http://$(k get pod gateway -o 'jsonpath={.status.podIP}'):8080/cgi-bin/peer"; }
 wait_for 30 through_gateway
 contains "the client behind the gateway" "$(through_gateway)" "URI=$id/gateway"
 
@@ -220,4 +224,4 @@ wait_for 60 ask client server
 contains "the server after its agent was killed" "$(ask client server)" "By=$id/server;"
 wait_for 60 ask client-files server
 contains "the client after its agent was killed" "$(ask client-files server)" "URI=$id/client-files"
-refused stranger server "403 Forbidden"
+refused stranger server "RBAC: access denied"
