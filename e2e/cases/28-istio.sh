@@ -172,7 +172,7 @@ for server in server server-files; do
 	done
 	refused stranger $server "RBAC: access denied"
 	refused plain $server "reset by peer"
-	refused istio $server "CERTIFICATE_VERIFY_FAILED"
+	refused istio $server "remote connection failure"
 done
 through_gateway() { in_pod plain curl -sS --fail-with-body --max-time 10 "http://$(k get pod gateway -o 'jsonpath={.status.podIP}'):8080/cgi-bin/peer"; }
 wait_for 30 through_gateway
