@@ -34,7 +34,7 @@ proxy=("$E2E_RUN/bin/pilot-agent" "$E2E_RUN/bin/envoy:/usr/local/bin/envoy" "$is
 for program in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do proxy+=("/usr/sbin/$program"); done
 plugins=/usr/lib/$(uname -m)-linux-gnu/xtables
 "$E2E_CLUSTER/image" proxyv2:1 "${proxy[@]}" "$plugins:$plugins"
-# The clients use curl: busybox's wget, a static program, crashes in an image that has a glibc of its own.
+# The clients use curl, because busybox's wget crashed here with SIGSEGV.
 export POD_IMAGE=localhost/mesh-pod:1
 "$E2E_CLUSTER/image" mesh-pod:1 "$(command -v busybox)" "$(command -v curl)"
 kubectl apply --server-side -f "$istio/base/files/crd-all.gen.yaml" >/dev/null
