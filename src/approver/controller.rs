@@ -7,8 +7,8 @@ use super::State;
 use super::evaluate::{Denial, DenialReason, Granted, Rules, evaluate, evaluate_other};
 use super::identity::ServiceAccount;
 use super::metrics::ApproverMetrics;
-use super::request::{IssuerRef, Key, OpenRequest, SeenRequest};
-use crate::kube::{ApiObserver, CallError, Caller, Cluster, follow_forever};
+use super::request::{IssuerRef, OpenRequest, SeenRequest};
+use crate::kube::{ApiObserver, CallError, Caller, Cluster, RequestKey as Key, WatchError, follow};
 use crate::model::shown;
 use crate::platform::{Backoff, FairQueue};
 use futures_util::future::BoxFuture;
@@ -112,7 +112,7 @@ impl Controller {
     /// Returns if requests were dropped, once the others are decided.
     async fn follow(&self) {
         let api: Api<SeenRequest> = Api::all(self.cluster.own.clone());
-        let mut events = pin!(follow_forever(api, Config::default()));
+        let mut events = pin!(follow(api, Config::default()));
         let mut work = Work::default();
         let next_list = Instant::now() + MIN_LIST_INTERVAL;
         loop {
@@ -138,7 +138,7 @@ impl Controller {
         }
     }
 
-    fn saw(&self, event: Result<Event<SeenRequest>, String>, work: &mut Work<'_>) {
+    fn saw(&self, event: Result<Event<SeenRequest>, WatchError>, work: &mut Work<'_>) {
         match event {
             Ok(Event::InitApply(request) | Event::Apply(request)) => {
                 let is_relevant = request.is_annotated() || self.spiffe_issuer.is_some();
@@ -161,7 +161,7 @@ impl Controller {
             // If the API server stays away, the lease is lost too.
             Err(error) => {
                 self.metrics.watch_restarted();
-                tracing::warn!(error, "the watch on CertificateRequests is interrupted");
+                tracing::warn!(error = error.cause, "the watch on CertificateRequests is interrupted");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The issuer of SPIFFE IDs: that of the flags, or that of a ConfigMap that may change at any time.
 
 use super::request::IssuerRef;
-use crate::kube::{Cluster, follow_forever};
+use crate::kube::{Cluster, follow};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -28,10 +28,10 @@ pub(super) async fn publish_issuer(
 ) {
     let RuntimeConfigMap { namespace, name } = config_map;
     let api: Api<ConfigMap> = Api::namespaced(cluster.own, &namespace);
-    let mut events = pin!(follow_forever(api, Config::default().fields(&format!("metadata.name={name}"))));
+    let mut events = pin!(follow(api, Config::default().fields(&format!("metadata.name={name}"))));
     let mut followed = Followed { fallback, current: None, is_listed: false };
     while let Some(event) = events.next().await {
-        if let Err(error) = event.and_then(|event| followed.apply(event)) {
+        if let Err(error) = event.map_err(|error| error.cause).and_then(|event| followed.apply(event)) {
             tracing::warn!(namespace, name, error, "the runtime ConfigMap cannot be used");
         }
         issuer.send_if_modified(|published| {

@@ -2,12 +2,10 @@
 //! <https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.CertificateRequest>
 
 use super::evaluate::Denial;
-use crate::kube::message;
+use crate::kube::{RequestKey, certificate_request, message};
 use crate::model::{MAX_MESSAGE_BYTES, clipped};
 use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
-use kube::Resource;
-use kube::core::{ObjectMeta, Request};
+use kube::core::ObjectMeta;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -20,26 +18,6 @@ pub(super) const IDENTITY_ANNOTATION: &str = "spiffe.csi.cert-manager.io/identit
 /// The reason of the approver's conditions.
 const REASON: &str = "approver.certlet.io";
 
-/// Identifies one CertificateRequest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
-
-impl Key {
-    /// Builds calls for the CertificateRequests in the key's namespace.
-    pub(super) fn collection(&self) -> Request {
-        Request::new(SeenRequest::url_path(&(), Some(&self.namespace)))
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
 /// A CertificateRequest in a list or a watch: only what tells whether it is to be decided, however large it is.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct SeenRequest {
@@ -50,10 +28,9 @@ pub(super) struct SeenRequest {
 }
 
 impl SeenRequest {
-    /// Its key; none for an object without a name, which the API server never sends.
-    pub(super) fn key(&self) -> Option<Key> {
-        let ObjectMeta { namespace, name, .. } = &self.metadata;
-        Some(Key { namespace: namespace.clone()?, name: name.clone()? })
+    /// Its key.
+    pub(super) fn key(&self) -> Option<RequestKey> {
+        RequestKey::of(&self.metadata)
     }
 
     /// Whether it is one of the driver's.
@@ -156,26 +133,7 @@ fn is_decided<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Err
     deserializer.deserialize_any(Conditions)
 }
 
-impl k8s_openapi::Resource for SeenRequest {
-    const API_VERSION: &'static str = "cert-manager.io/v1";
-    const GROUP: &'static str = "cert-manager.io";
-    const KIND: &'static str = "CertificateRequest";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "certificaterequests";
-    type Scope = NamespaceResourceScope;
-}
-
-impl k8s_openapi::Metadata for SeenRequest {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+certificate_request!(SeenRequest);
 
 /// A CertificateRequest as one call returns it, which limits its size. It is written back with a decision.
 pub(super) struct OpenRequest {

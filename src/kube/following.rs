@@ -14,12 +14,21 @@ const TIMEOUT: u32 = 120;
 /// size while it is read.
 const PAGE_SIZE: u32 = 10;
 
-/// Lists and watches objects. After an interruption, which is an error with its cause, the watch is resumed, or begins again with a
-/// list: after a pause that grows to 30 s, with jitter. There is no `Event::Init`.
-pub(crate) fn follow_forever<K>(
+/// An interruption of a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WatchError {
+    /// The server's own words if there are any, cut.
+    pub(crate) cause: String,
+    /// The resource version has expired (410), so that only a new list helps.
+    pub(crate) is_expired: bool,
+}
+
+/// Lists and watches objects. After an interruption the watch is resumed, or begins again with a list: after a pause that grows to
+/// 30 s, with jitter. There is no `Event::Init`.
+pub(crate) fn follow<K>(
     api: Api<K>,
     config: Config,
-) -> impl Stream<Item = Result<Event<K>, String>> + Send
+) -> impl Stream<Item = Result<Event<K>, WatchError>> + Send
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -27,16 +36,22 @@ where
     watcher(api, config.timeout(TIMEOUT).page_size(PAGE_SIZE))
         .try_filter(|event| std::future::ready(!matches!(event, Event::Init)))
         .default_backoff()
-        .map_err(|error| clipped(&cause(&error), MAX_MESSAGE_BYTES))
+        .map_err(WatchError::from)
 }
 
-/// The server's own words, if there are any.
-fn cause(error: &Error) -> String {
-    match error {
-        Error::WatchError(status)
-        | Error::InitialListFailed(kube::Error::Api(status))
-        | Error::WatchStartFailed(kube::Error::Api(status))
-        | Error::WatchFailed(kube::Error::Api(status)) => status.message.clone(),
-        _ => error.to_string(),
+impl From<Error> for WatchError {
+    fn from(error: Error) -> Self {
+        let status = match &error {
+            Error::WatchError(status)
+            | Error::InitialListFailed(kube::Error::Api(status))
+            | Error::WatchStartFailed(kube::Error::Api(status))
+            | Error::WatchFailed(kube::Error::Api(status)) => Some(status),
+            _ => None,
+        };
+        let cause = status.map_or_else(|| error.to_string(), |status| status.message.clone());
+        Self {
+            cause: clipped(&cause, MAX_MESSAGE_BYTES),
+            is_expired: status.is_some_and(|status| status.code == 410),
+        }
     }
 }

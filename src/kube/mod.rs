@@ -5,6 +5,7 @@
 
 mod bounded;
 mod call;
+mod certificate_request;
 mod cluster;
 mod events;
 mod following;
@@ -13,9 +14,10 @@ mod taint;
 
 pub(crate) use bounded::{ListDigest, TextDigest, message, read_text};
 pub(crate) use call::{CallError, Caller};
+pub(crate) use certificate_request::{RequestKey, certificate_request};
 pub(crate) use cluster::{Cluster, KubeError};
 pub(crate) use events::EventRecorder;
-pub(crate) use following::follow_forever;
+pub(crate) use following::{WatchError, follow};
 pub(crate) use observed::ApiObserver;
 pub(crate) use taint::remove_startup_taint;
 

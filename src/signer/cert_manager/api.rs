@@ -1,16 +1,15 @@
 //! `cert-manager.io/v1` CertificateRequest: the fields that this signer reads.
 //! <https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.CertificateRequest>
 
-use crate::kube::{ListDigest, TextDigest, message, read_text};
+pub(super) use crate::kube::RequestKey as Key;
+use crate::kube::{ListDigest, TextDigest, certificate_request, message, read_text};
 use crate::model::{MAX_MESSAGE_BYTES, clipped};
 use crate::x509;
 use base64ct::{Base64, Encoding};
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Resource;
-use kube::core::{ObjectMeta, Request};
+use kube::core::ObjectMeta;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -201,26 +200,6 @@ fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     read_text(deserializer, |text| text[..text.floor_char_boundary(MAX_CHARACTERS)].to_owned())
 }
 
-/// Identifies one CertificateRequest.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Key {
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
-
-impl Key {
-    /// Builds calls for the CertificateRequests in the key's namespace.
-    pub(super) fn collection(&self) -> Request {
-        Request::new(CertificateRequest::url_path(&(), Some(&self.namespace)))
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
 /// The state of a CertificateRequest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -244,10 +223,9 @@ pub(super) enum State {
 }
 
 impl CertificateRequest {
-    /// Its key; none for an object without a name, which the API server never sends.
+    /// Its key.
     pub(super) fn key(&self) -> Option<Key> {
-        let ObjectMeta { namespace, name, .. } = &self.metadata;
-        Some(Key { namespace: namespace.clone()?, name: name.clone()? })
+        Key::of(&self.metadata)
     }
 
     /// The text of the request id that it was made for.
@@ -309,26 +287,7 @@ impl Condition {
     }
 }
 
-impl k8s_openapi::Resource for CertificateRequest {
-    const API_VERSION: &'static str = "cert-manager.io/v1";
-    const GROUP: &'static str = "cert-manager.io";
-    const KIND: &'static str = "CertificateRequest";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "certificaterequests";
-    type Scope = NamespaceResourceScope;
-}
-
-impl k8s_openapi::Metadata for CertificateRequest {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+certificate_request!(CertificateRequest);
 
 #[cfg(test)]
 mod tests {

@@ -3,24 +3,16 @@
 use super::api::{CertificateRequest, NODE_LABEL};
 use super::deletion::Deletions;
 use super::tracker::RequestTracker;
-use crate::kube::{ApiObserver, Cluster};
-use crate::model::{MAX_MESSAGE_BYTES, clipped};
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use crate::kube::{ApiObserver, Cluster, WatchError, follow};
+use futures_util::{Stream, StreamExt};
 use kube::Api;
-use kube::core::Status;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Error, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Seconds after which the API server ends the watch, so that a dead connection is noticed. The watch is then resumed.
-const TIMEOUT: u32 = 120;
-/// Objects per page of a list. An object has at most 1.5 MiB (etcd's limit on a request), and a page takes about four times its
-/// size while it is read.
-const PAGE_SIZE: u32 = 10;
 /// The shortest time from one start of a watch to the next.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -34,19 +26,12 @@ pub(super) async fn watch(
     shutdown: CancellationToken,
 ) {
     let api: Api<CertificateRequest> = Api::all(cluster.own);
-    let config = watcher::Config::default()
-        .labels(&format!("{NODE_LABEL}={node_label}"))
-        .timeout(TIMEOUT)
-        .page_size(PAGE_SIZE);
+    let config = watcher::Config::default().labels(&format!("{NODE_LABEL}={node_label}"));
     let watching = async {
         loop {
-            // The backoff grows to 30 s, with jitter. `Init` is passed over, because it only says that a list begins, and
-            // would reset the backoff.
-            let events = watcher(api.clone(), config.clone())
-                .try_filter(|event| std::future::ready(!matches!(event, Event::Init)))
-                .default_backoff();
+            let events = follow(api.clone(), config.clone());
             let started = Instant::now();
-            follow(events, &tracker, &deletions, &*observer).await;
+            track(events, &tracker, &deletions, &*observer).await;
             tokio::time::sleep_until(started + MIN_INTERVAL).await;
         }
     };
@@ -55,8 +40,8 @@ pub(super) async fn watch(
 
 /// Returns if a new watch is better than a resumed one: the resource version has expired, or the server has just answered
 /// a create while the watch waits in its backoff.
-async fn follow(
-    events: impl Stream<Item = Result<Event<CertificateRequest>, Error>>,
+async fn track(
+    events: impl Stream<Item = Result<Event<CertificateRequest>, WatchError>>,
     tracker: &RequestTracker,
     deletions: &Arc<Deletions>,
     observer: &dyn ApiObserver,
@@ -93,30 +78,17 @@ async fn follow(
             }
             Err(error) => {
                 observer.watch_restarted();
-                let status = status(&error);
-                let cause = status.map_or_else(|| error.to_string(), |status| status.message.clone());
-                let cause = clipped(&cause, MAX_MESSAGE_BYTES);
+                let WatchError { cause, is_expired } = error;
                 let error = format!("the watch on CertificateRequests does not work: {cause}");
                 tracing::warn!(error, "the watch on CertificateRequests is interrupted");
                 tracker.set_watch_error(Some(error));
                 tracker.list_may_begin();
-                if status.is_some_and(|status| status.code == 410) {
+                if is_expired {
                     return;
                 }
             }
         }
         let (in_memory, ignored) = tracker.counts();
         observer.requests_tracked(in_memory, ignored);
-    }
-}
-
-/// The server's own answer in an error.
-fn status(error: &Error) -> Option<&Status> {
-    match error {
-        Error::WatchError(status)
-        | Error::InitialListFailed(kube::Error::Api(status))
-        | Error::WatchStartFailed(kube::Error::Api(status))
-        | Error::WatchFailed(kube::Error::Api(status)) => Some(status),
-        _ => None,
     }
 }
