@@ -3,6 +3,7 @@
 //! All of them hold PEM, and all are read by one rule: the private key is the first one in its file, the chain is every certificate
 //! in its file, the anchors are every certificate in theirs.
 
+use super::super::sds::TYPE_URL;
 use super::super::workload_api::trust_domain;
 use super::{Contents, FileError, Pems};
 use crate::credential::Credential;
@@ -14,9 +15,6 @@ use serde_json::json;
 use std::borrow::Cow;
 use std::sync::Arc;
 use zeroize::Zeroizing;
-
-/// The type of a resource in a file for Envoy.
-const SECRET_TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
 /// The files of a layout, by name.
 ///
@@ -35,9 +33,9 @@ pub(super) fn encode(
             (layout.private_key_file(), Contents::secret(pems.key)),
         ],
         Layout::Spiffe => {
-            let bundle = pems.combined();
-            let hints = Contents::public(hints(&bundle));
-            vec![(Layout::CREDENTIAL_BUNDLE, Contents::secret(bundle)), (Layout::HINTS, hints)]
+            let key_and_chain = pems.combined();
+            let hints = Contents::public(hints(&key_and_chain));
+            vec![(Layout::CREDENTIAL_BUNDLE, Contents::secret(key_and_chain)), (Layout::HINTS, hints)]
         }
         Layout::Envoy(names) => {
             vec![(Layout::ENVOY_CERTIFICATE, Contents::secret(certificate_secret(names, &pems)))]
@@ -100,8 +98,8 @@ fn ca_file<'a>(layout: &'a Layout, facts: &CertificateFacts) -> Result<Cow<'a, s
 
 /// `hints.json`: one credential bundle, without a hint. The fingerprint is of the bundle's bytes, so that a reader sees whether the
 /// bundle that it has read is the one listed.
-fn hints(bundle: &[u8]) -> Vec<u8> {
-    let fingerprint = format!("sha256:{}", hex(&sha256(&[bundle])));
+fn hints(credential_bundle: &[u8]) -> Vec<u8> {
+    let fingerprint = format!("sha256:{}", hex(&sha256(&[credential_bundle])));
     format!("{:#}\n", json!({ "hints": [{ "hint": "", "id": 0, "fingerprint": fingerprint }] })).into_bytes()
 }
 
@@ -132,7 +130,7 @@ fn trust_bundle_secret(names: &SecretNames, anchors: &[u8]) -> Vec<u8> {
 
 /// The beginning of a `DiscoveryResponse` with one secret. A JSON string is a YAML scalar too (YAML 1.2 section 1.3).
 fn secret(name: &str) -> String {
-    format!("resources:\n- \"@type\": {SECRET_TYPE}\n  name: {}\n", json!(name))
+    format!("resources:\n- \"@type\": {TYPE_URL}\n  name: {}\n", json!(name))
 }
 
 /// PEM as a YAML block scalar. Its lines have no character that YAML treats specially there.

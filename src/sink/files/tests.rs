@@ -171,14 +171,15 @@ fn the_layout_istio_has_the_three_files_of_istios_agent() {
 fn the_layout_spiffe_is_a_credential_folder_and_nothing_else() {
     let svid = svid();
     let files = of_layout(Layout::Spiffe, &svid);
-    let (bundle, trust) =
+    let (credential_bundle, trust) =
         ("credential-bundle.private-key.x509.pem", "example.org.spiffe-trust-bundle.x509.pem");
-    assert_eq!(modes(&files), [(bundle, 0o400), (trust, 0o444), ("hints.json", 0o444)]);
-    assert_eq!(text(&files, bundle), key_of(&svid.0) + &pem_of(svid.0.chain()));
+    assert_eq!(modes(&files), [(credential_bundle, 0o400), (trust, 0o444), ("hints.json", 0o444)]);
+    assert_eq!(text(&files, credential_bundle), key_of(&svid.0) + &pem_of(svid.0.chain()));
     assert_eq!(text(&files, trust), pem_of(svid.1.anchors.iter().map(Vec::as_slice)));
     let hints: serde_json::Value = serde_json::from_str(&text(&files, "hints.json")).unwrap();
     let digest =
-        String::from_utf8(openssl(&["dgst", "-sha256", "-r"], text(&files, bundle).as_bytes())).unwrap();
+        String::from_utf8(openssl(&["dgst", "-sha256", "-r"], text(&files, credential_bundle).as_bytes()))
+            .unwrap();
     let fingerprint = format!("sha256:{}", digest.split(' ').next().unwrap());
     assert_eq!(hints, serde_json::json!({ "hints": [{ "hint": "", "id": 0, "fingerprint": fingerprint }] }));
     let without_id = issued(KeyAlgorithm::EcdsaP256);
@@ -264,10 +265,13 @@ mod envoy {
             assert_eq!((own.name, own.validation_context.is_none()), (names.certificate, true));
             assert_eq!(certificate.certificate_chain.inline_string, pem_of(svid.0.chain()));
             assert_eq!(certificate.private_key.inline_string, key_of(&svid.0));
-            let bundle = secret("ROOTCA.yaml");
-            assert_eq!((bundle.name, bundle.tls_certificate.is_none()), (names.trust_bundle, true));
+            let trust_bundle = secret("ROOTCA.yaml");
+            assert_eq!(
+                (trust_bundle.name, trust_bundle.tls_certificate.is_none()),
+                (names.trust_bundle, true)
+            );
             let anchors = pem_of(svid.1.anchors.iter().map(Vec::as_slice));
-            assert_eq!(bundle.validation_context.unwrap().trusted_ca.inline_string, anchors);
+            assert_eq!(trust_bundle.validation_context.unwrap().trusted_ca.inline_string, anchors);
         }
     }
 }

@@ -5,6 +5,8 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
+pub(super) use secrets::TYPE_URL;
+
 use super::socket::{Caller, Outlet, updates};
 use crate::credential::{Current, Follower};
 use crate::model::SecretNames;
@@ -123,6 +125,6 @@ impl SecretDiscoveryService for Sds {
             .current
             .ok_or_else(|| Status::unavailable("the first certificate is not issued yet: try again"))?;
         let secrets = self.names.secrets(&resource_names, &current)?;
-        Ok(Response::new(response(version_of(&secrets), secrets, String::new())))
+        Ok(Response::new(response(version_of(&secrets), &secrets, &current, String::new())?))
     }
 }

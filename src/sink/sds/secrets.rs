@@ -1,26 +1,28 @@
 //! Which secrets there are, by which names, and what is in them. Pure.
 
 use crate::credential::Current;
-use crate::model::{Failure, KeyEncoding, SecretNames, fingerprint, shown};
+use crate::model::{KeyEncoding, SecretNames, fingerprint, shown};
 use crate::proto::xds::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, DataSource, Secret, TlsCertificate, data_source, secret,
 };
 use crate::sink::workload_api::trust_domain;
+use crate::trust::TrustBundle;
 use crate::x509::pem;
 use prost::Message;
 use prost_types::Any;
 use tonic::Status;
 
 /// The type of every resource of SDS.
-pub(super) const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+pub(in crate::sink) const TYPE_URL: &str =
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
-/// A secret, encoded.
-#[derive(Clone)]
+/// A secret that a client asks for. It holds no key: it is encoded only to be sent.
+#[derive(Clone, Debug)]
 pub(super) struct NamedSecret {
     pub(super) name: String,
     /// Depends on the secret only, so that it is the same after a restart.
     pub(super) version: String,
-    pub(super) resource: Any,
+    kind: Kind,
 }
 
 /// What a name stands for.
@@ -39,8 +41,8 @@ impl SecretNames {
             let of_certificate = id.unwrap_or(&self.certificate);
             let of_trust_bundle = domain.unwrap_or(&self.trust_bundle);
             return Ok(vec![
-                secret(of_certificate, Kind::Certificate, current)?,
-                secret(of_trust_bundle, Kind::TrustBundle, current)?,
+                NamedSecret::new(of_certificate, Kind::Certificate, current)?,
+                NamedSecret::new(of_trust_bundle, Kind::TrustBundle, current)?,
             ]);
         }
         let secret_of = |name: &String| {
@@ -52,7 +54,7 @@ impl SecretNames {
             } else {
                 return Err(self.unknown(name, id));
             };
-            secret(name, kind, current)
+            NamedSecret::new(name, kind, current)
         };
         names.iter().map(secret_of).collect()
     }
@@ -67,36 +69,44 @@ impl SecretNames {
     }
 }
 
-fn secret(name: &str, kind: Kind, current: &Current) -> Result<NamedSecret, Status> {
-    let Current { credential, trust } = current;
-    let anchors = || trust.anchors.iter().map(Vec::as_slice);
-    let (contents, version) = match kind {
-        Kind::Certificate => {
-            let key = credential.key.to_pem(KeyEncoding::Pkcs8);
-            let key =
-                key.map_err(|error| Status::internal(Failure::permanent(error.to_string()).to_string()))?;
-            let certificate = TlsCertificate {
-                certificate_chain: Some(inline(pem::certificates(credential.chain()))),
-                private_key: Some(inline(key.to_vec())),
-            };
-            let chain: Vec<&[u8]> = credential.chain().collect();
-            (secret::Type::TlsCertificate(certificate), fingerprint(&chain))
-        }
-        Kind::TrustBundle if trust.anchors.is_empty() => {
-            return Err(Status::unavailable(
-                "the signer named no trust anchors: Envoy must have them from somewhere else",
-            ));
-        }
-        Kind::TrustBundle => {
-            let trusted_ca = Some(inline(pem::certificates(anchors())));
-            let context = CertificateValidationContext { trusted_ca, crl: None };
-            let anchors: Vec<&[u8]> = anchors().collect();
-            (secret::Type::ValidationContext(context), fingerprint(&anchors))
-        }
-    };
-    let secret = Secret { name: name.to_owned(), r#type: Some(contents) };
-    let resource = Any { type_url: TYPE_URL.to_owned(), value: secret.encode_to_vec() };
-    Ok(NamedSecret { name: name.to_owned(), version, resource })
+impl NamedSecret {
+    /// It is an error if there is nothing to send.
+    fn new(name: &str, kind: Kind, Current { credential, trust }: &Current) -> Result<Self, Status> {
+        let version = match kind {
+            Kind::Certificate => fingerprint(&credential.chain().collect::<Vec<_>>()),
+            Kind::TrustBundle if trust.anchors.is_empty() => {
+                return Err(Status::unavailable(
+                    "the signer named no trust anchors: Envoy must have them from somewhere else",
+                ));
+            }
+            Kind::TrustBundle => fingerprint(&anchors(trust).collect::<Vec<_>>()),
+        };
+        Ok(Self { name: name.to_owned(), version, kind })
+    }
+
+    /// The secret as it is sent.
+    pub(super) fn encoded(&self, Current { credential, trust }: &Current) -> Result<Any, Status> {
+        let contents = match self.kind {
+            Kind::Certificate => {
+                let key = credential.key.to_pem(KeyEncoding::Pkcs8);
+                let key = key.map_err(|error| Status::internal(error.to_string()))?;
+                secret::Type::TlsCertificate(TlsCertificate {
+                    certificate_chain: Some(inline(pem::certificates(credential.chain()))),
+                    private_key: Some(inline(key.to_vec())),
+                })
+            }
+            Kind::TrustBundle => {
+                let trusted_ca = Some(inline(pem::certificates(anchors(trust))));
+                secret::Type::ValidationContext(CertificateValidationContext { trusted_ca, crl: None })
+            }
+        };
+        let secret = Secret { name: self.name.clone(), r#type: Some(contents) };
+        Ok(Any { type_url: TYPE_URL.to_owned(), value: secret.encode_to_vec() })
+    }
+}
+
+fn anchors(trust: &TrustBundle) -> impl Iterator<Item = &[u8]> {
+    trust.anchors.iter().map(Vec::as_slice)
 }
 
 fn inline(bytes: Vec<u8>) -> DataSource {

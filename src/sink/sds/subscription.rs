@@ -73,18 +73,23 @@ impl Subscription for StateOfTheWorld {
         self.sent += 1;
         self.is_asked = false;
         self.version.clone_from(&version);
-        Ok(Some(response(version, secrets, self.sent.to_string())))
+        response(version, &secrets, current, self.sent.to_string()).map(Some)
     }
 }
 
 /// A response with all of these secrets.
-pub(super) fn response(version: String, secrets: Vec<NamedSecret>, nonce: String) -> DiscoveryResponse {
-    DiscoveryResponse {
-        version_info: version,
-        resources: secrets.into_iter().map(|secret| secret.resource).collect(),
+pub(super) fn response(
+    version_info: String,
+    secrets: &[NamedSecret],
+    current: &Current,
+    nonce: String,
+) -> Result<DiscoveryResponse, Status> {
+    Ok(DiscoveryResponse {
+        version_info,
+        resources: secrets.iter().map(|secret| secret.encoded(current)).collect::<Result<_, _>>()?,
         type_url: TYPE_URL.to_owned(),
         nonce,
-    }
+    })
 }
 
 /// The version of all of these secrets together.
@@ -168,7 +173,10 @@ impl Subscription for Delta {
         }
         Ok(Some(DeltaDiscoveryResponse {
             system_version_info: version_of(&secrets),
-            resources: secrets.into_iter().map(resource).collect(),
+            resources: secrets
+                .into_iter()
+                .map(|secret| resource(secret, current))
+                .collect::<Result<_, _>>()?,
             type_url: TYPE_URL.to_owned(),
             nonce: self.sent.to_string(),
             removed_resources: Vec::new(),
@@ -176,9 +184,10 @@ impl Subscription for Delta {
     }
 }
 
-fn resource(secret: NamedSecret) -> Resource {
-    let NamedSecret { name, version, resource } = secret;
-    Resource { version, resource: Some(resource), name }
+fn resource(secret: NamedSecret, current: &Current) -> Result<Resource, Status> {
+    let resource = Some(secret.encoded(current)?);
+    let NamedSecret { name, version, .. } = secret;
+    Ok(Resource { version, resource, name })
 }
 
 pub(super) fn check_type(type_url: &str) -> Result<(), Status> {

@@ -55,8 +55,10 @@ fn delta(subscribe: &[&str]) -> DeltaDiscoveryRequest {
 /// Names and kinds of what the secrets of these names are.
 fn secrets(names: &[&str]) -> Vec<(String, &'static str)> {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let found = SecretNames::default().secrets(&names, &current(1, 2)).unwrap();
-    let decoded = found.into_iter().map(|secret| Secret::decode(secret.resource.value.as_slice()).unwrap());
+    let current = current(1, 2);
+    let found = SecretNames::default().secrets(&names, &current).unwrap();
+    let encoded = found.into_iter().map(|secret| secret.encoded(&current).unwrap());
+    let decoded = encoded.map(|resource| Secret::decode(resource.value.as_slice()).unwrap());
     let kind = |secret: Secret| match secret.r#type.unwrap() {
         secret::Type::TlsCertificate(_) => (secret.name, "certificate"),
         secret::Type::ValidationContext(_) => (secret.name, "bundle"),

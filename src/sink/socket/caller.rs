@@ -1,6 +1,6 @@
 //! Who calls: the volume whose socket a connection came in on.
 
-use super::{SocketOwner, Workload};
+use super::SocketOwner;
 use crate::credential::Follower;
 use crate::model::VolumeId;
 use crate::platform::TokenBucket;
@@ -90,7 +90,7 @@ impl Caller {
 
     /// Its Envoy does not accept a secret.
     pub(in crate::sink) fn secret_rejected(&self, message: &str) {
-        self.workload().secret_rejected(message);
+        self.0.owner.workload.secret_rejected(message);
     }
 
     /// Resolves when the socket is served no longer.
@@ -118,9 +118,5 @@ impl Caller {
     /// The number of its connections.
     pub(super) fn connections(&self) -> &AtomicUsize {
         &self.0.connections
-    }
-
-    fn workload(&self) -> &dyn Workload {
-        &*self.0.owner.workload
     }
 }
