@@ -65,27 +65,30 @@ impl Mounts {
 
     /// What a reader finds at `target`, and whether it is this volume.
     pub(super) fn at(&self, volume: &VolumeId, target: &Path) -> Result<AtTarget, StoreError> {
-        if self.is_bound(volume, target)? {
-            return Ok(AtTarget::Volume);
-        }
-        if let Some(another) = self.another_at(volume, target)? {
-            return Ok(AtTarget::AnotherVolume(another));
-        }
-        Ok(if is_mount_point(target)? { AtTarget::Foreign } else { AtTarget::Nothing })
+        Ok(match self.volume_at(volume, target)? {
+            Some(dir) if dir == VolumeDir::of(volume) => AtTarget::Volume,
+            Some(another) => AtTarget::AnotherVolume(another),
+            None if is_mount_point(target)? => AtTarget::Foreign,
+            None => AtTarget::Nothing,
+        })
     }
 
-    /// The volume other than this one that a reader finds at `target`. The mount tells, and not the records: some may be
+    /// The volume that a reader finds at `target`; most often it is this one. The mount tells, and not the records: some may be
     /// unreadable, and several may have the same target.
-    fn another_at(&self, volume: &VolumeId, target: &Path) -> Result<Option<VolumeDir>, StoreError> {
+    fn volume_at(&self, volume: &VolumeId, target: &Path) -> Result<Option<VolumeDir>, StoreError> {
         let Some(found) = identity(target)? else { return Ok(None) };
-        // Fast path: only a mount of the store is on the store's device. Most targets are unmounted, or this volume's own.
-        if identity(&self.root)?.is_none_or(|(device, _)| device != found.0)
-            || self.is_bound(volume, target)?
-        {
+        // Fast path: only a mount of the store is on the store's device.
+        if identity(&self.root)?.is_none_or(|(device, _)| device != found.0) {
             return Ok(None);
         }
+        let is_found =
+            |dir: &VolumeDir| Ok::<_, StoreError>(identity(&self.root.join(dir.mount()))? == Some(found));
+        let own = VolumeDir::of(volume);
+        if is_found(&own)? {
+            return Ok(Some(own));
+        }
         for dir in volume_dirs(&self.root)? {
-            if identity(&self.root.join(dir.mount()))? == Some(found) {
+            if is_found(&dir)? {
                 return Ok(Some(dir));
             }
         }
@@ -99,7 +102,7 @@ impl Mounts {
         self.check_target(target)?;
         loop {
             // What cannot be examined is none of this store's, and can still be unmounted.
-            if let Ok(Some(another)) = self.another_at(volume, target) {
+            if let Ok(AtTarget::AnotherVolume(another)) = self.at(volume, target) {
                 tracing::info!(%volume, %another, target = %target.display(), "another volume is mounted here, and stays");
                 return Ok(());
             }
