@@ -70,22 +70,22 @@ impl Reporter {
         let event = PodEvent { kind: EventKind::Warning, reason: "SecretRejected", message };
         // A pod can say this as often as it likes, so the log is limited as the Events are.
         if volume.events.admits(&event) {
-            let pod = volume.with_record(|record| record.pod.clone());
-            tracing::warn!(volume = %volume.id, namespace = pod.namespace, pod = pod.name, "{}", event.message);
-            if let Some(events) = &self.events {
-                events.record(&pod, event);
-            }
+            log(volume, &event);
+            self.record(volume, event);
         }
     }
 
     fn warn(&self, volume: &Volume, reason: &'static str, message: String) {
-        let pod = volume.with_record(|record| record.pod.clone());
-        tracing::warn!(volume = %volume.id, namespace = pod.namespace, pod = pod.name, "{message}");
         let event = PodEvent { kind: EventKind::Warning, reason, message };
-        if let Some(events) = &self.events
-            && volume.events.admits(&event)
-        {
-            events.record(&pod, event);
+        log(volume, &event);
+        if self.events.is_some() && volume.events.admits(&event) {
+            self.record(volume, event);
+        }
+    }
+
+    fn record(&self, volume: &Volume, event: PodEvent) {
+        if let Some(events) = &self.events {
+            events.record(&volume.with_record(|record| record.pod.clone()), event);
         }
     }
 
@@ -112,14 +112,19 @@ impl Reporter {
         {
             self.warn(volume, "CertificateDiffers", format!("the certificate is in use, but {warning}"));
         }
-        let Some((events, event)) = self.events.as_ref().zip(event(volume, before, result)) else { return };
+        let Some(event) = self.events.as_ref().and_then(|_| event(volume, before, result)) else { return };
         if result.is_ok() {
             volume.events.settle();
         }
         if volume.events.admits(&event) {
-            events.record(&volume.with_record(|record| record.pod.clone()), event);
+            self.record(volume, event);
         }
     }
+}
+
+fn log(volume: &Volume, event: &PodEvent) {
+    let WorkloadIdentity { namespace, name: pod, .. } = volume.with_record(|record| record.pod.clone());
+    tracing::warn!(volume = %volume.id, namespace, pod, "{}", event.message);
 }
 
 /// Names at most three of the keys, each cut: an Event holds 1,024 bytes.
