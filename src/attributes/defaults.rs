@@ -66,8 +66,7 @@ impl SpiffeIds {
         if trust_domain.contains('/') {
             return Err(of_domain("has a slash".into()));
         }
-        names::plain_uri(&format!("spiffe://{trust_domain}"))
-            .map_err(|_| of_domain("is no trust domain".into()))?;
+        names::trust_domain(trust_domain).map_err(|_| of_domain("is no trust domain".into()))?;
         let of_template = |problem: String| SpiffeIdsError::Template(template.to_owned(), problem);
         let path = template
             .strip_prefix(PREFIX)
@@ -118,6 +117,12 @@ fn parts(mut rest: &str) -> Result<Vec<Part>, String> {
     }
     parts.push(Part::Text(rest.to_owned()));
     Ok(parts)
+}
+
+/// Whether a text is the name of a trust domain.
+#[cfg(feature = "kubernetes")]
+pub(crate) fn is_trust_domain(text: &str) -> bool {
+    names::trust_domain(text).is_ok()
 }
 
 /// `--default-issuer-name` and `--default-issuer-group`

@@ -25,6 +25,8 @@ mod token_claims;
 mod values;
 
 pub use context::VolumeContext;
+#[cfg(feature = "kubernetes")]
+pub(crate) use defaults::is_trust_domain;
 pub use defaults::{OperatorDefaults, SpiffeIds, SpiffeIdsError};
 pub(crate) use defaults::{SPIFFE_ID_TEMPLATE, issuer_kind, issuer_name};
 pub use errors::{AttributeError, AttributeErrors};

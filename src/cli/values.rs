@@ -143,11 +143,9 @@ pub(super) fn log_level(value: &str) -> Result<String, String> {
 /// The trust domain of a SPIFFE ID (SPIFFE-ID section 2.1).
 #[cfg(feature = "kubernetes")]
 pub(super) fn trust_domain(value: &str) -> Result<String, String> {
-    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
-    let is_domain = (1..=255).contains(&value.len()) && value.bytes().all(is_allowed);
     accept_text(
         value,
-        is_domain,
+        attributes::is_trust_domain(value),
         "lower-case letters, digits, dots, hyphens and underscores, such as cluster.local",
     )
 }

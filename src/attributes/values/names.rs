@@ -129,18 +129,7 @@ fn spiffe_id(rest: &str) -> Result<(), String> {
     let rest = rest.strip_prefix("//").ok_or("has no // after its scheme")?;
     let (trust_domain, path) =
         rest.split_once('/').map_or((rest, None), |(domain, path)| (domain, Some(path)));
-    if let Some(c) = trust_domain.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '-' | '_')) {
-        return Err(format!(
-            "has the character {c:?} in its trust domain, which holds a-z, 0-9, '.', '-' and '_' only"
-        ));
-    }
-    match trust_domain.len() {
-        0 => return Err("has no trust domain".into()),
-        1..=MAX_TRUST_DOMAIN_BYTES => {}
-        length => {
-            return Err(format!("has a trust domain of {length} bytes (at most {MAX_TRUST_DOMAIN_BYTES})"));
-        }
-    }
+    self::trust_domain(trust_domain)?;
     for segment in path.into_iter().flat_map(|path| path.split('/')) {
         let is_allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if segment.is_empty() {
@@ -153,6 +142,20 @@ fn spiffe_id(rest: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Checks the name of a trust domain (the SPIFFE ID standard, section 2.1). The error continues what holds the name.
+pub(in crate::attributes) fn trust_domain(name: &str) -> Result<(), String> {
+    if let Some(c) = name.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '-' | '_')) {
+        return Err(format!(
+            "has the character {c:?} in its trust domain, which holds a-z, 0-9, '.', '-' and '_' only"
+        ));
+    }
+    match name.len() {
+        0 => Err("has no trust domain".into()),
+        1..=MAX_TRUST_DOMAIN_BYTES => Ok(()),
+        length => Err(format!("has a trust domain of {length} bytes (at most {MAX_TRUST_DOMAIN_BYTES})")),
+    }
 }
 
 /// The path (RFC 3986 section 3.3) in what follows a scheme, without the slash after an authority.
