@@ -1,6 +1,5 @@
 //! The CSI services on a Unix socket, and the driver's registration with the kubelet.
 
-mod authority;
 mod identity;
 mod node;
 mod registration;

@@ -3,8 +3,7 @@
 //!
 //! After a refusal, and when the socket was removed, the driver creates a new socket.
 
-use super::authority::accept_any_authority;
-use crate::platform::{Backoff, DirectoryWatch, listen};
+use crate::platform::{AnyAuthority, Backoff, DirectoryWatch, listen};
 use crate::proto::registration::registration_server::{
     Registration as RegistrationService, RegistrationServer,
 };
@@ -14,11 +13,13 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
 
 /// The `type` by which the kubelet knows CSI drivers.
@@ -101,8 +102,7 @@ impl Registration {
         });
         let (refusal, mut refused) = watch::channel(None);
         let service = Service { registration: self.clone(), refusal };
-        let connections =
-            UnixListenerStream::new(listener).map(|stream| stream.and_then(accept_any_authority));
+        let connections = UnixListenerStream::new(listener).map(|stream| stream.map(AnyAuthority::new));
         let server =
             Server::builder().add_service(RegistrationServer::new(service)).serve_with_incoming(connections);
         tokio::select! {
@@ -134,6 +134,13 @@ async fn removed(directory: &DirectoryWatch, socket: &Path) {
     while socket.exists() {
         directory.changed().await;
     }
+}
+
+/// The service needs to know nothing of the kubelet's connection.
+impl Connected for AnyAuthority<UnixStream> {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
 }
 
 struct Service {

@@ -1,5 +1,6 @@
 //! The operating system: wall time, file events, Unix sockets, private memory; pauses between attempts, and queues that are fair by namespace.
 
+mod authority;
 mod backoff;
 #[cfg(feature = "aws")]
 mod bounded_map;
@@ -13,6 +14,7 @@ mod socket;
 mod tally;
 mod token_bucket;
 
+pub(crate) use authority::AnyAuthority;
 pub(crate) use backoff::Backoff;
 #[cfg(feature = "aws")]
 pub(crate) use bounded_map::BoundedMap;

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod authority;
 mod client;
 #[path = "../support/in_process.rs"]
 mod in_process;
 mod life;
 mod limits;
+#[path = "../support/raw_http2.rs"]
+mod raw_http2;
 mod sds;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,6 @@
 //! gRPC over HTTP/2 (RFC 9113) frame by frame, to send headers that no client library here sends.
 
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "support for tests")]
+#![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::panic, reason = "support for tests")]
 
 use crate::support::DEADLINE;
 use prost::Message;
@@ -25,13 +25,17 @@ pub struct RawClient {
 
 impl RawClient {
     pub async fn connect(socket: &Path) -> Self {
-        let mut stream = UnixStream::connect(socket).await.unwrap();
+        Self::over(UnixStream::connect(socket).await.unwrap()).await
+    }
+
+    pub async fn over(mut stream: UnixStream) -> Self {
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
         Self { stream, id: 1 }
     }
 
-    /// A unary call. `authority` is an encoded HPACK field (RFC 7541). The other fields do not enter the dynamic table.
+    /// A call with one message: the first message of its answer. `authority` is an encoded HPACK field (RFC 7541), or several. The
+    /// other fields do not enter the dynamic table.
     pub async fn call<T: Message + Default>(
         &mut self,
         path: &str,

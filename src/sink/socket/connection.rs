@@ -2,6 +2,7 @@
 
 use super::caller::Caller;
 use super::limits::Admitted;
+use crate::platform::AnyAuthority;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,7 +19,7 @@ const LAST_STATUSES: Duration = Duration::from_secs(1);
 
 /// A connection. It ends soon after its socket does, and when its peer stops reading.
 pub(in crate::sink) struct Connection {
-    stream: UnixStream,
+    stream: AnyAuthority<UnixStream>,
     caller: Caller,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Runs while a write waits for the peer.
@@ -33,7 +34,7 @@ impl Connection {
             ending.ended().await;
             sleep(LAST_STATUSES).await;
         });
-        Self { stream, caller, end, stall: None, _admitted: admitted }
+        Self { stream: AnyAuthority::new(stream), caller, end, stall: None, _admitted: admitted }
     }
 
     /// Watches how long a write waits for the peer.

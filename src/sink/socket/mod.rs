@@ -107,6 +107,7 @@ impl Sockets {
         let (_health, health_server) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map(|server| server.max_decoding_message_size(MAX_WORKLOAD_REQUEST));
         let served = Server::builder()
