@@ -15,10 +15,12 @@ mod java;
 mod openssl;
 mod postgresql;
 mod program;
+mod rotating;
 #[path = "../support/spiffe_ids.rs"]
 mod spiffe_ids;
 #[path = "../support/mod.rs"]
 mod support;
+mod workload_api;
 
 use certlet_kubelet::Pod;
 use std::fs;

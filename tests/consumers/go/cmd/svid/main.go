@@ -8,20 +8,15 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"os"
 
+	"certlet.io/tests/consumers/internal/mtls"
 	"certlet.io/tests/consumers/internal/volume"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
-
-const greeting = "hello"
 
 func main() {
 	log.SetFlags(0)
@@ -35,9 +30,13 @@ func run(args []string) error {
 	case len(args) == 2 && args[0] == "verify":
 		return verify(volume.Volume(args[1]))
 	case len(args) == 3 && args[0] == "serve":
-		return serve(volume.Volume(args[1]), args[2])
+		return mtls.Serve(volume.Volume(args[1]), args[2])
 	case len(args) == 4 && args[0] == "dial":
-		return dial(volume.Volume(args[1]), args[2], args[3])
+		peer, err := mtls.Dial(volume.Volume(args[1]), args[2], args[3])
+		if err == nil {
+			fmt.Println(peer)
+		}
+		return err
 	}
 	return errors.New("usage: svid verify VOLUME | serve VOLUME CLIENT-ID | dial VOLUME ADDRESS ID")
 }
@@ -57,70 +56,4 @@ func verify(v volume.Volume) error {
 	}
 	fmt.Println(id)
 	return nil
-}
-
-func serve(v volume.Volume, client string) error {
-	id, err := spiffeid.FromString(client)
-	if err != nil {
-		return err
-	}
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", tlsconfig.MTLSServerConfig(v, v, tlsconfig.AuthorizeID(id)))
-	if err != nil {
-		return err
-	}
-	fmt.Println(listener.Addr())
-	for {
-		connection, err := listener.Accept()
-		if err != nil {
-			return err
-		}
-		if peer, err := greet(connection.(*tls.Conn)); err != nil {
-			fmt.Println("error:", err)
-		} else {
-			fmt.Println(peer)
-		}
-	}
-}
-
-func greet(connection *tls.Conn) (string, error) {
-	defer connection.Close()
-	if err := connection.Handshake(); err != nil {
-		return "", err
-	}
-	if _, err := io.WriteString(connection, greeting); err != nil {
-		return "", err
-	}
-	return peer(connection)
-}
-
-func dial(v volume.Volume, address, server string) error {
-	id, err := spiffeid.FromString(server)
-	if err != nil {
-		return err
-	}
-	connection, err := tls.Dial("tcp", address, tlsconfig.MTLSClientConfig(v, v, tlsconfig.AuthorizeID(id)))
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
-	// With TLS 1.3 a server that refuses the client says so after the handshake.
-	answer, err := io.ReadAll(connection)
-	if err != nil {
-		return err
-	}
-	if string(answer) != greeting {
-		return fmt.Errorf("the server says %q", answer)
-	}
-	peer, err := peer(connection)
-	if err != nil {
-		return err
-	}
-	fmt.Println(peer)
-	return nil
-}
-
-func peer(connection *tls.Conn) (string, error) {
-	leaf := connection.ConnectionState().PeerCertificates[0]
-	id, err := x509svid.IDFromCert(leaf)
-	return fmt.Sprintf("%x %s", leaf.SerialNumber, id), err
 }
