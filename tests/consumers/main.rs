@@ -11,6 +11,7 @@ mod certificate_requests;
 #[allow(dead_code, reason = "only its CA is used here")]
 mod fake_pca;
 mod go_spiffe;
+mod grpc;
 mod java;
 mod openssl;
 mod postgresql;
