@@ -7,6 +7,7 @@
 mod cert_manager;
 #[path = "../support/certificate_requests.rs"]
 mod certificate_requests;
+mod envoy;
 #[path = "../support/fake_pca/mod.rs"]
 #[allow(dead_code, reason = "only its CA is used here")]
 mod fake_pca;
