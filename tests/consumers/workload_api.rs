@@ -87,3 +87,12 @@ node_test! {
         assert_follows(&mut cluster, Path::new("python3"), &["-S", &program]).await;
     }
 }
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn rust_spiffe_follows_renewals_a_kill_and_a_new_root() {
+        let mut cluster = RotatingNode::start().await;
+        let program = built("rust", &cluster.node.root).join("workload-api");
+        assert_follows(&mut cluster, &program, &[]).await;
+    }
+}
