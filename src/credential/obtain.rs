@@ -244,7 +244,11 @@ impl Obtainer {
             && let Some(key) = PrivateKey::from_pem(&checkpoint.key_pem).ok().filter(fits)
         {
             let csr_der = stored_csr(&checkpoint)?;
-            return Ok(Prepared { key, csr_der, checkpoint });
+            // Otherwise the operator has changed what the spec means, and the answer would be refused.
+            if x509::is_csr_for(&csr_der, spec, &key).is_ok_and(|is_same| is_same) {
+                return Ok(Prepared { key, csr_der, checkpoint });
+            }
+            tracing::info!(volume = %id, "the pending request has other names than are asked for now: it is made anew");
         }
         let kept = if spec.key.reuse { key_in_use() } else { None };
         let key = match kept.filter(fits) {

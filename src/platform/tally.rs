@@ -17,7 +17,14 @@ impl<K> Default for Tally<K> {
 impl<K: Eq + Hash> Tally<K> {
     /// Counts one more.
     pub(crate) fn add(&mut self, key: K) {
-        *self.0.entry(key).or_default() += 1;
+        self.add_many(key, 1);
+    }
+
+    /// Counts so many more.
+    pub(crate) fn add_many(&mut self, key: K, count: usize) {
+        if count > 0 {
+            *self.0.entry(key).or_default() += count;
+        }
     }
 
     /// Counts one less.
@@ -25,8 +32,16 @@ impl<K: Eq + Hash> Tally<K> {
     where
         K: Borrow<Q>,
     {
+        self.remove_many(key, 1);
+    }
+
+    /// Counts so many less.
+    pub(crate) fn remove_many<Q: Eq + Hash + ?Sized>(&mut self, key: &Q, fewer: usize)
+    where
+        K: Borrow<Q>,
+    {
         if let Some(count) = self.0.get_mut(key) {
-            *count -= 1;
+            *count -= fewer;
             if *count == 0 {
                 self.0.remove(key);
             }

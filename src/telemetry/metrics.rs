@@ -148,7 +148,7 @@ impl SocketMetrics {
             refusals: registered(
                 registry,
                 "socket_refusals",
-                "Connections and streams of volumes' sockets that were refused, by the limit (connections, streams)",
+                "Connections, streams and requests of volumes' sockets that were refused, by the limit (connections, streams, request-bytes)",
             ),
             rejections: registered(registry, "sds_rejections", "Secrets that an Envoy did not accept"),
         }
@@ -210,7 +210,7 @@ impl Metrics {
         self.sockets.connections.inc_by(change);
     }
 
-    /// A connection or a stream of a volume's socket was refused: there are as many as may be.
+    /// A connection, a stream or a request of a volume's socket was refused: there are as many as may be.
     pub(crate) fn socket_refused(&self, limit: &'static str) {
         self.sockets.refusals.get_or_create(&[("limit", limit)]).inc();
     }

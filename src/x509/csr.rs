@@ -17,6 +17,22 @@ use x509_cert::spki::SubjectPublicKeyInfoOwned;
 /// Under the prefix `csi.cert-manager.io/` it is the request of cert-manager's csi-driver: of extensions it has the alternative
 /// names only, and these are never critical. What the `CertificateRequest` says then decides.
 pub fn csr(attributes: &CertificateSpec, key: &PrivateKey) -> Result<Vec<u8>, RequestError> {
+    let info = request_info(attributes, key)?;
+    let signature = BitString::from_bytes(&key.sign(&info.to_der()?)?)?;
+    Ok(CertReq { info, algorithm: key.signature_algorithm(), signature }.to_der()?)
+}
+
+/// Whether a request, DER, is what [`csr`] makes for this spec and key: operators can change what a spec means, with another trust
+/// domain for example.
+pub(crate) fn is_csr_for(
+    der: &[u8],
+    attributes: &CertificateSpec,
+    key: &PrivateKey,
+) -> Result<bool, RequestError> {
+    Ok(CertReq::from_der(der)?.info == request_info(attributes, key)?)
+}
+
+fn request_info(attributes: &CertificateSpec, key: &PrivateKey) -> Result<CertReqInfo, RequestError> {
     let subject = name::encode(&attributes.subject, attributes.dialect)?;
     let mut requested = Vec::new();
     if !attributes.sans.is_empty() {
@@ -36,9 +52,7 @@ pub fn csr(attributes: &CertificateSpec, key: &PrivateKey) -> Result<Vec<u8>, Re
         request_attributes.insert(ExtensionReq(requested).try_into()?)?;
     }
     let public_key = SubjectPublicKeyInfoOwned::from_der(key.spki_der())?;
-    let info = CertReqInfo { version: Version::V1, subject, public_key, attributes: request_attributes };
-    let signature = BitString::from_bytes(&key.sign(&info.to_der()?)?)?;
-    Ok(CertReq { info, algorithm: key.signature_algorithm(), signature }.to_der()?)
+    Ok(CertReqInfo { version: Version::V1, subject, public_key, attributes: request_attributes })
 }
 
 /// How many bytes subject and alternative names take in a request, and so in the certificate.

@@ -20,8 +20,8 @@ pub(crate) mod signature;
 pub(crate) mod testing;
 mod verify;
 
-pub(crate) use csr::names_len;
 pub use csr::{RequestError, csr};
+pub(crate) use csr::{is_csr_for, names_len};
 pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
 pub use verify::{Addition, MAX_CHAIN_BYTES, Part, SignerAnswer, VerifiedChain, VerifyError, verify};

@@ -220,3 +220,62 @@ async fn a_signer_is_told_whether_a_certificate_in_use_is_replaced() {
     }
     assert_eq!(*signer.replaces.lock(), [false, true]);
 }
+
+/// A signer that is asked and does not answer yet. It keeps the requests, and whether each was resumed.
+#[derive(Default)]
+struct Undecided(parking_lot::Mutex<Vec<(Vec<u8>, bool)>>);
+
+impl Signer for Undecided {
+    fn kind(&self) -> SignerKind {
+        SignerKind::Local
+    }
+
+    fn is_resumable(&self) -> bool {
+        true
+    }
+
+    fn needs_token(&self, _spec: &CertificateSpec) -> bool {
+        false
+    }
+
+    fn describe(&self, checkpoint: &str) -> String {
+        checkpoint.to_owned()
+    }
+
+    fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
+        self.0.lock().push((request.csr_der.to_vec(), request.checkpoint.load().is_some()));
+        Box::pin(async {
+            request.checkpoint.save("asked")?;
+            Err(Failure::transient("not yet"))
+        })
+    }
+}
+
+impl SignerNotification for Undecided {
+    fn next_completed(&self) -> BoxFuture<'_, RequestId> {
+        Box::pin(std::future::pending())
+    }
+
+    fn in_use(&self, _issued: &IssuedCertificate<'_>) {}
+
+    fn removed(&self, _issued: &IssuedCertificate<'_>) {}
+}
+
+#[tokio::test]
+async fn a_pending_request_is_resumed_until_the_spec_asks_for_other_names() {
+    let signer = Arc::new(Undecided::default());
+    let (obtainer, _root) = obtainer(vec![ConfiguredSigner::new(Arc::clone(&signer))]);
+    let mut spec = attributes();
+    let mut asked = async |spec: &CertificateSpec| {
+        obtain(&obtainer, spec).await.unwrap_err();
+        signer.0.lock().pop().unwrap()
+    };
+    let (first, is_resumed) = asked(&spec).await;
+    assert!(!is_resumed);
+    assert_eq!(asked(&spec).await, (first.clone(), true));
+    // Another trust domain, for example.
+    spec.sans.uris = vec!["spiffe://example.net/ns/shop/sa/web".into()];
+    let (other, is_resumed) = asked(&spec).await;
+    assert!(other != first && !is_resumed);
+    assert_eq!(asked(&spec).await, (other, true));
+}

@@ -12,7 +12,7 @@ pub(super) const MAX_CONNECTIONS: usize = 16;
 /// So many connections of each volume are accepted however many others there are. Volumes have a limit of their own.
 const ALWAYS: usize = 2;
 /// Connections of all sockets beyond those. One namespace may have three quarters.
-const SHARED: usize = 1024;
+const SHARED: usize = 256;
 
 /// The connections of all sockets.
 pub(super) struct ConnectionLimits {

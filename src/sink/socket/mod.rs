@@ -3,12 +3,13 @@
 //! One gRPC server answers for all volumes of the node. Each socket belongs to one volume, and a connection carries the volume whose
 //! socket it came in on ([`Caller`]). So identity follows from where a socket is mounted, and no process is attested.
 //!
-//! A connection costs memory, so connections, streams, messages and the pace of new calls are bounded for each volume, and
-//! connections also for each namespace and for the node ([`limits`]).
+//! A connection costs memory, so connections, streams, messages and the pace of new calls are bounded for each volume. Connections
+//! ([`limits`]) and the bytes of requests ([`received`]) are bounded also for each namespace and for the node.
 
 mod caller;
 mod connection;
 mod limits;
+mod received;
 #[cfg(test)]
 mod testing;
 mod updates;
@@ -28,6 +29,7 @@ use connection::Connection;
 use futures_util::future::BoxFuture;
 use limits::{ConnectionLimits, MAX_CONNECTIONS};
 use parking_lot::Mutex;
+use received::{BoundRequests, ReceivedBytes};
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ const MAX_HEADERS: u32 = 8 * 1024;
 /// Streams of one connection at a time.
 const MAX_STREAMS_OF_CONNECTION: u32 = 16;
 /// Bytes that a peer may send before the server has read them: for a stream, and for all streams of a connection.
+const STREAM_WINDOW: u32 = 2 * 1024;
 const WINDOW: u32 = 64 * 1024;
 /// The pause after a connection that was refused, so that a pod which connects in a loop costs little.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(100);
@@ -113,8 +116,9 @@ impl Sockets {
         let served = Server::builder()
             .max_concurrent_streams(MAX_STREAMS_OF_CONNECTION)
             .http2_max_header_list_size(MAX_HEADERS)
-            .initial_stream_window_size(WINDOW)
+            .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW)
+            .layer(BoundRequests(Arc::new(ReceivedBytes::new(Arc::clone(&self.metrics)))))
             .add_service(workload_api)
             .add_service(sds)
             .add_service(health_server.max_decoding_message_size(MAX_WORKLOAD_REQUEST))
