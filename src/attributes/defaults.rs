@@ -1,10 +1,10 @@
 //! What the operator's flags give to volumes.
 
 use super::values::names;
-use crate::model::{IssuerRef, SecretNames, WorkloadIdentity, shown};
+use crate::model::{IssuerRef, SecretNames, TrustSource, WorkloadIdentity, shown};
 use thiserror::Error;
 
-/// What the operator's flags give to volumes under our own prefix.
+/// What the operator's flags give to volumes: under our own prefix, and the trust sources under every prefix.
 #[derive(Clone, Debug, Default)]
 pub struct OperatorDefaults {
     /// `--trust-domain` and `--spiffe-id-template`; none: `spiffe: "true"` is refused.
@@ -13,6 +13,8 @@ pub struct OperatorDefaults {
     pub issuer: Option<IssuerRef>,
     /// `--sds-default-svid-name` and the like.
     pub secret_names: SecretNames,
+    /// `--ca-source`: where trust bundles come from; empty: what the signers name.
+    pub trust_sources: Vec<TrustSource>,
 }
 
 /// The default of `--spiffe-id-template`: what Istio and csi-driver-spiffe have.

@@ -78,6 +78,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         fs_group: fs_group.flatten(),
         owner,
         renew_before: renew_before.flatten(),
+        trust_sources: fields.defaults.trust_sources.clone(),
         doubts: std::mem::take(&mut fields.doubts),
     })
 }

@@ -13,6 +13,7 @@ mod policy;
 mod reference;
 mod spiffe;
 mod status;
+mod trust;
 mod values;
 
 #[cfg(feature = "kubernetes")]
@@ -26,6 +27,7 @@ pub use policy::{CheckArgs, PolicyAction, PolicyCheckError};
 pub use reference::ReferenceArgs;
 pub use spiffe::SpiffeArgs;
 pub use status::StatusArgs;
+pub use trust::TrustArgs;
 
 use clap::{Args, Parser, Subcommand};
 use std::time::Duration;

@@ -6,7 +6,6 @@ use crate::csi::Driver;
 use crate::model::SecretNames;
 use crate::run::{Config, LocalSigner};
 use crate::telemetry::LogFormat;
-use crate::trust::Pin;
 use crate::volume::{Limits, StoreOptions};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -86,12 +85,6 @@ pub struct NodeArgs {
     #[command(flatten)]
     pub pca: super::pca::PcaArgs,
 
-    /// Trust anchors of an issuer: PEM certificates in FILE. Its certificates must lead to one of them, and pods get these anchors
-    /// in place of the CA that the signer names. ISSUER is KIND.GROUP/NAME (in each namespace), KIND.GROUP/NAMESPACE/NAME, the
-    /// ARN of a private CA, or local. Can be given several times. The file is read for each certificate.
-    #[arg(long, env = "CERTLET_PIN_CA", value_name = "ISSUER=FILE", value_delimiter = ',')]
-    pub pin_ca: Vec<Pin>,
-
     /// Name of the secret with certificate and key, for Envoys that ask a volume's socket (SDS).
     #[arg(long, env = "CERTLET_SDS_DEFAULT_SVID_NAME", value_name = "NAME", default_value = "default", value_parser = values::not_empty)]
     pub sds_default_svid_name: String,
@@ -157,6 +150,10 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_WORKER_THREADS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub worker_threads: Option<u16>,
 
+    /// Trust bundles.
+    #[command(flatten)]
+    pub trust: super::trust::TrustArgs,
+
     /// SPIFFE IDs.
     #[command(flatten)]
     pub spiffe: super::spiffe::SpiffeArgs,
@@ -209,6 +206,7 @@ impl NodeArgs {
             (true, _, _) => Some(LocalSigner::Ephemeral),
         };
         let defaults = OperatorDefaults {
+            trust_sources: self.trust.sources(),
             spiffe_ids: self.spiffe.ids()?,
             #[cfg(feature = "kubernetes")]
             issuer: self.cluster.default_issuer(),
@@ -239,7 +237,7 @@ impl NodeArgs {
             #[cfg(feature = "aws")]
             pca: self.pca.into_config(),
             defaults,
-            pins: self.pin_ca,
+            pins: self.trust.pin_ca,
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,
                 renewals: self.max_renewals_in_flight as usize,

@@ -17,7 +17,7 @@ pub(crate) use call::{CallError, Caller};
 pub(crate) use certificate_request::{RequestKey, certificate_request};
 pub(crate) use cluster::{Cluster, KubeError};
 pub(crate) use events::EventRecorder;
-pub(crate) use following::{WatchError, follow};
+pub(crate) use following::{WatchError, follow, follow_object};
 pub(crate) use observed::ApiObserver;
 pub(crate) use taint::remove_startup_taint;
 

@@ -18,6 +18,7 @@ mod raw;
 mod shown;
 mod spec;
 mod tokens;
+mod trust_source;
 mod uri;
 mod usage;
 
@@ -42,5 +43,6 @@ pub use spec::{
     SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields,
 };
 pub use tokens::{PodToken, PodTokens};
+pub use trust_source::TrustSource;
 pub(crate) use uri::encoded_separator;
 pub use usage::Usage;

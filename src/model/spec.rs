@@ -5,6 +5,7 @@ use super::distinguished_name::DistinguishedName;
 use super::doubts::Doubts;
 use super::files::Files;
 use super::named::named_enum;
+use super::trust_source::TrustSource;
 use super::usage::Usage;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -62,6 +63,8 @@ pub struct CertificateSpec {
     pub owner: Option<u32>,
     /// How long before expiry to renew; `None` means a third of the lifetime.
     pub renew_before: Option<Duration>,
+    /// Where the trust bundle comes from, all together; empty: what the signer names.
+    pub trust_sources: Vec<TrustSource>,
     /// What is doubtful in the attributes and is served all the same: under the prefix `csi.cert-manager.io/`, and in volumes that an
     /// earlier process has published.
     pub doubts: Doubts,

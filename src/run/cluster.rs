@@ -47,6 +47,7 @@ pub(super) async fn join(
     else {
         return Ok(());
     };
+    parts.trust.connect(cluster.clone());
     parts.signers.push(ConfiguredSigner::new(Arc::new(CertManager::new(
         cluster.clone(),
         options.cert_manager.clone(),

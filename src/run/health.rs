@@ -39,8 +39,8 @@ impl Health {
                 self.ready()
             }
             Check::Notices => {
-                let notices: Vec<String> =
-                    self.notices.all().into_iter().chain(self.volumes.rejections()).collect();
+                let notices = self.notices.all().into_iter().chain(self.volumes.rejections());
+                let notices: Vec<String> = notices.chain(self.volumes.trust_faults()).collect();
                 if notices.is_empty() { Ok(()) } else { Err(notices.join("; ")) }
             }
         }

@@ -34,7 +34,7 @@ use crate::platform::{self, Clock, SocketError, SystemClock};
 use crate::signer::{ConfiguredSigner, CountedSigner, LocalCa, LocalCaError};
 use crate::store::StoreError;
 use crate::telemetry::{Metrics, serve_admin};
-use crate::trust::{PinError, Pins};
+use crate::trust::{PinError, Pins, TrustMetrics, TrustSources};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
 use admin::AdminPages;
 use health::Health;
@@ -125,10 +125,13 @@ impl Node {
         #[cfg(feature = "aws")]
         signers.extend(pca::signer(&config, &clock, &metrics, &files.store, &signers_end)?);
         let defaults = Arc::new(config.defaults.clone());
+        let trust_metrics = TrustMetrics::default();
+        metrics.extend(|registry| trust_metrics.register(registry));
         let mut parts = Parts {
             files,
             registry: Arc::new(Registry::default()),
             signers,
+            trust: TrustSources::new(Arc::clone(&clock), trust_metrics),
             clock,
             metrics: Arc::clone(&metrics),
             events: None,

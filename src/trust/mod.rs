@@ -1,12 +1,19 @@
 //! Trust bundles: the anchors that a workload trusts, apart from its own credential.
 //!
-//! Today the signer's answer is the only source. A trust bundle can change without an issuance: then the sinks hand
-//! over the current credential with the new trust bundle.
+//! It comes from the signer's answer, or from [`sources`] that the operator names. A trust bundle can change without an issuance:
+//! then the sinks hand over the current credential with the new trust bundle.
 
+#[cfg(feature = "kubernetes")]
+mod config_map;
+mod file;
+mod metrics;
 mod pins;
+mod sources;
 
+pub(crate) use metrics::TrustMetrics;
 pub(crate) use pins::read as read_pinned;
 pub use pins::{Pin, PinError, Pins};
+pub(crate) use sources::{FollowedSource, TrustSources, joined, joined_within};
 
 /// Trust anchors, DER: roots, or intermediates that are trusted like roots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -142,6 +142,10 @@ impl VolumeFiles {
             None => self.read_back(volume)?,
         };
         let Some((trust, current)) = volume.trust().zip(current) else { return Ok(()) };
+        if current.trust == trust {
+            // Handed over already: with a certificate, or by the process before this one.
+            return Ok(());
+        }
         let current = Current { trust, ..current };
         let generation = self.write_generation(volume, &current)?;
         let mut record = volume.record();

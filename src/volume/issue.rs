@@ -10,8 +10,12 @@ use crate::credential::{Current, IssueOptions, Lifetime, Obtained, Work, Workloa
 use crate::model::{Failure, FailureKind, MAX_MESSAGE_BYTES, clipped};
 use crate::signer::{Purpose, SignerNotification};
 use crate::store::IssuedRecord;
+use crate::trust::{TrustBundle, joined, joined_within};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How long a first certificate waits for trust sources that have not been read yet.
+const TRUST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Issues for volumes.
 pub(super) struct Issuance {
@@ -55,6 +59,11 @@ impl Issuance {
         let record = volume.record();
         let in_use = record.issued.as_ref();
         let _promise = self.admission.admit(volume, &record)?;
+        if in_use.is_none() {
+            // Before a signer is asked: without a trust bundle there would be nothing to hand over.
+            let timeout = options.timeout.unwrap_or(TRUST_TIMEOUT).min(TRUST_TIMEOUT);
+            joined_within(&volume.trust_sources, timeout).await.map_err(Failure::transient)?;
+        }
         if in_use.is_none() && obtainer.is_resumable(&volume.spec) {
             // Written before the first wait: a restart removes a volume without a record as unfinished.
             files.store.write_record(&record)?;
@@ -87,7 +96,7 @@ impl Issuance {
         // Before the write, which can take long.
         let issued_at = clock.now();
         let facts = Arc::clone(&credential.facts);
-        let trust = volume.trust().unwrap_or_else(|| Arc::new(trust));
+        let trust = self.trust(volume, trust)?;
         let current = Current { credential: Arc::new(credential), trust };
         let generation = match files.write_generation(volume, &current) {
             // The same certificate cannot be written later either.
@@ -106,13 +115,31 @@ impl Issuance {
         // From here on the files are in place. If the bind fails, a retry finds them and binds.
         volume.set_record(record);
         volume.set_rejection(None);
+        // The trust sources can have changed during the write.
+        let trust = Arc::clone(&current.trust);
         volume.live.publish(current);
+        volume.refresh_sources();
+        if volume.trust().is_some_and(|newer| newer != trust) {
+            volume.schedule.put_now(Work::RefreshTrust);
+        }
         // Cleared last: after a crash before this point, the same request is resumed.
         if obtainer.is_resumable(&volume.spec) {
             files.store.clear_checkpoint(&volume.id)?;
         }
         // A socket that could not be served at a restart is served now.
         if bind { self.context.mount(volume) } else { self.context.serve_socket(volume) }
+    }
+
+    /// The trust bundle for a new generation: of the volume's sources, else the one that was set, else the one that the signer names.
+    /// While a source has not been read since the start, the last generation's stays.
+    fn trust(&self, volume: &Volume, of_signer: TrustBundle) -> Result<Arc<TrustBundle>, Failure> {
+        if volume.trust_sources.is_empty() {
+            return Ok(volume.trust().unwrap_or_else(|| Arc::new(of_signer)));
+        }
+        joined(&volume.trust_sources).or_else(|fault| {
+            let last = self.context.files.read_back(volume)?.map(|current| current.trust);
+            last.ok_or_else(|| Failure::transient(fault))
+        })
     }
 
     /// Schedules the renewal of a mounted volume at the time in its record, or its first certificate now. A mounted volume is

@@ -52,7 +52,7 @@ use crate::signer::ConfiguredSigner;
 use crate::sink::Sockets;
 use crate::store::{ShareLimits, Shares};
 use crate::telemetry::Metrics;
-use crate::trust::{Pins, TrustBundle};
+use crate::trust::{Pins, TrustBundle, TrustSources};
 use admission::Admission;
 use context::Context;
 use issue::Issuance;
@@ -102,6 +102,8 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     /// Trust anchors by issuer.
     pub(crate) pins: Pins,
+    /// Trust sources other than the signers.
+    pub(crate) trust: TrustSources,
     /// What the operator's flags give to volumes.
     pub(crate) defaults: Arc<OperatorDefaults>,
     /// Whether a volume is mounted empty while its pod is not ready to have a certificate requested.
@@ -122,7 +124,7 @@ pub struct VolumeService {
 impl VolumeService {
     /// Puts the parts together. [`Self::recover`] and [`Self::run`] start the work.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { files, registry, signers, clock, metrics, events, limits, pins, .. } = parts;
+        let Parts { files, registry, signers, clock, metrics, events, limits, pins, trust, .. } = parts;
         let store = Arc::clone(&files.store);
         let admission = Admission::new(Arc::clone(&store));
         let shares = Shares::new(ShareLimits {
@@ -143,6 +145,7 @@ impl VolumeService {
                 shutdown.clone(),
             ),
             defaults: parts.defaults,
+            trust,
             reporter: Reporter { metrics, events },
             clock,
             shutdown,
@@ -159,15 +162,20 @@ impl VolumeService {
         Self { context, publisher, renewals }
     }
 
-    /// Runs what falls due, and answers on the volumes' sockets, until shutdown.
+    /// Runs what falls due, answers on the volumes' sockets, and follows trust sources, until shutdown.
     pub(crate) async fn run(&self) {
-        tokio::join!(self.renewals.run(), self.context.sockets.run());
+        tokio::join!(self.renewals.run(), self.context.sockets.run(), self.context.follow_trust());
     }
 
     /// Whether the renewal loop works. If renewals that wait for their signer hold all slots, the queue is late. That still
     /// counts as running while a slot becomes free now and then.
     pub(crate) fn is_running(&self) -> bool {
         self.renewals.is_running()
+    }
+
+    /// What is wrong with the trust sources in use, for `certlet status`.
+    pub(crate) fn trust_faults(&self) -> Vec<String> {
+        self.context.trust.faults()
     }
 
     /// What pods' Envoys said of secrets that they do not accept, for `certlet status`.

@@ -147,7 +147,13 @@ impl Publisher {
             Err(failure) => Err(failure),
         };
         match &issued {
-            Ok(()) => registry.insert(volume),
+            Ok(()) => {
+                registry.insert(Arc::clone(&volume));
+                // A source that changed before went through the volumes that were known then.
+                if volume.refresh_sources() {
+                    volume.schedule.put_now(Work::RefreshTrust);
+                }
+            }
             Err(failure) if failure.kind == FailureKind::NotReady && self.continue_on_not_ready => {
                 return self.mount_empty(volume, failure.retry_after.unwrap_or_default()).await;
             }

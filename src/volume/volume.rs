@@ -6,7 +6,7 @@ use crate::credential::{LiveCredential, Schedule};
 use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
 use crate::sink::ServedSocket;
 use crate::store::{Account, Record};
-use crate::trust::TrustBundle;
+use crate::trust::{FollowedSource, TrustBundle, joined};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -34,7 +34,9 @@ pub(super) struct Volume {
     _counted: Counted,
     record: Mutex<Record>,
     tokens: Mutex<Arc<PodTokens>>,
-    /// The trust bundle of a source other than the signer.
+    /// The trust sources that it uses; none: what the signer names.
+    pub(super) trust_sources: Vec<Arc<FollowedSource>>,
+    /// The trust bundle of a source other than the signer, as it was last set or handed over.
     trust: Mutex<Option<Arc<TrustBundle>>>,
     not_ready_count: AtomicU32,
 }
@@ -47,6 +49,7 @@ impl Volume {
         schedule: Schedule,
         events: Arc<EventHistory>,
         (account, counted): (Account, Counted),
+        trust_sources: Vec<Arc<FollowedSource>>,
     ) -> Arc<Self> {
         schedule.set_end(end(&record));
         Arc::new(Self {
@@ -61,6 +64,7 @@ impl Volume {
             _counted: counted,
             record: Mutex::new(record),
             tokens: Mutex::new(Arc::new(tokens)),
+            trust_sources,
             trust: Mutex::default(),
             not_ready_count: AtomicU32::new(0),
         })
@@ -114,6 +118,21 @@ impl Volume {
     /// The trust bundle of a source other than the signer, if there is one.
     pub(super) fn trust(&self) -> Option<Arc<TrustBundle>> {
         self.trust.lock().clone()
+    }
+
+    /// Sets the trust bundle to that of its sources. Returns whether it is another one than before. While a source has never had
+    /// anchors, nothing changes.
+    pub(super) fn refresh_sources(&self) -> bool {
+        if self.trust_sources.is_empty() {
+            return false;
+        }
+        let Ok(sources) = joined(&self.trust_sources) else { return false };
+        let mut trust = self.trust.lock();
+        let is_new = trust.as_ref() != Some(&sources);
+        if is_new {
+            *trust = Some(sources);
+        }
+        is_new
     }
 
     /// What its Envoy says of the secret that it was sent; none: nothing.

@@ -25,7 +25,7 @@ pub(crate) use csr::{is_csr_for, names_len};
 pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
 pub use verify::{Addition, MAX_CHAIN_BYTES, Part, SignerAnswer, VerifiedChain, VerifyError, verify};
-pub(crate) use verify::{MAX_NAMES_BYTES, facts_of_pem};
+pub(crate) use verify::{Anchors, MAX_ANCHORS_BYTES, MAX_NAMES_BYTES, facts_of_pem, usable_anchors};
 
 /// A serial number from the bytes of its INTEGER: lower-case hexadecimal, the form that openssl and AWS use.
 pub(crate) fn serial_number(bytes: &[u8]) -> String {

@@ -99,6 +99,7 @@ pub(crate) fn attributes() -> CertificateSpec {
         fs_group: None,
         owner: None,
         renew_before: None,
+        trust_sources: Vec::new(),
         doubts: crate::model::Doubts::default(),
     }
 }

@@ -2,6 +2,7 @@
 //! links up.
 
 mod additions;
+mod anchors;
 mod chain;
 mod error;
 
@@ -10,6 +11,7 @@ use super::{name, serial_number};
 use crate::model::{CertificateFacts, CertificateSpec, Dialect, SubjectAltNames, Usage, hex};
 pub use additions::Addition;
 use additions::{additions, check_extensions, described};
+pub(crate) use anchors::{Anchors, MAX_ANCHORS_BYTES, usable_anchors};
 pub use chain::MAX_CHAIN_BYTES;
 pub(crate) use chain::MAX_NAMES_BYTES;
 use chain::{Certificate, Path, decode};

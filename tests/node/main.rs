@@ -8,6 +8,7 @@ mod refused;
 mod spiffe;
 #[path = "../support/mod.rs"]
 mod support;
+mod trust;
 
 use certlet_kubelet::proto::csi::volume_usage::Unit;
 use certlet_kubelet::proto::csi::{

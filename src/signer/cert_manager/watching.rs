@@ -78,7 +78,7 @@ async fn track(
             }
             Err(error) => {
                 observer.watch_restarted();
-                let WatchError { cause, is_expired } = error;
+                let WatchError { cause, is_expired, .. } = error;
                 let error = format!("the watch on CertificateRequests does not work: {cause}");
                 tracing::warn!(error, "the watch on CertificateRequests is interrupted");
                 tracker.set_watch_error(Some(error));

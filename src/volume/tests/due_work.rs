@@ -7,7 +7,7 @@ use crate::model::PodTokens;
 use crate::namespace::in_namespace;
 use crate::platform::SystemClock;
 use crate::signer::{ConfiguredSigner, LocalCa};
-use crate::trust::{Pins, TrustBundle};
+use crate::trust::{Pins, TrustBundle, TrustMetrics, TrustSources};
 use crate::volume::registry::{Operation, Registry};
 use crate::volume::volume::Volume;
 use crate::volume::{Parts, PublishRequest, VolumeFiles, VolumeService};
@@ -32,6 +32,7 @@ impl Node {
             files: VolumeFiles::open(&options(scratch)).unwrap().0,
             registry: Arc::default(),
             signers: vec![ConfiguredSigner::new(Arc::new(signer))],
+            trust: TrustSources::new(Arc::clone(&clock) as _, TrustMetrics::default()),
             clock,
             metrics: Arc::default(),
             events: None,

@@ -6,7 +6,7 @@ use crate::model::{CertificateSpec, EventKind, Failure, PodEvent, SignerKind, Si
 use crate::namespace::in_namespace;
 use crate::platform::SystemClock;
 use crate::signer::{ConfiguredSigner, LocalCa, SignedChain, Signer, SigningRequest};
-use crate::trust::Pins;
+use crate::trust::{Pins, TrustMetrics, TrustSources};
 use crate::volume::report::EventSink;
 use crate::volume::{Parts, PublishRequest, VolumeFiles, VolumeService};
 use futures_util::future::BoxFuture;
@@ -116,6 +116,7 @@ fn service(
             signer: Arc::new(FakeCertManager { ca: Arc::clone(&ca), annotations: Arc::clone(annotations) }),
             notification: ca,
         }],
+        trust: TrustSources::new(Arc::clone(&clock) as _, TrustMetrics::default()),
         clock,
         metrics: Arc::default(),
         events: Some(Box::new(events.clone())),

@@ -102,6 +102,7 @@ pub(super) fn volume_of(id: &str, spec: CertificateSpec) -> Arc<Volume> {
         schedule,
         Arc::default(),
         (shares.open("shop"), VolumeCounts::new(0, 0).count(&pod())),
+        Vec::new(),
     )
 }
 

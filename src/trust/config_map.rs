@@ -1,0 +1,74 @@
+//! A ConfigMap as a trust source.
+
+use super::sources::SourceFollower;
+use crate::kube::{Cluster, follow_object};
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use std::pin::pin;
+
+/// The key of a ConfigMap when none is named.
+const DEFAULT_KEY: &str = "ca.crt";
+
+/// Follows a key of the ConfigMap for ever.
+pub(super) async fn follow(
+    cluster: Option<Cluster>,
+    namespace: String,
+    name: String,
+    key: Option<String>,
+    follower: SourceFollower,
+) {
+    let Some(cluster) = cluster else {
+        return follower.publish(Err("cannot be read: certlet has no connection to a cluster".to_owned()));
+    };
+    let api: Api<ConfigMap> = Api::namespaced(cluster.own, &namespace);
+    let mut objects = pin!(follow_object(api, &name));
+    while let Some(object) = objects.next().await {
+        match object {
+            Ok(Some(object)) => follower.publish(text(object, key.as_deref())),
+            Ok(None) => follower.publish(Err("does not exist".to_owned())),
+            // An API server that cannot be reached says nothing of the ConfigMap.
+            Err(error) if error.is_forbidden || !follower.has_anchors() => {
+                follower.publish(Err(format!("cannot be read: {}", error.cause)));
+            }
+            Err(error) => tracing::debug!(namespace, name, error = error.cause, "a watch was interrupted"),
+        }
+    }
+}
+
+fn text(object: ConfigMap, key: Option<&str>) -> Result<Vec<u8>, String> {
+    let mut data = object.data.unwrap_or_default();
+    let wanted = key.unwrap_or(DEFAULT_KEY);
+    if let Some(text) = data.remove(wanted) {
+        return Ok(text.into_bytes());
+    }
+    match (key, data.len()) {
+        (None, 1) => Ok(data.into_values().next().unwrap_or_default().into_bytes()),
+        (None, count) if count > 1 => Err(format!(
+            "has {count} keys and none of them is {DEFAULT_KEY}; accepted: NAMESPACE/NAME/KEY, or a ConfigMap with one key"
+        )),
+        _ => Err(format!("has no key {wanted} with text")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_map(keys: &[&str]) -> ConfigMap {
+        let data = keys.iter().map(|key| ((*key).to_owned(), format!("text of {key}")));
+        ConfigMap { data: Some(data.collect()), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn the_key_is_the_one_that_is_named_or_ca_crt_or_the_only_one() {
+        let read =
+            |keys: &[&str], key| text(config_map(keys), key).map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(read(&["a", "b"], Some("b")).unwrap(), "text of b");
+        assert_eq!(read(&["a", "ca.crt"], None).unwrap(), "text of ca.crt");
+        assert_eq!(read(&["roots.pem"], None).unwrap(), "text of roots.pem");
+        assert!(read(&["a", "b"], None).unwrap_err().contains("NAMESPACE/NAME/KEY"));
+        assert!(read(&["a"], Some("b")).unwrap_err().contains("has no key b"));
+        assert!(read(&[], None).unwrap_err().contains("has no key ca.crt"));
+    }
+}

@@ -1,0 +1,242 @@
+//! The trust sources that volumes of this node use, followed: one watch for each, none where no volume uses it.
+
+use super::TrustBundle;
+#[cfg(feature = "kubernetes")]
+use super::config_map;
+use super::file;
+use super::metrics::TrustMetrics;
+use crate::model::TrustSource;
+use crate::platform::Clock;
+use crate::x509::{Anchors, usable_anchors};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+/// What a source holds, as far as is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SourceState {
+    /// The last anchors that could be used.
+    pub(crate) bundle: Option<Arc<TrustBundle>>,
+    /// Why the source cannot be used now; the last anchors stay.
+    pub(crate) fault: Option<String>,
+}
+
+/// Follows sources for all volumes.
+pub(crate) struct TrustSources(Arc<Inner>);
+
+struct Inner {
+    followed: Mutex<HashMap<TrustSource, Weak<FollowedSource>>>,
+    changed: Notify,
+    clock: Arc<dyn Clock>,
+    metrics: TrustMetrics,
+    #[cfg(feature = "kubernetes")]
+    cluster: std::sync::OnceLock<crate::kube::Cluster>,
+}
+
+/// A source that is followed until the last volume that uses it is dropped.
+pub(crate) struct FollowedSource {
+    source: TrustSource,
+    state: watch::Sender<SourceState>,
+    sources: Weak<Inner>,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl TrustSources {
+    /// Nothing is followed yet. Without a cluster, ConfigMaps cannot be read.
+    pub(crate) fn new(clock: Arc<dyn Clock>, metrics: TrustMetrics) -> Self {
+        Self(Arc::new(Inner {
+            followed: Mutex::default(),
+            changed: Notify::new(),
+            clock,
+            metrics,
+            #[cfg(feature = "kubernetes")]
+            cluster: std::sync::OnceLock::new(),
+        }))
+    }
+
+    /// Reads ConfigMaps from this cluster.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn connect(&self, cluster: crate::kube::Cluster) {
+        let _first = self.0.cluster.set(cluster);
+    }
+
+    /// Follows these sources, each once for the whole node. Runs inside of a tokio runtime.
+    pub(crate) fn follow(&self, sources: &[TrustSource]) -> Vec<Arc<FollowedSource>> {
+        sources.iter().map(|source| self.follow_one(source)).collect()
+    }
+
+    fn follow_one(&self, source: &TrustSource) -> Arc<FollowedSource> {
+        let mut followed = self.0.followed.lock();
+        if let Some(known) = followed.get(source).and_then(Weak::upgrade) {
+            return known;
+        }
+        let new = Arc::new(FollowedSource {
+            source: source.clone(),
+            state: watch::Sender::default(),
+            sources: Arc::downgrade(&self.0),
+            task: Mutex::default(),
+        });
+        let follower = SourceFollower { sources: Arc::downgrade(&self.0), source: Arc::downgrade(&new) };
+        let task = match source {
+            TrustSource::File(path) => tokio::spawn(file::follow(path.clone(), follower)),
+            #[cfg(feature = "kubernetes")]
+            TrustSource::ConfigMap { namespace, name, key } => {
+                let cluster = self.0.cluster.get().cloned();
+                let (namespace, name, key) = (namespace.clone(), name.clone(), key.clone());
+                tokio::spawn(config_map::follow(cluster, namespace, name, key, follower))
+            }
+            #[cfg(not(feature = "kubernetes"))]
+            TrustSource::ConfigMap { .. } => tokio::spawn(async move {
+                follower.publish(Err("this build of certlet reads no ConfigMaps".to_owned()));
+            }),
+        };
+        *new.task.lock() = Some(task.abort_handle());
+        followed.insert(source.clone(), Arc::downgrade(&new));
+        new
+    }
+
+    /// Resolves after a source has other anchors; several changes can count as one. Cancel-safe.
+    pub(crate) async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// What is wrong with the sources in use, for `certlet status`.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let fault = |source: &Arc<FollowedSource>| {
+            let state = source.state.borrow();
+            state.fault.as_ref().map(|fault| source.describe(fault, state.bundle.is_some()))
+        };
+        let mut faults: Vec<String> = self.0.in_use().iter().filter_map(fault).collect();
+        faults.sort();
+        faults
+    }
+}
+
+impl Inner {
+    /// The sources in use. Not under the lock, which the drop of a source takes.
+    fn in_use(&self) -> Vec<Arc<FollowedSource>> {
+        self.followed.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Counts the sources for the metrics.
+    fn count(&self) {
+        let followed = self.in_use();
+        let failed = followed.iter().filter(|source| source.state.borrow().fault.is_some()).count();
+        self.metrics.in_use(followed.len() - failed, failed);
+    }
+}
+
+impl FollowedSource {
+    fn describe(&self, fault: &str, has_anchors: bool) -> String {
+        let kept = if has_anchors { "; its last anchors stay in use" } else { "" };
+        format!("the trust source {} {fault}{kept}", self.source)
+    }
+}
+
+impl Drop for FollowedSource {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut() {
+            task.abort();
+        }
+        let Some(sources) = self.sources.upgrade() else { return };
+        // Another volume can have begun to follow it again.
+        sources.followed.lock().retain(|_, followed| followed.strong_count() > 0);
+        sources.count();
+    }
+}
+
+/// The trust bundle of several sources together. While one of them has never had anchors, the error says why.
+pub(crate) fn joined(sources: &[Arc<FollowedSource>]) -> Result<Arc<TrustBundle>, String> {
+    let mut bundles = Vec::with_capacity(sources.len());
+    for source in sources {
+        let state = source.state.borrow();
+        match (&state.bundle, &state.fault) {
+            (Some(bundle), _) => bundles.push(Arc::clone(bundle)),
+            (None, Some(fault)) => return Err(source.describe(fault, false)),
+            (None, None) => return Err(source.describe("has not been read yet", false)),
+        }
+    }
+    if let [only] = bundles.as_slice() {
+        return Ok(Arc::clone(only));
+    }
+    let mut anchors: Vec<Vec<u8>> = Vec::new();
+    for anchor in bundles.iter().flat_map(|bundle| &bundle.anchors) {
+        if !anchors.contains(anchor) {
+            anchors.push(anchor.clone());
+        }
+    }
+    Ok(Arc::new(TrustBundle { anchors }))
+}
+
+/// As [`joined`], but waits for sources that have not been read yet.
+pub(crate) async fn joined_within(
+    sources: &[Arc<FollowedSource>],
+    timeout: Duration,
+) -> Result<Arc<TrustBundle>, String> {
+    let are_read = async {
+        for source in sources {
+            let mut state = source.state.subscribe();
+            // The sender lives as long as the source.
+            let _read = state.wait_for(|state| state.bundle.is_some() || state.fault.is_some()).await;
+        }
+    };
+    let _late = tokio::time::timeout(timeout, are_read).await;
+    joined(sources)
+}
+
+/// What reads one source tells here what it has read.
+pub(super) struct SourceFollower {
+    sources: Weak<Inner>,
+    source: Weak<FollowedSource>,
+}
+
+impl SourceFollower {
+    /// The source's text as it is now, or why there is none. What cannot be used changes nothing, loudly.
+    pub(super) fn publish(&self, text: Result<Vec<u8>, String>) {
+        let Some((sources, source)) = self.sources.upgrade().zip(self.source.upgrade()) else { return };
+        let read = text.and_then(|text| usable_anchors(&text, sources.clock.now()));
+        let name = source.source.to_string();
+        let mut has_other_anchors = false;
+        source.state.send_if_modified(|state| {
+            let before = state.clone();
+            match read {
+                Ok(Anchors { certificates: anchors, warning }) => {
+                    if state.bundle.as_ref().is_none_or(|bundle| bundle.anchors != anchors) {
+                        has_other_anchors = true;
+                        let warning = warning.as_deref();
+                        tracing::info!(
+                            source = name,
+                            anchors = anchors.len(),
+                            warning,
+                            "the trust source has other anchors"
+                        );
+                        state.bundle = Some(Arc::new(TrustBundle { anchors }));
+                    }
+                    if state.fault.take().is_some() && !has_other_anchors {
+                        tracing::info!(source = name, "the trust source can be used again");
+                    }
+                }
+                Err(fault) => {
+                    if state.fault.as_ref() != Some(&fault) {
+                        tracing::error!("{}", source.describe(&fault, state.bundle.is_some()));
+                    }
+                    state.fault = Some(fault);
+                }
+            }
+            *state != before
+        });
+        sources.count();
+        if has_other_anchors {
+            sources.metrics.changed();
+            sources.changed.notify_one();
+        }
+    }
+
+    /// Whether anchors were read before.
+    pub(super) fn has_anchors(&self) -> bool {
+        self.source.upgrade().is_some_and(|source| source.state.borrow().bundle.is_some())
+    }
+}
