@@ -266,7 +266,7 @@ async fn a_pending_request_is_resumed_until_the_spec_asks_for_other_names() {
     let signer = Arc::new(Undecided::default());
     let (obtainer, _root) = obtainer(vec![ConfiguredSigner::new(Arc::clone(&signer))]);
     let mut spec = attributes();
-    let mut asked = async |spec: &CertificateSpec| {
+    let asked = async |spec: &CertificateSpec| {
         obtain(&obtainer, spec).await.unwrap_err();
         signer.0.lock().pop().unwrap()
     };

@@ -135,7 +135,7 @@ impl<S> Service<http::Request<Body>> for Bounded<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
-    S::Error: Send,
+    S::Error: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
