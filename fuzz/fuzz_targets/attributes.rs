@@ -2,15 +2,25 @@
 //! One attribute a line, `key=value`; a line without `=` goes on from the value before.
 #![no_main]
 
-use certlet::attributes::{self, OperatorDefaults, SpiffeIds, VolumeContext};
+use certlet::attributes::{self, OperatorDefaults, OptionalAttribute, SpiffeIds, SvidDefaults, VolumeContext};
+use certlet::model::Dialect;
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// With a trust domain, so that `spiffe` is parsed too.
-static DEFAULTS: LazyLock<OperatorDefaults> = LazyLock::new(|| {
+/// With a trust domain, so that `spiffe` is parsed too, under certlet's own name and under that of csi-driver-spiffe.
+static DEFAULTS: LazyLock<[OperatorDefaults; 2]> = LazyLock::new(|| {
     let ids = SpiffeIds::new("example.org", "spiffe://{trustDomain}/ns/{namespace}/sa/{serviceAccount}");
-    OperatorDefaults { spiffe_ids: Some(ids.expect("the flags are fixed")), ..OperatorDefaults::default() }
+    let ids = ids.expect("the flags are fixed");
+    [Dialect::Certlet, Dialect::CsiDriverSpiffe].map(|dialect| OperatorDefaults {
+        dialect,
+        spiffe_ids: Some(ids.clone()),
+        svid: SvidDefaults {
+            attributes: OptionalAttribute::ALL.iter().copied().collect(),
+            ..SvidDefaults::default()
+        },
+        ..OperatorDefaults::default()
+    })
 });
 
 fuzz_target!(|text: &str| {
@@ -33,9 +43,11 @@ fuzz_target!(|text: &str| {
             value.push_str(line);
         }
     }
-    let parsed = VolumeContext::parse(context, HashMap::new())
-        .and_then(|context| attributes::parse(&context.raw, &context.pod, &DEFAULTS));
-    if let Err(errors) = parsed {
-        assert!(!errors.to_string().is_empty() && !errors.first().is_empty());
+    for defaults in &*DEFAULTS {
+        let parsed = VolumeContext::parse(context.clone(), HashMap::new(), defaults.dialect)
+            .and_then(|context| attributes::parse(&context.raw, &context.pod, defaults));
+        if let Err(errors) = parsed {
+            assert!(!errors.to_string().is_empty() && !errors.first().is_empty());
+        }
     }
 });

@@ -6,7 +6,7 @@
 #![no_main]
 
 use base64ct::{Base64, Encoding};
-use certlet::model::CertificateSpec;
+use certlet::model::{CertificateSpec, Dialect};
 use certlet::attributes::{self, VolumeContext};
 use certlet::x509::{SignerAnswer, verify};
 use jiff::Timestamp;
@@ -35,7 +35,7 @@ static SPEC: LazyLock<CertificateSpec> = LazyLock::new(|| {
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
-    let context = VolumeContext::parse(context, HashMap::new()).expect("the context is fixed");
+    let context = VolumeContext::parse(context, HashMap::new(), Dialect::Certlet).expect("the context is fixed");
     attributes::parse(&context.raw, &context.pod, &attributes::OperatorDefaults::default()).expect("the attributes are fixed")
 });
 

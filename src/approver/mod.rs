@@ -11,7 +11,6 @@
 mod controller;
 mod evaluate;
 mod identity;
-mod issuer;
 mod lease;
 mod metrics;
 mod request;
@@ -21,12 +20,11 @@ mod tests;
 
 pub use evaluate::{AllowedDuration, Requester, Rules};
 pub use identity::ServiceAccount;
-pub use issuer::RuntimeConfigMap;
 pub use metrics::ApproverMetrics;
 pub use request::IssuerRef;
 
-use crate::kube::Cluster;
-use crate::model::fingerprint;
+use crate::kube::{Cluster, follow_issuer};
+use crate::model::{self, CurrentIssuer, RuntimeConfigMap, fingerprint};
 use controller::Controller;
 use jiff::Timestamp;
 use lease::{Attempt, Candidate, Lease, Timings};
@@ -145,7 +143,14 @@ impl Approver {
         let Self { controller, mut candidate, others, cluster, metrics, state } = self;
         let issuer = async {
             if let Some((OtherRequests { spiffe_issuer, runtime_config_map: Some(map) }, issuer)) = others {
-                issuer::publish_issuer(cluster, map, spiffe_issuer, issuer).await;
+                let publish = |current: &CurrentIssuer| {
+                    if let CurrentIssuer::Named(named) = current {
+                        issuer.send_replace(Some(named.clone().into()));
+                    }
+                };
+                let IssuerRef { name, kind, group } = spiffe_issuer;
+                let fallback = Some(model::IssuerRef { name, kind, group });
+                follow_issuer(cluster, map, fallback, publish, |_| {}).await;
             }
             std::future::pending::<()>().await;
         };

@@ -2,8 +2,8 @@
 //! <https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.CertificateRequest>
 
 use super::evaluate::Denial;
-use crate::kube::{RequestKey, certificate_request, message};
-use crate::model::{MAX_MESSAGE_BYTES, clipped};
+use crate::kube::{IDENTITY_ANNOTATION, RequestKey, certificate_request, message};
+use crate::model::{self, MAX_MESSAGE_BYTES, clipped};
 use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -13,8 +13,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The annotation of the requests that the approver decides: csi-driver-spiffe and certlet write the SPIFFE ID into it.
-pub(super) const IDENTITY_ANNOTATION: &str = "spiffe.csi.cert-manager.io/identity";
 /// The reason of the approver's conditions.
 const REASON: &str = "approver.certlet.io";
 
@@ -167,6 +165,12 @@ pub struct IssuerRef {
     pub kind: String,
     /// The API group.
     pub group: String,
+}
+
+impl From<model::IssuerRef> for IssuerRef {
+    fn from(model::IssuerRef { name, kind, group }: model::IssuerRef) -> Self {
+        Self { name, kind, group }
+    }
 }
 
 impl IssuerRef {

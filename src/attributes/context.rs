@@ -46,11 +46,12 @@ impl VolumeContext {
         [POD_NAMESPACE, POD_NAME].map(|key| volume_context.get(key).cloned())
     }
 
-    /// Splits a volume context. Tokens in `secrets` (`serviceAccountTokenInSecrets`) win over those in the context. The error
-    /// lists all faults.
+    /// Splits a volume context. Tokens in `secrets` (`serviceAccountTokenInSecrets`) win over those in the context. `usual` is the
+    /// prefix of volumes without attributes. The error lists all faults.
     pub fn parse(
         mut volume_context: HashMap<String, String>,
         mut secrets: HashMap<String, String>,
+        usual: Dialect,
     ) -> Result<Self, AttributeErrors> {
         let mut kubelet: HashMap<_, _> =
             volume_context.extract_if(|key, _| key.starts_with(KUBELET_GROUP)).collect();
@@ -76,7 +77,7 @@ impl VolumeContext {
         let tokens = json.map_or_else(|| Ok(PodTokens::default()), |json| tokens(&json));
         match tokens {
             Ok(tokens) if faults.is_empty() => {
-                let mistyped_passwords = take_mistyped(&mut raw);
+                let mistyped_passwords = take_mistyped(&mut raw, usual);
                 let key = Key::Pkcs12PasswordKey;
                 let named = raw.map().get(&key.full(Dialect::Certlet)).filter(|name| !name.is_empty());
                 let password = secrets.remove(named.map_or(DEFAULT_SECRET_KEY, String::as_str));
@@ -157,7 +158,7 @@ mod tests {
     #[test]
     fn the_authors_attributes_do_not_hold_the_kubelets_keys() {
         let extra = [("csi.certlet.io/issuer-name", "ca"), ("csi.storage.k8s.io/fsGroup", "ignored")];
-        let context = VolumeContext::parse(context(&extra), HashMap::new()).unwrap();
+        let context = VolumeContext::parse(context(&extra), HashMap::new(), Dialect::Certlet).unwrap();
         assert_eq!(context.pod.name, "cart-0");
         assert_eq!(context.pod.namespace, "shop");
         assert_eq!(context.pod.uid, "b8f1");
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn every_missing_key_of_the_kubelet_is_reported() {
-        let errors = VolumeContext::parse(HashMap::new(), HashMap::new()).unwrap_err();
+        let errors = VolumeContext::parse(HashMap::new(), HashMap::new(), Dialect::Certlet).unwrap_err();
         let attributes: Vec<_> = errors.first().iter().map(AttributeError::attribute).collect();
         assert_eq!(attributes, [EPHEMERAL, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT]);
     }
@@ -177,7 +178,9 @@ mod tests {
     #[test]
     fn a_volume_that_is_not_ephemeral_is_refused() {
         for value in ["false", "True", ""] {
-            let errors = VolumeContext::parse(context(&[(EPHEMERAL, value)]), HashMap::new()).unwrap_err();
+            let errors =
+                VolumeContext::parse(context(&[(EPHEMERAL, value)]), HashMap::new(), Dialect::Certlet)
+                    .unwrap_err();
             assert!(errors.to_string().starts_with(EPHEMERAL), "{errors}");
         }
     }
@@ -186,11 +189,11 @@ mod tests {
     fn tokens_in_secrets_win_over_those_in_the_context() {
         let in_context = context(&[(TOKENS, &json("old"))]);
         let secrets = HashMap::from([(TOKENS.to_owned(), json("new"))]);
-        let context = VolumeContext::parse(in_context.clone(), secrets).unwrap();
+        let context = VolumeContext::parse(in_context.clone(), secrets, Dialect::Certlet).unwrap();
         let token = context.tokens.audience("").unwrap();
         assert_eq!(token.token.expose_secret(), "new");
         assert_eq!(token.expires_at, "2030-01-02T03:04:05Z".parse().unwrap());
-        let context = VolumeContext::parse(in_context, HashMap::new()).unwrap();
+        let context = VolumeContext::parse(in_context, HashMap::new(), Dialect::Certlet).unwrap();
         assert_eq!(context.tokens.audience("").unwrap().token.expose_secret(), "old");
         assert!(context.tokens.audience("other").is_none());
     }
@@ -206,7 +209,9 @@ mod tests {
             format!("{}hunter2", json("a")),
         ];
         for tokens in bad {
-            let errors = VolumeContext::parse(context(&[(TOKENS, &tokens)]), HashMap::new()).unwrap_err();
+            let errors =
+                VolumeContext::parse(context(&[(TOKENS, &tokens)]), HashMap::new(), Dialect::Certlet)
+                    .unwrap_err();
             assert!(errors.to_string().starts_with(TOKENS), "{errors}");
             assert!(!format!("{errors} {errors:?}").contains("hunter"), "{errors}");
         }
@@ -214,7 +219,9 @@ mod tests {
 
     #[test]
     fn debug_shows_no_token() {
-        let context = VolumeContext::parse(context(&[(TOKENS, &json("hunter2"))]), HashMap::new()).unwrap();
+        let context =
+            VolumeContext::parse(context(&[(TOKENS, &json("hunter2"))]), HashMap::new(), Dialect::Certlet)
+                .unwrap();
         assert!(!format!("{context:?}").contains("hunter2"));
     }
 }

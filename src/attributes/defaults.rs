@@ -1,20 +1,66 @@
 //! What the operator's flags give to volumes.
 
-use super::values::names;
-use crate::model::{IssuerRef, SecretNames, TrustSource, WorkloadIdentity, shown};
+use super::values::{list, names};
+use crate::model::{
+    Dialect, OperatorIssuer, PemFiles, SecretNames, TrustSource, WorkloadIdentity, named_enum, shown,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use thiserror::Error;
 
-/// What the operator's flags give to volumes: under our own prefix, and the trust sources under every prefix.
+/// What the operator's flags give to volumes.
 #[derive(Clone, Debug, Default)]
 pub struct OperatorDefaults {
+    /// The prefix of volumes without attributes: that of the driver whose name certlet has.
+    pub dialect: Dialect,
     /// `--trust-domain` and `--spiffe-id-template`; none: `spiffe: "true"` is refused.
     pub spiffe_ids: Option<SpiffeIds>,
     /// `--default-issuer-name`, `--default-issuer-kind` and `--default-issuer-group`: for volumes that name no issuer.
-    pub issuer: Option<IssuerRef>,
+    pub issuer: OperatorIssuer,
+    /// Of volumes with a SPIFFE ID.
+    pub svid: SvidDefaults,
     /// `--sds-default-svid-name` and the like.
     pub secret_names: SecretNames,
     /// `--ca-source`: where trust bundles come from; empty: what the signers name.
     pub trust_sources: Vec<TrustSource>,
+}
+
+/// What flags of csi-driver-spiffe give to volumes with a SPIFFE ID.
+#[derive(Clone, Debug)]
+pub struct SvidDefaults {
+    /// `--certificate-request-duration`: for volumes that name no duration.
+    pub duration: Duration,
+    /// `--extra-certificate-request-annotations`: for volumes of `spiffe.csi.cert-manager.io/`.
+    pub annotations: BTreeMap<String, String>,
+    /// `--file-name-certificate` and the like: for volumes of `spiffe.csi.cert-manager.io/`.
+    pub files: PemFiles,
+    /// `--spiffe-attributes`: what volumes of `spiffe.csi.cert-manager.io/` may have besides `fs-group`.
+    pub attributes: BTreeSet<OptionalAttribute>,
+}
+
+impl Default for SvidDefaults {
+    fn default() -> Self {
+        let files = PemFiles { certificate: "tls.crt".into(), private_key: "tls.key".into(), ca: None };
+        // As with SPIRE.
+        Self {
+            duration: Duration::from_hours(1),
+            annotations: BTreeMap::new(),
+            files,
+            attributes: BTreeSet::new(),
+        }
+    }
+}
+
+named_enum! {
+    /// An attribute that csi-driver-spiffe lacks, and that an operator can allow to its volumes.
+    pub enum OptionalAttribute {
+        /// `duration`
+        Duration = "duration",
+        /// `renew-before`
+        RenewBefore = "renew-before",
+        /// `dns-names`
+        DnsNames = "dns-names",
+    }
 }
 
 /// The default of `--spiffe-id-template`: what Istio and csi-driver-spiffe have.
@@ -125,6 +171,23 @@ fn parts(mut rest: &str) -> Result<Vec<Part>, String> {
 #[cfg(feature = "kubernetes")]
 pub(crate) fn is_trust_domain(text: &str) -> bool {
     names::trust_domain(text).is_ok()
+}
+
+/// `--file-name-certificate` and the like
+pub(crate) fn file_name(text: &str) -> Result<String, String> {
+    names::file_name(text)
+}
+
+/// The pairs `KEY=VALUE` of `--extra-certificate-request-annotations`: separated by commas, and in quotes as Go's `encoding/csv` has
+/// them.
+pub(crate) fn annotations(text: &str) -> Result<Vec<String>, String> {
+    list::split_as_csv(text)
+}
+
+/// Whether the API server accepts a key of an annotation, with or without a group.
+pub(crate) fn is_annotation(key: &str) -> bool {
+    let (group, name) = key.split_once('/').unwrap_or(("none", key));
+    names::is_annotation_key(group, name)
 }
 
 /// `--default-issuer-name` and `--default-issuer-group`

@@ -5,7 +5,7 @@ use super::defaults::OperatorDefaults;
 use super::errors::{AttributeError, AttributeErrors, named};
 use super::passwords::may_hold_password;
 use super::rows::{Key, TABLE};
-use super::table::Default;
+use super::table::{Default, Presence, Row};
 use super::values::names::is_annotation_key;
 use super::values::{list, template};
 use crate::model::{
@@ -49,7 +49,7 @@ impl<'a> Fields<'a> {
         defaults: &'a OperatorDefaults,
     ) -> Result<Self, AttributeErrors> {
         let mut fields = Self {
-            dialect: dialect(raw).map_err(|fault| AttributeErrors::new(vec![fault]))?,
+            dialect: dialect(raw, defaults.dialect).map_err(|fault| AttributeErrors::new(vec![fault]))?,
             is_stored: false,
             in_use: None,
             pod,
@@ -74,20 +74,26 @@ impl<'a> Fields<'a> {
     fn add(&mut self, key: &str, value: &'a str) -> Result<(), AttributeError> {
         let (dialect, ours) = (self.dialect, self.dialect.prefix());
         // What `take_mistyped` takes out, in a volume that comes another way.
-        if dialect == Dialect::CertManager && may_hold_password(key, dialect) {
+        if dialect.is_peers() && may_hold_password(key, dialect) {
             return Ok(());
         }
         match key.split_once('/') {
-            None if dialect == Dialect::CertManager => {
+            None if dialect.is_peers() => {
                 self.doubts.add(&shown(key), "has no prefix, and is ignored");
             }
             None => return Err(AttributeError::new(key, "has no prefix", format!("{ours}/NAME"))),
             Some((prefix, name)) if prefix == ours => {
                 let row = TABLE.iter().find(|row| row.name == name && row.belongs_to(dialect));
                 match row {
+                    Some(row) if !self.is_allowed(row) => {
+                        let problem = format!(
+                            "is ignored, as csi-driver-spiffe does; the operator can allow it: --spiffe-attributes={name}"
+                        );
+                        self.doubts.add(&shown(key), &problem);
+                    }
                     Some(row) if !value.is_empty() => drop(self.given.insert(row.key, value)),
                     Some(_) => {}
-                    None if dialect == Dialect::CertManager => {
+                    None if dialect.is_peers() => {
                         let nearest = nearest(name, dialect);
                         self.doubts.add(&shown(key), &format!("is not a known attribute, and is ignored (the nearest known one is {nearest})"));
                     }
@@ -102,6 +108,10 @@ impl<'a> Fields<'a> {
                      csi.cert-manager.io/",
                 ));
             }
+            Some(_) if dialect == Dialect::CsiDriverSpiffe => {
+                let problem = "is ignored, because this driver has no attributes of that prefix";
+                self.doubts.add(&shown(key), problem);
+            }
             Some((group, name)) if !is_annotation_key(group, name) => {
                 return Err(AttributeError::new(
                     key,
@@ -114,6 +124,14 @@ impl<'a> Fields<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the operator allows an attribute of the volume's prefix.
+    fn is_allowed(&self, row: &Row) -> bool {
+        if self.dialect != Dialect::CsiDriverSpiffe || row.options.csi_driver_spiffe == Presence::Always {
+            return true;
+        }
+        self.defaults.svid.attributes.iter().any(|allowed| allowed.as_str() == row.name)
     }
 
     /// The value as written.
@@ -132,7 +150,7 @@ impl<'a> Fields<'a> {
             return Some(text.to_owned());
         }
         let expanded = template::expand(text, self.pod).or_else(|problem| {
-            if self.dialect != Dialect::CertManager {
+            if !self.dialect.is_peers() {
                 return Err(problem);
             }
             let served = template::expand_as_go(text, self.pod)?;
@@ -179,7 +197,7 @@ impl<'a> Fields<'a> {
     ) -> Option<T> {
         let problem = match check(text) {
             Ok(value) => return Some(value),
-            Err(problem) if self.dialect == Dialect::CertManager || self.is_stored => match served(text) {
+            Err(problem) if self.dialect.is_peers() || self.is_stored => match served(text) {
                 Ok(value) => {
                     self.doubt_value(key, text, &problem);
                     return Some(value);
@@ -228,7 +246,7 @@ impl<'a> Fields<'a> {
                 let passes = |element: &str| check(element).is_ok() || served(element).is_ok();
                 self.checked(key, |text| list::split_stored(text, &split, passes))
             }
-            Dialect::CertManager => self.checked(key, split),
+            Dialect::CertManager | Dialect::CsiDriverSpiffe => self.checked(key, split),
         };
         let elements = elements.unwrap_or_default();
         elements.iter().filter_map(|element| self.accepted(key, element, &check, &served)).collect()
@@ -276,19 +294,29 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The prefix of a volume. A volume without a known prefix counts as ours, so that the messages name our attributes.
-pub(super) fn dialect(raw: &RawAttributes) -> Result<Dialect, AttributeError> {
+/// The prefix of a volume; `usual` if it has no known one.
+///
+/// csi-driver-spiffe ignores what has another prefix than its own, and cert-manager's csi-driver takes it for annotations. So each of
+/// the two prefixes wins over the other one under its driver's name. Neither is served together with ours.
+pub(super) fn dialect(raw: &RawAttributes, usual: Dialect) -> Result<Dialect, AttributeError> {
     let first = |dialect: Dialect| {
         raw.map().keys().find(|key| key.split_once('/').is_some_and(|(prefix, _)| prefix == dialect.prefix()))
     };
-    match (first(Dialect::CertManager), first(Dialect::Certlet)) {
-        (Some(theirs), Some(ours)) => Err(AttributeError::new(
+    let peers = match usual {
+        Dialect::CsiDriverSpiffe => [Dialect::CsiDriverSpiffe, Dialect::CertManager],
+        Dialect::CertManager | Dialect::Certlet => [Dialect::CertManager, Dialect::CsiDriverSpiffe],
+    };
+    let theirs = peers.into_iter().find_map(|peer| Some((peer, first(peer)?)));
+    match (theirs, first(Dialect::Certlet)) {
+        (Some((peer, theirs)), Some(ours)) => Err(AttributeError::new(
             ours,
             format_args!("is in the same volume as {}", named(theirs.clone())),
-            "one prefix for the whole volume, csi.certlet.io/ or csi.cert-manager.io/",
+            format_args!("one prefix for the whole volume, csi.certlet.io/ or {}/", peer.prefix()),
         )),
-        (Some(_), None) => Ok(Dialect::CertManager),
-        (None, _) => Ok(Dialect::Certlet),
+        (Some(_), None) if usual == Dialect::CsiDriverSpiffe => Ok(usual),
+        (Some((peer, _)), None) => Ok(peer),
+        (None, Some(_)) => Ok(Dialect::Certlet),
+        (None, None) => Ok(usual),
     }
 }
 

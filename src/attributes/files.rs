@@ -45,6 +45,9 @@ fn layout(fields: &mut Fields<'_>, has_spiffe_id: bool) -> Option<Layout> {
         LayoutKind::from_name(name).ok_or_else(|| "is not a layout".to_owned())
     })?;
     let layout = match kind {
+        LayoutKind::Default if fields.dialect == Dialect::CsiDriverSpiffe => {
+            return Some(Layout::Default(fields.defaults.svid.files.clone()));
+        }
         LayoutKind::Default => return pem_files(fields).map(Layout::Default),
         LayoutKind::Istio => Layout::Istio,
         LayoutKind::Spiffe => Layout::Spiffe,
@@ -71,7 +74,7 @@ fn pem_files(fields: &mut Fields<'_>) -> Option<PemFiles> {
     let certificate = fields.checked_or(Key::CertificateFile, file_name, any_file_name);
     let private_key = fields.checked_or(Key::PrivateKeyFile, file_name, any_file_name);
     let ca = fields.checked_or(Key::CaFile, file_name, any_file_name);
-    Some(PemFiles { certificate: certificate?, private_key: private_key?, ca: ca? })
+    Some(PemFiles { certificate: certificate?, private_key: private_key?, ca: Some(ca?) })
 }
 
 /// The names that a layout gives to files, with the attributes that decide them. In the layout `spiffe` the name of the trust bundle
@@ -135,7 +138,7 @@ fn pkcs12(fields: &mut Fields<'_>) -> Option<Pkcs12> {
     if enabled != Some(true) {
         return None;
     }
-    let is_ours = fields.dialect == Dialect::Certlet;
+    let is_ours = !fields.dialect.is_peers();
     let profile = profile(fields);
     Some(Pkcs12 {
         file: file?,
@@ -159,7 +162,7 @@ fn password_source(fields: &mut Fields<'_>, is_needed: bool) -> Option<KeystoreP
         fields.refuse(&[key, Key::Pkcs12PasswordKey], problem, "only one of the two");
         return fields.checked(Key::Pkcs12PasswordFile, file_name).map(KeystorePassword::File);
     }
-    if fields.dialect == Dialect::CertManager || fields.given(key).is_some() {
+    if fields.dialect.is_peers() || fields.given(key).is_some() {
         let problem = "cannot be combined with pkcs12-password";
         fields.refuse(&[Key::Pkcs12PasswordKey], problem, "only one of the two");
         let given = if is_needed {

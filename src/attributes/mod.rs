@@ -1,8 +1,8 @@
 //! Parses `volumeAttributes` once, at the publish, into one typed [`CertificateSpec`](crate::model::CertificateSpec).
 //!
-//! There are two attribute prefixes. `csi.cert-manager.io/` has the meaning and defaults of cert-manager's csi-driver.
-//! `csi.certlet.io/` has the same names, more attributes, and current defaults. Everything here is pure: no clock, no
-//! file, no network.
+//! There are three attribute prefixes. `csi.cert-manager.io/` has the meaning and defaults of cert-manager's csi-driver,
+//! `spiffe.csi.cert-manager.io/` those of csi-driver-spiffe. `csi.certlet.io/` has the names of the first, more attributes, and
+//! current defaults. Everything here is pure: no clock, no file, no network.
 //!
 //! [`VolumeContext::parse`] splits the kubelet's part of a publish from the author's part, which [`parse()`] reads.
 //! `fields` sorts the attributes by name and reads single ones, by the rules in `rows` and with the checks in `values`;
@@ -27,8 +27,10 @@ mod values;
 pub use context::VolumeContext;
 #[cfg(feature = "kubernetes")]
 pub(crate) use defaults::is_trust_domain;
-pub use defaults::{OperatorDefaults, SpiffeIds, SpiffeIdsError};
-pub(crate) use defaults::{SPIFFE_ID_TEMPLATE, issuer_kind, issuer_name};
+pub use defaults::{OperatorDefaults, OptionalAttribute, SpiffeIds, SpiffeIdsError, SvidDefaults};
+pub(crate) use defaults::{SPIFFE_ID_TEMPLATE, annotations, file_name, is_annotation};
+#[cfg(feature = "kubernetes")]
+pub(crate) use defaults::{issuer_kind, issuer_name};
 pub use errors::{AttributeError, AttributeErrors};
 pub(crate) use files::check_secret;
 pub use parse::parse;

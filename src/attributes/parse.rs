@@ -50,7 +50,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     let signer = signer(fields);
     let Identity { is_spiffe, subject, sans, is_ca, usages, usage_words } = identity(fields);
     let duration = match fields.given(Key::Duration) {
-        None if is_spiffe => Some(svid::DURATION),
+        None if is_spiffe => Some(fields.defaults.svid.duration),
         _ => fields.duration(Key::Duration),
     };
     let renew_before =
@@ -58,7 +58,14 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     let key = key(fields);
     let has_spiffe_id = sans.uris.iter().any(|uri| uri.starts_with("spiffe://"));
     let files = super::files::files(fields, has_spiffe_id);
-    let fs_group = fields.checked_or(Key::FsGroup, |text| group(text).map(Some), any_group);
+    let fs_group = match fields.dialect {
+        Dialect::CsiDriverSpiffe => {
+            fields.checked_or(Key::FsGroup, |text| positive(group(text)?).map(Some), any_positive_group)
+        }
+        Dialect::CertManager | Dialect::Certlet => {
+            fields.checked_or(Key::FsGroup, |text| group(text).map(Some), any_group)
+        }
+    };
     let owner = fields.checked(Key::Owner, owner);
     let mut signer = signer?;
     if let SignerSpec::CertManager { usage_words: words, .. } = &mut signer {
@@ -94,8 +101,9 @@ struct Identity {
 }
 
 fn identity(fields: &mut Fields<'_>) -> Identity {
-    if fields.switch(Key::Spiffe) == Some(true) {
-        let (subject, sans) = svid::names(fields);
+    if svid::is_asked_for(fields) {
+        let dns_names = if fields.dialect.is_peers() { dns_names(fields) } else { Vec::new() };
+        let (subject, sans) = svid::names(fields, dns_names);
         let usages = svid::USAGES.to_vec();
         let usage_words = usages.iter().map(ToString::to_string).collect();
         return Identity {
@@ -112,7 +120,7 @@ fn identity(fields: &mut Fields<'_>) -> Identity {
         dns_names: dns_names(fields),
         uris: match fields.dialect {
             Dialect::Certlet => plain_uris(fields),
-            Dialect::CertManager => {
+            Dialect::CertManager | Dialect::CsiDriverSpiffe => {
                 fields.list_or(Key::UriSans, list::split_at_commas, names::uri_as_go, names::any_uri)
             }
         },
@@ -128,7 +136,7 @@ fn identity(fields: &mut Fields<'_>) -> Identity {
 /// The signer with its own attributes. Attributes of the other signers are refused.
 fn signer(fields: &mut Fields<'_>) -> Option<SignerSpec> {
     let kind = match fields.dialect {
-        Dialect::CertManager => SignerKind::CertManager,
+        Dialect::CertManager | Dialect::CsiDriverSpiffe => SignerKind::CertManager,
         Dialect::Certlet => fields.checked(Key::Signer, |text| {
             SignerKind::from_name(text).ok_or_else(|| "is not a signer".into())
         })?,
@@ -141,27 +149,37 @@ fn signer(fields: &mut Fields<'_>) -> Option<SignerSpec> {
     }
     match kind {
         SignerKind::CertManager => {
-            let issuer = issuer(fields);
-            let annotations = std::mem::take(&mut fields.annotations);
-            Some(SignerSpec::CertManager { issuer: issuer?, usage_words: Vec::new(), annotations })
+            let issuer = if is_operators_issuer(fields) { None } else { Some(issuer(fields)?) };
+            let annotations = match fields.dialect {
+                Dialect::CsiDriverSpiffe => fields.defaults.svid.annotations.clone(),
+                Dialect::CertManager | Dialect::Certlet => std::mem::take(&mut fields.annotations),
+            };
+            Some(SignerSpec::CertManager { issuer, usage_words: Vec::new(), annotations })
         }
         SignerKind::AcmPca => private_ca(fields).map(SignerSpec::AcmPca),
         SignerKind::Local => Some(SignerSpec::Local),
     }
 }
 
+/// Whether the operator's issuer signs: the volume names nothing of an issuer.
+fn is_operators_issuer(fields: &Fields<'_>) -> bool {
+    let names_none = |key: &Key| fields.given(*key).is_none();
+    match fields.dialect {
+        Dialect::CertManager => false,
+        Dialect::CsiDriverSpiffe => true,
+        Dialect::Certlet => {
+            fields.defaults.issuer.is_configured()
+                && [Key::IssuerName, Key::IssuerKind, Key::IssuerGroup].iter().all(names_none)
+        }
+    }
+}
+
+/// The issuer that the volume names.
 fn issuer(fields: &mut Fields<'_>) -> Option<IssuerRef> {
     let accepted = match fields.dialect {
-        Dialect::CertManager => "the name of a cert-manager issuer",
+        Dialect::CertManager | Dialect::CsiDriverSpiffe => "the name of a cert-manager issuer",
         Dialect::Certlet => "the name of a cert-manager issuer; or another signer in csi.certlet.io/signer",
     };
-    let names_none = |key: &Key| fields.given(*key).is_none();
-    if fields.dialect == Dialect::Certlet
-        && let Some(issuer) = &fields.defaults.issuer
-        && [Key::IssuerName, Key::IssuerKind, Key::IssuerGroup].iter().all(names_none)
-    {
-        return Some(issuer.clone());
-    }
     // csi-driver takes any text, and the API server judges it.
     let name = fields.required(Key::IssuerName, accepted, names::resource_name, names::subject_text);
     let kind = fields.checked_or(Key::IssuerKind, names::kind, names::subject_text);
@@ -207,7 +225,7 @@ fn subject(fields: &mut Fields<'_>) -> Option<Subject> {
                 let problem = "cannot be combined with literal-subject, which is the whole subject";
                 fields.refuse(&excluded, problem, "only one of the two");
             }
-            Dialect::CertManager => {
+            Dialect::CertManager | Dialect::CsiDriverSpiffe => {
                 fields.ignore(&excluded, "is ignored, because literal-subject is the whole subject");
             }
         }
@@ -231,7 +249,7 @@ fn subject(fields: &mut Fields<'_>) -> Option<Subject> {
 /// hold an empty value (RFC 5280 appendix A.1), and some programs refuse to read one.
 fn texts(fields: &mut Fields<'_>, key: Key, check: impl Fn(&str) -> Result<String, String>) -> Vec<String> {
     // In our own dialect it was quoted, and is meant.
-    let is_peers = fields.dialect == Dialect::CertManager;
+    let is_peers = fields.dialect.is_peers();
     let check = |text: &str| match text {
         "" => Err(EMPTY.to_owned()),
         _ if is_peers && text != text.trim() => {
@@ -277,7 +295,7 @@ fn usages(fields: &mut Fields<'_>) -> (Vec<Usage>, Vec<String>) {
         }
     }
     let words = match fields.dialect {
-        Dialect::CertManager => given.into_iter().map(|(_, word)| word).collect(),
+        Dialect::CertManager | Dialect::CsiDriverSpiffe => given.into_iter().map(|(_, word)| word).collect(),
         Dialect::Certlet => usages.iter().map(|usage| usage.as_str().to_owned()).collect(),
     };
     (usages, words)
@@ -300,6 +318,15 @@ fn any_group(text: &str) -> Result<Option<u32>, String> {
         Ok(u32::MAX) => Ok(None),
         _ => group(text).map(Some),
     }
+}
+
+/// csi-driver-spiffe takes no group of root.
+fn positive(group: u32) -> Result<u32, String> {
+    if group == 0 { Err("is the group of root".into()) } else { Ok(group) }
+}
+
+fn any_positive_group(text: &str) -> Result<Option<u32>, String> {
+    any_group(text)?.map(positive).transpose()
 }
 
 /// cert-manager's csi-driver takes zero and less, and then renews at the end or later.

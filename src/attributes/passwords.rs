@@ -29,9 +29,11 @@ pub(super) fn may_hold_password(key: &str, dialect: Dialect) -> bool {
 }
 
 /// Takes such attributes out of a volume with a peer's prefix, and returns their keys. With certlet's own prefix they stay:
-/// [`parse`](super::parse()) refuses them.
-pub(crate) fn take_mistyped(raw: &mut RawAttributes) -> Vec<String> {
-    let Ok(dialect @ Dialect::CertManager) = dialect(raw) else { return Vec::new() };
+/// [`parse`](super::parse()) refuses them. `usual` is the prefix of volumes without attributes.
+pub(crate) fn take_mistyped(raw: &mut RawAttributes, usual: Dialect) -> Vec<String> {
+    let Some(dialect) = dialect(raw, usual).ok().filter(|dialect| dialect.is_peers()) else {
+        return Vec::new();
+    };
     let taken = raw.map_mut().extract_if(.., |key, _| may_hold_password(key, dialect));
     taken
         .map(|(key, mut value)| {
@@ -67,7 +69,7 @@ mod tests {
                 (key, "hunter2"),
                 ("example.com/team", "shop"),
             ]);
-            assert_eq!(take_mistyped(&mut attributes), [key]);
+            assert_eq!(take_mistyped(&mut attributes, Dialect::Certlet), [key]);
             assert!(!serde_json::to_string(&attributes).unwrap().contains("hunter2"), "{key}");
             assert_eq!(attributes.map().len(), 2, "{key}");
         }
@@ -80,7 +82,7 @@ mod tests {
             ("csi.cert-manager.io/pkcs12-filename", "x"),
             ("example.com/passed", "yes"),
         ]);
-        assert_eq!(take_mistyped(&mut attributes), [""; 0]);
+        assert_eq!(take_mistyped(&mut attributes, Dialect::Certlet), [""; 0]);
         assert_eq!(attributes.map().len(), 3);
     }
 }

@@ -1,7 +1,7 @@
 //! docs/attributes.md, generated from the table that the parser uses.
 
 use super::rows::{Key, TABLE};
-use super::table::{Default, Row, Topic};
+use super::table::{Default, Presence, Row, Topic};
 use super::values::template::VARIABLES;
 use crate::model::Dialect;
 use std::fmt::Write;
@@ -28,7 +28,7 @@ const TOPICS: [(Topic, &str, &str); 6] = [
 
 /// The reference of all attributes, for authors of pods.
 pub(crate) fn reference_markdown() -> String {
-    let mut page = INTRODUCTION.to_owned();
+    let mut page = INTRODUCTION.replace("{optional}", &optional());
     for (topic, heading, sentence) in TOPICS {
         let _ = write!(page, "\n### {heading}\n\n{sentence}\n\n");
         page.push_str("| attribute | purpose | accepted | default |\n|---|---|---|---|\n");
@@ -49,6 +49,13 @@ fn line(row: &Row) -> String {
         row.about.to_owned()
     };
     format!("| `{}`{mark} | {about} | {} | {} |\n", row.name, row.rule, default_text(row))
+}
+
+/// The attributes that an operator can allow to volumes of csi-driver-spiffe.
+fn optional() -> String {
+    let optional = TABLE.iter().filter(|row| row.options.csi_driver_spiffe == Presence::IfAllowed);
+    let names: Vec<_> = optional.map(|row| format!("`{}`", row.name)).collect();
+    names.join(", ")
 }
 
 /// The default, and cert-manager's if it differs.
@@ -104,7 +111,7 @@ mod tests {
             assert!(TABLE.iter().any(|row| row.topic == topic), "{heading}");
         }
         assert!(
-            !page.contains("{templated}") && !page.contains("{variables}") && !page.contains("{migrate}")
+            ["{templated}", "{variables}", "{migrate}", "{optional}"].iter().all(|mark| !page.contains(mark))
         );
     }
 

@@ -1,7 +1,7 @@
 //! The table of attributes.
 
 use super::table::Default::{Derived, Value};
-use super::table::{Default, Options, Row, Topic, Variables};
+use super::table::{Default, Options, Presence, Row, Topic, Variables};
 use crate::model::{KeyAlgorithm, SignerKind};
 
 const FILE_RULE: &str = "a plain file name of at most 255 bytes: no slash, no leading `..`, no white space at its ends, \
@@ -14,6 +14,7 @@ const SWITCH_RULE: &str = "`true` or `false`";
 /// The options of an attribute without default and without special rules.
 const PLAIN: Options = Options {
     certlet_only: false,
+    csi_driver_spiffe: Presence::Never,
     signer: None,
     part_of_subject: false,
     variables: Variables::Never,
@@ -26,6 +27,11 @@ const SUBJECT: Options = Options { part_of_subject: true, ..TEMPLATED };
 
 const fn default(default: Default) -> Options {
     Options { cert_manager: default, certlet: default, ..PLAIN }
+}
+
+/// An attribute that an operator can allow to volumes of csi-driver-spiffe, whose users ask for it.
+const fn optional(options: Options) -> Options {
+    Options { csi_driver_spiffe: Presence::IfAllowed, ..options }
 }
 
 const fn issuer(of_issuer: Default) -> Options {
@@ -64,7 +70,7 @@ attributes! {
             => Options { certlet_only: true, ..default(Value("cert-manager")) };
         IssuerName: "issuer-name", "The cert-manager issuer that signs.",
             "the name of an issuer, with the signer `cert-manager` only"
-            => issuer(Derived("the operator's `--default-issuer-name` for a volume that names nothing of an issuer, else required with the signer `cert-manager`"));
+            => issuer(Derived("the operator's issuer (`--default-issuer-name`) for a volume that names nothing of an issuer, else required with the signer `cert-manager`"));
         IssuerKind: "issuer-kind", "The issuer's kind.",
             "a kind such as `Issuer` or `ClusterIssuer`, with the signer `cert-manager` only" => issuer(Value("Issuer"));
         IssuerGroup: "issuer-group", "The API group of the issuer. It may be that of an external issuer.",
@@ -74,7 +80,8 @@ attributes! {
     Names {
         Spiffe: "spiffe",
             "Whether the certificate is the pod's X.509-SVID: no subject, the pod's SPIFFE ID as its only name, the usages `digital \
-             signature`, `key encipherment`, `server auth` and `client auth`, and a duration of `1h` unless `duration` is set. The \
+             signature`, `key encipherment`, `server auth` and `client auth`, and the operator's `--certificate-request-duration` (`1h`) \
+             unless `duration` is set. The \
              operator decides how IDs are made. It excludes the other names, `is-ca` and `key-usages`.",
             "`true` or `false`; `true` only if the driver has a `--trust-domain`"
             => Options { certlet_only: true, ..default(Value("false")) };
@@ -82,7 +89,7 @@ attributes! {
             "at most 64 characters, none of them a control character" => SUBJECT;
         DnsNames: "dns-names", "DNS names of the certificate.",
             "a list of host names of at most 253 characters, labels of at most 63 letters, digits, `-` and `_`, the first \
-             label may be `*`; no IP addresses" => TEMPLATED;
+             label may be `*`; no IP addresses" => optional(TEMPLATED);
         IpSans: "ip-sans", "IP addresses of the certificate.", "a list of IPv4 or IPv6 addresses" => PLAIN;
         UriSans: "uri-sans", "URIs of the certificate, such as a SPIFFE ID.",
             "a list of absolute URIs (RFC 3986) of at most 2,048 bytes, without `.` and `..` in the path and without an empty \
@@ -108,11 +115,11 @@ attributes! {
     }
     Certificate {
         Duration: "duration", "The lifetime to request; the signer may give less.", DURATION_RULE
-            => Options { cert_manager: Value("2160h"), certlet: Value("24h"), ..PLAIN };
+            => optional(Options { cert_manager: Value("2160h"), certlet: Value("24h"), ..PLAIN });
         RenewBefore: "renew-before",
             "How long before its expiry the certificate is renewed. A value of the lifetime or more is ignored. Every \
              certificate is used for at least a minute (`--min-renewal-interval`) or two thirds of its lifetime.",
-            DURATION_RULE => default(Derived("a third of the lifetime"));
+            DURATION_RULE => optional(default(Derived("a third of the lifetime")));
         IsCa: "is-ca", "Whether to request a CA certificate.", SWITCH_RULE => default(Value("false"));
         KeyUsages: "key-usages", "Key usages and extended key usages.",
             "a list of `digital signature` (or `signing`), `content commitment`, `key encipherment`, `key agreement`, \
@@ -183,7 +190,8 @@ attributes! {
             "The user that owns the private key's files, and may read them without any group: the `runAsUser` of the container.",
             "a user id from 0 to 4294967294" => Options { certlet_only: true, ..PLAIN };
         FsGroup: "fs-group", "The group that may read the private key. Without it, the pod's `fsGroup`.",
-            "a group id from 0 to 4294967294" => PLAIN;
+            "a group id from 0 to 4294967294; with `spiffe.csi.cert-manager.io/` from 1 to 4294967295"
+            => Options { csi_driver_spiffe: Presence::Always, ..PLAIN };
     }
     PrivateCa {
         CertificateAuthorityArn: "certificate-authority-arn", "The private CA that signs.",

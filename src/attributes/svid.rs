@@ -1,28 +1,34 @@
 //! SPIFFE identities: what `spiffe: "true"` asks for, and what every X.509-SVID must be like.
 
+use super::errors::AttributeError;
 use super::fields::Fields;
 use super::rows::{Key, TABLE};
 use crate::model::{CertificateFacts, Dialect, Subject, SubjectAltNames, SubjectFields, Usage};
-use std::time::Duration;
-
-/// The duration of a volume with `spiffe: "true"` that names none: as with csi-driver-spiffe and SPIRE.
-pub(super) const DURATION: Duration = Duration::from_hours(1);
 
 /// What every peer of a mesh needs, as server and as client.
 pub(super) const USAGES: [Usage; 4] =
     [Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth, Usage::ClientAuth];
 
-/// The names of a volume with `spiffe: "true"`: no subject, and the pod's SPIFFE ID alone.
-pub(super) fn names(fields: &mut Fields<'_>) -> (Subject, SubjectAltNames) {
+/// Whether a volume asks for the pod's SPIFFE ID: with `spiffe: "true"`, or as a volume of csi-driver-spiffe.
+pub(super) fn is_asked_for(fields: &mut Fields<'_>) -> bool {
+    fields.dialect == Dialect::CsiDriverSpiffe || fields.switch(Key::Spiffe) == Some(true)
+}
+
+/// The names of such a volume: no subject, and the pod's SPIFFE ID alone. Volumes of csi-driver-spiffe may have DNS names as well, if
+/// the operator allows them.
+pub(super) fn names(fields: &mut Fields<'_>, dns_names: Vec<String>) -> (Subject, SubjectAltNames) {
     let others = [Key::LiteralSubject, Key::DnsNames, Key::IpSans, Key::UriSans, Key::EmailSans];
     let of_subject = TABLE.iter().filter(|row| row.options.part_of_subject).map(|row| row.key);
     let names: Vec<Key> = of_subject.chain(others).collect();
     let problem = "cannot be combined with spiffe: \"true\", whose only name is the pod's SPIFFE ID";
-    fields.refuse(&names, problem, "only one of the two");
+    if fields.dialect == Dialect::Certlet {
+        fields.refuse(&names, problem, "only one of the two");
+    }
     let decided = "cannot be combined with spiffe: \"true\", which decides it";
     fields.refuse(&[Key::IsCa, Key::KeyUsages], decided, "only one of the two");
     let uris = id(fields).into_iter().collect();
-    (Subject::Fields(SubjectFields::default()), SubjectAltNames { uris, ..SubjectAltNames::default() })
+    let names = SubjectAltNames { uris, dns_names, ..SubjectAltNames::default() };
+    (Subject::Fields(SubjectFields::default()), names)
 }
 
 /// The pod's SPIFFE ID. Where the operator has taken the trust domain away, a running volume keeps the ID of its certificate.
@@ -32,7 +38,15 @@ fn id(fields: &mut Fields<'_>) -> Option<String> {
         (None, Some(in_use)) => Ok(in_use.to_owned()),
         (None, None) => Err("needs a trust domain, and the driver runs without --trust-domain".to_owned()),
     };
-    id.map_err(|problem| fields.invalid(Key::Spiffe, "true", &problem)).ok()
+    id.map_err(|problem| match fields.dialect {
+        Dialect::CsiDriverSpiffe => {
+            let prefix = fields.dialect.prefix();
+            let accepted = "a driver with a --trust-domain, and names that make a SPIFFE ID";
+            fields.faults.push(AttributeError::new(format!("a volume of {prefix}/"), problem, accepted));
+        }
+        Dialect::CertManager | Dialect::Certlet => fields.invalid(Key::Spiffe, "true", &problem),
+    })
+    .ok()
 }
 
 /// Refuses what no verifier of X.509-SVIDs accepts (the X.509-SVID standard, sections 2, 4.3 and 5.2), under our own prefix. A

@@ -21,6 +21,7 @@ impl Dialect {
     pub(super) fn prefix(self) -> &'static str {
         match self {
             Self::CertManager => "csi.cert-manager.io",
+            Self::CsiDriverSpiffe => "spiffe.csi.cert-manager.io",
             Self::Certlet => "csi.certlet.io",
         }
     }
@@ -57,6 +58,15 @@ pub(super) enum Variables {
     Always,
 }
 
+/// Whether a prefix has an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Never,
+    /// Only if the operator allows it: `--spiffe-attributes`.
+    IfAllowed,
+    Always,
+}
+
 /// One attribute.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
@@ -73,8 +83,10 @@ pub(super) struct Row {
 /// What is special about an attribute.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
-    /// Whether only the prefix `csi.certlet.io/` has it.
+    /// Whether the prefix `csi.cert-manager.io/` lacks it.
     pub(super) certlet_only: bool,
+    /// Whether the prefix `spiffe.csi.cert-manager.io/` has it.
+    pub(super) csi_driver_spiffe: Presence,
     /// The only signer that supports it; `None` if all do.
     pub(super) signer: Option<SignerKind>,
     /// Whether `literal-subject` excludes it.
@@ -94,7 +106,7 @@ impl Row {
     pub(super) fn default(&self, dialect: Dialect) -> Default {
         match dialect {
             Dialect::CertManager => self.options.cert_manager,
-            Dialect::Certlet => self.options.certlet,
+            Dialect::CsiDriverSpiffe | Dialect::Certlet => self.options.certlet,
         }
     }
 
@@ -102,20 +114,25 @@ impl Row {
     pub(super) fn has_variables(&self, dialect: Dialect) -> bool {
         match self.options.variables {
             Variables::Never => false,
-            Variables::Certlet => dialect == Dialect::Certlet,
+            Variables::Certlet => !dialect.is_peers(),
             Variables::Always => true,
         }
     }
 
-    /// Whether the attribute exists under a prefix.
+    /// Whether the attribute exists under a prefix, if the operator allows it.
     pub(super) fn belongs_to(&self, dialect: Dialect) -> bool {
-        dialect == Dialect::Certlet || !self.options.certlet_only
+        match dialect {
+            Dialect::CertManager => !self.options.certlet_only,
+            Dialect::CsiDriverSpiffe => self.options.csi_driver_spiffe != Presence::Never,
+            Dialect::Certlet => true,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attributes::OptionalAttribute;
     use crate::model::Usage;
 
     #[test]
@@ -124,6 +141,18 @@ mod tests {
             assert_eq!(row.key as usize, index, "{}", row.name);
             assert_eq!(TABLE.iter().filter(|other| other.name == row.name).count(), 1, "{}", row.name);
         }
+    }
+
+    #[test]
+    fn every_attribute_that_an_operator_can_allow_is_in_the_table() {
+        let in_table: Vec<_> = TABLE
+            .iter()
+            .filter(|row| row.options.csi_driver_spiffe == Presence::IfAllowed)
+            .map(|row| row.name)
+            .collect();
+        let mut allowed: Vec<_> = OptionalAttribute::ALL.iter().map(|attribute| attribute.as_str()).collect();
+        allowed.sort_by_key(|name| in_table.iter().position(|other| other == name));
+        assert_eq!(allowed, in_table);
     }
 
     #[test]

@@ -73,6 +73,7 @@ mod tests {
     use super::*;
     use crate::attributes::OperatorDefaults;
     use crate::attributes::defaults::{SPIFFE_ID_TEMPLATE, SpiffeIds};
+    use crate::model::Dialect;
     use std::collections::HashMap;
 
     /// What the check says of a token in a volume.
@@ -90,7 +91,7 @@ mod tests {
             ("csi.certlet.io/spiffe", spiffe),
         ];
         let context: HashMap<_, _> = context.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let context = VolumeContext::parse(context, HashMap::new()).unwrap();
+        let context = VolumeContext::parse(context, HashMap::new(), Dialect::Certlet).unwrap();
         let ids = SpiffeIds::new("example.org", SPIFFE_ID_TEMPLATE).unwrap();
         let defaults = OperatorDefaults { spiffe_ids: Some(ids), ..OperatorDefaults::default() };
         let spec = crate::attributes::parse(&context.raw, &context.pod, &defaults).unwrap();

@@ -1,9 +1,9 @@
 //! `certlet approver`. The flags of csi-driver-spiffe's approver are accepted as they are.
 
+use super::runtime_issuer::{RuntimeIssuerArgs, RuntimeIssuerError};
 use super::values::{self, Bind};
 use crate::approver::{
-    AllowedDuration, ApproverOptions, IssuerRef, OtherRequests, Requester, Rules, RuntimeConfigMap,
-    ServiceAccount,
+    AllowedDuration, ApproverOptions, IssuerRef, OtherRequests, Requester, Rules, ServiceAccount,
 };
 use crate::run::ApproverConfig;
 use crate::telemetry::LogFormat;
@@ -71,19 +71,9 @@ pub struct ApproverArgs {
     #[arg(long, env = "CERTLET_ISSUER_GROUP", value_name = "GROUP", default_value = "cert-manager.io")]
     pub issuer_group: String,
 
-    /// Name of a ConfigMap that names that issuer in the keys issuer-name, issuer-kind and issuer-group. While it exists, it takes
-    /// precedence over the flags. Changes apply at once. Empty: the flags alone.
-    #[arg(long, env = "CERTLET_RUNTIME_ISSUANCE_CONFIG_MAP_NAME", value_name = "NAME", default_value = "")]
-    pub runtime_issuance_config_map_name: String,
-
-    /// Namespace of that ConfigMap.
-    #[arg(
-        long,
-        env = "CERTLET_RUNTIME_ISSUANCE_CONFIG_MAP_NAMESPACE",
-        value_name = "NAMESPACE",
-        default_value = ""
-    )]
-    pub runtime_issuance_config_map_namespace: String,
+    /// Which ConfigMap names that issuer.
+    #[command(flatten)]
+    pub runtime_issuer: RuntimeIssuerArgs,
 
     /// Namespace of the Lease by which several approvers agree on one.
     #[arg(long, env = "CERTLET_LEADER_ELECTION_NAMESPACE", value_name = "NAMESPACE", default_value = "cert-manager", value_parser = values::object_name)]
@@ -124,17 +114,15 @@ pub enum ApproverUsageError {
     )]
     MaxDuration,
     /// The ConfigMap cannot be found.
-    #[error(
-        "--runtime-issuance-config-map-name: needs --runtime-issuance-config-map-namespace; accepted: names of objects in Kubernetes"
-    )]
-    ConfigMap,
+    #[error(transparent)]
+    ConfigMap(#[from] RuntimeIssuerError),
 }
 
 impl ApproverArgs {
     /// The configuration.
     pub fn into_config(self) -> Result<ApproverConfig, ApproverUsageError> {
         let requester = self.requester()?;
-        let runtime_config_map = self.runtime_config_map()?;
+        let runtime_config_map = self.runtime_issuer.config_map()?;
         let usual = self.certificate_request_duration;
         let duration = match self.max_duration {
             None => AllowedDuration::Exactly(usual),
@@ -172,18 +160,5 @@ impl ApproverArgs {
         account
             .map(Requester::Driver)
             .map_err(|fault| ApproverUsageError::DriverServiceAccount { given: given.clone(), fault })
-    }
-
-    /// csi-driver-spiffe's chart gives the namespace always.
-    fn runtime_config_map(&self) -> Result<Option<RuntimeConfigMap>, ApproverUsageError> {
-        let name = &self.runtime_issuance_config_map_name;
-        let namespace = &self.runtime_issuance_config_map_namespace;
-        if name.is_empty() {
-            return Ok(None);
-        }
-        match (values::object_name(namespace), values::object_name(name)) {
-            (Ok(namespace), Ok(name)) => Ok(Some(RuntimeConfigMap { namespace, name })),
-            _ => Err(ApproverUsageError::ConfigMap),
-        }
     }
 }

@@ -1,7 +1,9 @@
 //! The flags of `certlet node` for Kubernetes and cert-manager.
 
+use super::node::UsageError;
+use super::runtime_issuer::RuntimeIssuerArgs;
 use super::values;
-use crate::model::IssuerRef;
+use crate::model::{Dialect, IssuerRef, OperatorIssuer};
 use crate::run::{ClusterConfig, RateLimit};
 use crate::signer::{CertManagerOptions, Gate, GateBackoff};
 use clap::Args;
@@ -26,26 +28,36 @@ pub struct ClusterArgs {
     #[arg(long, env = "CERTLET_KUBE_API_BURST", value_name = "COUNT", requires = "kube_api_qps", value_parser = clap::value_parser!(u32).range(1..))]
     pub kube_api_burst: Option<u32>,
 
-    /// Issuer of volumes of csi.certlet.io/ with the signer cert-manager that name no issuer.
-    #[arg(long, env = "CERTLET_DEFAULT_ISSUER_NAME", value_name = "NAME", value_parser = values::issuer_name)]
+    /// The operator's issuer: that of volumes of spiffe.csi.cert-manager.io/, and of volumes of csi.certlet.io/ with the signer
+    /// cert-manager that name no issuer. --issuer-name is the same. [default with the driver name spiffe.csi.cert-manager.io: my-spiffe-ca]
+    #[arg(long, alias = "issuer-name", env = "CERTLET_DEFAULT_ISSUER_NAME", value_name = "NAME", value_parser = values::issuer_name)]
     pub default_issuer_name: Option<String>,
 
-    /// Kind of the default issuer.
-    #[arg(long, env = "CERTLET_DEFAULT_ISSUER_KIND", value_name = "KIND", default_value = "ClusterIssuer", requires = "default_issuer_name", value_parser = values::issuer_kind)]
-    pub default_issuer_kind: String,
+    /// Kind of the operator's issuer; --issuer-kind is the same [default: ClusterIssuer]
+    #[arg(long, alias = "issuer-kind", env = "CERTLET_DEFAULT_ISSUER_KIND", value_name = "KIND", value_parser = values::issuer_kind)]
+    pub default_issuer_kind: Option<String>,
 
-    /// API group of the default issuer.
-    #[arg(long, env = "CERTLET_DEFAULT_ISSUER_GROUP", value_name = "GROUP", default_value = "cert-manager.io", requires = "default_issuer_name", value_parser = values::issuer_group)]
-    pub default_issuer_group: String,
+    /// API group of the operator's issuer; --issuer-group is the same [default: cert-manager.io]
+    #[arg(long, alias = "issuer-group", env = "CERTLET_DEFAULT_ISSUER_GROUP", value_name = "GROUP", value_parser = values::issuer_group)]
+    pub default_issuer_group: Option<String>,
+
+    /// Which ConfigMap names the operator's issuer.
+    #[command(flatten)]
+    pub runtime_issuer: RuntimeIssuerArgs,
 
     /// Number of CertificateRequests to keep for each volume. Older ones are deleted once a newer one is in use.
     #[arg(long, env = "CERTLET_KEEP_REQUESTS", value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub keep_requests: u16,
 
     /// Create CertificateRequests as the pod's own service account, with the token that the kubelet sends. The CSIDriver
-    /// needs tokenRequests and requiresRepublish.
-    #[arg(long, env = "CERTLET_USE_TOKEN_REQUEST")]
+    /// needs tokenRequests and requiresRepublish. With the driver name spiffe.csi.cert-manager.io, this is the default.
+    #[arg(long, env = "CERTLET_USE_TOKEN_REQUEST", conflicts_with = "use_own_service_account")]
     pub use_token_request: bool,
+
+    /// Create CertificateRequests as the driver's own service account. Without --use-token-request, this is the default, but not with
+    /// the driver name spiffe.csi.cert-manager.io.
+    #[arg(long, env = "CERTLET_USE_OWN_SERVICE_ACCOUNT", num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true", value_parser = values::boolean)]
+    pub use_own_service_account: Option<bool>,
 
     /// Audience of the token to use, as in the CSIDriver's tokenRequests; empty: the API server's own.
     #[arg(long, env = "CERTLET_TOKEN_REQUEST_AUDIENCE", value_name = "AUDIENCE", default_value = "")]
@@ -93,17 +105,36 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// The issuer of volumes that name none.
-    pub(super) fn default_issuer(&self) -> Option<IssuerRef> {
-        Some(IssuerRef {
-            name: self.default_issuer_name.clone()?,
-            kind: self.default_issuer_kind.clone(),
-            group: self.default_issuer_group.clone(),
-        })
+    /// The operator's issuer. An empty name is none; without a name, the name of the driver decides.
+    pub(super) fn operator_issuer(&self, dialect: Dialect) -> Result<OperatorIssuer, UsageError> {
+        let default = match dialect {
+            Dialect::CsiDriverSpiffe => "my-spiffe-ca",
+            Dialect::CertManager | Dialect::Certlet => "",
+        };
+        let name = self.default_issuer_name.as_deref().unwrap_or(default);
+        let [kind, group] = [
+            ("--default-issuer-kind", &self.default_issuer_kind, "ClusterIssuer"),
+            ("--default-issuer-group", &self.default_issuer_group, "cert-manager.io"),
+        ]
+        .map(|(flag, given, default)| match given {
+            Some(_) if self.default_issuer_name.is_none() && name.is_empty() => {
+                Err(UsageError::Issuer { flag })
+            }
+            given => Ok(given.clone().unwrap_or_else(|| default.to_owned())),
+        });
+        let (kind, group) = (kind?, group?);
+        let of_flags = (!name.is_empty()).then(|| IssuerRef { name: name.to_owned(), kind, group });
+        let config_map = self.runtime_issuer.config_map()?;
+        if of_flags.is_none() && config_map.is_none() && dialect == Dialect::CsiDriverSpiffe {
+            return Err(UsageError::NoIssuer);
+        }
+        Ok(OperatorIssuer::new(of_flags, config_map))
     }
 
     /// The configuration, on this node.
-    pub(super) fn into_config(self, node: &str) -> ClusterConfig {
+    pub(super) fn into_config(self, node: &str, dialect: Dialect) -> ClusterConfig {
+        let is_token_default =
+            dialect == Dialect::CsiDriverSpiffe && self.use_own_service_account != Some(true);
         let rate_limit = self
             .kube_api_qps
             .map(|qps| RateLimit { qps, burst: self.kube_api_burst.map_or((qps * 2.0).ceil(), f64::from) });
@@ -114,7 +145,8 @@ impl ClusterArgs {
                 node: node.to_owned(),
                 keep_requests: self.keep_requests.into(),
                 max_issuances_per_hour: self.max_issuances_per_hour,
-                token_audience: self.use_token_request.then_some(self.token_request_audience),
+                token_audience: (self.use_token_request || is_token_default)
+                    .then_some(self.token_request_audience),
                 gates: self.pod_readiness_gate,
                 gate_backoff: GateBackoff {
                     duration: self.gate_backoff_duration,

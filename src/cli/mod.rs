@@ -4,6 +4,7 @@
 mod approver;
 #[cfg(feature = "kubernetes")]
 mod cluster;
+mod csi_driver_spiffe;
 mod health;
 mod node;
 #[cfg(feature = "aws")]
@@ -11,6 +12,8 @@ mod pca;
 #[cfg(feature = "aws")]
 mod policy;
 mod reference;
+#[cfg(feature = "kubernetes")]
+mod runtime_issuer;
 mod spiffe;
 mod status;
 mod trust;
@@ -18,6 +21,7 @@ mod values;
 
 #[cfg(feature = "kubernetes")]
 pub use approver::{ApproverArgs, ApproverUsageError};
+pub use csi_driver_spiffe::{CsiDriverSpiffeArgs, CsiDriverSpiffeError};
 pub use health::{ControlError, HealthArgs};
 pub use node::{NodeArgs, UsageError};
 #[cfg(feature = "aws")]
@@ -25,6 +29,8 @@ pub use pca::PcaArgs;
 #[cfg(feature = "aws")]
 pub use policy::{CheckArgs, PolicyAction, PolicyCheckError};
 pub use reference::ReferenceArgs;
+#[cfg(feature = "kubernetes")]
+pub use runtime_issuer::{RuntimeIssuerArgs, RuntimeIssuerError};
 pub use spiffe::SpiffeArgs;
 pub use status::StatusArgs;
 pub use trust::TrustArgs;

@@ -1,9 +1,14 @@
 //! `certlet node`
 
+use super::csi_driver_spiffe::{CsiDriverSpiffeArgs, CsiDriverSpiffeError};
+#[cfg(feature = "kubernetes")]
+use super::runtime_issuer::RuntimeIssuerError;
 use super::values::{self, Bind};
 use crate::attributes::{OperatorDefaults, SpiffeIdsError};
 use crate::csi::Driver;
-use crate::model::SecretNames;
+#[cfg(not(feature = "kubernetes"))]
+use crate::model::OperatorIssuer;
+use crate::model::{Dialect, SecretNames};
 use crate::run::{Config, LocalSigner};
 use crate::telemetry::LogFormat;
 use crate::volume::{Limits, StoreOptions};
@@ -25,8 +30,9 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_NODE_ID", value_parser = values::not_empty)]
     pub node_id: String,
 
-    /// Name of the CSI driver: csi.certlet.io, or csi.cert-manager.io to replace cert-manager's csi-driver.
-    #[arg(long, env = "CERTLET_DRIVER_NAME", default_value = "csi.certlet.io", value_parser = values::driver_name)]
+    /// Name of the CSI driver: csi.certlet.io, csi.cert-manager.io to replace cert-manager's csi-driver, or spiffe.csi.cert-manager.io
+    /// to replace csi-driver-spiffe. --csi-driver-name is the same.
+    #[arg(long, alias = "csi-driver-name", env = "CERTLET_DRIVER_NAME", default_value = "csi.certlet.io", value_parser = values::driver_name)]
     pub driver_name: String,
 
     /// CSI socket to listen on [default: /var/lib/kubelet/plugins/DRIVER-NAME/csi.sock]
@@ -64,8 +70,9 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
 
-    /// Log level: error, warn, info, debug, trace, or a filter such as "info,certlet=debug".
-    #[arg(long, env = "CERTLET_LOG_LEVEL", default_value = "info")]
+    /// Log level: error, warn, info, debug, trace, or a filter such as "info,certlet=debug". The numbers 1 to 5 of cert-manager's
+    /// drivers are accepted too.
+    #[arg(long, short = 'v', env = "CERTLET_LOG_LEVEL", default_value = "info", value_parser = values::log_level)]
     pub log_level: String,
 
     /// Allow "signer: local", a CA inside this process. For development only: whoever may create pods gets any name.
@@ -158,6 +165,10 @@ pub struct NodeArgs {
     #[command(flatten)]
     pub spiffe: super::spiffe::SpiffeArgs,
 
+    /// The volumes of csi-driver-spiffe.
+    #[command(flatten)]
+    pub csi_driver_spiffe: CsiDriverSpiffeArgs,
+
     /// Kubernetes and cert-manager.
     #[cfg(feature = "kubernetes")]
     #[command(flatten)]
@@ -178,6 +189,25 @@ pub enum UsageError {
     /// The flags for SPIFFE IDs.
     #[error(transparent)]
     SpiffeIds(#[from] SpiffeIdsError),
+    /// The flags for volumes of csi-driver-spiffe.
+    #[error(transparent)]
+    CsiDriverSpiffe(#[from] CsiDriverSpiffeError),
+    /// The ConfigMap with the issuer.
+    #[cfg(feature = "kubernetes")]
+    #[error(transparent)]
+    RuntimeIssuer(#[from] RuntimeIssuerError),
+    /// A part of an issuer without its name.
+    #[error("{flag}: given without --default-issuer-name; add that flag, or remove this one")]
+    Issuer {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// Volumes of csi-driver-spiffe need an issuer.
+    #[error(
+        "--issuer-name: is empty, and --runtime-issuance-config-map-name too; accepted: the name of an issuer, or the name of a \
+         ConfigMap that names one"
+    )]
+    NoIssuer,
     /// The current directory is not known.
     #[error("--data-root {}: cannot be made absolute: {source}", .path.display())]
     DataRoot {
@@ -205,22 +235,29 @@ impl NodeArgs {
             (true, Some(certificate), Some(key)) => Some(LocalSigner::Files { certificate, key }),
             (true, _, _) => Some(LocalSigner::Ephemeral),
         };
+        let dialect = Dialect::of_driver(&self.driver_name);
+        let secret_names = SecretNames {
+            certificate: self.sds_default_svid_name,
+            trust_bundle: self.sds_default_bundle_name,
+            all_bundles: self.sds_default_all_bundles_name,
+        };
+        let trust_sources = self.trust.sources();
+        let has_anchors = !trust_sources.is_empty();
         let defaults = OperatorDefaults {
-            trust_sources: self.trust.sources(),
-            spiffe_ids: self.spiffe.ids()?,
+            trust_sources,
+            dialect,
+            spiffe_ids: self.spiffe.ids(dialect)?,
             #[cfg(feature = "kubernetes")]
-            issuer: self.cluster.default_issuer(),
+            issuer: self.cluster.operator_issuer(dialect)?,
             #[cfg(not(feature = "kubernetes"))]
-            issuer: None,
-            secret_names: SecretNames {
-                certificate: self.sds_default_svid_name,
-                trust_bundle: self.sds_default_bundle_name,
-                all_bundles: self.sds_default_all_bundles_name,
-            },
+            issuer: OperatorIssuer::default(),
+            secret_names,
+            // Without a source of trust anchors csi-driver-spiffe writes no file of them.
+            svid: self.csi_driver_spiffe.defaults(has_anchors)?,
         };
         Ok(Config {
             #[cfg(feature = "kubernetes")]
-            cluster: self.cluster.into_config(&self.node_id),
+            cluster: self.cluster.into_config(&self.node_id, dialect),
             driver: Driver { name: self.driver_name, node_id: self.node_id },
             kubelet_endpoint: self.kubelet_registration_path.unwrap_or_else(|| endpoint.clone()),
             endpoint,

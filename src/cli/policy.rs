@@ -2,7 +2,7 @@
 
 use super::spiffe::SpiffeArgs;
 use crate::attributes::{self, OperatorDefaults};
-use crate::model::{RawAttributes, WorkloadIdentity};
+use crate::model::{Dialect, RawAttributes, WorkloadIdentity};
 use crate::policy::{Policy, PolicyError, Question, upgrade};
 use crate::signer::template_of;
 use clap::{Args, Subcommand};
@@ -83,7 +83,7 @@ impl CheckArgs {
         };
         let raw = raw(&self.attributes).map_err(PolicyCheckError::Attributes)?;
         let refused = |error: &dyn Display| PolicyCheckError::Attributes(error.to_string());
-        let spiffe_ids = self.spiffe.ids().map_err(|error| refused(&error))?;
+        let spiffe_ids = self.spiffe.ids(Dialect::Certlet).map_err(|error| refused(&error))?;
         let defaults = OperatorDefaults { spiffe_ids, ..OperatorDefaults::default() };
         let spec = attributes::parse(&raw, &pod, &defaults).map_err(|error| refused(&error))?;
         let pca = spec.signer.acm_pca().ok_or_else(|| {

@@ -1,8 +1,9 @@
 //! `certlet status`: shows the records of the volumes, for `kubectl exec`. It shows no secret.
 
 use super::node::{DATA_ROOT, path_or_default};
-use crate::attributes::{self, OperatorDefaults};
+use crate::attributes::{self, OperatorDefaults, OptionalAttribute, SvidDefaults};
 use crate::control::{self, Check, ControlError};
+use crate::model::Dialect;
 use crate::store::{RecordError, StoreError, StoredVolume};
 use clap::Args;
 use jiff::Timestamp;
@@ -46,7 +47,7 @@ impl StatusArgs {
     pub fn render(&self) -> Result<String, StoreError> {
         let root = path_or_default(self.data_root.clone(), &self.driver_name, DATA_ROOT);
         let stored = crate::store::read_volumes(&root)?;
-        let mut rows: Vec<Row> = stored.into_iter().filter_map(row).collect();
+        let mut rows: Vec<Row> = stored.into_iter().filter_map(|stored| self.row(stored)).collect();
         rows.sort_by(|a, b| (&a.namespace, &a.pod, &a.volume).cmp(&(&b.namespace, &b.pod, &b.volume)));
         if self.json {
             return Ok(json(&rows));
@@ -58,47 +59,56 @@ impl StatusArgs {
         }
         Ok(text)
     }
-}
 
-fn row(stored: StoredVolume) -> Option<Row> {
-    let record = match stored.record {
-        Ok(record) => record,
-        // A publish has just begun, and has not written its record yet.
-        Err(RecordError::Missing) => return None,
-        Err(error) => {
-            let volume = stored.dir.to_string();
-            return Some(Row { last_error: Some(error.to_string()), volume, ..Row::default() });
+    /// What the flags of the driver would be, as far as remarks depend on them.
+    fn defaults(&self) -> OperatorDefaults {
+        let attributes = OptionalAttribute::ALL.iter().copied().collect();
+        OperatorDefaults {
+            dialect: Dialect::of_driver(&self.driver_name),
+            svid: SvidDefaults { attributes, ..SvidDefaults::default() },
+            ..OperatorDefaults::default()
         }
-    };
-    let in_use = record.issued.as_ref().map(|issued| &*issued.facts);
-    let doubts =
-        attributes::parse_stored(&record.attributes, &record.pod, &OperatorDefaults::default(), in_use)
+    }
+
+    fn row(&self, stored: StoredVolume) -> Option<Row> {
+        let record = match stored.record {
+            Ok(record) => record,
+            // A publish has just begun, and has not written its record yet.
+            Err(RecordError::Missing) => return None,
+            Err(error) => {
+                let volume = stored.dir.to_string();
+                return Some(Row { last_error: Some(error.to_string()), volume, ..Row::default() });
+            }
+        };
+        let in_use = record.issued.as_ref().map(|issued| &*issued.facts);
+        let doubts = attributes::parse_stored(&record.attributes, &record.pod, &self.defaults(), in_use)
             .map(|spec| spec.doubts)
             .unwrap_or_default();
-    let remarks = (!doubts.is_empty()).then(|| doubts.to_string());
-    let mut row = Row {
-        namespace: record.pod.namespace,
-        pod: record.pod.name,
-        signer: record.signer,
-        last_error: record.last_error.map(|last| {
-            format!("{} ({} in a row, last at {})", last.message, last.consecutive, seconds(last.at))
-        }),
-        volume: record.volume_id.to_string(),
-        ..Row::default()
-    };
-    row.remark.clone_from(&remarks);
-    if let Some(issued) = record.issued {
-        row.subject.clone_from(&issued.facts.subject);
-        row.sans.clone_from(&issued.facts.sans);
-        row.issued_at = Some(issued.issued_at);
-        row.expires_at = Some(issued.facts.not_after);
-        row.renews_at = Some(issued.renew_at);
-        row.remark = match (issued.warning, remarks) {
-            (Some(warning), Some(remarks)) => Some(format!("{warning}; {remarks}")),
-            (warning, remarks) => warning.or(remarks),
+        let remarks = (!doubts.is_empty()).then(|| doubts.to_string());
+        let mut row = Row {
+            namespace: record.pod.namespace,
+            pod: record.pod.name,
+            signer: record.signer,
+            last_error: record.last_error.map(|last| {
+                format!("{} ({} in a row, last at {})", last.message, last.consecutive, seconds(last.at))
+            }),
+            volume: record.volume_id.to_string(),
+            ..Row::default()
         };
+        row.remark.clone_from(&remarks);
+        if let Some(issued) = record.issued {
+            row.subject.clone_from(&issued.facts.subject);
+            row.sans.clone_from(&issued.facts.sans);
+            row.issued_at = Some(issued.issued_at);
+            row.expires_at = Some(issued.facts.not_after);
+            row.renews_at = Some(issued.renew_at);
+            row.remark = match (issued.warning, remarks) {
+                (Some(warning), Some(remarks)) => Some(format!("{warning}; {remarks}")),
+                (warning, remarks) => warning.or(remarks),
+            };
+        }
+        Some(row)
     }
-    Some(row)
 }
 
 fn json(rows: &[Row]) -> String {

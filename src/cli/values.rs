@@ -1,11 +1,11 @@
 //! Parsers of flag values. Each error says what is accepted.
 
-#[cfg(feature = "kubernetes")]
-use crate::attributes;
+use crate::attributes::{self, OptionalAttribute};
 use http::Uri;
+use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeBounds;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 fn accept<T>(value: Option<T>, accepted: &str) -> Result<T, String> {
@@ -16,11 +16,15 @@ fn accept_text(value: &str, is_valid: bool, accepted: &str) -> Result<String, St
     accept(is_valid.then(|| value.to_owned()), accepted)
 }
 
-/// `unix:///path`, `unix:/path` or a plain path.
+/// `unix:///path`, `unix:/path` or a plain path. The drivers of cert-manager take what follows `unix://` as absolute.
 pub(super) fn endpoint(value: &str) -> Result<PathBuf, String> {
-    let path = value.strip_prefix("unix://").or_else(|| value.strip_prefix("unix:")).unwrap_or(value);
-    let is_path = !path.is_empty() && !path.contains("://");
-    accept(is_path.then(|| path.into()), "a Unix socket, as unix:///path/csi.sock or /path/csi.sock")
+    let path = match value.strip_prefix("unix://") {
+        Some(path) if !path.is_empty() => Path::new("/").join(path),
+        Some(_) => PathBuf::new(),
+        None => value.strip_prefix("unix:").unwrap_or(value).into(),
+    };
+    let is_path = !path.as_os_str().is_empty() && !value.trim_start_matches("unix://").contains("://");
+    accept(is_path.then_some(path), "a Unix socket, as unix:///path/csi.sock or /path/csi.sock")
 }
 
 /// A Go duration above zero.
@@ -129,7 +133,6 @@ pub(super) fn boolean(value: &str) -> Result<bool, String> {
 }
 
 /// A log level, or the number that the drivers of cert-manager have instead: 1 and 2 are info, 3 and 4 are debug, higher ones trace.
-#[cfg(feature = "kubernetes")]
 pub(super) fn log_level(value: &str) -> Result<String, String> {
     match value.parse::<u8>() {
         Ok(..=2) => Ok("info".to_owned()),
@@ -138,6 +141,25 @@ pub(super) fn log_level(value: &str) -> Result<String, String> {
         Ok(_) => Err("accepted: a number from 0 to 10, or a level such as info".to_owned()),
         Err(_) => Ok(value.to_owned()),
     }
+}
+
+/// Annotations as `KEY=VALUE,KEY=VALUE`, as the drivers of cert-manager take them: with more than one `=`, a pair can be in quotes.
+pub(super) fn annotations(value: &str) -> Result<BTreeMap<String, String>, String> {
+    let pairs = match value.matches('=').count() {
+        0 if value.is_empty() => Vec::new(),
+        1 => vec![value.trim_matches('"').to_owned()],
+        _ => attributes::annotations(value).unwrap_or_default(),
+    };
+    let split = |pair: &String| pair.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let annotations = pairs.iter().map(split).collect::<Option<_>>();
+    let is_read = value.is_empty() || !pairs.is_empty();
+    accept(annotations.filter(|_| is_read), "KEY=VALUE, or several of them with commas in between")
+}
+
+/// An attribute that `--spiffe-attributes` allows.
+pub(super) fn optional_attribute(value: &str) -> Result<OptionalAttribute, String> {
+    let all = OptionalAttribute::ALL.iter().map(|attribute| attribute.as_str()).collect::<Vec<_>>();
+    accept(OptionalAttribute::from_name(value), &all.join(", "))
 }
 
 /// The trust domain of a SPIFFE ID (SPIFFE-ID section 2.1).
@@ -157,9 +179,12 @@ pub(super) fn object_name(value: &str) -> Result<String, String> {
     accept_text(value, is_name, "the name of an object in Kubernetes, such as cert-manager")
 }
 
-/// The name of a cert-manager issuer.
+/// The name of a cert-manager issuer; empty for none.
 #[cfg(feature = "kubernetes")]
 pub(super) fn issuer_name(value: &str) -> Result<String, String> {
+    if value.is_empty() {
+        return Ok(String::new());
+    }
     accept(attributes::issuer_name(value).ok(), "the name of an issuer, such as internal-ca")
 }
 
@@ -207,7 +232,7 @@ mod tests {
 
     #[test]
     fn endpoints_are_unix_sockets() {
-        for good in ["unix:///run/csi.sock", "unix:/run/csi.sock", "/run/csi.sock"] {
+        for good in ["unix:///run/csi.sock", "unix:/run/csi.sock", "unix://run/csi.sock", "/run/csi.sock"] {
             assert_eq!(endpoint(good), Ok(PathBuf::from("/run/csi.sock")), "{good}");
         }
         for odd in ["", "unix://", "tcp://127.0.0.1:1"] {
@@ -215,7 +240,27 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn annotations_are_read_as_gos_flags_read_them() {
+        let read = |text: &str| {
+            annotations(text)
+                .map(|read| read.into_iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>())
+        };
+        for (text, expected) in [
+            ("hello=world,test=annotation", &["hello=world", "test=annotation"][..]),
+            ("a=b,c", &["a=b,c"]),
+            (r#""a=b""#, &["a=b"]),
+            (r#"a=b,"c=d,e","f=""g""""#, &["a=b", "c=d,e", "f=\"g\""]),
+            ("example.org/a=b=c", &["example.org/a=b=c"]),
+            ("", &[]),
+        ] {
+            assert_eq!(read(text).unwrap(), expected, "{text}");
+        }
+        for odd in ["a", "a=b,c=d,e", r#"a=b,"c=d"#] {
+            assert!(read(odd).is_err(), "{odd}");
+        }
+    }
+
     #[test]
     fn the_log_levels_of_cert_managers_drivers_are_numbers() {
         let levels = ["0", "1", "2", "3", "4", "5", "10", "warn"].map(|level| log_level(level).unwrap());

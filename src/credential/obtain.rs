@@ -9,7 +9,8 @@ use super::keys::KeyMaker;
 use super::pending::stored_csr;
 use super::schedule::is_ahead;
 use crate::model::{
-    CertificateSpec, Failure, FailureKind, KeyEncoding, PodTokens, SignerKind, VolumeId, WorkloadIdentity,
+    CertificateSpec, CurrentIssuer, Failure, FailureKind, IssuerRef, KeyEncoding, OperatorIssuer, PodTokens,
+    SignerKind, VolumeId, WorkloadIdentity,
 };
 use crate::platform::{Clock, until};
 use crate::signer::{ConfiguredSigner, Purpose, RequestId, SignedChain, Signer, SigningRequest};
@@ -20,10 +21,14 @@ use futures_util::future::{BoxFuture, select_all};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How long a refusal of a request or a certificate stands.
 const MAX_REFUSAL: Duration = Duration::from_mins(10);
+
+/// How long an issuance waits until the ConfigMap with the issuer is read.
+const MAX_READ: Duration = Duration::from_secs(5);
 
 /// When the kubelet gives up a publish. A pod that waits for its first certificate comes before renewals that end later.
 const KUBELET_TIMEOUT: Duration = Duration::from_mins(2);
@@ -35,6 +40,7 @@ pub(crate) struct Obtainer {
     clock: Arc<dyn Clock>,
     keys: KeyMaker,
     pins: Pins,
+    issuer: OperatorIssuer,
 }
 
 /// The workload that a credential is obtained for.
@@ -86,14 +92,15 @@ struct Prepared {
 }
 
 impl Obtainer {
-    /// An obtainer with the signers that this node is configured with.
+    /// An obtainer with the signers that this node is configured with, and the operator's issuer.
     pub(crate) fn new(
         signers: Vec<ConfiguredSigner>,
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         pins: Pins,
+        issuer: OperatorIssuer,
     ) -> Self {
-        Self { signers, store, clock, keys: KeyMaker::new(), pins }
+        Self { signers, store, clock, keys: KeyMaker::new(), pins, issuer }
     }
 
     /// The signer of that kind.
@@ -143,7 +150,7 @@ impl Obtainer {
     ) -> Result<Obtained, Failure> {
         let signer = &*self.signer(workload.spec.signer.kind())?.signer;
         let timeout = options.timeout.unwrap_or(Duration::MAX);
-        let signing = tokio::time::timeout(timeout, self.sign(workload, signer));
+        let signing = tokio::time::timeout(timeout, self.sign_with_issuer(workload, signer));
         match options.cancel.run_until_cancelled(signing).await {
             Some(Ok(obtained)) => obtained,
             Some(Err(_)) => Err(self.still_waiting(workload.id, signer, timeout)),
@@ -152,6 +159,52 @@ impl Obtainer {
                 Err(Failure::new(FailureKind::Cancelled, message))
             }
         }
+    }
+
+    /// Signs, and fills in the operator's issuer if the volume names none. If that changes while it is asked, the new one is asked at
+    /// once: [`Self::prepare`] resumes no request to another issuer.
+    async fn sign_with_issuer(
+        &self,
+        workload: Workload<'_>,
+        signer: &dyn Signer,
+    ) -> Result<Obtained, Failure> {
+        if !workload.spec.signer.is_operators_issuer() {
+            return self.sign(workload, signer).await;
+        }
+        let mut current = self.issuer.subscribe();
+        loop {
+            let issuer = self.operators_issuer(&mut current).await?;
+            let spec = workload.spec.with_issuer(issuer);
+            tokio::select! {
+                biased;
+                obtained = self.sign(Workload { spec: &spec, ..workload }, signer) => return obtained,
+                Ok(()) = current.changed() => {
+                    tracing::info!(volume = %workload.id, "the operator's issuer has changed, and the new one is asked");
+                }
+            }
+        }
+    }
+
+    /// The operator's issuer at present.
+    async fn operators_issuer(
+        &self,
+        current: &mut watch::Receiver<CurrentIssuer>,
+    ) -> Result<IssuerRef, Failure> {
+        let read = current.wait_for(|issuer| *issuer != CurrentIssuer::Unread);
+        let issuer = tokio::time::timeout(MAX_READ, read).await.map(|read| read.map(|issuer| issuer.clone()));
+        let config_map = self.issuer.config_map().map(ToString::to_string).unwrap_or_default();
+        Err(Failure::transient(match issuer {
+            Ok(Ok(CurrentIssuer::Named(issuer))) => return Ok(issuer),
+            Ok(Ok(CurrentIssuer::Missing)) if config_map.is_empty() => {
+                "no issuer is configured: the driver runs without --issuer-name and --runtime-issuance-config-map-name".to_owned()
+            }
+            Ok(Ok(CurrentIssuer::Missing)) => format!(
+                "no issuer is configured: the driver runs without --issuer-name, and the ConfigMap {config_map} names none"
+            ),
+            Ok(_) | Err(_) => {
+                format!("the issuer is not known yet: the ConfigMap {config_map} has not been read; see the driver's log")
+            }
+        }))
     }
 
     async fn sign(&self, workload: Workload<'_>, signer: &dyn Signer) -> Result<Obtained, Failure> {
@@ -236,10 +289,12 @@ impl Obtainer {
     ) -> Result<Prepared, Failure> {
         let Workload { id, identity, spec, in_use, key_in_use, .. } = workload;
         let follows = in_use.map(|in_use| in_use.generation);
+        let issuer = spec.signer.issuer_text();
         let fits = |key: &PrivateKey| key.algorithm() == spec.key.algorithm;
         if signer.is_resumable()
             && let Some(checkpoint) = self.store.checkpoint(id)?
             && checkpoint.follows() == follows
+            && checkpoint.asks(issuer.as_deref())
             && self.is_resumed(&checkpoint, in_use)?
             && let Some(key) = PrivateKey::from_pem(&checkpoint.key_pem).ok().filter(fits)
         {
@@ -259,6 +314,7 @@ impl Obtainer {
         let key_pem =
             key.to_pem(KeyEncoding::Pkcs8).map_err(|error| Failure::transient(error.to_string()))?;
         let checkpoint = self.store.new_checkpoint(id, key_pem, pem::certificate_request(&csr_der), follows);
+        let checkpoint = checkpoint.of_issuer(issuer);
         if signer.is_resumable() && spec.key.algorithm.is_slow_to_make() {
             // Saved now, so that attempts which end before the signer's first checkpoint do not make a new key each time.
             checkpoint.save("")?;

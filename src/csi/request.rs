@@ -53,7 +53,7 @@ pub(super) fn publish(
         let message = "readonly: false; a certlet volume is read-only: declare it with readOnly: true";
         return Err(invalid(message).into());
     }
-    let context = match VolumeContext::parse(request.volume_context, request.secrets) {
+    let context = match VolumeContext::parse(request.volume_context, request.secrets, defaults.dialect) {
         Ok(context) => context,
         Err(faults) => {
             let refused = RefusedPublish { volume, target, context: None };

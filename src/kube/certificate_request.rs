@@ -5,6 +5,9 @@ use kube::core::{ObjectMeta, Request};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// The annotation of the requests that an approver of SPIFFE IDs decides: csi-driver-spiffe and certlet write the SPIFFE ID into it.
+pub(crate) const IDENTITY_ANNOTATION: &str = "spiffe.csi.cert-manager.io/identity";
+
 /// Identifies one CertificateRequest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct RequestKey {

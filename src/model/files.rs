@@ -112,8 +112,8 @@ pub struct PemFiles {
     pub certificate: String,
     /// `privatekey-file`
     pub private_key: String,
-    /// `ca-file`
-    pub ca: String,
+    /// `ca-file`; none: there is no such file.
+    pub ca: Option<String>,
 }
 
 /// The names of SDS secrets besides SPIFFE IDs and trust domains. The defaults are those of SPIRE's agent.
@@ -179,10 +179,10 @@ impl Layout {
         }
     }
 
-    /// The file with the trust anchors; none if the trust domain is part of its name.
+    /// The file with the trust anchors; none if there is none, or if the trust domain is part of its name.
     pub(crate) fn ca_file(&self) -> Option<&str> {
         match self {
-            Self::Default(files) => Some(&files.ca),
+            Self::Default(files) => files.ca.as_deref(),
             Self::Istio => Some(Self::ISTIO_CA),
             Self::Spiffe => None,
             Self::Envoy(_) => Some(Self::ENVOY_TRUST_BUNDLE),

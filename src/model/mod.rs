@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod go_duration;
 mod identity;
+mod issuer;
 pub(crate) mod named;
 mod nearest;
 mod raw;
@@ -35,6 +36,9 @@ pub use files::{
 };
 pub(crate) use go_duration::{go_duration, positive as parse_duration, short_go_duration};
 pub use identity::{VolumeId, WorkloadIdentity};
+pub(crate) use issuer::CurrentIssuer;
+pub use issuer::{OperatorIssuer, RuntimeConfigMap};
+pub(crate) use named::named_enum;
 pub(crate) use nearest::nearest as nearest_name;
 pub use raw::RawAttributes;
 pub(crate) use shown::{MAX_MESSAGE_BYTES, clipped, shown, shown_list};

@@ -13,12 +13,30 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The attribute prefix of a volume, which decides the defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// `csi.cert-manager.io/`: meaning and defaults of cert-manager's csi-driver.
     CertManager,
+    /// `spiffe.csi.cert-manager.io/`: meaning and defaults of csi-driver-spiffe.
+    CsiDriverSpiffe,
     /// `csi.certlet.io/`: ECDSA P-256, PKCS#8, 24 hours.
+    #[default]
     Certlet,
+}
+
+impl Dialect {
+    /// The prefix of a volume without attributes, by the name of the driver.
+    pub(crate) fn of_driver(name: &str) -> Self {
+        if name == "spiffe.csi.cert-manager.io" { Self::CsiDriverSpiffe } else { Self::Certlet }
+    }
+
+    /// Whether it is that of another driver, which certlet replaces. Then certlet serves what that driver serves.
+    pub(crate) fn is_peers(self) -> bool {
+        match self {
+            Self::CertManager | Self::CsiDriverSpiffe => true,
+            Self::Certlet => false,
+        }
+    }
 }
 
 named_enum! {
@@ -41,7 +59,7 @@ pub struct CertificateSpec {
     pub dialect: Dialect,
     /// The signer, with what only this signer needs.
     pub signer: SignerSpec,
-    /// `spiffe`: names and usages are those of the pod's SPIFFE ID.
+    /// `spiffe`, and every volume of csi-driver-spiffe: names and usages are those of the pod's SPIFFE ID.
     pub is_spiffe: bool,
     /// Subject of the certificate; may be empty.
     pub subject: Subject,
@@ -65,8 +83,8 @@ pub struct CertificateSpec {
     pub renew_before: Option<Duration>,
     /// Where the trust bundle comes from, all together; empty: what the signer names.
     pub trust_sources: Vec<TrustSource>,
-    /// What is doubtful in the attributes and is served all the same: under the prefix `csi.cert-manager.io/`, and in volumes that an
-    /// earlier process has published.
+    /// What is doubtful in the attributes and is served all the same: under a peer's prefix, and in volumes that an earlier process
+    /// has published.
     pub doubts: Doubts,
 }
 
@@ -75,11 +93,12 @@ pub struct CertificateSpec {
 pub enum SignerSpec {
     /// A cert-manager `CertificateRequest`, whatever issuer it names.
     CertManager {
-        /// `issuer-name`, `issuer-kind`, `issuer-group`
-        issuer: IssuerRef,
+        /// `issuer-name`, `issuer-kind`, `issuer-group`; none: the operator's issuer, as it is when a certificate is requested.
+        issuer: Option<IssuerRef>,
         /// `key-usages` word for word, in the order given. Approvers compare them.
         usage_words: Vec<String>,
-        /// Other `group/key` attributes, copied to the `CertificateRequest` (prefix `csi.cert-manager.io/` only).
+        /// For the `CertificateRequest`: other `group/key` attributes (prefix `csi.cert-manager.io/`), or those of
+        /// `--extra-certificate-request-annotations` (prefix `spiffe.csi.cert-manager.io/`).
         annotations: BTreeMap<String, String>,
     },
     /// AWS Private CA, called directly.
@@ -89,6 +108,21 @@ pub enum SignerSpec {
 }
 
 impl SignerSpec {
+    /// Whether the operator's issuer is to sign.
+    pub(crate) fn is_operators_issuer(&self) -> bool {
+        matches!(self, Self::CertManager { issuer: None, .. })
+    }
+
+    /// The cert-manager issuer, as KIND.GROUP/NAME.
+    pub(crate) fn issuer_text(&self) -> Option<String> {
+        match self {
+            Self::CertManager { issuer: Some(IssuerRef { name, kind, group }), .. } => {
+                Some(format!("{kind}.{group}/{name}"))
+            }
+            Self::CertManager { issuer: None, .. } | Self::AcmPca(_) | Self::Local => None,
+        }
+    }
+
     /// Which signer it is.
     pub(crate) fn kind(&self) -> SignerKind {
         match self {
@@ -104,6 +138,17 @@ impl SignerSpec {
             Self::AcmPca(request) => Some(request),
             Self::CertManager { .. } | Self::Local => None,
         }
+    }
+}
+
+impl CertificateSpec {
+    /// The same with this issuer.
+    pub(crate) fn with_issuer(&self, named: IssuerRef) -> Self {
+        let mut spec = self.clone();
+        if let SignerSpec::CertManager { issuer, .. } = &mut spec.signer {
+            *issuer = Some(named);
+        }
+        spec
     }
 }
 

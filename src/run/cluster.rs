@@ -4,8 +4,8 @@ use super::Config;
 use super::notices::{APPROVED_UNCHECKED, Notices};
 use super::observer::{CallObserver, RateLimit};
 use crate::csi::{Driver, RegistrationState};
-use crate::kube::{Cluster, EventRecorder, KubeError, remove_startup_taint};
-use crate::model::{EventKind, PodEvent, WorkloadIdentity};
+use crate::kube::{Cluster, EventRecorder, KubeError, follow_issuer, remove_startup_taint};
+use crate::model::{CurrentIssuer, EventKind, OperatorIssuer, PodEvent, RuntimeConfigMap, WorkloadIdentity};
 use crate::platform::Backoff;
 use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner};
 use crate::volume::{EventSink, Parts};
@@ -57,12 +57,40 @@ pub(super) async fn join(
         end.clone(),
     ))));
     let events = EventRecorder::start(&cluster, name, node_id);
+    if let Some(config_map) = config.defaults.issuer.config_map().cloned() {
+        let issuer = config.defaults.issuer.clone();
+        tokio::spawn(follow_operators_issuer(
+            cluster.clone(),
+            config_map,
+            issuer,
+            events.clone(),
+            node_id.clone(),
+        ));
+    }
     tokio::spawn(tell_operator(Arc::clone(notices), events.clone(), node_id.clone()));
     parts.events = Some(Box::new(events));
     if let Some(taint) = options.startup_taint.clone() {
         tokio::spawn(untaint(cluster, node_id.clone(), taint, registered));
     }
     Ok(())
+}
+
+/// Follows the ConfigMap with the operator's issuer. What is wrong with it is also an Event on the node.
+async fn follow_operators_issuer(
+    cluster: Cluster,
+    config_map: RuntimeConfigMap,
+    issuer: OperatorIssuer,
+    events: EventRecorder,
+    node: String,
+) {
+    let name = config_map.to_string();
+    let reject = |error: &str| {
+        let message = format!("the ConfigMap {name} names no issuer and changes nothing: {error}");
+        let event = PodEvent { kind: EventKind::Warning, reason: "RuntimeIssuerInvalid", message };
+        events.record_on_node(&node, event);
+    };
+    let publish = |current: &CurrentIssuer| issuer.set(current.clone());
+    follow_issuer(cluster, config_map, issuer.of_flags().cloned(), publish, reject).await;
 }
 
 impl EventSink for EventRecorder {

@@ -22,10 +22,10 @@ impl Access {
         (self.owner, self.group)
     }
 
-    /// The permission bits of a file with the key. Under the prefix of cert-manager's csi-driver it is readable in the group of root
-    /// if there is no other group, as that driver has it.
+    /// The permission bits of a file with the key. Under a peer's prefix it is readable in the group of root if there is no other
+    /// group, as those drivers have it.
     pub(crate) fn key_mode(self) -> u32 {
-        if self.group.is_some() || self.dialect == Dialect::CertManager { 0o440 } else { 0o400 }
+        if self.group.is_some() || self.dialect.is_peers() { 0o440 } else { 0o400 }
     }
 
     /// The volume's socket. Without owner and group everybody in a container that mounts the volume can connect, and nobody else:

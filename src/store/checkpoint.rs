@@ -40,6 +40,9 @@ struct State {
     /// Why the signer refused the request; none if the verification refused the certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refused_because: Option<String>,
+    /// The issuer that is asked; text of older versions has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
     #[serde(skip)]
     checkpoint: Option<String>,
 }
@@ -108,6 +111,18 @@ impl CheckpointFile {
     /// generation is live, the certificate is already in use, and the process ended before it removed this file.
     pub(crate) fn follows(&self) -> Option<u64> {
         self.state.lock().follows
+    }
+
+    /// The same, of a request to this issuer.
+    pub(crate) fn of_issuer(self, issuer: Option<String>) -> Self {
+        self.state.lock().issuer = issuer;
+        self
+    }
+
+    /// Whether the request may be one to this issuer.
+    pub(crate) fn asks(&self, issuer: Option<&str>) -> bool {
+        let state = self.state.lock();
+        state.issuer.is_none() || state.issuer.as_deref() == issuer
     }
 
     /// Records the generation that a new trust bundle has made of the certificate in use.

@@ -81,9 +81,10 @@ impl PinnedIssuer {
 
     fn is_of(&self, signer: &SignerSpec, pod_namespace: &str) -> bool {
         match (self, signer) {
-            (Self::CertManager { issuer, namespace }, SignerSpec::CertManager { issuer: asked, .. }) => {
-                issuer == asked && namespace.as_ref().is_none_or(|namespace| namespace == pod_namespace)
-            }
+            (
+                Self::CertManager { issuer, namespace },
+                SignerSpec::CertManager { issuer: Some(asked), .. },
+            ) => issuer == asked && namespace.as_ref().is_none_or(|namespace| namespace == pod_namespace),
             (Self::AcmPca(arn), SignerSpec::AcmPca(request)) => *arn == request.certificate_authority_arn,
             (Self::Local, SignerSpec::Local) => true,
             _ => false,
@@ -141,7 +142,11 @@ mod tests {
 
     fn spec(kind: &str, name: &str) -> SignerSpec {
         let issuer = IssuerRef { name: name.into(), kind: kind.into(), group: "cert-manager.io".into() };
-        SignerSpec::CertManager { issuer, usage_words: Vec::new(), annotations: BTreeMap::new() }
+        SignerSpec::CertManager {
+            issuer: Some(issuer),
+            usage_words: Vec::new(),
+            annotations: BTreeMap::new(),
+        }
     }
 
     #[test]

@@ -124,6 +124,7 @@ pub struct VolumeService {
 impl VolumeService {
     /// Puts the parts together. [`Self::recover`] and [`Self::run`] start the work.
     pub(crate) fn new(parts: Parts) -> Self {
+        let issuer = parts.defaults.issuer.clone();
         let Parts { files, registry, signers, clock, metrics, events, limits, pins, trust, .. } = parts;
         let store = Arc::clone(&files.store);
         let admission = Admission::new(Arc::clone(&store));
@@ -138,7 +139,7 @@ impl VolumeService {
             shares,
             counts: VolumeCounts::new(limits.volumes_per_pod, limits.volumes_per_namespace),
             queue: WorkQueue::new(Arc::clone(&clock)),
-            obtainer: Obtainer::new(signers, store, Arc::clone(&clock), pins),
+            obtainer: Obtainer::new(signers, store, Arc::clone(&clock), pins, issuer),
             sockets: Sockets::new(
                 parts.defaults.secret_names.clone(),
                 Arc::clone(&metrics),

@@ -61,9 +61,9 @@ impl VolumeService {
     }
 
     async fn adopt(&self, mut record: Record, recovered: &mut Recovered) {
-        // An earlier build kept them. A republish comes without them.
-        attributes::take_mistyped(&mut record.attributes);
         let context = &self.context;
+        // An earlier build kept them. A republish comes without them.
+        attributes::take_mistyped(&mut record.attributes, context.defaults.dialect);
         let id = record.volume_id.clone();
         // On this thread: nothing else runs yet, and a hop to the blocking pool for each volume would take longer.
         let presence = context.files.presence_now(&id, &record.target);

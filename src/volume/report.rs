@@ -58,6 +58,7 @@ impl Reporter {
         self.metrics.doubtful_volume();
         let as_whom = match volume.spec.dialect {
             Dialect::CertManager => "as cert-manager's csi-driver does",
+            Dialect::CsiDriverSpiffe => "as csi-driver-spiffe does",
             Dialect::Certlet => "as before an upgrade of certlet",
         };
         self.warn(volume, "AttributeDoubtful", format!("served {as_whom}: {doubts}"));

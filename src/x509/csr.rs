@@ -15,7 +15,8 @@ use x509_cert::spki::SubjectPublicKeyInfoOwned;
 /// `cert sign`, as in cert-manager.
 ///
 /// Under the prefix `csi.cert-manager.io/` it is the request of cert-manager's csi-driver: of extensions it has the alternative
-/// names only, and these are never critical. What the `CertificateRequest` says then decides.
+/// names only, and these are never critical. What the `CertificateRequest` says then decides. Under `spiffe.csi.cert-manager.io/` it
+/// is that of csi-driver-spiffe: of extensions it has the alternative names only, which are critical, since there is no subject.
 pub fn csr(attributes: &CertificateSpec, key: &PrivateKey) -> Result<Vec<u8>, RequestError> {
     let info = request_info(attributes, key)?;
     let signature = BitString::from_bytes(&key.sign(&info.to_der()?)?)?;
@@ -40,6 +41,7 @@ fn request_info(attributes: &CertificateSpec, key: &PrivateKey) -> Result<CertRe
     }
     match attributes.dialect {
         Dialect::CertManager => requested.iter_mut().for_each(|names| names.critical = false),
+        Dialect::CsiDriverSpiffe => {}
         Dialect::Certlet => {
             requested.extend(extensions::usages(&attributes.usages, attributes.is_ca)?);
             if attributes.is_ca {

@@ -55,7 +55,7 @@ fn relative_names(subject: &Subject, dialect: Dialect) -> Vec<Vec<der::Result<At
     });
     match dialect {
         // One part for each type, as in Go.
-        Dialect::CertManager => parts.collect(),
+        Dialect::CertManager | Dialect::CsiDriverSpiffe => parts.collect(),
         // One part for each value, in the order written.
         Dialect::Certlet => parts.flat_map(|part: Vec<_>| part).map(|attribute| vec![attribute]).collect(),
     }

@@ -87,7 +87,7 @@ pub(crate) fn attributes() -> CertificateSpec {
             layout: Layout::Default(PemFiles {
                 certificate: "tls.crt".into(),
                 private_key: "tls.key".into(),
-                ca: "ca.crt".into(),
+                ca: Some("ca.crt".into()),
             }),
             combined: None,
             pkcs12: None,

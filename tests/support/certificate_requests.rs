@@ -47,6 +47,9 @@ struct Inner {
     undeletable: bool,
     /// Whom it names as the creator of requests; empty: nobody, as a server without cert-manager's webhook.
     creator: String,
+    /// The ConfigMap that names the issuer.
+    config_map: Option<Value>,
+    config_map_watches: Vec<mpsc::UnboundedSender<String>>,
 }
 
 /// The server; every clone is the same.
@@ -176,6 +179,35 @@ impl Server {
         name.clone_into(&mut self.lock().creator);
     }
 
+    /// Makes, changes or deletes the ConfigMap `certlet/issuer`.
+    pub(crate) fn put_config_map(&self, data: Option<Value>) {
+        let mut inner = self.lock();
+        inner.version += 1;
+        let metadata =
+            json!({ "namespace": "certlet", "name": "issuer", "resourceVersion": inner.version.to_string() });
+        let object =
+            |data| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data });
+        let kind = match (&inner.config_map, &data) {
+            (None, _) => "ADDED",
+            (Some(_), Some(_)) => "MODIFIED",
+            (Some(_), None) => "DELETED",
+        };
+        inner.config_map = data.clone().map(object);
+        let line = format!("{}\n", json!({ "type": kind, "object": object(data.unwrap_or_default()) }));
+        inner.config_map_watches.retain(|watch| watch.send(line.clone()).is_ok());
+    }
+
+    /// Waits until somebody watches the ConfigMap.
+    pub(crate) async fn config_map_watched(&self) {
+        for _ in 0..1000 {
+            if !self.lock().config_map_watches.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nobody watches the ConfigMap");
+    }
+
     /// The requests that nobody has decided.
     pub(crate) fn open(&self) -> Vec<Value> {
         self.lock().objects.values().filter(|object| object["status"].is_null()).cloned().collect()
@@ -257,6 +289,22 @@ impl Inner {
         }
     }
 
+    /// The list of the one ConfigMap, or a watch on it.
+    fn config_maps(&mut self, is_watch: bool) -> Response {
+        if is_watch {
+            let (sender, lines) = mpsc::unbounded_channel();
+            self.config_map_watches.push(sender);
+            let lines =
+                UnboundedReceiverStream::new(lines).map(|line| Ok::<_, Infallible>(Bytes::from(line)));
+            return Body::from_stream(lines).into_response();
+        }
+        let items: Vec<_> = self.config_map.iter().collect();
+        let metadata = json!({ "resourceVersion": self.version.to_string() });
+        json!({ "apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items })
+            .to_string()
+            .into_response()
+    }
+
     fn list(&self) -> Response {
         json!({
             "apiVersion": "cert-manager.io/v1", "kind": "CertificateRequestList",
@@ -299,6 +347,10 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         .map(|value| value.to_str().unwrap().trim_start_matches("Bearer ").to_owned());
     let name = path.rsplit('/').next().unwrap().to_owned();
     let mut inner = server.lock();
+    if name == "configmaps" {
+        assert!(query.contains("fieldSelector=metadata.name%3Dissuer"), "{query}");
+        return inner.config_maps(query.contains("watch=true"));
+    }
     let verb = match head.method {
         Method::GET if query.contains("watch=true") => "watch",
         Method::GET if name == COLLECTION => "list",

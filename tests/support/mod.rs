@@ -52,6 +52,7 @@ macro_rules! node_test {
 /// One node: a kubelet root on a tmpfs, and the driver that runs on it.
 pub struct Node {
     pub root: PathBuf,
+    driver: String,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     child: Option<Child>,
@@ -70,15 +71,27 @@ impl Node {
         fs::create_dir_all(root.join("plugins_registry")).unwrap();
         Self {
             root,
+            driver: DRIVER.to_owned(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             environment: Vec::new(),
             child: None,
         }
     }
 
+    /// Gives the driver another name from its next start on.
+    pub fn driver(&mut self, name: &str) {
+        name.clone_into(&mut self.driver);
+    }
+
     /// Adds a flag for the driver's next start.
     pub fn flag(&mut self, flag: &str) {
         self.flags.push(flag.to_owned());
+    }
+
+    /// Gives a flag another value from the driver's next start on.
+    pub fn replace_flag(&mut self, flag: &str, by: &str) {
+        let flag = self.flags.iter_mut().find(|given| *given == flag).expect("the flag is given");
+        by.clone_into(flag);
     }
 
     /// Adds an environment variable for the driver's next start.
@@ -103,7 +116,7 @@ impl Node {
     pub fn command(&self) -> Command {
         let mut command = Command::new(CERTLET);
         command
-            .args(["node", "--node-id", "node-1", "--driver-name", DRIVER])
+            .args(["node", "--node-id", "node-1", "--driver-name", &self.driver])
             .arg("--endpoint")
             .arg(self.endpoint())
             .arg("--data-root")
@@ -202,7 +215,7 @@ impl Node {
     }
 
     pub fn registration_socket(&self) -> PathBuf {
-        self.root.join("plugins_registry").join(format!("{DRIVER}-reg.sock"))
+        self.root.join("plugins_registry").join(format!("{}-reg.sock", self.driver))
     }
 
     /// What the driver has logged.

@@ -37,14 +37,18 @@ fn both_prefixes_share_the_other_defaults() {
     for attributes in [certlet(&[]).unwrap(), cert_manager(&[]).unwrap()] {
         let issuer = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
         let usage_words = vec!["digital signature".to_owned(), "key encipherment".to_owned()];
-        let signer = SignerSpec::CertManager { issuer, usage_words, annotations: BTreeMap::new() };
+        let signer =
+            SignerSpec::CertManager { issuer: Some(issuer), usage_words, annotations: BTreeMap::new() };
         assert_eq!(attributes.signer, signer);
         assert_eq!(attributes.subject, Subject::Fields(SubjectFields::default()));
         assert!(attributes.sans.is_empty());
         assert!(!attributes.is_ca);
         assert_eq!(attributes.usages, [Usage::DigitalSignature, Usage::KeyEncipherment]);
-        let files =
-            PemFiles { certificate: "tls.crt".into(), private_key: "tls.key".into(), ca: "ca.crt".into() };
+        let files = PemFiles {
+            certificate: "tls.crt".into(),
+            private_key: "tls.key".into(),
+            ca: Some("ca.crt".into()),
+        };
         assert_eq!(attributes.files.layout, Layout::Default(files));
         assert!(attributes.files.combined.is_none() && attributes.files.pkcs12.is_none());
         assert_eq!((attributes.fs_group, attributes.renew_before), (None, None));
@@ -94,7 +98,9 @@ fn every_attribute_gets_into_the_spec() {
         ("email-sans", "${POD_NAME}@example.org"),
     ])
     .unwrap();
-    let SignerSpec::CertManager { issuer, .. } = &attributes.signer else { panic!("another signer") };
+    let SignerSpec::CertManager { issuer: Some(issuer), .. } = &attributes.signer else {
+        panic!("another signer")
+    };
     assert_eq!(
         (&*issuer.name, &*issuer.kind, &*issuer.group),
         ("ca.internal", "ClusterIssuer", "example.com")
@@ -293,7 +299,8 @@ fn a_password_under_a_mistyped_name_is_no_annotation_and_is_not_kept() {
     ];
     let given = [("csi.cert-manager.io/issuer-name", "ca"), (key, "hunter2")];
     let context = kubelet.iter().chain(&given).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    let context = VolumeContext::parse(context.collect(), std::collections::HashMap::new()).unwrap();
+    let context =
+        VolumeContext::parse(context.collect(), std::collections::HashMap::new(), Dialect::Certlet).unwrap();
     assert_eq!(context.mistyped_passwords, [key]);
     // What a record is made of.
     assert!(!serde_json::to_string(&context.raw).unwrap().contains("hunter2"));

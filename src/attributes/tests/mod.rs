@@ -1,6 +1,7 @@
 //! Whole volumes, from the author's attributes to the certificate spec.
 
 mod accepted;
+mod csi_driver_spiffe;
 mod peer;
 mod refused;
 mod size;

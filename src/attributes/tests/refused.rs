@@ -101,7 +101,7 @@ fn every_rejected_input_is_refused_and_its_fault_is_named() {
     for input in &inputs {
         let context: HashMap<_, _> = input.attributes.iter().cloned().collect();
         assert_eq!(context.len(), input.attributes.len(), "{}", input.name);
-        let result = VolumeContext::parse(context, HashMap::new()).and_then(|context| {
+        let result = VolumeContext::parse(context, HashMap::new(), Dialect::Certlet).and_then(|context| {
             crate::attributes::parse(&context.raw, &context.pod, &OperatorDefaults::default())
         });
         let errors = result.map(drop).expect_err(&input.name);

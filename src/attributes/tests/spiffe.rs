@@ -3,7 +3,8 @@
 use super::*;
 use crate::attributes::{SPIFFE_ID_TEMPLATE, SpiffeIds};
 use crate::model::{
-    CertificateFacts, Layout, LayoutKind, RawAttributes, SecretNames, SignerSpec, SubjectAltNames,
+    CertificateFacts, Layout, LayoutKind, OperatorIssuer, RawAttributes, SecretNames, SignerSpec,
+    SubjectAltNames,
 };
 use jiff::Timestamp;
 use std::time::Duration;
@@ -16,8 +17,9 @@ fn defaults() -> OperatorDefaults {
     OperatorDefaults {
         trust_sources: Vec::new(),
         spiffe_ids: Some(SpiffeIds::new("example.org", SPIFFE_ID_TEMPLATE).unwrap()),
-        issuer: Some(issuer),
+        issuer: OperatorIssuer::new(Some(issuer), None),
         secret_names: SecretNames { certificate: "svid".into(), ..SecretNames::default() },
+        ..OperatorDefaults::default()
     }
 }
 
@@ -41,7 +43,7 @@ fn spiffe_asks_for_the_pods_id_as_every_mesh_has_it() {
         panic!("{:?}", spec.signer)
     };
     assert_eq!(usage_words, &["digital signature", "key encipherment", "server auth", "client auth"]);
-    assert_eq!(issuer.name, "platform");
+    assert_eq!(*issuer, None, "the operator's");
     assert_eq!((spec.key.algorithm, spec.duration), (KeyAlgorithm::EcdsaP256, Duration::from_hours(1)));
 }
 
@@ -125,9 +127,9 @@ fn the_default_issuer_is_for_volumes_that_name_nothing_of_one() {
         SignerSpec::CertManager { issuer, .. } => issuer,
         other => panic!("{other:?}"),
     };
-    assert_eq!(Some(issuer(&[("dns-names", "a")])), defaults().issuer);
+    assert_eq!(issuer(&[("dns-names", "a")]), None);
     let own = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
-    assert_eq!(issuer(&[("issuer-name", "ca")]), own);
+    assert_eq!(issuer(&[("issuer-name", "ca")]), Some(own));
     for part in [("issuer-kind", "Issuer"), ("issuer-group", "example.com")] {
         let message = with_defaults(&[part]).unwrap_err().to_string();
         assert!(message.starts_with("csi.certlet.io/issuer-name: is required"), "{message}");

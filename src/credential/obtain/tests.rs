@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{KeyAlgorithm, Pkcs12};
+use crate::model::{KeyAlgorithm, OperatorIssuer, Pkcs12};
 use crate::signer::{IssuedCertificate, LocalCa, SignedChain, SignerNotification};
 use crate::sink::files;
 use crate::x509::testing::{ALL_ALGORITHMS, StoppedClock, attributes, openssl, pod};
@@ -63,7 +63,7 @@ fn obtainer(signers: Vec<ConfiguredSigner>) -> (Obtainer, TempDir) {
 fn pinned(signers: Vec<ConfiguredSigner>, pins: Pins) -> (Obtainer, TempDir) {
     let root = tempfile::tempdir_in("/dev/shm").unwrap();
     let (store, _) = Store::open(root.path()).unwrap();
-    (Obtainer::new(signers, Arc::new(store), clock(), pins), root)
+    (Obtainer::new(signers, Arc::new(store), clock(), pins, OperatorIssuer::default()), root)
 }
 
 fn local() -> (Obtainer, TempDir) {

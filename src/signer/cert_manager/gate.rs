@@ -4,7 +4,7 @@ use super::errors::{Action, sign_error};
 use super::pod::{Pod, VolumeOfPod};
 use crate::kube::{CallError, Caller, Cluster};
 use crate::model::named::named_enum;
-use crate::model::{CertificateSpec, Dialect, Failure, jitter};
+use crate::model::{CertificateSpec, Failure, jitter};
 use crate::platform::Backoff;
 use crate::signer::SigningRequest;
 use kube::api::GetParams;
@@ -136,7 +136,7 @@ fn advice(pod: &Pod<'_>, spec: &CertificateSpec) -> Option<String> {
             || spec.fs_group.is_some()
             || spec.owner.is_some_and(|owner| i64::from(owner) == user)
             // Perhaps in the group of root, as the image says.
-            || spec.dialect == Dialect::CertManager
+            || spec.dialect.is_peers()
     };
     let advice = pod.containers.iter().filter_map(|container| {
         let name = &container.name;
@@ -242,7 +242,7 @@ mod tests {
         assert!(said(&user, |_| {}).contains("web runs as user 1000 and cannot read the private key"));
         assert_eq!(said(&user, |spec| spec.owner = Some(1000)), "");
         assert_eq!(said(&user, |spec| spec.fs_group = Some(7)), "");
-        assert_eq!(said(&user, |spec| spec.dialect = Dialect::CertManager), "");
+        assert_eq!(said(&user, |spec| spec.dialect = crate::model::Dialect::CertManager), "");
         assert_eq!(said(&pod(r#""runAsUser":1000,"fsGroup":7"#, ""), |_| {}), "");
         assert_eq!(said(&pod(r#""runAsUser":0"#, ""), |_| {}), "");
         assert_eq!(said(&pod("", ""), |_| {}), "", "the user is the image's, and not known");

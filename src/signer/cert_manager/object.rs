@@ -1,6 +1,7 @@
 //! Builds the CertificateRequest for one issuance.
 
 use super::api::{Key, NODE_LABEL, VOLUME_ANNOTATION, VOLUME_LABEL};
+use crate::kube::IDENTITY_ANNOTATION;
 use crate::model::{Failure, SignerSpec, fingerprint, go_duration, hex};
 use crate::signer::SigningRequest;
 use crate::x509::pem;
@@ -31,12 +32,18 @@ pub(super) fn encoded_request(csr_der: &[u8]) -> String {
 
 /// The object to create. Fields that have the API's defaults are left out.
 pub(super) fn body(request: &SigningRequest<'_>, key: &Key, node: &str) -> Result<Vec<u8>, Failure> {
-    let SignerSpec::CertManager { issuer, usage_words, annotations } = &request.spec.signer else {
-        return Err(Failure::permanent("signer: cert-manager was called with a spec for another signer"));
+    let SignerSpec::CertManager { issuer: Some(issuer), usage_words, annotations } = &request.spec.signer
+    else {
+        return Err(Failure::permanent("signer: cert-manager was called with a spec without an issuer"));
     };
     let spec = request.spec;
     let mut annotations: Map<String, Value> =
         annotations.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+    if spec.is_spiffe
+        && let Some(id) = spec.sans.uris.first()
+    {
+        annotations.insert(IDENTITY_ANNOTATION.to_owned(), id.as_str().into());
+    }
     annotations.insert(VOLUME_ANNOTATION.to_owned(), request.id.as_str().into());
     let mut body = json!({
         "request": encoded_request(request.csr_der),

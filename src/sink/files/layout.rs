@@ -25,7 +25,7 @@ pub(super) fn encode(
     credential: &Credential,
     pems: Pems,
 ) -> Result<Vec<(String, Contents)>, FileError> {
-    let anchors_file = ca_file(layout, &credential.facts)?.into_owned();
+    let anchors_file = ca_file(layout, &credential.facts)?.map(Cow::into_owned);
     let has_anchors = !pems.anchors.is_empty();
     let mut files = match layout {
         Layout::Default(_) | Layout::Istio => vec![
@@ -46,7 +46,8 @@ pub(super) fn encode(
         Layout::Spiffe => has_anchors.then_some(pems.anchors),
         Layout::Envoy(names) => has_anchors.then(|| trust_bundle_secret(names, &pems.anchors)),
     };
-    files.extend(anchors.map(|anchors| (anchors_file.as_str(), Contents::public(anchors))));
+    let anchors_file = anchors_file.as_deref().zip(anchors);
+    files.extend(anchors_file.map(|(name, anchors)| (name, Contents::public(anchors))));
     Ok(files.into_iter().map(|(name, contents)| (name.to_owned(), contents)).collect())
 }
 
@@ -62,7 +63,10 @@ pub(crate) fn read(
         return Ok(None);
     };
     let credential = credential(&key, &chain)?;
-    let anchors = generation.file(&ca_file(layout, &credential.facts)?)?;
+    let anchors = match ca_file(layout, &credential.facts)? {
+        Some(file) => generation.file(&file)?,
+        None => None,
+    };
     let anchors = certificates(&anchors.unwrap_or_default()).map_err(FileError::from)?;
     Ok(Some((credential, TrustBundle { anchors })))
 }
@@ -85,15 +89,15 @@ fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
     Ok(certificates.map(|block| block.der.to_vec()).collect())
 }
 
-/// The file with the trust anchors. In the layout `spiffe` it is named after the certificate's trust domain, also after the operator
-/// has changed that of new certificates.
-fn ca_file<'a>(layout: &'a Layout, facts: &CertificateFacts) -> Result<Cow<'a, str>, FileError> {
-    if let Some(name) = layout.ca_file() {
-        return Ok(name.into());
+/// The file with the trust anchors, if there is one. In the layout `spiffe` it is named after the certificate's trust domain, also
+/// after the operator has changed that of new certificates.
+fn ca_file<'a>(layout: &'a Layout, facts: &CertificateFacts) -> Result<Option<Cow<'a, str>>, FileError> {
+    if *layout != Layout::Spiffe {
+        return Ok(layout.ca_file().map(Cow::from));
     }
     let id = facts.spiffe_id().ok_or(FileError::NoTrustDomain)?;
     let domain = trust_domain(id).trim_start_matches("spiffe://");
-    Ok(format!("{domain}{}", Layout::TRUST_BUNDLE_SUFFIX).into())
+    Ok(Some(format!("{domain}{}", Layout::TRUST_BUNDLE_SUFFIX).into()))
 }
 
 /// `hints.json`: one credential bundle, without a hint. The fingerprint is of the bundle's bytes, so that a reader sees whether the

@@ -90,7 +90,9 @@ fn request(scratch: &Path) -> PublishRequest {
         (MISTYPED, PASSWORD),
     ];
     let context = context.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let context = VolumeContext::parse(context, std::collections::HashMap::new()).unwrap();
+    let context =
+        VolumeContext::parse(context, std::collections::HashMap::new(), crate::model::Dialect::Certlet)
+            .unwrap();
     let spec = attributes::parse(&context.raw, &context.pod, &OperatorDefaults::default()).unwrap();
     PublishRequest {
         volume: volume("v"),

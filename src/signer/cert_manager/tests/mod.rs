@@ -86,7 +86,7 @@ impl Driver {
             tokens: PodTokens::default(),
             spec: CertificateSpec {
                 signer: SignerSpec::CertManager {
-                    issuer,
+                    issuer: Some(issuer),
                     usage_words: vec![
                         "signing".to_owned(),
                         "key encipherment".to_owned(),

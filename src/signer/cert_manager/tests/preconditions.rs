@@ -46,7 +46,7 @@ pub(super) fn tokens(audience: &str, expires: &str) -> PodTokens {
     context.insert("csi.storage.k8s.io/ephemeral".into(), "true".into());
     let tokens = json!({ audience: { "token": "pods-own", "expirationTimestamp": expires } }).to_string();
     context.insert("csi.storage.k8s.io/serviceAccount.tokens".into(), tokens);
-    VolumeContext::parse(context, HashMap::new()).unwrap().tokens
+    VolumeContext::parse(context, HashMap::new(), crate::model::Dialect::Certlet).unwrap().tokens
 }
 
 #[tokio::test]
