@@ -86,9 +86,8 @@ impl<'a> Fields<'a> {
                 let row = TABLE.iter().find(|row| row.name == name && row.belongs_to(dialect));
                 match row {
                     Some(row) if !self.is_allowed(row) => {
-                        let problem = format!(
-                            "is ignored, as csi-driver-spiffe does; the operator can allow it: --spiffe-attributes={name}"
-                        );
+                        let problem =
+                            format!("is ignored unless the operator allows it: --spiffe-attributes={name}");
                         self.doubts.add(&shown(key), &problem);
                     }
                     Some(row) if !value.is_empty() => drop(self.given.insert(row.key, value)),

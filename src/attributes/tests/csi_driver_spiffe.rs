@@ -73,7 +73,10 @@ fn what_that_driver_ignores_is_ignored_with_a_warning() {
         ("csi.cert-manager.io/issuer-name", "this driver has no attributes of that prefix"),
         ("not a key/at all", "this driver has no attributes of that prefix"),
         ("spiffe.csi.cert-manager.io/issuer-name", "is not a known attribute, and is ignored"),
-        ("spiffe.csi.cert-manager.io/duration", "the operator can allow it: --spiffe-attributes=duration"),
+        (
+            "spiffe.csi.cert-manager.io/duration",
+            "is ignored unless the operator allows it: --spiffe-attributes=duration",
+        ),
         ("spiffe.csi.cert-manager.io/renew-before", "--spiffe-attributes=renew-before"),
         ("spiffe.csi.cert-manager.io/dns-names", "--spiffe-attributes=dns-names"),
     ] {
