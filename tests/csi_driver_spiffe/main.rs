@@ -165,6 +165,25 @@ node_test! {
 }
 
 node_test! {
+    async fn with_a_source_of_trust_anchors_there_is_a_file_of_them_and_the_issuers_ca_is_ignored() {
+        let roots = Authority::new("roots").pem;
+        let cluster = Cluster::start(|node| {
+            let file = node.root.join("roots.pem");
+            fs::write(&file, &roots).unwrap();
+            node.driver(DRIVER);
+            node.flag(OWN_ACCOUNT);
+            node.flag(&format!("--source-ca-bundle={}", file.display()));
+        }).await;
+        let pod = pod("web-0", &[]);
+        publish(&cluster, &pod).await;
+        let volume = cluster.kubelet.target(&pod);
+        assert_eq!(names(&volume), ["ca.crt", "tls.crt", "tls.key"].map(str::to_owned).into());
+        let anchors = fs::read_to_string(volume.join("ca.crt")).unwrap();
+        assert_eq!(anchors.split_whitespace().collect::<String>(), roots.split_whitespace().collect::<String>());
+    }
+}
+
+node_test! {
     async fn the_group_of_the_files_is_the_attributes_or_else_the_pods() {
         let cluster = start(&[OWN_ACCOUNT]).await;
         let mut of_pod = pod("web-0", &[]);
