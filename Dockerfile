@@ -34,7 +34,7 @@ RUN case "$TARGETARCH" in \
 RUN cargo install --locked cargo-auditable@0.7.7
 
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY src src
 COPY kubelet kubelet
