@@ -11,7 +11,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check consumers fuzz fuzz-build fuzz-lock bench bench-cluster e2e e2e-up e2e-down size clean
+.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check consumers fuzz fuzz-build fuzz-lock bench bench-spire bench-cluster e2e e2e-up e2e-down size clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ bench: ## Measure the driver against its budgets
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) run --quiet --release --package certlet-bench
 	$(CARGO) run --quiet --release --example pca_simulation
+
+bench-spire: ## Measure the sockets beside SPIRE's agent, in alternation; needs root
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) run --quiet --release --package certlet-bench -- --only sockets --rounds 3 --spire "$$(e2e/cluster/build spire)/bin"
 
 bench-cluster: ## Measure what the driver adds to cert-manager's own time, on a real node; needs root
 	e2e/measure

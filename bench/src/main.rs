@@ -1,5 +1,5 @@
-//! Acts as the kubelet for the release binary and measures how long a publish takes, what an idle driver costs, and how
-//! soon a killed driver is ready again. Prints the budgets of docs/architecture.md beside the measured values.
+//! Acts as the kubelet for the release binary and measures how long a publish takes, what an idle driver costs, how soon a
+//! killed driver is ready again, and how soon a renewed certificate reaches the clients of the sockets. Prints the budgets of docs/architecture.md beside the measured values.
 //!
 //! Needs no root: like `certlet demo`, it makes a mount namespace of its own. Client and driver share the machine's
 //! cores, so the CPU time of each is reported separately.
@@ -9,10 +9,12 @@ mod node;
 mod process;
 mod report;
 mod scenes;
+mod sockets;
 
 use certlet_kubelet::namespace;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use report::Report;
+use sockets::client::ClientArgs;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,18 +42,39 @@ struct Args {
     #[arg(long = "driver-flag", value_name = "FLAG", allow_hyphen_values = true)]
     driver_flags: Vec<String>,
 
-    /// Run only the scenes whose name begins with this text: publish, idle, restart, renewal.
+    /// Run only the scenes whose name begins with this text: publish, idle, restart, renewal, sockets.
     #[arg(long)]
     only: Option<String>,
+
+    /// Measure SPIRE's agent beside certlet in the scene of the sockets. The directory has `spire-agent` and `spire-server`.
+    /// Needs root, because each client runs as a user of its own.
+    #[arg(long, value_name = "DIRECTORY")]
+    spire: Option<PathBuf>,
+
+    /// How often the scene of the sockets runs. The report has the median.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+
+    #[command(subcommand)]
+    command: Option<Part>,
+}
+
+/// The parts that this program plays for itself.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// One client of a socket.
+    #[command(hide = true)]
+    Client(ClientArgs),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match run(&args) {
-        Ok(report) => {
-            println!("\n{report}");
-            ExitCode::SUCCESS
-        }
+    let done = match &args.command {
+        Some(Part::Client(client)) => sockets::client::run(client),
+        None => run(&args).map(|report| println!("\n{report}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("certlet-bench: {error}");
             ExitCode::FAILURE
@@ -78,6 +101,8 @@ fn run(args: &Args) -> Result<Report, Failure> {
         flags: args.driver_flags.clone(),
         quick: args.quick,
         only: args.only.clone(),
+        spire: args.spire.clone(),
+        rounds: args.rounds,
     };
     let measured = runtime.block_on(bench.run());
     let _unmounted = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// A driver that takes longer to start counts as broken.
 const START: Duration = Duration::from_secs(30);
 
+/// The name of the sockets in the volumes.
+const SOCKET: &str = "spiffe.sock";
+
 /// A driver and its kubelet.
 pub(crate) struct Node {
     driver: Driver,
@@ -69,6 +72,11 @@ impl Node {
         self.driver.id()
     }
 
+    /// The driver's log.
+    pub(crate) fn log(&self) -> Result<String, Failure> {
+        Ok(fs::read_to_string(self.driver.root.join("driver.log"))?)
+    }
+
     /// Sends the driver a signal.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Failure> {
         Ok(self.driver.signal(signal)?)
@@ -92,8 +100,28 @@ impl Node {
             .chain(attributes)
             .map(|(key, value)| (format!("csi.certlet.io/{key}"), *value))
             .collect();
-        let pods: Vec<Pod> =
-            (0..count).map(|number| Pod::new("bench", &format!("pod-{number}"), all.clone())).collect();
+        self.pods_of(count, &all)
+    }
+
+    /// As [`Self::pods`], for volumes with a SPIFFE ID and a socket.
+    pub(crate) fn pods_with_sockets(
+        &self,
+        count: usize,
+        attributes: &[(&str, &str)],
+    ) -> Result<Pods, Failure> {
+        let common = [("signer", "local"), ("spiffe", "true"), ("socket-file", SOCKET)];
+        let all: Vec<(String, &str)> = common
+            .iter()
+            .chain(attributes)
+            .map(|(key, value)| (format!("csi.certlet.io/{key}"), *value))
+            .collect();
+        self.pods_of(count, &all)
+    }
+
+    fn pods_of(&self, count: usize, attributes: &[(String, &str)]) -> Result<Pods, Failure> {
+        let pods: Vec<Pod> = (0..count)
+            .map(|number| Pod::new("bench", &format!("pod-{number}"), attributes.to_vec()))
+            .collect();
         let targets: Vec<PathBuf> = pods.iter().map(|pod| self.kubelet.target(pod)).collect();
         for target in &targets {
             fs::create_dir_all(target.parent().unwrap_or(target))?;
@@ -210,6 +238,16 @@ impl Pods {
     /// Number of pods.
     pub(crate) fn count(&self) -> usize {
         self.targets.len()
+    }
+
+    /// The id of each volume.
+    pub(crate) fn volume_ids(&self) -> impl Iterator<Item = &str> {
+        self.requests.iter().map(|request| request.volume_id.as_str())
+    }
+
+    /// The socket in each volume.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = PathBuf> {
+        self.targets.iter().map(|target| target.join(SOCKET))
     }
 
     /// The target of each volume's `..data`, which changes with every renewal.

@@ -45,6 +45,12 @@ pub(crate) fn activity(process: u32) -> Result<Activity, Failure> {
     Ok(sum)
 }
 
+/// The machine's load average of the last minute.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
 /// Memory, in bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Memory {

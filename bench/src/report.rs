@@ -6,10 +6,15 @@ mod table;
 use crate::Failure;
 use crate::load::Load;
 use crate::node::CpuPerCall;
-use crate::process::Memory;
+use crate::process::{self, Memory};
+use crate::sockets::{Figures, Renewals, Round};
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
+
+/// The APIs of a socket, and their part of a round.
+const APIS: [(&str, fn(&Round) -> &Renewals); 2] =
+    [("Workload API", |round| &round.workload_api), ("SDS", |round| &round.sds)];
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -24,6 +29,7 @@ pub(crate) struct Report {
     pub(crate) idle: Vec<Idle>,
     pub(crate) restart: Option<Restart>,
     pub(crate) renewal: Option<Renewal>,
+    pub(crate) sockets: Option<Figures>,
 }
 
 /// The machine that measured.
@@ -108,7 +114,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             processor: processor.map_or_else(String::new, |(_, name)| name.to_owned()),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            load_average: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
+            load_average: process::load_average(),
         }
     }
 }
@@ -149,6 +155,7 @@ impl Report {
             idle: Vec::new(),
             restart: None,
             renewal: None,
+            sockets: None,
         })
     }
 }

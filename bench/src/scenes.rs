@@ -15,6 +15,10 @@ pub(crate) struct Bench {
     pub(crate) flags: Vec<String>,
     pub(crate) quick: bool,
     pub(crate) only: Option<String>,
+    /// The directory of SPIRE's programs.
+    pub(crate) spire: Option<PathBuf>,
+    /// How often the scene of the sockets runs.
+    pub(crate) rounds: usize,
 }
 
 const ECDSA: (&str, &[(&str, &str)]) = ("ECDSA P-256", &[]);
@@ -22,12 +26,12 @@ const RSA: (&str, &[(&str, &str)]) = ("RSA 2048", &[("key-algorithm", "RSA"), ("
 
 /// With these attributes renewals fall due nine to ten seconds after the issue. Jitter is up to a tenth of the ten seconds
 /// that `renew-before` leaves.
-const DUE_AFTER_TEN_SECONDS: [(&str, &str); 2] = [("duration", "1h"), ("renew-before", "59m50s")];
+pub(crate) const DUE_AFTER_TEN_SECONDS: [(&str, &str); 2] = [("duration", "1h"), ("renew-before", "59m50s")];
 /// After this time all volumes with these attributes are due.
 const UNTIL_ALL_DUE: Duration = Duration::from_millis(10_200);
 
 /// After this time the runtime has ended its idle threads for blocking work.
-const UNTIL_IDLE_THREADS_END: Duration = Duration::from_secs(11);
+pub(crate) const UNTIL_IDLE_THREADS_END: Duration = Duration::from_secs(11);
 
 impl Bench {
     pub(crate) async fn run(&self) -> Result<Report, Failure> {
@@ -41,6 +45,9 @@ impl Bench {
         if self.wants("renewal") {
             report.renewal = Some(self.renewal().await?);
         }
+        if self.wants("sockets") {
+            report.sockets = Some(self.sockets().await?);
+        }
         Ok(report)
     }
 
@@ -48,7 +55,7 @@ impl Bench {
         self.only.as_deref().is_none_or(|only| scene.starts_with(only))
     }
 
-    fn count(&self, full: usize) -> usize {
+    pub(crate) fn count(&self, full: usize) -> usize {
         if self.quick { full.div_ceil(10) } else { full }
     }
 
@@ -189,6 +196,6 @@ async fn wait_for_renewals(pods: &Pods, before: &[PathBuf]) -> Result<(), Failur
     }
 }
 
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     println!("  {text}");
 }

@@ -1,7 +1,8 @@
 //! The budgets, beside the measured values.
 
-use super::{Idle, Line, Report, Restart, mib};
+use super::{APIS, Idle, Line, Report, Restart, mib};
 use crate::load::Load;
+use crate::sockets::{Figures, Renewals, Round};
 
 impl Report {
     /// Adds the budget lines to the report.
@@ -12,6 +13,9 @@ impl Report {
         }
         if let Some(restart) = &self.restart {
             self.budget.push(restart.line());
+        }
+        if let Some(sockets) = &self.sockets {
+            self.budget.extend(socket_lines(sockets));
         }
         self
     }
@@ -99,4 +103,40 @@ impl Restart {
             met: worst < 1000.0,
         }
     }
+}
+
+/// The budgets of the sockets, with the medians of all rounds. They are certlet's, not SPIRE's.
+fn socket_lines(figures: &Figures) -> Vec<Line> {
+    const PROGRAM: &str = "certlet";
+    let streams = figures.streams;
+    let median = |figure: fn(&Round) -> f64| figures.spread(PROGRAM, figure).median;
+    let latency = |api: &str, when: &str, p50: f64, p99: f64| Line {
+        what: format!("{api}, {streams} streams, {when}: verified to client, p50 / p99"),
+        target: "p99 under 10 ms",
+        measured: format!("{p50:.2} / {p99:.2} ms"),
+        met: p99 < 10.0,
+    };
+    let mut lines = Vec::new();
+    for (api, renewals) in APIS {
+        let of =
+            |figure: fn(&Renewals) -> f64| figures.spread(PROGRAM, |round| figure(renewals(round))).median;
+        let (p50, p99) = (of(|of| of.one_by_one.p50_ms), of(|of| of.one_by_one.p99_ms));
+        lines.push(latency(api, "one by one", p50, p99));
+        lines.push(latency(api, "all at once", of(|of| of.at_once.p50_ms), of(|of| of.at_once.p99_ms)));
+    }
+    let millicores = median(|round| round.idle.millicores);
+    lines.push(Line {
+        what: format!("{streams} open streams, idle: CPU"),
+        target: "0 millicores",
+        measured: format!("{millicores:.2} millicores"),
+        met: millicores < 0.05,
+    });
+    let resident = median(|round| mib(round.idle.memory.resident));
+    lines.push(Line {
+        what: format!("{streams} open streams: memory, resident"),
+        target: "under 32 MiB",
+        measured: format!("{resident:.1} MiB"),
+        met: resident < 32.0,
+    });
+    lines
 }

@@ -1,8 +1,9 @@
 //! Prints the report as tables for people.
 
-use super::{Idle, Line, Machine, Renewal, Report, Restart, mib};
+use super::{APIS, Idle, Line, Machine, Renewal, Report, Restart, mib};
 use crate::load::Load;
 use crate::process::Memory;
+use crate::sockets::{Figures, Renewals, Round, Spread};
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -16,7 +17,9 @@ impl fmt::Display for Report {
         for Line { what, target, measured, met } in &self.budget {
             writeln!(f, "{what:<82} {target:<18} {:<7} {measured}", if *met { "met" } else { "MISSED" })?;
         }
-        self.show_series(f)?;
+        if !self.series.is_empty() {
+            self.show_series(f)?;
+        }
         for Idle { volumes, millicores, switches_per_second, threads, memory, .. } in &self.idle {
             writeln!(
                 f,
@@ -45,8 +48,57 @@ impl fmt::Display for Report {
                 Shown(memory)
             )?;
         }
-        Ok(())
+        self.sockets.as_ref().map_or(Ok(()), |figures| show_sockets(figures, f))
     }
+}
+
+/// A line for each figure, and a column for each program: the median, the least and the most of its rounds.
+fn show_sockets(figures: &Figures, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let programs = figures.programs();
+    write!(f, "\n{:<64}", "sockets: median (least-most) of the rounds")?;
+    for program in &programs {
+        write!(f, " {program:>26}")?;
+    }
+    writeln!(f)?;
+    let mut line = |what: String, digits: usize, spread: &dyn Fn(&str) -> Spread| {
+        write!(f, "{what:<64}")?;
+        for program in &programs {
+            write!(f, " {:>26}", format!("{:.digits$}", spread(program)))?;
+        }
+        writeln!(f)
+    };
+    for (api, renewals) in APIS {
+        let rows: [(&str, fn(&Renewals) -> f64); 8] = [
+            ("one by one, renewals", |of| of.one_by_one.renewals as f64),
+            ("one by one, verified to client p50, ms", |of| of.one_by_one.p50_ms),
+            ("one by one, verified to client p99, ms", |of| of.one_by_one.p99_ms),
+            ("all at once, verified to client p50, ms", |of| of.at_once.p50_ms),
+            ("all at once, verified to client p99, ms", |of| of.at_once.p99_ms),
+            ("all at once, verified to client longest, ms", |of| of.at_once.longest_ms),
+            ("all at once, until the last has its certificate, s", |of| of.seconds),
+            ("all at once, CPU for each, ms", |of| of.cpu_ms),
+        ];
+        for (what, figure) in rows {
+            let spread = |program: &str| figures.spread(program, |round| figure(renewals(round)));
+            line(format!("{api}: {what}"), 2, &spread)?;
+        }
+    }
+    let rows: [(&str, fn(&Round) -> f64); 6] = [
+        ("idle, millicores", |round| round.idle.millicores),
+        ("idle, context switches per second", |round| round.idle.switches_per_second),
+        ("idle, threads", |round| round.idle.threads as f64),
+        ("memory, resident, MiB", |round| mib(round.idle.memory.resident)),
+        ("memory, anonymous, MiB", |round| mib(round.idle.memory.anonymous)),
+        ("memory, resident at its peak, MiB", |round| mib(round.idle.memory.peak)),
+    ];
+    for (what, figure) in rows {
+        line(format!("{} open streams: {what}", figures.streams), 2, &|program| {
+            figures.spread(program, figure)
+        })?;
+    }
+    line("kill -9 until every stream has a message again, ms".to_owned(), 0, &|program| {
+        figures.streams_back(program)
+    })
 }
 
 impl Report {
