@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SourceState {
     /// The last anchors that could be used.
-    pub(crate) bundle: Option<Arc<TrustBundle>>,
+    pub(crate) trust: Option<Arc<TrustBundle>>,
     /// Why the source cannot be used now; the last anchors stay.
     pub(crate) fault: Option<String>,
 }
@@ -107,7 +107,7 @@ impl TrustSources {
     pub(crate) fn faults(&self) -> Vec<String> {
         let fault = |source: &Arc<FollowedSource>| {
             let state = source.state.borrow();
-            state.fault.as_ref().map(|fault| source.describe(fault, state.bundle.is_some()))
+            state.fault.as_ref().map(|fault| source.describe(fault, state.trust.is_some()))
         };
         let mut faults: Vec<String> = self.0.in_use().iter().filter_map(fault).collect();
         faults.sort();
@@ -150,20 +150,20 @@ impl Drop for FollowedSource {
 
 /// The trust bundle of several sources together. While one of them has never had anchors, the error says why.
 pub(crate) fn joined(sources: &[Arc<FollowedSource>]) -> Result<Arc<TrustBundle>, String> {
-    let mut bundles = Vec::with_capacity(sources.len());
+    let mut trusted = Vec::with_capacity(sources.len());
     for source in sources {
         let state = source.state.borrow();
-        match (&state.bundle, &state.fault) {
-            (Some(bundle), _) => bundles.push(Arc::clone(bundle)),
+        match (&state.trust, &state.fault) {
+            (Some(trust), _) => trusted.push(Arc::clone(trust)),
             (None, Some(fault)) => return Err(source.describe(fault, false)),
             (None, None) => return Err(source.describe("has not been read yet", false)),
         }
     }
-    if let [only] = bundles.as_slice() {
+    if let [only] = trusted.as_slice() {
         return Ok(Arc::clone(only));
     }
     let mut anchors: Vec<Vec<u8>> = Vec::new();
-    for anchor in bundles.iter().flat_map(|bundle| &bundle.anchors) {
+    for anchor in trusted.iter().flat_map(|trust| &trust.anchors) {
         if !anchors.contains(anchor) {
             anchors.push(anchor.clone());
         }
@@ -180,7 +180,7 @@ pub(crate) async fn joined_within(
         for source in sources {
             let mut state = source.state.subscribe();
             // The sender lives as long as the source.
-            let _read = state.wait_for(|state| state.bundle.is_some() || state.fault.is_some()).await;
+            let _read = state.wait_for(|state| state.trust.is_some() || state.fault.is_some()).await;
         }
     };
     let _late = tokio::time::timeout(timeout, are_read).await;
@@ -204,7 +204,7 @@ impl SourceFollower {
             let before = state.clone();
             match read {
                 Ok(Anchors { certificates: anchors, warning }) => {
-                    if state.bundle.as_ref().is_none_or(|bundle| bundle.anchors != anchors) {
+                    if state.trust.as_ref().is_none_or(|trust| trust.anchors != anchors) {
                         has_other_anchors = true;
                         let warning = warning.as_deref();
                         tracing::info!(
@@ -213,7 +213,7 @@ impl SourceFollower {
                             warning,
                             "the trust source has other anchors"
                         );
-                        state.bundle = Some(Arc::new(TrustBundle { anchors }));
+                        state.trust = Some(Arc::new(TrustBundle { anchors }));
                     }
                     if state.fault.take().is_some() && !has_other_anchors {
                         tracing::info!(source = name, "the trust source can be used again");
@@ -221,7 +221,7 @@ impl SourceFollower {
                 }
                 Err(fault) => {
                     if state.fault.as_ref() != Some(&fault) {
-                        tracing::error!("{}", source.describe(&fault, state.bundle.is_some()));
+                        tracing::error!("{}", source.describe(&fault, state.trust.is_some()));
                     }
                     state.fault = Some(fault);
                 }
@@ -237,6 +237,6 @@ impl SourceFollower {
 
     /// Whether anchors were read before.
     pub(super) fn has_anchors(&self) -> bool {
-        self.source.upgrade().is_some_and(|source| source.state.borrow().bundle.is_some())
+        self.source.upgrade().is_some_and(|source| source.state.borrow().trust.is_some())
     }
 }

@@ -30,7 +30,8 @@ pub(crate) fn is_csr_for(
     attributes: &CertificateSpec,
     key: &PrivateKey,
 ) -> Result<bool, RequestError> {
-    Ok(CertReq::from_der(der)?.info == request_info(attributes, key)?)
+    // In DER, which has one form: a value that was read has other types than one that was made.
+    Ok(CertReq::from_der(der)?.info.to_der()? == request_info(attributes, key)?.to_der()?)
 }
 
 fn request_info(attributes: &CertificateSpec, key: &PrivateKey) -> Result<CertReqInfo, RequestError> {
