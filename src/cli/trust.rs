@@ -11,7 +11,7 @@ use std::str::FromStr;
 pub struct TrustArgs {
     /// Where pods' trust bundles (ca.crt and others) come from, in place of the CA that the signer names: PEM certificates in a file
     /// or in a ConfigMap. Changes reach running pods without a new certificate. Can be given several times: the sources are joined.
-    /// --source-ca-bundle is the same. Empty: the CA that the signer names.
+    /// Empty: the CA that the signer names. csi-driver-spiffe calls it source-ca-bundle, which is accepted too.
     #[arg(
         long,
         alias = "source-ca-bundle",
