@@ -245,7 +245,7 @@ impl Signer for Undecided {
     fn sign<'a>(&'a self, request: &'a SigningRequest<'a>) -> BoxFuture<'a, Result<SignedChain, Failure>> {
         self.0.lock().push((request.csr_der.to_vec(), request.checkpoint.load().is_some()));
         Box::pin(async {
-            request.checkpoint.save("asked")?;
+            request.checkpoint.save("asked").unwrap();
             Err(Failure::transient("not yet"))
         })
     }
@@ -261,10 +261,25 @@ impl SignerNotification for Undecided {
     fn removed(&self, _issued: &IssuedCertificate<'_>) {}
 }
 
+fn record() -> crate::store::Record {
+    crate::store::Record {
+        volume_id: VolumeId::new("csi-1"),
+        target: "/target".into(),
+        pod: pod(),
+        attributes: [].into_iter().collect(),
+        fs_group: None,
+        signer: "local".into(),
+        issued: None,
+        last_error: None,
+    }
+}
+
 #[tokio::test]
 async fn a_pending_request_is_resumed_until_the_spec_asks_for_other_names() {
     let signer = Arc::new(Undecided::default());
     let (obtainer, _root) = obtainer(vec![ConfiguredSigner::new(Arc::clone(&signer))]);
+    // Checkpoints are in the directory of a volume.
+    obtainer.store.write_record(&record()).unwrap();
     let mut spec = attributes();
     let asked = async |spec: &CertificateSpec| {
         obtain(&obtainer, spec).await.unwrap_err();
