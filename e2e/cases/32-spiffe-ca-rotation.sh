@@ -51,9 +51,9 @@ equal "the requests" "$(requests)" "$names"
 # A file that is mounted into the driver, as csi-driver-spiffe's chart has it. The chart has no value for the mount.
 k create configmap file-roots --from-file="ca.crt=$work/both.crt"
 mounted=/var/run/secrets/cert-manager-csi-driver-spiffe
-spiffe_install --set trust.sources=null --set "extraArgs={--source-ca-bundle=$mounted/ca.crt}"
-k patch daemonset $RELEASE --patch "{\"spec\":{\"template\":{\"spec\":{\"volumes\":[{\"name\":\"root-cas\",\"configMap\":{\"name\":\"file-roots\"}}],
-	\"containers\":[{\"name\":\"certlet\",\"volumeMounts\":[{\"name\":\"root-cas\",\"mountPath\":\"$mounted\",\"readOnly\":true}]}]}}}}"
+spiffe_install --set trust.sources=null --set "extraArgs={--source-ca-bundle=$mounted/ca.crt}" \
+	--set-json 'extraVolumes=[{"name":"root-cas","configMap":{"name":"file-roots"}}]' \
+	--set-json "extraVolumeMounts=[{\"name\":\"root-cas\",\"mountPath\":\"$mounted\",\"readOnly\":true}]"
 k rollout status daemonset/$RELEASE --timeout=90s
 for pod in one two; do wait_for 60 trusts $pod "$work/both.crt"; done
 k create configmap file-roots --from-file="ca.crt=$work/new-root.crt" --dry-run=client -o yaml | k replace -f -
