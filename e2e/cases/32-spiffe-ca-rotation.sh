@@ -48,7 +48,7 @@ for pod in one two; do wait_for 60 trusts $pod "$work/new-root.crt"; done
 equal "certificates and keys" "$(kept)" "$before"
 equal "the requests" "$(requests)" "$names"
 
-# A file that is mounted into the driver, as csi-driver-spiffe's chart has it. The chart has no value for the mount.
+# A file that is mounted into the driver, as with csi-driver-spiffe's chart.
 k create configmap file-roots --from-file="ca.crt=$work/both.crt"
 mounted=/var/run/secrets/cert-manager-csi-driver-spiffe
 spiffe_install --set trust.sources=null --set "extraArgs={--source-ca-bundle=$mounted/ca.crt}" \
