@@ -52,7 +52,8 @@ const IN_TEXT: [&str; 13] = [
 ];
 
 /// Names that may have such a part, and why.
-const EXCEPTIONS: [(&str, &str); 4] = [
+const EXCEPTIONS: [(&str, &str); 5] = [
+    ("bundle_set", "a method of Rust's spiffe"),
     ("source_ca_bundle", "csi-driver-spiffe's flag"),
     ("sds_default_bundle_name", "a flag of SPIRE's agent"),
     ("remark", "the record's JSON field and the key of `certlet status --json`: their formats stay"),

@@ -27,7 +27,7 @@ pub(super) fn names(fields: &mut Fields<'_>, dns_names: Vec<String>) -> (Subject
     let decided = "cannot be combined with spiffe: \"true\", which decides it";
     fields.refuse(&[Key::IsCa, Key::KeyUsages], decided, "only one of the two");
     let uris = id(fields).into_iter().collect();
-    let names = SubjectAltNames { uris, dns_names, ..SubjectAltNames::default() };
+    let names = SubjectAltNames { dns_names, uris, ..SubjectAltNames::default() };
     (Subject::Fields(SubjectFields::default()), names)
 }
 

@@ -229,12 +229,7 @@ impl NodeArgs {
         if self.cluster.startup_taint.is_some() && self.registration_dir.as_os_str().is_empty() {
             return Err(UsageError::TaintWithoutRegistration);
         }
-        let local_signer = match (self.allow_local_signer, self.local_ca_cert, self.local_ca_key) {
-            (false, None, _) => None,
-            (false, Some(_), _) => return Err(UsageError::LocalCaWithoutPermission),
-            (true, Some(certificate), Some(key)) => Some(LocalSigner::Files { certificate, key }),
-            (true, _, _) => Some(LocalSigner::Ephemeral),
-        };
+        let local_signer = local_signer(self.allow_local_signer, self.local_ca_cert, self.local_ca_key)?;
         let dialect = Dialect::of_driver(&self.driver_name);
         let secret_names = SecretNames {
             certificate: self.sds_default_svid_name,
@@ -287,6 +282,20 @@ impl NodeArgs {
             shutdown_grace: self.shutdown_grace,
         })
     }
+}
+
+/// The local signer of the flags.
+fn local_signer(
+    is_allowed: bool,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<LocalSigner>, UsageError> {
+    Ok(match (is_allowed, certificate, key) {
+        (false, None, _) => None,
+        (false, Some(_), _) => return Err(UsageError::LocalCaWithoutPermission),
+        (true, Some(certificate), Some(key)) => Some(LocalSigner::Files { certificate, key }),
+        (true, _, _) => Some(LocalSigner::Ephemeral),
+    })
 }
 
 /// The path of a flag, or its default: `name` in the driver's plugin directory.

@@ -79,18 +79,18 @@ impl TrustSources {
             sources: Arc::downgrade(&self.0),
             task: Mutex::default(),
         });
-        let follower = SourceFollower { sources: Arc::downgrade(&self.0), source: Arc::downgrade(&new) };
+        let reader = SourceFollower { sources: Arc::downgrade(&self.0), source: Arc::downgrade(&new) };
         let task = match source {
-            TrustSource::File(path) => tokio::spawn(file::follow(path.clone(), follower)),
+            TrustSource::File(path) => tokio::spawn(file::follow(path.clone(), reader)),
             #[cfg(feature = "kubernetes")]
             TrustSource::ConfigMap { namespace, name, key } => {
                 let cluster = self.0.cluster.get().cloned();
                 let (namespace, name, key) = (namespace.clone(), name.clone(), key.clone());
-                tokio::spawn(config_map::follow(cluster, namespace, name, key, follower))
+                tokio::spawn(config_map::follow(cluster, namespace, name, key, reader))
             }
             #[cfg(not(feature = "kubernetes"))]
             TrustSource::ConfigMap { .. } => tokio::spawn(async move {
-                follower.publish(Err("this build of certlet reads no ConfigMaps".to_owned()));
+                reader.publish(Err("this build of certlet reads no ConfigMaps".to_owned()));
             }),
         };
         *new.task.lock() = Some(task.abort_handle());

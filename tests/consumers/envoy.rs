@@ -114,11 +114,11 @@ fn client(secrets: Secrets, volume: &Path, server_port: u64) -> Value {
     let to_server = json!({
         "name": "server",
         "type": "STATIC",
-        "load_assignment": endpoint("server", json!({
+        "load_assignment": endpoint("server", &json!({
             "socket_address": { "address": "127.0.0.1", "port_value": server_port },
         })),
         "transport_socket": transport("UpstreamTlsContext", json!({ "max_session_keys": 0 }), secrets.tls(volume, SERVER)),
-        "typed_extension_protocol_options": http("http_protocol_options", json!({ "max_requests_per_connection": 1 })),
+        "typed_extension_protocol_options": http("http_protocol_options", &json!({ "max_requests_per_connection": 1 })),
     });
     let listener = listener(json!({ "route": { "cluster": "server" } }));
     json!({ "listeners": [listener], "clusters": [to_server, certlet(volume)] })
@@ -129,16 +129,16 @@ fn certlet(volume: &Path) -> Value {
     json!({
         "name": "certlet",
         "type": "STATIC",
-        "load_assignment": endpoint("certlet", json!({ "pipe": { "path": volume.join(SOCKET) } })),
-        "typed_extension_protocol_options": http("http2_protocol_options", json!({})),
+        "load_assignment": endpoint("certlet", &json!({ "pipe": { "path": volume.join(SOCKET) } })),
+        "typed_extension_protocol_options": http("http2_protocol_options", &json!({})),
     })
 }
 
-fn endpoint(cluster: &str, address: Value) -> Value {
+fn endpoint(cluster: &str, address: &Value) -> Value {
     json!({ "cluster_name": cluster, "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }] })
 }
 
-fn http(version: &str, common: Value) -> Value {
+fn http(version: &str, common: &Value) -> Value {
     let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     json!({ name: {
         "@type": format!("type.googleapis.com/{name}"),

@@ -36,7 +36,9 @@ const OWN_ACCOUNT: &str = "--use-own-service-account=true";
 async fn start(flags: &[&str]) -> Cluster {
     Cluster::start(|node| {
         node.driver(DRIVER);
-        flags.iter().for_each(|flag| node.flag(flag));
+        for flag in flags {
+            node.flag(flag);
+        }
     })
     .await
 }

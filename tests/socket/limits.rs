@@ -134,7 +134,7 @@ async fn begin_requests(volume: &Path, held: &mut JoinSet<()>, refused: &Arc<Ato
 }
 
 node_test! {
-    async fn requests_that_never_end_take_little_memory_and_leave_room_for_others() {
+    async fn requests_that_never_end_take_little_memory_and_others_are_served() {
         let mut node = Node::new();
         let kubelet = node.started().await;
         let mut volumes = Vec::new();
@@ -160,7 +160,7 @@ node_test! {
         }).await.unwrap();
         assert!(!secrets.into_inner().resources.is_empty());
         held.shutdown().await;
-        crate::support::eventually("room for the volume's own", async || {
+        crate::support::eventually("an answer to the volume's own", async || {
             let Ok(channel) = connect(&socket_in(&volumes[0])).await else { return false };
             SecretDiscoveryServiceClient::new(channel).fetch_secrets(DiscoveryRequest::default()).await.is_ok()
         }).await;

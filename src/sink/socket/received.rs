@@ -266,11 +266,11 @@ mod tests {
                 seen += part.len();
                 let expected = match seen {
                     1..5 => seen,
-                    5..8 => 3,
-                    8 | 13 => 0,
-                    9..13 => seen - 8,
-                    14..18 => seen - 13,
-                    18..718 => 700,
+                    5..=7 => 3,
+                    8 => 0,
+                    9..=12 => seen - 8,
+                    13..=17 => seen - 13,
+                    _ if seen < 718 => 700,
                     _ => 0,
                 };
                 assert_eq!(received.size(), expected, "{seen} in parts of {cut}");

@@ -58,9 +58,8 @@ pub(crate) fn usable_anchors(text: &[u8], now: Timestamp) -> Result<Anchors, Str
 /// Why a certificate cannot be an anchor.
 fn fault(der: &[u8], now: Timestamp) -> Option<String> {
     let ders = [der.to_vec()];
-    let parsed = match Certificate::parse_all(Part::Anchors, &ders) {
-        Ok(parsed) => parsed,
-        Err(_) => return Some("is not an X.509 certificate in DER".to_owned()),
+    let Ok(parsed) = Certificate::parse_all(Part::Anchors, &ders) else {
+        return Some("is not an X.509 certificate in DER".to_owned());
     };
     let certificate = parsed.first()?;
     // A certificate of version 1 has no extensions that could say it (RFC 5280 section 6.1.4 (k)).
