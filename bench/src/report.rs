@@ -12,9 +12,11 @@ use serde::Serialize;
 use std::fs;
 use std::path::Path;
 
-/// The APIs of a socket, and their part of a round.
-const APIS: [(&str, fn(&Round) -> &Renewals); 2] =
-    [("Workload API", |round| &round.workload_api), ("SDS", |round| &round.sds)];
+/// An API of a socket, and its part of a round.
+type Api = (&'static str, fn(&Round) -> &Renewals);
+
+/// The APIs of a socket.
+const APIS: [Api; 2] = [("Workload API", |round| &round.workload_api), ("SDS", |round| &round.sds)];
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]

@@ -6,6 +6,9 @@ use crate::process::Memory;
 use crate::sockets::{Figures, Renewals, Round, Spread};
 use std::fmt;
 
+/// A line of the table: what it shows, and where the figure is.
+type Row<T> = (&'static str, fn(&T) -> f64);
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine { cores, processor, kernel, load_average } = &self.machine;
@@ -68,7 +71,7 @@ fn show_sockets(figures: &Figures, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)
     };
     for (api, renewals) in APIS {
-        let rows: [(&str, fn(&Renewals) -> f64); 8] = [
+        let rows: [Row<Renewals>; 8] = [
             ("one by one, renewals", |of| of.one_by_one.renewals as f64),
             ("one by one, verified to client p50, ms", |of| of.one_by_one.p50_ms),
             ("one by one, verified to client p99, ms", |of| of.one_by_one.p99_ms),
@@ -83,7 +86,7 @@ fn show_sockets(figures: &Figures, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             line(format!("{api}: {what}"), 2, &spread)?;
         }
     }
-    let rows: [(&str, fn(&Round) -> f64); 6] = [
+    let rows: [Row<Round>; 6] = [
         ("idle, millicores", |round| round.idle.millicores),
         ("idle, context switches per second", |round| round.idle.switches_per_second),
         ("idle, threads", |round| round.idle.threads as f64),

@@ -26,7 +26,7 @@ pub(crate) const RETRY: Duration = Duration::from_millis(50);
 /// How often it asks again after any other error.
 const RETRY_AFTER_ERROR: Duration = Duration::from_millis(250);
 /// A client without a message for so long ends with an error.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// The name of the workload's own certificate in SDS, for certlet and for SPIRE.
 const SECRET: &str = "default";
 const SECRET_TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
@@ -34,9 +34,9 @@ const SECRET_TYPE: &str = "type.googleapis.com/envoy.extensions.transport_socket
 /// The API that a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 pub(crate) enum Api {
-    /// FetchX509SVID of the SPIFFE Workload API.
+    /// `FetchX509SVID` of the SPIFFE Workload API.
     Workload,
-    /// StreamSecrets of Envoy's Secret Discovery Service.
+    /// `StreamSecrets` of Envoy's Secret Discovery Service.
     Sds,
 }
 
@@ -121,7 +121,7 @@ impl Client {
     async fn follow_sds(&mut self, channel: Channel) -> Result<(), Status> {
         let (requests, queue) = tokio::sync::mpsc::channel(1);
         let mut request = DiscoveryRequest {
-            node: Some(Node { id: self.number.to_string(), ..Node::default() }),
+            node: Some(Node { id: self.number.to_string() }),
             resource_names: vec![SECRET.to_owned()],
             type_url: SECRET_TYPE.to_owned(),
             ..DiscoveryRequest::default()

@@ -92,10 +92,10 @@ impl Agent for Spire {
     }
 
     async fn kill_and_start(self) -> Result<Self, Failure> {
-        let Self { agent, _server, programs, root, count } = self;
+        let Self { agent, _server: server, programs, root, count } = self;
         drop(agent);
         let agent = Process::start(&programs.join("spire-agent"), &root, "agent", &[])?;
-        Ok(Self { agent, _server, programs, root, count })
+        Ok(Self { agent, _server: server, programs, root, count })
     }
 
     fn stop(self) -> Result<(), Failure> {
