@@ -50,7 +50,7 @@ const LAYERS: [&[Module]; 9] = [
             "Who signs: one trait; cert-manager, AWS Private CA with its quotas, the local CA",
             false,
         ),
-        Module("trust", "Trust bundles, apart from credentials", false),
+        Module("trust", "Trust bundles, apart from credentials; the operator's sources of them, live", false),
     ],
     &[Module(
         "credential",
