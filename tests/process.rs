@@ -57,7 +57,9 @@ fn every_flag_of_the_services_is_also_an_environment_variable() {
     for (service, one) in [("node", "--data-root"), ("approver", "--trust-domain")] {
         let help = Command::new(CERTLET).args([service, "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
-        let lines = help.lines().map(|line| line.trim().trim_start_matches("-v, "));
+        // Descriptions are indented more than flags, and can begin a line with the name of a flag.
+        let lines = help.lines().filter(|line| !line.starts_with(&" ".repeat(10)));
+        let lines = lines.map(|line| line.trim().trim_start_matches("-v, "));
         let flags = lines.filter_map(|line| line.strip_prefix("--"));
         for flag in flags.map(|line| line.split([' ', '=', '[']).next().unwrap()) {
             let variable = format!("CERTLET_{}", flag.to_uppercase().replace('-', "_"));
