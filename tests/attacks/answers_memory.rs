@@ -121,7 +121,7 @@ fn publish_all(kubelet: &Kubelet, pods: impl Iterator<Item = Pod>) -> JoinSet<Re
         let kubelet = kubelet.clone();
         fs::create_dir_all(kubelet.target(&pod).parent().unwrap()).unwrap();
         let mut call = Call::new(kubelet.publish_request(&pod));
-        call.set_timeout(Duration::from_secs(20));
+        call.set_timeout(Duration::from_mins(1));
         async move { kubelet.node().node_publish_volume(call).await.map(drop) }
     })
     .collect()

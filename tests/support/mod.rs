@@ -26,7 +26,7 @@ pub const CERTLET: &str = env!("CARGO_BIN_EXE_certlet");
 /// Its name.
 pub const DRIVER: &str = "csi.certlet.io";
 /// Time limit for anything that a test waits for.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 /// The DNS name of certificates, unless a test sets another.
 const DNS_NAME: &str = "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local";
 
