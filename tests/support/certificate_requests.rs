@@ -82,7 +82,7 @@ impl Server {
     }
 
     pub(crate) fn object(&self, name: &str) -> Value {
-        self.lock().objects[name].clone()
+        self.lock().objects.get(name).cloned().unwrap_or_default()
     }
 
     pub(crate) fn put_pod(&self, name: &str, pod: Value) {
