@@ -95,12 +95,7 @@ impl Node {
             ("dns-names", "${POD_NAME}.${POD_NAMESPACE}.svc.cluster.local"),
             ("uri-sans", "spiffe://cluster.local/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}"),
         ];
-        let all: Vec<(String, &str)> = common
-            .iter()
-            .chain(attributes)
-            .map(|(key, value)| (format!("csi.certlet.io/{key}"), *value))
-            .collect();
-        self.pods_of(count, &all)
+        self.pods_of(count, &[&common, attributes].concat())
     }
 
     /// As [`Self::pods`], for volumes with a SPIFFE ID and a socket.
@@ -110,17 +105,14 @@ impl Node {
         attributes: &[(&str, &str)],
     ) -> Result<Pods, Failure> {
         let common = [("signer", "local"), ("spiffe", "true"), ("socket-file", SOCKET)];
-        let all: Vec<(String, &str)> = common
-            .iter()
-            .chain(attributes)
-            .map(|(key, value)| (format!("csi.certlet.io/{key}"), *value))
-            .collect();
-        self.pods_of(count, &all)
+        self.pods_of(count, &[&common, attributes].concat())
     }
 
-    fn pods_of(&self, count: usize, attributes: &[(String, &str)]) -> Result<Pods, Failure> {
+    fn pods_of(&self, count: usize, attributes: &[(&str, &str)]) -> Result<Pods, Failure> {
+        let attributes: Vec<(String, &str)> =
+            attributes.iter().map(|(key, value)| (format!("csi.certlet.io/{key}"), *value)).collect();
         let pods: Vec<Pod> = (0..count)
-            .map(|number| Pod::new("bench", &format!("pod-{number}"), attributes.to_vec()))
+            .map(|number| Pod::new("bench", &format!("pod-{number}"), attributes.clone()))
             .collect();
         let targets: Vec<PathBuf> = pods.iter().map(|pod| self.kubelet.target(pod)).collect();
         for target in &targets {

@@ -36,7 +36,7 @@ pub(super) struct Volume {
     tokens: Mutex<Arc<PodTokens>>,
     /// The trust sources that it uses; none: what the signer names.
     pub(super) trust_sources: Vec<Arc<FollowedSource>>,
-    /// The trust bundle of a source other than the signer, as it was last set or handed over.
+    /// The trust bundle of a source other than the signer, as it was last set.
     trust: Mutex<Option<Arc<TrustBundle>>>,
     not_ready_count: AtomicU32,
 }

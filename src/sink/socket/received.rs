@@ -234,7 +234,7 @@ impl Message {
         }
     }
 
-    /// What its reader has set aside for it: the whole message from its prefix on, but no more than is ever accepted.
+    /// What its reader has reserved for it: the whole message from its prefix on, but no more than is ever accepted.
     fn size(&self) -> usize {
         if self.prefix < PREFIX {
             self.prefix.into()
