@@ -53,7 +53,7 @@ has_requests() { [ "$(request_count)" = "$1" ]; }
 # texts.
 events_of() {
 	k get events --field-selector "involvedObject.name=$1" -o json |
-		jq -r '.items[] | select(.reason | test("^(Certificate|Attribute)")) | .reason + ": " + .message'
+		jq -r '.items[] | select(.reason | test("^(Certificate|Attribute|TrustSource)")) | .reason + ": " + .message'
 }
 events_say() { events_of "$1" | grep -q "$2"; }
 

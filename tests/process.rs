@@ -306,7 +306,9 @@ node_test! {
         kubelet.publish(&pod_with("web-0", &[("pkcs12-enable", "true"), ("pkcs12-password", "hunter2")])).await.unwrap();
         kubelet.publish(&pod("web-1")).await.unwrap();
         let table = node.status(&[]);
-        assert_eq!(table.lines().count(), 3, "{table}");
+        let (volumes, roots) = table.split_once("\n\n").unwrap();
+        assert_eq!(volumes.lines().count(), 3, "{table}");
+        assert!(roots.starts_with("ROOT ") && roots.contains("not before"), "{table}");
         for expected in ["NAMESPACE", "shop", "web-0", "web-1", "local", "DNS:web-0.shop.svc.cluster.local"] {
             assert!(table.contains(expected), "{expected} is not in\n{table}");
         }

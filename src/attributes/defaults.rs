@@ -21,8 +21,21 @@ pub struct OperatorDefaults {
     pub svid: SvidDefaults,
     /// `--sds-default-svid-name` and the like.
     pub secret_names: SecretNames,
-    /// `--ca-source`: where trust bundles come from; empty: what the signers name.
-    pub trust_sources: Vec<TrustSource>,
+    /// Where trust bundles come from.
+    pub trust: TrustDefaults,
+}
+
+/// Where trust bundles come from.
+#[derive(Clone, Debug, Default)]
+pub struct TrustDefaults {
+    /// `--ca-source`: for volumes that name no source; empty: what the signers name.
+    pub sources: Vec<TrustSource>,
+    /// `--trust-source`: what volumes may name, by name.
+    pub named: BTreeMap<String, Vec<TrustSource>>,
+    /// `--trust-configmap-names`: the ConfigMaps that pods may name in their own namespace.
+    pub config_map_names: BTreeSet<String>,
+    /// `--trust-overlap`: how long an anchor that a source no longer has stays trusted.
+    pub overlap: Duration,
 }
 
 /// What flags of csi-driver-spiffe give to volumes with a SPIFFE ID.

@@ -6,7 +6,7 @@
 //!
 //! [`VolumeContext::parse`] splits the kubelet's part of a publish from the author's part, which [`parse()`] reads.
 //! `fields` sorts the attributes by name and reads single ones, by the rules in `rows` and with the checks in `values`;
-//! `parse`, `svid` and `files` combine them; `size` limits the names as a whole, and `token_claims` compares the pod with its tokens.
+//! `parse`, `svid`, `files` and `trust` combine them; `size` limits the names as a whole, and `token_claims` compares the pod with its tokens.
 //! What the operator's flags give to volumes is in `defaults`. `reference` generates docs/attributes.md from the same table.
 
 mod context;
@@ -22,12 +22,15 @@ mod size;
 mod svid;
 mod table;
 mod token_claims;
+mod trust;
 mod values;
 
 pub use context::VolumeContext;
 #[cfg(feature = "kubernetes")]
 pub(crate) use defaults::is_trust_domain;
-pub use defaults::{OperatorDefaults, OptionalAttribute, SpiffeIds, SpiffeIdsError, SvidDefaults};
+pub use defaults::{
+    OperatorDefaults, OptionalAttribute, SpiffeIds, SpiffeIdsError, SvidDefaults, TrustDefaults,
+};
 pub(crate) use defaults::{SPIFFE_ID_TEMPLATE, annotations, file_name, is_annotation};
 #[cfg(feature = "kubernetes")]
 pub(crate) use defaults::{issuer_kind, issuer_name};

@@ -67,6 +67,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         }
     };
     let owner = fields.checked(Key::Owner, owner);
+    let trust_sources = super::trust::sources(fields);
     let mut signer = signer?;
     if let SignerSpec::CertManager { usage_words: words, .. } = &mut signer {
         *words = usage_words;
@@ -85,7 +86,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         fs_group: fs_group.flatten(),
         owner,
         renew_before: renew_before.flatten(),
-        trust_sources: fields.defaults.trust_sources.clone(),
+        trust_sources,
         doubts: std::mem::take(&mut fields.doubts),
     })
 }

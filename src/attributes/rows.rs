@@ -8,6 +8,10 @@ const FILE_RULE: &str = "a plain file name of at most 255 bytes: no slash, no le
      different from the other file names";
 const LIST_RULE: &str = "a list of texts of at most 64 characters, none of them a control character";
 const ADDRESS_RULE: &str = "a list of texts of at most 128 characters, none of them a control character";
+const SOURCES_RULE: &str = "a list of at most 8 of: `signer`, what the CA of the certificate's signer is; a name that the operator lists \
+     (`--trust-source`); `configmap:NAME` or `configmap:NAME/KEY`, a ConfigMap in the pod's namespace whose name the operator allows \
+     (`--trust-configmap-names`); `clustertrustbundle:NAME`; `clustertrustbundle:SIGNER` or `clustertrustbundle:SIGNER?LABEL=VALUE&LABEL=VALUE`, \
+     the ClusterTrustBundles of a signer such as `example.org/mesh`";
 const DURATION_RULE: &str = "a Go duration above zero, such as `24h` or `1h30m`";
 const SWITCH_RULE: &str = "`true` or `false`";
 
@@ -151,7 +155,11 @@ attributes! {
         CertificateFile: "certificate-file", "The certificate, and the intermediates after it.", FILE_RULE
             => default(Value("tls.crt"));
         PrivateKeyFile: "privatekey-file", "The private key.", FILE_RULE => default(Value("tls.key"));
-        CaFile: "ca-file", "The trust anchors that the signer names.", FILE_RULE => default(Value("ca.crt"));
+        CaFile: "ca-file", "The trust anchors.", FILE_RULE => default(Value("ca.crt"));
+        CaSource: "ca-source",
+            "Where the trust anchors come from; several sources are joined. Changes reach a running pod without a new certificate.",
+            SOURCES_RULE
+            => Options { certlet_only: true, ..default(Derived("the operator's `--ca-source`, or without it `signer`")) };
         CombinedFile: "combined-file",
             "One more file that holds the private key, then the certificate and intermediates.", FILE_RULE
             => Options { certlet_only: true, ..PLAIN };

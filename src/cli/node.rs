@@ -236,10 +236,10 @@ impl NodeArgs {
             trust_bundle: self.sds_default_bundle_name,
             all_bundles: self.sds_default_all_bundles_name,
         };
-        let trust_sources = self.trust.sources();
-        let has_anchors = !trust_sources.is_empty();
+        let trust = self.trust.defaults();
+        let has_anchors = !trust.sources.is_empty();
         let defaults = OperatorDefaults {
-            trust_sources,
+            trust,
             dialect,
             spiffe_ids: self.spiffe.ids(dialect)?,
             #[cfg(feature = "kubernetes")]

@@ -1,10 +1,12 @@
 //! `certlet status`: shows the records of the volumes, for `kubectl exec`. It shows no secret.
 
+mod roots;
+
 use super::node::{DATA_ROOT, path_or_default};
 use crate::attributes::{self, OperatorDefaults, OptionalAttribute, SvidDefaults};
 use crate::control::{self, Check, ControlError};
 use crate::model::Dialect;
-use crate::store::{RecordError, StoreError, StoredVolume};
+use crate::store::{RecordError, RetainedAnchor, StoreError, StoredVolume};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -37,6 +39,15 @@ struct Row {
     issued_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     renews_at: Option<Timestamp>,
+    /// The root that the certificate leads to.
+    root: Option<String>,
+    /// The SHA-256 of that root in the pod's trust bundle; none: it has none that the certificate leads to.
+    root_sha256: Option<String>,
+    /// When certificate and chain end.
+    #[serde(skip)]
+    ends_at: Option<Timestamp>,
+    /// Anchors that are trusted only for a while.
+    retained: Vec<RetainedAnchor>,
     remark: Option<String>,
     last_error: Option<String>,
     volume: String,
@@ -53,6 +64,7 @@ impl StatusArgs {
             return Ok(json(&rows));
         }
         let mut text = table(&rows, Timestamp::now());
+        text.push_str(&roots::table(&rows));
         // Without a driver that runs, the volumes are shown all the same.
         if let Err(ControlError::Failed(notice)) = control::ask(&control::socket_in(&root), Check::Notices) {
             text = format!("{text}\nNotice: {notice}\n");
@@ -102,6 +114,10 @@ impl StatusArgs {
             row.issued_at = Some(issued.issued_at);
             row.expires_at = Some(issued.facts.not_after);
             row.renews_at = Some(issued.renew_at);
+            row.ends_at = Some(issued.end());
+            row.root = issued.trust.root.as_ref().map(|root| root.subject.clone());
+            row.root_sha256 = issued.trust.root.and_then(|root| root.sha256);
+            row.retained = issued.trust.retained;
             row.remark = match (issued.warning, remarks) {
                 (Some(warning), Some(remarks)) => Some(format!("{warning}; {remarks}")),
                 (warning, remarks) => warning.or(remarks),
@@ -120,20 +136,21 @@ fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Columns are as wide as their longest cell.
 fn table(rows: &[Row], now: Timestamp) -> String {
     if rows.is_empty() {
         return "no volumes on this node\n".to_owned();
     }
     let header = ["NAMESPACE", "POD", "SIGNER", "NAME", "ISSUED", "EXPIRES", "RENEWS", "LAST ERROR"]
         .map(str::to_owned);
-    let lines: Vec<[String; 8]> =
-        std::iter::once(header).chain(rows.iter().map(|row| line(row, now))).collect();
-    let widths: Vec<usize> = (0..8)
-        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
-        .collect();
+    aligned(&std::iter::once(header).chain(rows.iter().map(|row| line(row, now))).collect::<Vec<_>>())
+}
+
+/// Lines whose columns are as wide as their longest cell.
+fn aligned<const COLUMNS: usize>(lines: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let mut text = String::new();
-    for line in &lines {
+    for line in lines {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
         text.push_str(cells.collect::<String>().trim_end());
         text.push('\n');

@@ -1,17 +1,21 @@
 //! The flags for trust bundles.
 
+use super::values;
+use crate::attributes::TrustDefaults;
 use crate::model::TrustSource;
 use crate::trust::Pin;
 use clap::Args;
+use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Whom pods trust.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Trust")]
 pub struct TrustArgs {
-    /// Where pods' trust bundles (ca.crt and others) come from, in place of the CA that the signer names: PEM certificates in a file
-    /// or in a ConfigMap. Changes reach running pods without a new certificate. Can be given several times: the sources are joined.
-    /// Empty: the CA that the signer names. csi-driver-spiffe calls it source-ca-bundle, which is accepted too.
+    /// Where the trust bundles (ca.crt and others) of volumes without ca-source come from: a file, a ConfigMap or ClusterTrustBundles
+    /// with PEM certificates, or the signer. Changes reach running pods without a new certificate. Can be given several times: the
+    /// sources are joined. Empty: the CA that the signer names. csi-driver-spiffe calls it source-ca-bundle, which is accepted too.
     #[arg(
         long,
         alias = "source-ca-bundle",
@@ -21,6 +25,31 @@ pub struct TrustArgs {
         value_parser = source
     )]
     pub ca_source: Vec<CaSource>,
+
+    /// A trust source that volumes may name in ca-source. SOURCE is as in --ca-source. Can be given several times: the sources of one
+    /// NAME are joined.
+    #[arg(long, env = "CERTLET_TRUST_SOURCE", value_name = "NAME=SOURCE", value_delimiter = ',', value_parser = named)]
+    pub trust_source: Vec<NamedSource>,
+
+    /// Names of ConfigMaps that pods may name in ca-source as configmap:NAME. Each pod gets that of its own namespace.
+    #[arg(
+        long,
+        env = "CERTLET_TRUST_CONFIGMAP_NAMES",
+        value_name = "NAME",
+        value_delimiter = ',',
+        value_parser = values::object_name
+    )]
+    pub trust_configmap_names: Vec<String>,
+
+    /// How long pods still trust an anchor that was removed from a source other than the signer. 0: it is distrusted at once.
+    #[arg(
+        long,
+        env = "CERTLET_TRUST_OVERLAP",
+        value_name = "DURATION",
+        default_value = "0s",
+        value_parser = values::duration_or_zero
+    )]
+    pub trust_overlap: Duration,
 
     /// Trust anchors of an issuer: PEM certificates in FILE. Its certificates must lead to one of them, and pods get these anchors
     /// in place of the CA that the signer names. ISSUER is KIND.GROUP/NAME (in each namespace), KIND.GROUP/NAMESPACE/NAME, the
@@ -33,6 +62,21 @@ pub struct TrustArgs {
 #[derive(Clone, Debug)]
 pub struct CaSource(Option<TrustSource>);
 
+/// A trust source with the name by which volumes name it.
+#[derive(Clone, Debug)]
+pub struct NamedSource(String, TrustSource);
+
+fn named(text: &str) -> Result<NamedSource, String> {
+    let accepted = "accepted: NAME=SOURCE, with a name of a-z, 0-9 and '-' that is not signer";
+    let (name, source) = text.split_once('=').ok_or(accepted)?;
+    let is_name =
+        !name.is_empty() && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if !is_name || name == TrustSource::Signer.to_string() {
+        return Err(accepted.to_owned());
+    }
+    TrustSource::from_str(source).map(|source| NamedSource(name.to_owned(), source))
+}
+
 fn source(text: &str) -> Result<CaSource, String> {
     if text.is_empty() {
         Ok(CaSource(None))
@@ -42,14 +86,23 @@ fn source(text: &str) -> Result<CaSource, String> {
 }
 
 impl TrustArgs {
-    /// The trust sources, each once.
-    pub(super) fn sources(&self) -> Vec<TrustSource> {
+    /// Where trust bundles come from. Each source is there once.
+    pub(super) fn defaults(&self) -> TrustDefaults {
         let mut sources: Vec<TrustSource> = Vec::new();
         for source in self.ca_source.iter().filter_map(|source| source.0.as_ref()) {
-            if !sources.contains(source) {
-                sources.push(source.clone());
-            }
+            push_new(&mut sources, source);
         }
-        sources
+        let mut named: BTreeMap<String, Vec<TrustSource>> = BTreeMap::new();
+        for NamedSource(name, source) in &self.trust_source {
+            push_new(named.entry(name.clone()).or_default(), source);
+        }
+        let config_map_names = self.trust_configmap_names.iter().cloned().collect();
+        TrustDefaults { sources, named, config_map_names, overlap: self.trust_overlap }
+    }
+}
+
+fn push_new(sources: &mut Vec<TrustSource>, source: &TrustSource) {
+    if !sources.contains(source) {
+        sources.push(source.clone());
     }
 }

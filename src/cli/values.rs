@@ -173,10 +173,12 @@ pub(super) fn trust_domain(value: &str) -> Result<String, String> {
 }
 
 /// A name that may be a part of an API path.
-#[cfg(feature = "kubernetes")]
 pub(super) fn object_name(value: &str) -> Result<String, String> {
-    let is_name = driver_name(value).is_ok() && value.bytes().all(|byte| !byte.is_ascii_uppercase());
-    accept_text(value, is_name, "the name of an object in Kubernetes, such as cert-manager")
+    accept_text(
+        value,
+        crate::model::is_object_name(value),
+        "the name of an object in Kubernetes, such as cert-manager",
+    )
 }
 
 /// The name of a cert-manager issuer; empty for none.

@@ -80,6 +80,8 @@ pub(crate) struct Obtained {
     pub(crate) credential: Credential,
     /// The trust anchors: those that the signer named, else the chain's root, else none.
     pub(crate) trust: TrustBundle,
+    /// Whether these are the operator's, and not the signer's.
+    pub(crate) is_pinned: bool,
     /// What the pod's author should know although the issuance succeeded.
     pub(crate) warning: Option<String>,
 }
@@ -208,9 +210,7 @@ impl Obtainer {
     }
 
     async fn sign(&self, workload: Workload<'_>, signer: &dyn Signer) -> Result<Obtained, Failure> {
-        let needed_by = workload
-            .in_use
-            .map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, |in_use| in_use.facts.not_after);
+        let needed_by = workload.in_use.map_or_else(|| self.clock.now() + KUBELET_TIMEOUT, IssuedRecord::end);
         let Prepared { key, csr_der, checkpoint } = self.prepare(workload, signer, needed_by).await?;
         let Workload { id, identity, tokens, spec, in_use, not_ready_count, .. } = workload;
         let request = SigningRequest {
@@ -251,6 +251,7 @@ impl Obtainer {
         Ok(Obtained {
             credential: Credential { key, leaf, intermediates, facts: Arc::new(facts) },
             trust: TrustBundle { anchors },
+            is_pinned: self.pins.file_for(&spec.signer, &identity.namespace).is_some(),
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         })
     }
@@ -338,8 +339,7 @@ impl Obtainer {
         let Some(Refusal { at, by_signer }) = checkpoint.refusal() else { return Ok(true) };
         let now = self.clock.now();
         // Shorter if the certificate in use would expire meanwhile.
-        let stands =
-            in_use.map_or(MAX_REFUSAL, |in_use| MAX_REFUSAL.min(until(at, in_use.facts.not_after) / 2));
+        let stands = in_use.map_or(MAX_REFUSAL, |in_use| MAX_REFUSAL.min(until(at, in_use.end()) / 2));
         // A time in the future was recorded while the clock was wrong.
         let is_over = is_ahead(at, now) || until(at, now) >= stands;
         match by_signer {

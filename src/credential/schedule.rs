@@ -22,7 +22,7 @@ pub struct Lifetime {
 impl Lifetime {
     /// The lifetime of the certificate in a record.
     pub(crate) fn of(issued: &IssuedRecord) -> Self {
-        Self { issued_at: issued.issued_at, not_after: issued.facts.not_after }
+        Self { issued_at: issued.issued_at, not_after: issued.end() }
     }
 
     /// The whole lifetime, at least a nanosecond.

@@ -48,5 +48,6 @@ pub use spec::{
 };
 pub use tokens::{PodToken, PodTokens};
 pub use trust_source::TrustSource;
+pub(crate) use trust_source::is_name as is_object_name;
 pub(crate) use uri::encoded_separator;
 pub use usage::Usage;

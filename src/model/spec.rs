@@ -123,6 +123,23 @@ impl SignerSpec {
         }
     }
 
+    /// What signs, for comparisons: an issuer of each namespace by itself.
+    pub(crate) fn authority(&self, namespace: &str) -> String {
+        match self {
+            Self::CertManager { issuer: Some(IssuerRef { name, kind, group }), .. }
+                if kind.starts_with("Cluster") =>
+            {
+                format!("{kind}.{group}/{name}")
+            }
+            Self::CertManager { issuer: Some(IssuerRef { name, kind, group }), .. } => {
+                format!("{kind}.{group}/{namespace}/{name}")
+            }
+            Self::CertManager { issuer: None, .. } => "the operator's issuer".to_owned(),
+            Self::AcmPca(request) => request.certificate_authority_arn.as_str().to_owned(),
+            Self::Local => SignerKind::Local.as_str().to_owned(),
+        }
+    }
+
     /// Which signer it is.
     pub(crate) fn kind(&self) -> SignerKind {
         match self {

@@ -19,7 +19,7 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 44] = [
+pub(super) static MATCHED: [Matched; 45] = [
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
@@ -67,6 +67,7 @@ pub(super) static MATCHED: [Matched; 44] = [
     of("certificate-file", Kind::Text, |q| text(Some(q.spec.files.layout.certificate_file()))),
     of("privatekey-file", Kind::Text, |q| text(Some(q.spec.files.layout.private_key_file()))),
     of("ca-file", Kind::Text, |q| text(q.spec.files.layout.ca_file())),
+    of("ca-source", Kind::Text, |q| q.spec.trust_sources.iter().map(ToString::to_string).collect()),
     of("combined-file", Kind::Text, |q| text(q.spec.files.combined.as_deref())),
     of("socket-file", Kind::Text, |q| text(q.spec.files.socket.as_deref())),
     of("files", Kind::Text, |q| vec![(!q.spec.files.is_socket_only).to_string()]),

@@ -53,7 +53,7 @@ pub use error::{Cause, Resource, StoreError};
 pub(crate) use files::ensure_dir;
 pub(crate) use generation::Generation;
 pub use journal::JournalFile;
-pub use record::{IssuedRecord, LastError, Record, RecordError};
+pub use record::{IssuedRecord, LastError, LeafRoot, Record, RecordError, RetainedAnchor, TrustRecord};
 pub(crate) use shares::{Account, Promise, ShareLimits, Shares, Want};
 pub(crate) use size::{Size, VOLUME_INODES};
 pub(crate) use socket::NewSocket;

@@ -50,6 +50,56 @@ pub struct IssuedRecord {
     /// What the pod's author should know although the issuance succeeded.
     #[serde(default, rename = "remark")]
     pub warning: Option<String>,
+    /// Its trust bundle.
+    #[serde(default)]
+    pub trust: TrustRecord,
+}
+
+impl IssuedRecord {
+    /// When it can no longer be used: when it, or the first CA certificate of its chain, expires.
+    pub fn end(&self) -> Timestamp {
+        self.trust.chain_not_after.map_or(self.facts.not_after, |end| end.min(self.facts.not_after))
+    }
+}
+
+/// A certificate and its trust bundle.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustRecord {
+    /// The root that the certificate leads to; none: an earlier build has not written it.
+    #[serde(default)]
+    pub root: Option<LeafRoot>,
+    /// The CA that has signed the certificate, as a fingerprint.
+    #[serde(default)]
+    pub issuing_ca: Option<String>,
+    /// When the first CA certificate of the chain expires, the trust anchor included.
+    #[serde(default)]
+    pub chain_not_after: Option<Timestamp>,
+    /// The SHA-256 of each anchor that the signer named.
+    #[serde(default)]
+    pub signer_anchors: Vec<String>,
+    /// The anchors of the trust bundle that nothing names any more.
+    #[serde(default)]
+    pub retained: Vec<RetainedAnchor>,
+}
+
+/// The root that a certificate leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeafRoot {
+    /// Its subject; without an anchor, the issuer that the chain's last certificate names.
+    pub subject: String,
+    /// The SHA-256 of the anchor in the volume's trust bundle; none: none of them has signed the chain.
+    pub sha256: Option<String>,
+}
+
+/// An anchor that nothing names any more, and that is trusted for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainedAnchor {
+    /// The SHA-256 of its DER, hexadecimal.
+    pub sha256: String,
+    /// Its subject, for people.
+    pub subject: String,
+    /// When it is distrusted.
+    pub until: Timestamp,
 }
 
 /// A failed issuance.

@@ -277,6 +277,8 @@ mod tests {
             pod: "web-0".to_owned(),
             volume: "csi-1".to_owned(),
             not_after: jiff::Timestamp::from_second(1_800_000_000).ok(),
+            root: Some(("CN=root".to_owned(), Some("ab12".to_owned()))),
+            end: jiff::Timestamp::from_second(1_800_000_000).ok(),
             remaining_fraction: Some(remaining),
         };
         VolumeSamples {
@@ -293,6 +295,12 @@ mod tests {
         assert!(text.lines().any(|line| line == "certlet_volumes{state=\"ready\"} 1"), "{text}");
         assert!(text.lines().any(|line| line == "certlet_volumes{state=\"unreadable\"} 3"), "{text}");
         assert!(text.lines().any(|line| line == "certlet_smallest_remaining_lifetime_ratio 0.2"), "{text}");
+        let of_root = "{root=\"CN=root\",sha256=\"ab12\"}";
+        assert!(text.contains(&format!("certlet_volumes_by_root{of_root} 2\n")), "{text}");
+        assert!(
+            text.contains(&format!("certlet_root_last_use_timestamp_seconds{of_root} 1800000000\n")),
+            "{text}"
+        );
         assert!(!text.contains("web-0") && !text.contains("csi-1"), "{text}");
 
         let metrics = Metrics::default();

@@ -5,6 +5,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The state of a volume.
@@ -33,6 +34,10 @@ pub(crate) struct VolumeSample {
     pub volume: String,
     /// When its certificate expires.
     pub not_after: Option<Timestamp>,
+    /// The root that its certificate leads to, and the SHA-256 of that anchor in its trust bundle; none: it has no such anchor.
+    pub root: Option<(String, Option<String>)>,
+    /// When certificate and chain end.
+    pub end: Option<Timestamp>,
     /// The remaining share of the certificate's lifetime: 1 when new, 0 or less once expired.
     pub remaining_fraction: Option<f64>,
 }
@@ -86,8 +91,43 @@ impl<F: Fn() -> VolumeSamples + Send + Sync + 'static> Collector for VolumeColle
                 MetricType::Gauge,
             )?)?;
         }
+        encode_roots(&volumes, &mut encoder)?;
         if self.per_volume { encode_each(&volumes, encoder) } else { Ok(()) }
     }
+}
+
+/// Roots with series of their own. Pods' authors choose issuers, so the number is bounded; all further ones are one series.
+const MAX_ROOTS: usize = 20;
+/// What the further ones are called.
+const OTHER: &str = "other";
+
+/// Volumes by the root that their certificates lead to, and when the last of them ends.
+fn encode_roots(volumes: &[VolumeSample], encoder: &mut DescriptorEncoder) -> Result<(), fmt::Error> {
+    let mut roots: BTreeMap<(&str, &str), (i64, Option<Timestamp>)> = BTreeMap::new();
+    for volume in volumes {
+        let Some((subject, sha256)) = &volume.root else { continue };
+        let key = (subject.as_str(), sha256.as_deref().unwrap_or_default());
+        let key = if roots.len() < MAX_ROOTS || roots.contains_key(&key) { key } else { (OTHER, OTHER) };
+        let (count, end) = roots.entry(key).or_default();
+        *count += 1;
+        *end = (*end).max(volume.end);
+    }
+    let help = "Volumes by the root that their certificates lead to; an empty sha256: not in the volume's trust bundle";
+    let mut gauges = encoder.encode_descriptor("volumes_by_root", help, None, MetricType::Gauge)?;
+    for ((root, sha256), (count, _)) in &roots {
+        ConstGauge::new(*count).encode(gauges.encode_family(&[("root", *root), ("sha256", *sha256)])?)?;
+    }
+    let help =
+        "When the last certificate that leads to a root ends: before that the root is needed on this node";
+    let name = "root_last_use_timestamp_seconds";
+    let mut gauges = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for ((root, sha256), (_, end)) in &roots {
+        if let Some(end) = end {
+            let labels = [("root", *root), ("sha256", *sha256)];
+            ConstGauge::new(end.as_second()).encode(gauges.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn encode_each(volumes: &[VolumeSample], mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {

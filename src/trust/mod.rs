@@ -4,13 +4,17 @@
 //! then the sinks hand over the current credential with the new trust bundle.
 
 #[cfg(feature = "kubernetes")]
+mod cluster_trust_bundle;
+#[cfg(feature = "kubernetes")]
 mod config_map;
 mod file;
 mod metrics;
+mod overlap;
 mod pins;
 mod sources;
 
 pub(crate) use metrics::TrustMetrics;
+pub(crate) use overlap::{Composed, Named, Overlap, anchor_id, compose};
 pub(crate) use pins::read as read_pinned;
 pub use pins::{Pin, PinError, Pins};
 pub(crate) use sources::{FollowedSource, TrustSources, joined, joined_within};

@@ -1,13 +1,14 @@
 //! The trust sources that volumes of this node use, followed: one watch for each, none where no volume uses it.
 
 use super::TrustBundle;
-#[cfg(feature = "kubernetes")]
-use super::config_map;
 use super::file;
 use super::metrics::TrustMetrics;
+#[cfg(feature = "kubernetes")]
+use super::{cluster_trust_bundle, config_map};
 use crate::model::TrustSource;
 use crate::platform::Clock;
 use crate::x509::{Anchors, usable_anchors};
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -63,9 +64,10 @@ impl TrustSources {
         let _first = self.0.cluster.set(cluster);
     }
 
-    /// Follows these sources, each once for the whole node. Runs inside of a tokio runtime.
+    /// Follows these sources but the signer, each once for the whole node. Runs inside of a tokio runtime.
     pub(crate) fn follow(&self, sources: &[TrustSource]) -> Vec<Arc<FollowedSource>> {
-        sources.iter().map(|source| self.follow_one(source)).collect()
+        let followed = sources.iter().filter(|source| **source != TrustSource::Signer);
+        followed.map(|source| self.follow_one(source)).collect()
     }
 
     fn follow_one(&self, source: &TrustSource) -> Arc<FollowedSource> {
@@ -80,36 +82,47 @@ impl TrustSources {
             task: Mutex::default(),
         });
         let reader = SourceFollower { sources: Arc::downgrade(&self.0), source: Arc::downgrade(&new) };
-        let task = match source {
-            TrustSource::File(path) => tokio::spawn(file::follow(path.clone(), reader)),
-            #[cfg(feature = "kubernetes")]
-            TrustSource::ConfigMap { namespace, name, key } => {
-                let cluster = self.0.cluster.get().cloned();
-                let (namespace, name, key) = (namespace.clone(), name.clone(), key.clone());
-                tokio::spawn(config_map::follow(cluster, namespace, name, key, reader))
-            }
-            #[cfg(not(feature = "kubernetes"))]
-            TrustSource::ConfigMap { .. } => tokio::spawn(async move {
-                reader.publish(Err("this build of certlet reads no ConfigMaps".to_owned()));
-            }),
-        };
+        let task = tokio::spawn(self.read(source.clone(), reader));
         *new.task.lock() = Some(task.abort_handle());
         followed.insert(source.clone(), Arc::downgrade(&new));
         new
     }
 
-    /// Resolves after a source has other anchors; several changes can count as one. Cancel-safe.
+    /// Reads a source, for ever if it can be read.
+    fn read(&self, source: TrustSource, follower: SourceFollower) -> BoxFuture<'static, ()> {
+        #[cfg(feature = "kubernetes")]
+        let cluster = self.0.cluster.get().cloned();
+        match source {
+            TrustSource::File(path) => Box::pin(file::follow(path, follower)),
+            #[cfg(feature = "kubernetes")]
+            TrustSource::ConfigMap { namespace, name, key } => {
+                Box::pin(config_map::follow(cluster, namespace, name, key, follower))
+            }
+            #[cfg(feature = "kubernetes")]
+            source @ (TrustSource::ClusterTrustBundle { .. } | TrustSource::ClusterTrustBundles { .. }) => {
+                Box::pin(cluster_trust_bundle::follow_source(cluster, source, follower))
+            }
+            #[cfg(not(feature = "kubernetes"))]
+            TrustSource::ConfigMap { .. }
+            | TrustSource::ClusterTrustBundle { .. }
+            | TrustSource::ClusterTrustBundles { .. } => Box::pin(async move {
+                follower.publish(Err("cannot be read: this build of certlet has no Kubernetes".to_owned()));
+            }),
+            TrustSource::NotListed(_) => Box::pin(async move {
+                follower.publish(Err("is not among those that the operator lists any more".to_owned()));
+            }),
+            TrustSource::Signer => Box::pin(async {}),
+        }
+    }
+
+    /// Resolves after a source has other anchors, has failed or works again; several changes can count as one. Cancel-safe.
     pub(crate) async fn changed(&self) {
         self.0.changed.notified().await;
     }
 
     /// What is wrong with the sources in use, for `certlet status`.
     pub(crate) fn faults(&self) -> Vec<String> {
-        let fault = |source: &Arc<FollowedSource>| {
-            let state = source.state.borrow();
-            state.fault.as_ref().map(|fault| source.describe(fault, state.trust.is_some()))
-        };
-        let mut faults: Vec<String> = self.0.in_use().iter().filter_map(fault).collect();
+        let mut faults: Vec<String> = self.0.in_use().iter().filter_map(|source| source.fault()).collect();
         faults.sort();
         faults
     }
@@ -130,6 +143,12 @@ impl Inner {
 }
 
 impl FollowedSource {
+    /// What is wrong with it now.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let state = self.state.borrow();
+        state.fault.as_ref().map(|fault| self.describe(fault, state.trust.is_some()))
+    }
+
     fn describe(&self, fault: &str, has_anchors: bool) -> String {
         let kept = if has_anchors { "; its last anchors stay in use" } else { "" };
         format!("the trust source {} {fault}{kept}", self.source)
@@ -200,7 +219,7 @@ impl SourceFollower {
         let read = text.and_then(|text| usable_anchors(&text, sources.clock.now()));
         let name = source.source.to_string();
         let mut has_other_anchors = false;
-        source.state.send_if_modified(|state| {
+        let is_modified = source.state.send_if_modified(|state| {
             let before = state.clone();
             match read {
                 Ok(Anchors { certificates: anchors, warning }) => {
@@ -231,6 +250,8 @@ impl SourceFollower {
         sources.count();
         if has_other_anchors {
             sources.metrics.changed();
+        }
+        if is_modified {
             sources.changed.notify_one();
         }
     }

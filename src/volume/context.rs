@@ -1,12 +1,13 @@
 //! What every operation on volumes uses.
 
 use super::files::VolumeFiles;
+use super::issuing_cas::IssuingCas;
 use super::registry::Registry;
 use super::report::Reporter;
 use super::volume::Volume;
 use super::volume_counts::{Counted, VolumeCounts};
 use crate::attributes::OperatorDefaults;
-use crate::credential::{Obtainer, Work, WorkQueue, offset_within};
+use crate::credential::{Obtainer, Work, WorkQueue};
 use crate::model::{CertificateSpec, Failure, PodTokens, VolumeId};
 use crate::platform::Clock;
 use crate::signer::{IssuedCertificate, RequestId, SignerNotification};
@@ -19,11 +20,6 @@ use tokio_util::sync::CancellationToken;
 
 /// When a volume that is not mounted is checked again, to see whether its pod is gone.
 pub(super) const REAP_AFTER: Duration = Duration::from_mins(10);
-
-/// The time in which a trust bundle is handed over to one volume, when many volumes get one at once.
-const TRUST_REFRESH: Duration = Duration::from_millis(8);
-/// The time in which all volumes get it.
-const MAX_TRUST_WINDOW: Duration = Duration::from_secs(10);
 
 /// The node's volumes, in memory, in the store and with their signers.
 pub(super) struct Context {
@@ -39,6 +35,7 @@ pub(super) struct Context {
     pub(super) sockets: Sockets,
     pub(super) defaults: Arc<OperatorDefaults>,
     pub(super) trust: TrustSources,
+    pub(super) issuing_cas: IssuingCas,
 }
 
 impl Context {
@@ -55,20 +52,6 @@ impl Context {
         let account = self.shares.open(&record.pod.namespace);
         let trust_sources = self.trust.follow(&spec.trust_sources);
         Volume::new(record, spec, tokens, schedule, events, (account, counted), trust_sources)
-    }
-
-    /// Hands over the trust bundles of sources that have changed, until shutdown. Many volumes get them one after the other.
-    pub(super) async fn follow_trust(&self) {
-        while self.shutdown.run_until_cancelled(self.trust.changed()).await.is_some() {
-            let volumes = self.registry.all();
-            let changed: Vec<_> = volumes.iter().filter(|volume| volume.refresh_sources()).collect();
-            let window = TRUST_REFRESH
-                .saturating_mul(u32::try_from(changed.len()).unwrap_or(u32::MAX))
-                .min(MAX_TRUST_WINDOW);
-            for volume in changed {
-                volume.schedule.put_in(Work::RefreshTrust, offset_within(window, &volume.id));
-            }
-        }
     }
 
     /// Removes a volume that is not mounted: from the store and from memory. Notifies its signer, which removes what it

@@ -7,7 +7,7 @@ use crate::credential::{Current, Follower};
 use crate::model::{Failure, FailureKind, Files, KeystorePassword, VolumeId, hex};
 use crate::platform::cores;
 use crate::sink::files;
-use crate::store::{Record, Size, Store, Want};
+use crate::store::{Record, Size, Store, TrustRecord, Want};
 use crate::x509::PrivateKey;
 use aws_lc_rs::rand;
 use secrecy::SecretString;
@@ -134,23 +134,19 @@ impl VolumeFiles {
         });
     }
 
-    /// Writes the credential in use with the volume's own trust bundle as a new generation, and its record. Before the
-    /// first certificate it does nothing: the first generation will have the trust bundle.
-    pub(super) fn refresh_trust(&self, volume: &Volume) -> Result<(), Failure> {
-        let current = match volume.live.current() {
-            Some(current) => Some(current),
-            None => self.read_back(volume)?,
-        };
-        let Some((trust, current)) = volume.trust().zip(current) else { return Ok(()) };
-        if current.trust == trust {
-            // Handed over already: with a certificate, or by the process before this one.
-            return Ok(());
-        }
-        let current = Current { trust, ..current };
+    /// Writes the credential in use with another trust bundle as a new generation, and its record.
+    pub(super) fn write_trust(
+        &self,
+        volume: &Volume,
+        current: Current,
+        trust: TrustRecord,
+    ) -> Result<(), Failure> {
         let generation = self.write_generation(volume, &current)?;
         let mut record = volume.record();
-        let before =
-            record.issued.as_mut().map(|issued| std::mem::replace(&mut issued.generation, generation));
+        let before = record.issued.as_mut().map(|issued| {
+            issued.trust = trust;
+            std::mem::replace(&mut issued.generation, generation)
+        });
         self.store.write_record(&record)?;
         // A renewal that waits for its signer still replaces the same certificate.
         if let Some(checkpoint) = self.store.checkpoint(&volume.id)?

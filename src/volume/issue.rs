@@ -10,7 +10,7 @@ use crate::credential::{Current, IssueOptions, Lifetime, Obtained, Work, Workloa
 use crate::model::{Failure, FailureKind, MAX_MESSAGE_BYTES, clipped};
 use crate::signer::{Purpose, SignerNotification};
 use crate::store::IssuedRecord;
-use crate::trust::{TrustBundle, joined, joined_within};
+use crate::trust::joined_within;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,7 @@ impl Issuance {
         }
         result?;
         self.schedule_renewal(volume);
+        self.context.follow_issuing_ca(volume, before.issuing_ca.as_deref());
         self.context.notify_signer(volume, before.serial.as_deref(), <dyn SignerNotification>::in_use);
         Ok(())
     }
@@ -91,13 +92,14 @@ impl Issuance {
     /// Writes files and record and, for a publish, makes the mount. Blocks this thread.
     fn write(&self, volume: &Arc<Volume>, obtained: Obtained, bind: bool) -> Result<(), Failure> {
         let Context { obtainer, files, clock, .. } = &*self.context;
-        let Obtained { credential, trust, warning } = obtained;
-        let warning = warning.map(|warning| clipped(&warning, MAX_MESSAGE_BYTES));
+        let anchored = self.context.anchored(volume, &obtained)?;
+        let Obtained { credential, warning, .. } = obtained;
+        let warnings: Vec<String> = warning.into_iter().chain(anchored.warning).collect();
+        let warning = (!warnings.is_empty()).then(|| clipped(&warnings.join("; "), MAX_MESSAGE_BYTES));
         // Before the write, which can take long.
         let issued_at = clock.now();
         let facts = Arc::clone(&credential.facts);
-        let trust = self.trust(volume, trust)?;
-        let current = Current { credential: Arc::new(credential), trust };
+        let current = Current { credential: Arc::new(credential), trust: anchored.trust };
         let generation = match files.write_generation(volume, &current) {
             // The same certificate cannot be written later either.
             Err(failure) if failure.kind == FailureKind::Permanent => {
@@ -107,19 +109,21 @@ impl Issuance {
             written => written?,
         };
         let mut record = volume.record();
-        let lifetime = Lifetime { issued_at, not_after: facts.not_after };
-        let renew_at = renew_at(&volume.id, lifetime, volume.spec.renew_before, self.renewal_interval);
-        record.issued = Some(IssuedRecord { facts, issued_at, renew_at, generation, warning });
+        let trust = anchored.record;
+        let mut issued = IssuedRecord { facts, issued_at, renew_at: issued_at, generation, warning, trust };
+        let lifetime = Lifetime::of(&issued);
+        issued.renew_at = renew_at(&volume.id, lifetime, volume.spec.renew_before, self.renewal_interval);
+        record.issued = Some(issued);
         record.last_error = None;
         files.store.write_record(&record)?;
         // From here on the files are in place. If the bind fails, a retry finds them and binds.
         volume.set_record(record);
         volume.set_rejection(None);
-        // The trust sources can have changed during the write.
-        let trust = Arc::clone(&current.trust);
         volume.live.publish(current);
+        volume.schedule_retained();
+        // The trust sources can have changed during the write.
         volume.refresh_sources();
-        if volume.trust().is_some_and(|newer| newer != trust) {
+        if volume.present_sources().is_ok_and(|sources| sources != anchored.sources) {
             volume.schedule.put_now(Work::RefreshTrust);
         }
         // Cleared last: after a crash before this point, the same request is resumed.
@@ -128,18 +132,6 @@ impl Issuance {
         }
         // A socket that could not be served at a restart is served now.
         if bind { self.context.mount(volume) } else { self.context.serve_socket(volume) }
-    }
-
-    /// The trust bundle for a new generation: of the volume's sources, else the one that was set, else the one that the signer names.
-    /// While a source has not been read since the start, the last generation's stays.
-    fn trust(&self, volume: &Volume, of_signer: TrustBundle) -> Result<Arc<TrustBundle>, Failure> {
-        if volume.trust_sources.is_empty() {
-            return Ok(volume.trust().unwrap_or_else(|| Arc::new(of_signer)));
-        }
-        joined(&volume.trust_sources).or_else(|fault| {
-            let last = self.context.files.read_back(volume)?.map(|current| current.trust);
-            last.ok_or_else(|| Failure::transient(fault))
-        })
     }
 
     /// Schedules the renewal of a mounted volume at the time in its record, or its first certificate now. A mounted volume is

@@ -14,6 +14,7 @@ mod context;
 mod event_history;
 mod files;
 mod issue;
+mod issuing_cas;
 mod mount_error;
 mod mount_table;
 mod mounts;
@@ -30,6 +31,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod tmpfs;
+mod trust;
 #[expect(clippy::module_inception, reason = "the type that the module is named after")]
 mod volume;
 mod volume_counts;
@@ -56,6 +58,7 @@ use crate::trust::{Pins, TrustBundle, TrustSources};
 use admission::Admission;
 use context::Context;
 use issue::Issuance;
+use issuing_cas::IssuingCas;
 use publish::Publisher;
 use publish_slots::PublishSlots;
 use renew::Renewals;
@@ -147,6 +150,7 @@ impl VolumeService {
             ),
             defaults: parts.defaults,
             trust,
+            issuing_cas: IssuingCas::default(),
             reporter: Reporter { metrics, events },
             clock,
             shutdown,

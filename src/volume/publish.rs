@@ -14,7 +14,7 @@ use crate::credential::Work;
 use crate::model::{Failure, FailureKind, KeystorePassword, PodTokens, VolumeId};
 use crate::platform::FairPermit;
 use crate::signer::Purpose;
-use crate::store::IssuedRecord;
+use crate::store::{IssuedRecord, TrustRecord};
 use jiff::Timestamp;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -132,10 +132,12 @@ impl Publisher {
         }
         let started = Instant::now();
         let is_new = known.is_none();
-        let volume = match known {
-            Some(known) => known,
+        let volume = if let Some(known) = known {
+            known
+        } else {
             // Before the wait: a publish that is over a limit needs no slot.
-            None => request.new_volume(&self.context, self.context.counts.admit(&request.context.pod)?),
+            self.context.admit_sources(&request.spec.trust_sources, &request.context.pod)?;
+            request.new_volume(&self.context, self.context.counts.admit(&request.context.pod)?)
         };
         let _slot = self.slot(guard, &request).await?;
         if is_new {
@@ -237,7 +239,7 @@ impl Publisher {
             return Ok(true);
         }
         volume.refresh_tokens(request.context.tokens.clone());
-        if record.issued.as_ref().is_none_or(|issued| issued.facts.not_after <= clock.now()) {
+        if record.issued.as_ref().is_none_or(|issued| issued.end() <= clock.now()) {
             return Ok(false);
         }
         let (context, mounting) = (Arc::clone(&self.context), Arc::clone(volume));
@@ -251,7 +253,8 @@ impl Publisher {
     fn refresh(&self, volume: &Volume, tokens: PodTokens) {
         let Context { obtainer, clock, .. } = &*self.context;
         let has_fresh_token = volume.refresh_tokens(tokens);
-        let is_valid = volume.fact(|facts| facts.not_after > clock.now());
+        let is_valid =
+            volume.with_record(|record| record.issued.as_ref().map(|issued| issued.end() > clock.now()));
         let is_renewed_now = match is_valid {
             // The renewal may have failed only because the token had expired.
             Some(true) => {
@@ -330,8 +333,14 @@ impl Publisher {
                 .map(|current| Arc::clone(&current.credential.facts));
             if let Some((facts, generation)) = facts.zip(files.store.generation(id)?) {
                 let issued_at = facts.not_before.min(now);
-                record.issued =
-                    Some(IssuedRecord { facts, issued_at, renew_at: now, generation, warning: None });
+                record.issued = Some(IssuedRecord {
+                    facts,
+                    issued_at,
+                    renew_at: now,
+                    generation,
+                    warning: None,
+                    trust: TrustRecord::default(),
+                });
             }
             if let Err(error) = files.store.write_record(&record) {
                 tracing::warn!(volume = %record.volume_id, %error, "no record yet; the renewal writes it");

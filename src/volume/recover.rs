@@ -110,6 +110,7 @@ impl VolumeService {
     }
 
     fn schedule_adopted(&self, volume: &Volume) {
+        volume.schedule_retained();
         let now = self.context.clock.now();
         let put_in = |pause| volume.schedule.put_in(Work::Renew, pause);
         let live = self.context.files.store.generation(&volume.id).ok().flatten();
@@ -124,9 +125,9 @@ impl VolumeService {
             Some(IssuedRecord { renew_at, .. }) if renew_at > now => {
                 volume.schedule.put(Work::Renew, renew_at);
             }
-            Some(IssuedRecord { facts, .. }) => {
+            Some(issued) => {
                 // The renewal fell due while no process ran.
-                let window = CATCH_UP.min(until(now, facts.not_after) / 10);
+                let window = CATCH_UP.min(until(now, issued.end()) / 10);
                 put_in(offset_within(window, &volume.id));
             }
             // Mounted without files, because its pod was not ready.

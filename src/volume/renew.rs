@@ -180,8 +180,8 @@ impl Renewals {
     /// Hands over a new trust bundle with the credential in use. On failure the old generation stays, and the refresh is
     /// tried again.
     async fn refresh_trust(&self, volume: &Arc<Volume>) {
-        let refreshed = Arc::clone(volume);
-        if let Err(error) = self.context.files.run(move |files| files.refresh_trust(&refreshed)).await {
+        let (context, refreshed) = (Arc::clone(&self.context), Arc::clone(volume));
+        if let Err(error) = self.context.files.run(move |_| context.refresh_trust(&refreshed)).await {
             tracing::warn!(volume = %volume.id, %error, "a new trust bundle could not be written; the old files stay");
             volume.schedule.put_in(Work::RefreshTrust, SHORT_PAUSE);
         }

@@ -24,6 +24,8 @@ pub(crate) trait EventSink: Send + Sync + 'static {
 pub(super) struct Before {
     /// The serial number of the certificate in use.
     pub(super) serial: Option<String>,
+    /// The CA that has signed it.
+    pub(super) issuing_ca: Option<String>,
     had_failed: bool,
     /// What the pod's author was told of it.
     warning: Option<String>,
@@ -33,6 +35,7 @@ impl Before {
     pub(super) fn of(volume: &Volume) -> Self {
         volume.with_record(|record| Self {
             serial: record.issued.as_ref().map(|issued| issued.facts.serial.clone()),
+            issuing_ca: record.issued.as_ref().and_then(|issued| issued.trust.issuing_ca.clone()),
             had_failed: record.last_error.is_some(),
             warning: record.issued.as_ref().and_then(|issued| issued.warning.clone()),
         })
@@ -72,6 +75,22 @@ impl Reporter {
         // A pod can say this as often as it likes, so the log is limited as the Events are.
         if volume.events.admits(&event) {
             log(volume, &event);
+            self.record(volume, event);
+        }
+    }
+
+    /// Tells the pod's author that a trust source of the volume has failed, or works again.
+    pub(super) fn trust_sources(&self, volume: &Volume) {
+        // The log names each source once for the whole node.
+        let Some(changed) = volume.changed_fault() else { return };
+        let event = if let Err(message) = changed {
+            PodEvent { kind: EventKind::Warning, reason: "TrustSourceFailed", message }
+        } else {
+            volume.events.settle();
+            let message = "all trust sources of the volume can be read".to_owned();
+            PodEvent { kind: EventKind::Normal, reason: "TrustSourceRecovered", message }
+        };
+        if self.events.is_some() && volume.events.admits(&event) {
             self.record(volume, event);
         }
     }
@@ -178,7 +197,7 @@ fn event(volume: &Volume, before: &Before, result: Result<(), &Failure>) -> Opti
 mod tests {
     use super::*;
     use crate::model::CertificateFacts;
-    use crate::store::IssuedRecord;
+    use crate::store::{IssuedRecord, TrustRecord};
     use crate::volume::tests::{volume_in_memory, volume_of};
     use crate::x509::testing::attributes;
     use parking_lot::Mutex;
@@ -188,7 +207,8 @@ mod tests {
         let volume = volume_in_memory("v");
         let told = |serial: Option<&str>, had_failed, failed: Option<FailureKind>| {
             let failure = failed.map(|kind| Failure::new(kind, "no"));
-            let before = Before { serial: serial.map(str::to_owned), had_failed, warning: None };
+            let before =
+                Before { serial: serial.map(str::to_owned), issuing_ca: None, had_failed, warning: None };
             event(&volume, &before, failure.as_ref().map_or(Ok(()), Err))
                 .map(|event| (event.kind, event.reason))
         };
@@ -254,6 +274,13 @@ mod tests {
             not_before: at,
             not_after: at,
         };
-        IssuedRecord { facts: Arc::new(facts), issued_at: at, renew_at: at, generation: 1, warning: None }
+        IssuedRecord {
+            facts: Arc::new(facts),
+            issued_at: at,
+            renew_at: at,
+            generation: 1,
+            warning: None,
+            trust: TrustRecord::default(),
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::volume::Volume;
 use super::{VolumeService, not_found};
 use crate::credential::Lifetime;
 use crate::model::{Failure, VolumeId};
-use crate::store::{Record, Usage};
+use crate::store::{IssuedRecord, Record, Usage};
 use crate::telemetry::{VolumeSample, VolumeSamples, VolumeState};
 use jiff::Timestamp;
 use std::path::PathBuf;
@@ -66,6 +66,10 @@ fn sample(volume: &Volume, now: Timestamp) -> VolumeSample {
         pod: record.pod.name.clone(),
         volume: record.volume_id.to_string(),
         not_after: record.issued.as_ref().map(|issued| issued.facts.not_after),
+        end: record.issued.as_ref().map(IssuedRecord::end),
+        root: record.issued.as_ref().and_then(|issued| {
+            issued.trust.root.as_ref().map(|root| (root.subject.clone(), root.sha256.clone()))
+        }),
         remaining_fraction: record.issued.as_ref().map(|issued| Lifetime::of(issued).remaining_fraction(now)),
     })
 }
@@ -73,7 +77,7 @@ fn sample(volume: &Volume, now: Timestamp) -> VolumeSample {
 fn state(record: &Record, now: Timestamp) -> VolumeState {
     let Some(issued) = &record.issued else { return VolumeState::Pending };
     let remaining = |at| Lifetime::of(issued).remaining_fraction(at);
-    if issued.facts.not_after <= now {
+    if issued.end() <= now {
         VolumeState::Expired
     } else if remaining(issued.renew_at) - remaining(now) > MARGIN {
         VolumeState::Overdue
@@ -107,7 +111,7 @@ fn condition(record: &Record, now: Timestamp) -> Condition {
 mod tests {
     use super::*;
     use crate::model::CertificateFacts;
-    use crate::store::IssuedRecord;
+    use crate::store::TrustRecord;
     use crate::volume::tests::volume_in_memory;
     use jiff::SignedDuration;
 
@@ -131,6 +135,7 @@ mod tests {
             renew_at: hour(16),
             generation: 1,
             warning: None,
+            trust: TrustRecord::default(),
         });
         for (at, expected, begins) in [
             (17, VolumeState::Ready, "certificate valid until"),

@@ -2,15 +2,15 @@
 
 use super::event_history::EventHistory;
 use super::volume_counts::Counted;
-use crate::credential::{LiveCredential, Schedule};
-use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
+use crate::credential::{LiveCredential, Schedule, Work};
+use crate::model::{CertificateFacts, CertificateSpec, PodTokens, TrustSource, VolumeId};
 use crate::sink::ServedSocket;
-use crate::store::{Account, Record};
+use crate::store::{Account, IssuedRecord, Record};
 use crate::trust::{FollowedSource, TrustBundle, joined};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// One volume in this process. Only the holder of its lock changes it, except for tokens and trust bundle, which change
 /// without the lock.
@@ -34,10 +34,13 @@ pub(super) struct Volume {
     _counted: Counted,
     record: Mutex<Record>,
     tokens: Mutex<Arc<PodTokens>>,
-    /// The trust sources that it uses; none: what the signer names.
+    /// The trust sources that it uses besides the signer.
     pub(super) trust_sources: Vec<Arc<FollowedSource>>,
     /// The trust bundle of a source other than the signer, as it was last set.
     trust: Mutex<Option<Arc<TrustBundle>>>,
+    /// What its pod's author was told last of its sources.
+    fault: Mutex<Option<String>>,
+    is_held_back: AtomicBool,
     not_ready_count: AtomicU32,
 }
 
@@ -66,6 +69,8 @@ impl Volume {
             tokens: Mutex::new(Arc::new(tokens)),
             trust_sources,
             trust: Mutex::default(),
+            fault: Mutex::default(),
+            is_held_back: AtomicBool::new(false),
             not_ready_count: AtomicU32::new(0),
         })
     }
@@ -120,6 +125,58 @@ impl Volume {
         self.trust.lock().clone()
     }
 
+    /// Whether it trusts what its signer names.
+    pub(super) fn trusts_signer(&self) -> bool {
+        let sources = &self.spec.trust_sources;
+        if sources.is_empty() { self.trust.lock().is_none() } else { sources.contains(&TrustSource::Signer) }
+    }
+
+    /// What its sources other than the signer name now; none if it has none. An error while one of them has never been read.
+    pub(super) fn joined_sources(&self) -> Result<Option<Arc<TrustBundle>>, String> {
+        if self.trust_sources.is_empty() { Ok(self.trust()) } else { joined(&self.trust_sources).map(Some) }
+    }
+
+    /// As [`Self::joined_sources`], as it was last set.
+    pub(super) fn present_sources(&self) -> Result<Option<Arc<TrustBundle>>, ()> {
+        match self.trust() {
+            None if !self.trust_sources.is_empty() => Err(()),
+            trust => Ok(trust),
+        }
+    }
+
+    /// Notes whether its new certificate waits until its root is trusted.
+    pub(super) fn set_held_back(&self, is_held_back: bool) {
+        self.is_held_back.store(is_held_back, Ordering::Relaxed);
+    }
+
+    /// Whether its new certificate waits until its root is trusted.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.is_held_back.load(Ordering::Relaxed)
+    }
+
+    /// Whether its sources work, with what is wrong; none if that is as when it was last asked.
+    pub(super) fn changed_fault(&self) -> Option<Result<(), String>> {
+        let fault = self.trust_sources.iter().find_map(|source| source.fault());
+        let mut last = self.fault.lock();
+        if *last == fault {
+            return None;
+        }
+        last.clone_from(&fault);
+        Some(fault.map_or(Ok(()), Err))
+    }
+
+    /// Schedules the end of the retained anchor that ends first.
+    pub(super) fn schedule_retained(&self) {
+        let end = self.with_record(|record| {
+            let issued = record.issued.as_ref()?;
+            issued.trust.retained.iter().map(|retained| retained.until).min()
+        });
+        let due = self.schedule.due(Work::RefreshTrust);
+        if let Some(end) = end.filter(|end| due.is_none_or(|due| *end < due)) {
+            self.schedule.put(Work::RefreshTrust, end);
+        }
+    }
+
     /// Sets the trust bundle to that of its sources. Returns whether it is another one than before. While a source has never had
     /// anchors, nothing changes.
     pub(super) fn refresh_sources(&self) -> bool {
@@ -159,5 +216,5 @@ impl Volume {
 
 /// When the certificate in use ends.
 fn end(record: &Record) -> Option<Timestamp> {
-    record.issued.as_ref().map(|issued| issued.facts.not_after)
+    record.issued.as_ref().map(IssuedRecord::end)
 }

@@ -25,7 +25,9 @@ pub(crate) use csr::{is_csr_for, names_len};
 pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
 pub use verify::{Addition, MAX_CHAIN_BYTES, Part, SignerAnswer, VerifiedChain, VerifyError, verify};
-pub(crate) use verify::{Anchors, MAX_ANCHORS_BYTES, MAX_NAMES_BYTES, facts_of_pem, usable_anchors};
+pub(crate) use verify::{
+    Anchors, Lead, MAX_ANCHORS_BYTES, MAX_NAMES_BYTES, facts_of_pem, lead, subject_of, usable_anchors,
+};
 
 /// A serial number from the bytes of its INTEGER: lower-case hexadecimal, the form that openssl and AWS use.
 pub(crate) fn serial_number(bytes: &[u8]) -> String {

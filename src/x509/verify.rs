@@ -5,6 +5,7 @@ mod additions;
 mod anchors;
 mod chain;
 mod error;
+mod lead;
 
 use super::extensions::{self, Meaning};
 use super::{name, serial_number};
@@ -19,6 +20,7 @@ use der::Decode;
 use der::flagset::FlagSet;
 pub use error::{Part, VerifyError};
 use jiff::Timestamp;
+pub(crate) use lead::{Lead, lead, subject_of};
 use std::net::IpAddr;
 use x509_cert::ext::pkix::ExtendedKeyUsage;
 use x509_parser::extensions::GeneralName;

@@ -5,6 +5,7 @@
 mod files;
 mod life;
 mod refused;
+mod root_rotation;
 mod spiffe;
 #[path = "../support/mod.rs"]
 mod support;

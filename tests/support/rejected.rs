@@ -72,6 +72,7 @@ pub fn rejected_inputs() -> Vec<Rejected> {
     foreign_names(&mut inputs);
     kubelet(&mut inputs);
     spiffe(&mut inputs);
+    trust_sources(&mut inputs);
     inputs.0
 }
 
@@ -357,6 +358,31 @@ fn signers(inputs: &mut Inputs) {
     }
     for value in ["/a", "..a", "tls.key", "tls.crt", "ca.crt", " a", "a/b"] {
         inputs.beside(CERTLET, "combined-file", value, &[]);
+    }
+}
+
+/// Trust sources, for a driver that lists none.
+fn trust_sources(inputs: &mut Inputs) {
+    let nine = ["signer"; 9].join(",");
+    for value in [
+        "Signer",
+        "partners",
+        "/etc/ca.crt",
+        "file:/etc/ca.crt",
+        "configmap:roots",
+        "configmap:",
+        "pvc:roots",
+        &nine,
+    ] {
+        inputs.value(CERTLET, "ca-source", value);
+    }
+    for value in [
+        "clustertrustbundle:",
+        "clustertrustbundle:A",
+        "clustertrustbundle:a/b/c",
+        "clustertrustbundle:a/b?c",
+    ] {
+        inputs.value(CERTLET, "ca-source", value);
     }
 }
 

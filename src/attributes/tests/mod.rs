@@ -8,6 +8,7 @@ mod size;
 mod spiffe;
 #[path = "../../../tests/support/spiffe_ids.rs"]
 pub(super) mod spiffe_ids;
+mod trust;
 
 use super::{AttributeError, AttributeErrors, OperatorDefaults, VolumeContext, rows};
 use crate::model::{

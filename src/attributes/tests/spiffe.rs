@@ -15,7 +15,6 @@ fn defaults() -> OperatorDefaults {
     let issuer =
         IssuerRef { name: "platform".into(), kind: "ClusterIssuer".into(), group: "cert-manager.io".into() };
     OperatorDefaults {
-        trust_sources: Vec::new(),
         spiffe_ids: Some(SpiffeIds::new("example.org", SPIFFE_ID_TEMPLATE).unwrap()),
         issuer: OperatorIssuer::new(Some(issuer), None),
         secret_names: SecretNames { certificate: "svid".into(), ..SecretNames::default() },

@@ -2,6 +2,7 @@ use super::*;
 use crate::model::{KeyAlgorithm, OperatorIssuer, Pkcs12};
 use crate::signer::{IssuedCertificate, LocalCa, SignedChain, SignerNotification};
 use crate::sink::files;
+use crate::store::TrustRecord;
 use crate::x509::testing::{ALL_ALGORITHMS, StoppedClock, attributes, openssl, pod};
 use std::time::Instant;
 use tempfile::TempDir;
@@ -203,7 +204,14 @@ async fn a_signer_is_told_whether_a_certificate_in_use_is_replaced() {
     let spec = attributes();
     let facts = obtain(&local, &spec).await.unwrap().credential.facts;
     let now = Timestamp::now();
-    let issued = IssuedRecord { facts, issued_at: now, renew_at: now, generation: 1, warning: None };
+    let issued = IssuedRecord {
+        facts,
+        issued_at: now,
+        renew_at: now,
+        generation: 1,
+        warning: None,
+        trust: TrustRecord::default(),
+    };
     for in_use in [None, Some(&issued)] {
         let workload = Workload {
             id: &VolumeId::new("csi-1"),

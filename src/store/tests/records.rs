@@ -1,7 +1,10 @@
 use super::{generation, mode, mount_dir, open, record, volume};
 use crate::model::{CertificateFacts, FailureKind};
 use crate::namespace::in_namespace;
-use crate::store::{IssuedRecord, LastError, Record, RecordError, Store, StoreError, read_volumes};
+use crate::store::{
+    IssuedRecord, LastError, LeafRoot, Record, RecordError, RetainedAnchor, Store, StoreError, TrustRecord,
+    read_volumes,
+};
 use jiff::Timestamp;
 use std::ffi::OsStr;
 use std::fs;
@@ -24,6 +27,13 @@ fn whole() -> Record {
             renew_at: at,
             generation: 7,
             warning: Some("cut to 7 days".into()),
+            trust: TrustRecord {
+                root: Some(LeafRoot { subject: "CN=root".into(), sha256: Some("ab".into()) }),
+                issuing_ca: Some("cd".into()),
+                chain_not_after: Some(at),
+                signer_anchors: vec!["ab".into()],
+                retained: vec![RetainedAnchor { sha256: "ef".into(), subject: "CN=old".into(), until: at }],
+            },
         }),
         last_error: Some(LastError {
             at,

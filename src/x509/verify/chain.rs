@@ -1,6 +1,7 @@
 //! Orders certificates into a path: the leaf, then its issuer, and so on up to a root.
 
 use super::error::{Part, VerifyError};
+use crate::model::fingerprint;
 use crate::x509::pem;
 use crate::x509::signature::{self, SignatureError};
 use crate::x509::{name, timestamp};
@@ -87,7 +88,7 @@ impl<'a> Certificate<'a> {
         readable(name::to_rfc4514(self.x509.subject()))
     }
 
-    fn issuer(&self) -> String {
+    pub(super) fn issuer(&self) -> String {
         readable(name::to_rfc4514(self.x509.issuer()))
     }
 
@@ -125,6 +126,11 @@ impl<'a> Certificate<'a> {
         let signed: &[u8] = certificate.tbs_certificate.as_ref();
         let key = issuer.x509.public_key();
         signature::verify(key, &certificate.signature_algorithm, &certificate.signature_value, signed)
+    }
+
+    /// Whether its key has signed that certificate, which names it as its issuer.
+    pub(super) fn is_issuer_of(&self, certificate: &Certificate<'_>) -> bool {
+        certificate.names_as_issuer(self) && certificate.verify_signature_of(self).is_ok()
     }
 
     fn is_self_signed(&self) -> bool {
@@ -170,6 +176,15 @@ impl<'a> Certificate<'a> {
         }
         issuers.is_none() || issuers == own
     }
+}
+
+/// The CA that has signed a certificate: a fingerprint of the name, and of the key if the certificate identifies it.
+pub(super) fn issuing_ca(certificate: &Certificate<'_>) -> String {
+    let key = certificate.x509.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(ids) => ids.key_identifier.as_ref().map(|key| key.0),
+        _ => None,
+    });
+    fingerprint(&[certificate.x509.issuer().as_raw(), key.unwrap_or_default()])
 }
 
 /// Whether the outer signature algorithm equals the signed one byte by byte (RFC 5280 section 4.1.1.2). The signature does

@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 
 mod accepted;
 mod added;
+mod lead;
 mod refused;
 
 fn now() -> Timestamp {

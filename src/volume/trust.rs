@@ -1,0 +1,309 @@
+//! The trust bundles of volumes: composed of what sources and signers name, handed over without an issuance when they change.
+
+use super::context::Context;
+use super::volume::Volume;
+use crate::credential::{CATCH_UP, Credential, Current, Obtained, Work, offset_within};
+use crate::model::{Failure, FailureKind, TrustSource, WorkloadIdentity};
+use crate::platform::until;
+use crate::store::{IssuedRecord, LeafRoot, TrustRecord};
+use crate::trust::{Composed, Named, Overlap, TrustBundle, anchor_id, compose};
+use crate::x509::{self, Lead};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The time in which a trust bundle is handed over to one volume, when many volumes get one at once.
+const TRUST_REFRESH: Duration = Duration::from_millis(8);
+/// The time in which all volumes get it.
+const MAX_TRUST_WINDOW: Duration = Duration::from_secs(10);
+/// Maximum number of sources that the pods of one namespace choose on this node, besides those that the operator lists. Each is a watch.
+const MAX_CHOSEN_SOURCES: usize = 16;
+
+/// A certificate with the trust bundle that it is handed over with.
+pub(super) struct Anchored {
+    pub(super) trust: Arc<TrustBundle>,
+    /// What the sources named that it is composed of; none: the volume has none, or they have not been read.
+    pub(super) sources: Option<Arc<TrustBundle>>,
+    pub(super) record: TrustRecord,
+    /// What the pod's author should know.
+    pub(super) warning: Option<String>,
+}
+
+impl Context {
+    /// Hands over the trust bundles of sources that have changed, until shutdown. Many volumes get them one after the other.
+    pub(super) async fn follow_trust(&self) {
+        while self.shutdown.run_until_cancelled(self.trust.changed()).await.is_some() {
+            let volumes = self.registry.all();
+            let changed: Vec<_> = volumes.iter().filter(|volume| volume.refresh_sources()).collect();
+            let window = TRUST_REFRESH
+                .saturating_mul(u32::try_from(changed.len()).unwrap_or(u32::MAX))
+                .min(MAX_TRUST_WINDOW);
+            for volume in changed {
+                volume.schedule.put_in(Work::RefreshTrust, offset_within(window, &volume.id));
+            }
+            for volume in &volumes {
+                self.reporter.trust_sources(volume);
+            }
+        }
+    }
+
+    /// Refuses a volume whose namespace follows too many sources of its own choice on this node.
+    pub(super) fn admit_sources(
+        &self,
+        sources: &[TrustSource],
+        pod: &WorkloadIdentity,
+    ) -> Result<(), Failure> {
+        let defaults = &self.defaults.trust;
+        let is_operators = |source: &TrustSource| {
+            *source == TrustSource::Signer
+                || defaults.sources.contains(source)
+                || defaults.named.values().any(|named| named.contains(source))
+        };
+        let mut chosen: HashSet<&TrustSource> =
+            sources.iter().filter(|source| !is_operators(source)).collect();
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let volumes = self.registry.all();
+        let of_namespace = volumes
+            .iter()
+            .filter(|volume| volume.with_record(|record| record.pod.namespace == pod.namespace));
+        chosen.extend(
+            of_namespace.flat_map(|volume| &volume.spec.trust_sources).filter(|source| !is_operators(source)),
+        );
+        if chosen.len() <= MAX_CHOSEN_SOURCES {
+            return Ok(());
+        }
+        let message = format!(
+            "ca-source: with this volume, the pods of namespace {} would use {} trust sources on this node that the operator does not \
+             list; accepted: at most {MAX_CHOSEN_SOURCES}",
+            pod.namespace,
+            chosen.len()
+        );
+        Err(Failure::new(FailureKind::Full, message))
+    }
+
+    /// The trust bundle of a new certificate. An error if the certificate is held back: its root is not in the trust bundle yet,
+    /// and that of the certificate in use is.
+    pub(super) fn anchored(&self, volume: &Volume, obtained: &Obtained) -> Result<Anchored, Failure> {
+        let (composed, sources) = self.compose_for(volume, obtained)?;
+        let lead = lead(&obtained.credential, &composed.trust)?;
+        let is_held_back = lead.anchor.is_none() && self.leads_to(volume, &composed.trust);
+        volume.set_held_back(is_held_back);
+        if is_held_back {
+            return Err(Failure::transient(format!(
+                "the new certificate is held back, because its root ({}) is not in the trust bundle ({}): peers would refuse it; \
+                 accepted: that root in the trust bundle, or an issuer under a root that is; the certificate in use stays until it ends",
+                lead.root,
+                sources_text(&volume.spec.trust_sources)
+            )));
+        }
+        let is_foreign = lead.anchor.is_none() && !composed.trust.anchors.is_empty();
+        let warning = is_foreign.then(|| {
+            format!(
+                "its root ({}) is not in its trust bundle: a peer with the same trust bundle refuses it",
+                lead.root
+            )
+        });
+        let record = trust_record(&composed, lead);
+        Ok(Anchored { trust: Arc::new(composed.trust), sources, record, warning })
+    }
+
+    /// What a volume trusts with a new certificate, and what its sources name. While a source has not been read since the start, it is
+    /// what it trusted before.
+    fn compose_for(
+        &self,
+        volume: &Volume,
+        obtained: &Obtained,
+    ) -> Result<(Composed, Option<Arc<TrustBundle>>), Failure> {
+        let issued = volume.with_record(|record| record.issued.clone());
+        let sources = match volume.joined_sources() {
+            Ok(sources) => sources,
+            Err(fault) => {
+                let last = self.files.read_back(volume)?.zip(issued);
+                let (Current { trust, .. }, issued) = last.ok_or_else(|| Failure::transient(fault))?;
+                let TrustRecord { signer_anchors, retained, .. } = issued.trust;
+                return Ok((Composed { trust: (*trust).clone(), signer_anchors, retained }, None));
+            }
+        };
+        let by_signer = volume.trusts_signer().then_some(obtained.trust.anchors.as_slice());
+        let named = Named { by_sources: sources.as_deref(), by_signer };
+        let Some(issued) = issued else {
+            let overlap = Overlap { of_signer: None, of_sources: None, now: self.clock.now() };
+            let composed = compose(named, &TrustBundle::default(), &TrustRecord::default(), overlap);
+            return Ok((composed, sources));
+        };
+        let overlap =
+            Overlap { of_signer: self.signer_overlap(&issued, obtained.is_pinned), ..self.overlap() };
+        let is_unchanged = by_signer.is_none_or(|anchors| has_named(&issued.trust, anchors));
+        let before = if is_unchanged && issued.trust.retained.is_empty() && overlap.of_sources.is_none() {
+            // Nothing of it is retained, so it need not be read.
+            Arc::default()
+        } else {
+            self.files.read_back(volume)?.map(|current| current.trust).unwrap_or_default()
+        };
+        Ok((compose(named, &before, &issued.trust, overlap), sources))
+    }
+
+    /// Until when an anchor of the signer is retained: until the last certificate has ended that it can have issued before. An
+    /// operator's pin is obeyed at once.
+    fn signer_overlap(&self, issued: &IssuedRecord, is_pinned: bool) -> Option<jiff::Timestamp> {
+        let lifetime = issued.facts.not_after.duration_since(issued.issued_at);
+        (!is_pinned).then(|| self.clock.now().saturating_add(lifetime).unwrap_or(jiff::Timestamp::MAX))
+    }
+
+    fn overlap(&self) -> Overlap {
+        let (now, overlap) = (self.clock.now(), self.defaults.trust.overlap);
+        let of_sources =
+            (!overlap.is_zero()).then(|| now.saturating_add(overlap).unwrap_or(jiff::Timestamp::MAX));
+        Overlap { of_signer: None, of_sources, now }
+    }
+
+    /// Whether the certificate in use is valid, and its root is in a trust bundle.
+    fn leads_to(&self, volume: &Volume, trust: &TrustBundle) -> bool {
+        let now = self.clock.now();
+        let root = volume.with_record(|record| {
+            let issued = record.issued.as_ref().filter(|issued| issued.end() > now)?;
+            issued.trust.root.as_ref()?.sha256.clone()
+        });
+        root.is_some_and(|root| trust.anchors.iter().any(|anchor| anchor_id(anchor) == root))
+    }
+
+    /// Writes the credential in use with what the volume trusts now as a new generation, and its record. Before the first certificate
+    /// it does nothing: the first generation will have the trust bundle. Blocks this thread.
+    pub(super) fn refresh_trust(&self, volume: &Volume) -> Result<(), Failure> {
+        let current = match volume.live.current() {
+            Some(current) => Some(current),
+            None => self.files.read_back(volume)?,
+        };
+        let issued = volume.with_record(|record| record.issued.clone());
+        let Some((current, issued)) = current.zip(issued) else { return Ok(()) };
+        // A source that has not been read since the start comes here again once it is.
+        let Ok(sources) = volume.present_sources() else { return Ok(()) };
+        let signers: Vec<Vec<u8>> = current
+            .trust
+            .anchors
+            .iter()
+            .filter(|anchor| is_signers(&issued.trust, volume, anchor))
+            .cloned()
+            .collect();
+        let by_signer = volume.trusts_signer().then_some(signers.as_slice());
+        let named = Named { by_sources: sources.as_deref(), by_signer };
+        let composed = compose(named, &current.trust, &issued.trust, self.overlap());
+        let lead = lead(&current.credential, &composed.trust)?;
+        let has_lost_root =
+            lead.anchor.is_none() && issued.trust.root.is_some_and(|root| root.sha256.is_some());
+        let is_same = *current.trust == composed.trust;
+        let trust = Arc::new(composed.trust.clone());
+        let record = trust_record(&composed, lead);
+        if is_same {
+            // Handed over already: with a certificate, or by the process before this one.
+            self.keep_trust_record(volume, record)?;
+        } else {
+            self.files.write_trust(volume, Current { trust, ..current }, record)?;
+        }
+        if has_lost_root {
+            tracing::warn!(volume = %volume.id, "the root of the certificate in use is no longer trusted; renewing early");
+            bring_forward(volume, offset_within(CATCH_UP.min(self.left(volume) / 10), &volume.id));
+        }
+        if volume.is_held_back() {
+            bring_forward(volume, Duration::ZERO);
+        }
+        volume.schedule_retained();
+        Ok(())
+    }
+
+    /// Keeps the record of a trust bundle whose files are as they should be.
+    fn keep_trust_record(&self, volume: &Volume, trust: TrustRecord) -> Result<(), Failure> {
+        let mut record = volume.record();
+        let Some(issued) = record.issued.as_mut().filter(|issued| issued.trust != trust) else {
+            return Ok(());
+        };
+        issued.trust = trust;
+        self.files.store.write_record(&record)?;
+        volume.set_record(record);
+        Ok(())
+    }
+
+    /// How long the certificate in use can still be used.
+    fn left(&self, volume: &Volume) -> Duration {
+        let end = volume.with_record(|record| record.issued.as_ref().map(IssuedRecord::end));
+        end.map(|end| until(self.clock.now(), end)).unwrap_or_default()
+    }
+
+    /// After an issuance: if the volume's certificate is the first of another CA, the other volumes of the same signer are renewed early,
+    /// within a tenth of what their certificates have left.
+    pub(super) fn follow_issuing_ca(&self, volume: &Volume, replaced: Option<&str>) {
+        let key = |volume: &Volume| {
+            volume.with_record(|record| volume.spec.signer.authority(&record.pod.namespace))
+        };
+        let Some(issuing_ca) = issuing_ca(volume).filter(|ca| replaced != Some(ca)) else { return };
+        let (signer, others) = (key(volume), self.registry.all());
+        let others: Vec<_> =
+            others.into_iter().filter(|other| other.id != volume.id && key(other) == signer).collect();
+        let of_others: HashSet<String> = others.iter().filter_map(|other| self::issuing_ca(other)).collect();
+        let known = of_others.iter().map(String::as_str).chain(replaced);
+        if !self.issuing_cas.is_new(&signer, &issuing_ca, known) {
+            return;
+        }
+        tracing::info!(
+            signer,
+            volumes = others.len(),
+            "the signer has another issuing CA; certificates of the last one are renewed early"
+        );
+        for other in others.iter().filter(|other| self::issuing_ca(other).is_some_and(|ca| ca != issuing_ca))
+        {
+            bring_forward(other, offset_within(self.left(other) / 10, &other.id));
+        }
+    }
+}
+
+/// Renews a volume after a pause, unless that is due earlier.
+fn bring_forward(volume: &Volume, pause: Duration) {
+    let Some(due) = volume.schedule.due(Work::Renew) else { return };
+    volume.schedule.put_in(Work::Renew, pause);
+    if volume.schedule.due(Work::Renew).is_some_and(|now| now > due) {
+        volume.schedule.put(Work::Renew, due);
+    }
+}
+
+/// The CA that has signed the certificate in use.
+fn issuing_ca(volume: &Volume) -> Option<String> {
+    volume.with_record(|record| record.issued.as_ref()?.trust.issuing_ca.clone())
+}
+
+/// Whether the signer named the same anchors before.
+fn has_named(record: &TrustRecord, anchors: &[Vec<u8>]) -> bool {
+    anchors.iter().map(|anchor| anchor_id(anchor)).eq(record.signer_anchors.iter().cloned())
+}
+
+/// Whether the signer named the anchor. A record of an earlier build does not say; without other sources it named them all.
+fn is_signers(record: &TrustRecord, volume: &Volume, anchor: &[u8]) -> bool {
+    let sha256 = anchor_id(anchor);
+    if record.signer_anchors.is_empty() && volume.trust_sources.is_empty() {
+        return record.retained.iter().all(|retained| retained.sha256 != sha256);
+    }
+    record.signer_anchors.contains(&sha256)
+}
+
+fn lead(credential: &Credential, trust: &TrustBundle) -> Result<Lead, Failure> {
+    let lead = x509::lead(&credential.leaf, &credential.intermediates, &trust.anchors);
+    lead.map_err(|error| Failure::permanent(format!("the certificates cannot be read: {error}")))
+}
+
+fn trust_record(composed: &Composed, lead: Lead) -> TrustRecord {
+    let anchor = lead.anchor.and_then(|index| composed.trust.anchors.get(index));
+    TrustRecord {
+        root: Some(LeafRoot { subject: lead.root, sha256: anchor.map(|anchor| anchor_id(anchor)) }),
+        issuing_ca: Some(lead.issuing_ca),
+        chain_not_after: lead.not_after,
+        signer_anchors: composed.signer_anchors.clone(),
+        retained: composed.retained.clone(),
+    }
+}
+
+/// Sources for people.
+fn sources_text(sources: &[TrustSource]) -> String {
+    let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
+    if sources.is_empty() { TrustSource::Signer.to_string() } else { sources.join(", ") }
+}
