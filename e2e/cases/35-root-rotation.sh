@@ -61,6 +61,7 @@ trust a
 wait_for 30 k get configmap e2e-rotation
 
 helm_install rotation $DRIVER --set "spiffe.trustDomain=foo.bar,trust.configMapNames={e2e-rotation}"
+k create rolebinding requester --clusterrole=rotation-requester --group="system:serviceaccounts:$NS"
 status() { k exec daemonset/rotation -- certlet status; }
 
 # The pods. A certificate lives for a minute and is renewed every ten seconds or so.
@@ -112,7 +113,7 @@ YAML
 k create configmap envoy --from-file="envoy.yaml=$work/envoy.config"
 sed -e "s|image: .*|image: localhost/envoy-peer:1|" -e 's|mountPath: /tls, readOnly: true }|&, { name: config, mountPath: /etc/envoy }|' \
 	-e 's|^  volumes:|&\n    - { name: config, configMap: { name: envoy } }|' "$work/envoy.yaml" |
-	run envoy -c /etc/envoy/envoy.yaml --concurrency 1 -l warning
+	run envoy -c /etc/envoy/envoy.yaml --concurrency 1 -l warning --service-node envoy --service-cluster envoy
 id() { echo "spiffe://foo.bar/ns/$NS/sa/default"; }
 spiffe() { sed "s|image: .*|image: localhost/spiffe-peer:1|"; }
 spiffe <"$work/spiffe-server.yaml" | run spiffe-peer server -peer "$(id)"
@@ -137,12 +138,11 @@ none_failed() { # WHEN
 	done
 }
 all() { # ROOT...: whether exactly these roots are in each pod's ca.crt, in whatever order.
-	local pod
+	local pod roots
 	for pod in server envoy spiffe-server "${clients[@]}"; do
-		[ "$(in_pod "$pod" busybox cat /tls/ca.crt | grep -c BEGIN)" = $# ] || return 1
-		for root; do
-			in_pod "$pod" busybox cat /tls/ca.crt | tr -d '\n' | grep -qF "$(tr -d '\n' <"$work/$root.crt")" || return 1
-		done
+		roots=$(in_pod "$pod" busybox cat /tls/ca.crt)
+		[ "$(grep -c BEGIN <<<"$roots")" = $# ] || return 1
+		for root; do [[ $roots == *"$(cat "$work/$root.crt")"* ]] || return 1; done
 	done
 }
 leads_only_to() { status | grep -q "^CN=rotating-$1 " && ! status | grep -q "^CN=rotating-$2 "; }

@@ -34,6 +34,8 @@ pub struct TrustDefaults {
     pub named: BTreeMap<String, Vec<TrustSource>>,
     /// `--trust-configmap-names`: the ConfigMaps that pods may name in their own namespace.
     pub config_map_names: BTreeSet<String>,
+    /// Whether the flags are not known, as for `certlet status`. Then no volume is said to name what is not listed.
+    pub are_unknown: bool,
     /// `--trust-overlap`: how long an anchor that a source no longer has stays trusted.
     pub overlap: Duration,
 }

@@ -11,7 +11,7 @@ pub(super) const MAX_SOURCES: usize = 8;
 /// The trust sources of a volume, each once.
 pub(super) fn sources(fields: &mut Fields<'_>) -> Vec<TrustSource> {
     let (defaults, pod) = (&fields.defaults.trust, fields.pod);
-    if fields.given(Key::CaSource).is_none() {
+    if fields.given(Key::CaSource).is_none() || defaults.are_unknown {
         return defaults.sources.clone();
     }
     let named = |text: &str| {

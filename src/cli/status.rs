@@ -3,7 +3,7 @@
 mod roots;
 
 use super::node::{DATA_ROOT, path_or_default};
-use crate::attributes::{self, OperatorDefaults, OptionalAttribute, SvidDefaults};
+use crate::attributes::{self, OperatorDefaults, OptionalAttribute, SvidDefaults, TrustDefaults};
 use crate::control::{self, Check, ControlError};
 use crate::model::Dialect;
 use crate::store::{RecordError, RetainedAnchor, StoreError, StoredVolume};
@@ -77,6 +77,7 @@ impl StatusArgs {
         let attributes = OptionalAttribute::ALL.iter().copied().collect();
         OperatorDefaults {
             dialect: Dialect::of_driver(&self.driver_name),
+            trust: TrustDefaults { are_unknown: true, ..TrustDefaults::default() },
             svid: SvidDefaults { attributes, ..SvidDefaults::default() },
             ..OperatorDefaults::default()
         }

@@ -97,7 +97,7 @@ impl TrustArgs {
             push_new(named.entry(name.clone()).or_default(), source);
         }
         let config_map_names = self.trust_configmap_names.iter().cloned().collect();
-        TrustDefaults { sources, named, config_map_names, overlap: self.trust_overlap }
+        TrustDefaults { sources, named, config_map_names, overlap: self.trust_overlap, are_unknown: false }
     }
 }
 

@@ -304,6 +304,7 @@ node_test! {
         let kubelet = node.started().await;
         let volume = kubelet.publish(&pod_with("web-0", &[("ca-source", "partners")])).await.unwrap();
         assert_eq!(ca(&volume), root.pem());
+        assert!(!node.status(&[]).contains("ca-source"), "{}", node.status(&[]));
         let refused = kubelet.publish(&pod_with("web-1", &[("ca-source", "partner")])).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         assert!(refused.message().contains("csi.certlet.io/ca-source: \"partner\" is not a trust source of the operator's (partners)"), "{refused:?}");
