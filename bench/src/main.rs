@@ -1,5 +1,6 @@
 //! Acts as the kubelet for the release binary and measures how long a publish takes, what an idle driver costs, how soon a
-//! killed driver is ready again, and how soon a renewed certificate reaches the clients of the sockets. Prints the budgets of docs/architecture.md beside the measured values.
+//! killed driver is ready again, how soon a changed trust source reaches every
+//! volume, and how soon a renewed certificate reaches the clients of the sockets. Prints the budgets of docs/architecture.md beside the measured values.
 //!
 //! Needs no root: like `certlet demo`, it makes a mount namespace of its own. Client and driver share the machine's
 //! cores, so the CPU time of each is reported separately.
@@ -10,6 +11,7 @@ mod process;
 mod report;
 mod scenes;
 mod sockets;
+mod trust;
 
 use certlet_kubelet::namespace;
 use clap::{Parser, Subcommand};
@@ -42,7 +44,7 @@ struct Args {
     #[arg(long = "driver-flag", value_name = "FLAG", allow_hyphen_values = true)]
     driver_flags: Vec<String>,
 
-    /// Run only the scenes whose name begins with this text: publish, idle, restart, renewal, sockets.
+    /// Run only the scenes whose name begins with this text: publish, idle, restart, renewal, trust, sockets.
     #[arg(long)]
     only: Option<String>,
 

@@ -232,6 +232,11 @@ impl Pods {
         self.targets.len()
     }
 
+    /// A file of a volume.
+    pub(crate) fn file(&self, pod: usize, name: &str) -> PathBuf {
+        self.targets[pod].join(name)
+    }
+
     /// The id of each volume.
     pub(crate) fn volume_ids(&self) -> impl Iterator<Item = &str> {
         self.requests.iter().map(|request| request.volume_id.as_str())

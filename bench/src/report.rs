@@ -31,6 +31,7 @@ pub(crate) struct Report {
     pub(crate) idle: Vec<Idle>,
     pub(crate) restart: Option<Restart>,
     pub(crate) renewal: Option<Renewal>,
+    pub(crate) trust: Option<TrustChange>,
     pub(crate) sockets: Option<Figures>,
 }
 
@@ -107,6 +108,19 @@ pub(crate) struct Renewal {
     pub(crate) memory: Memory,
 }
 
+/// Changes of a trust source that all volumes use.
+#[derive(Debug, Serialize)]
+pub(crate) struct TrustChange {
+    pub(crate) volumes: usize,
+    pub(crate) changes: usize,
+    /// Until the last volume has it: median of the changes.
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    /// CPU time of the driver for a change.
+    pub(crate) driver_cpu_ms: f64,
+    pub(crate) driver_cpu_ms_per_volume: f64,
+}
+
 impl Machine {
     pub(crate) fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -157,6 +171,7 @@ impl Report {
             idle: Vec::new(),
             restart: None,
             renewal: None,
+            trust: None,
             sockets: None,
         })
     }

@@ -45,6 +45,9 @@ impl Bench {
         if self.wants("renewal") {
             report.renewal = Some(self.renewal().await?);
         }
+        if self.wants("trust") {
+            report.trust = Some(self.trust().await?);
+        }
         if self.wants("sockets") {
             report.sockets = Some(self.sockets().await?);
         }
@@ -63,7 +66,7 @@ impl Bench {
         self.node_with(name, &[]).await
     }
 
-    async fn node_with(&self, name: &str, flags: &[&str]) -> Result<Node, Failure> {
+    pub(crate) async fn node_with(&self, name: &str, flags: &[&str]) -> Result<Node, Failure> {
         let flags: Vec<String> =
             self.flags.iter().cloned().chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
         Ok(Node::start(&self.binary, &self.root.join(name), &flags).await?.0)

@@ -51,6 +51,18 @@ impl fmt::Display for Report {
                 Shown(memory)
             )?;
         }
+        if let Some(trust) = &self.trust {
+            writeln!(
+                f,
+                "changed trust source, {} volumes, {} changes: to the last volume p50 {:.0} ms, p99 {:.0} ms; {:.0} ms CPU a change, {:.2} ms a volume",
+                trust.volumes,
+                trust.changes,
+                trust.p50_ms,
+                trust.p99_ms,
+                trust.driver_cpu_ms,
+                trust.driver_cpu_ms_per_volume
+            )?;
+        }
         self.sockets.as_ref().map_or(Ok(()), |figures| show_sockets(figures, f))
     }
 }
