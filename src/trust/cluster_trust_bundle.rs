@@ -1,11 +1,11 @@
 //! ClusterTrustBundles as trust sources: one by its name, or those of a signer.
 
-use super::sources::SourceFollower;
+use super::sources::{MIN_INTERVAL, SourceFollower};
 use crate::kube::{Cluster, WatchError, follow};
 use crate::model::TrustSource;
 use crate::platform::Backoff;
 use crate::x509::MAX_ANCHORS_BYTES;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::certificates::v1::ClusterTrustBundleSpec;
 use kube::core::{ApiResource, NotUsed, Object};
 use kube::runtime::watcher::{Config, Event};
@@ -52,21 +52,28 @@ async fn read_all(
     follower: &SourceFollower,
 ) {
     let mut selected = Selected::default();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                if selected.apply(event) {
-                    follower.publish(selected.text(missing));
+    while let Some(first) = events.next().await {
+        // All that has come: their author may change them all the time.
+        let (mut event, mut is_changed, mut failure) = (Some(first), false, None);
+        while let Some(next) = event {
+            match next {
+                Ok(next) => is_changed |= selected.apply(next),
+                Err(error) => {
+                    selected.listed.clear();
+                    failure = Some(error);
                 }
             }
-            Err(error) => {
-                selected.listed.clear();
-                // An API server that cannot be reached says nothing of the objects.
-                if error.is_forbidden || !follower.has_anchors() {
-                    follower.publish(Err(format!("cannot be read: {}", error.cause)));
-                }
-            }
+            event = events.next().now_or_never().flatten();
         }
+        if is_changed {
+            follower.publish(selected.text(missing));
+        } else if let Some(error) = failure
+            && (error.is_forbidden || !follower.has_anchors())
+        {
+            // An API server that cannot be reached says nothing of the objects.
+            follower.publish(Err(format!("cannot be read: {}", error.cause)));
+        }
+        tokio::time::sleep(MIN_INTERVAL).await;
     }
 }
 

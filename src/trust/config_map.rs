@@ -1,8 +1,8 @@
 //! A ConfigMap as a trust source.
 
-use super::sources::SourceFollower;
+use super::sources::{MIN_INTERVAL, SourceFollower};
 use crate::kube::{Cluster, follow_object};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use std::pin::pin;
@@ -23,7 +23,11 @@ pub(super) async fn follow(
     };
     let api: Api<ConfigMap> = Api::namespaced(cluster.own, &namespace);
     let mut objects = pin!(follow_object(api, &name));
-    while let Some(object) = objects.next().await {
+    while let Some(mut object) = objects.next().await {
+        // Only the newest: its author may change it all the time.
+        while let Some(Some(newer)) = objects.next().now_or_never() {
+            object = newer;
+        }
         match object {
             Ok(Some(object)) => follower.publish(text(object, key.as_deref())),
             Ok(None) => follower.publish(Err("does not exist".to_owned())),
@@ -33,6 +37,7 @@ pub(super) async fn follow(
             }
             Err(error) => tracing::debug!(namespace, name, error = error.cause, "a watch was interrupted"),
         }
+        tokio::time::sleep(MIN_INTERVAL).await;
     }
 }
 

@@ -16,6 +16,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+/// The shortest time between two readings of an object that its author can change at any rate.
+#[cfg(feature = "kubernetes")]
+pub(super) const MIN_INTERVAL: Duration = Duration::from_millis(500);
+
 /// What a source holds, as far as is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SourceState {

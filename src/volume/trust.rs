@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::volume::Volume;
+use crate::attributes::TrustDefaults;
 use crate::credential::{CATCH_UP, Credential, Current, Obtained, Work, offset_within};
 use crate::model::{Failure, FailureKind, TrustSource, WorkloadIdentity};
 use crate::platform::until;
@@ -16,6 +17,8 @@ use std::time::Duration;
 const TRUST_REFRESH: Duration = Duration::from_millis(8);
 /// The time in which all volumes get it.
 const MAX_TRUST_WINDOW: Duration = Duration::from_secs(10);
+/// The shortest time between two times that changes are handed over.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of sources that the pods of one namespace choose on this node, besides those that the operator lists. Each is a watch.
 const MAX_CHOSEN_SOURCES: usize = 16;
 
@@ -44,6 +47,9 @@ impl Context {
             for volume in &volumes {
                 self.reporter.trust_sources(volume);
             }
+            // A source that changes all the time is handed over as often as this, and then as it is.
+            let pause = tokio::time::sleep(window.max(MIN_REFRESH_INTERVAL));
+            let _ended = self.shutdown.run_until_cancelled(pause).await;
         }
     }
 
@@ -54,31 +60,24 @@ impl Context {
         pod: &WorkloadIdentity,
     ) -> Result<(), Failure> {
         let defaults = &self.defaults.trust;
-        let is_operators = |source: &TrustSource| {
-            *source == TrustSource::Signer
-                || defaults.sources.contains(source)
-                || defaults.named.values().any(|named| named.contains(source))
-        };
-        let mut chosen: HashSet<&TrustSource> =
-            sources.iter().filter(|source| !is_operators(source)).collect();
-        if chosen.is_empty() {
+        if chosen(sources, defaults).next().is_none() {
             return Ok(());
         }
         let volumes = self.registry.all();
         let of_namespace = volumes
             .iter()
-            .filter(|volume| volume.with_record(|record| record.pod.namespace == pod.namespace));
-        chosen.extend(
-            of_namespace.flat_map(|volume| &volume.spec.trust_sources).filter(|source| !is_operators(source)),
-        );
-        if chosen.len() <= MAX_CHOSEN_SOURCES {
+            .filter(|volume| volume.with_record(|record| record.pod.namespace == pod.namespace))
+            .map(|volume| volume.spec.trust_sources.as_slice());
+        let all: HashSet<&TrustSource> =
+            of_namespace.chain([sources]).flat_map(|sources| chosen(sources, defaults)).collect();
+        if all.len() <= MAX_CHOSEN_SOURCES {
             return Ok(());
         }
         let message = format!(
             "ca-source: with this volume, the pods of namespace {} would use {} trust sources on this node that the operator does not \
              list; accepted: at most {MAX_CHOSEN_SOURCES}",
             pod.namespace,
-            chosen.len()
+            all.len()
         );
         Err(Failure::new(FailureKind::Full, message))
     }
@@ -180,14 +179,8 @@ impl Context {
         let Some((current, issued)) = current.zip(issued) else { return Ok(()) };
         // A source that has not been read since the start comes here again once it is.
         let Ok(sources) = volume.present_sources() else { return Ok(()) };
-        let signers: Vec<Vec<u8>> = current
-            .trust
-            .anchors
-            .iter()
-            .filter(|anchor| is_signers(&issued.trust, volume, anchor))
-            .cloned()
-            .collect();
-        let by_signer = volume.trusts_signer().then_some(signers.as_slice());
+        let signers = volume.trusts_signer().then(|| signer_anchors(volume, &issued.trust, &current.trust));
+        let by_signer = signers.as_deref();
         let named = Named { by_sources: sources.as_deref(), by_signer };
         let composed = compose(named, &current.trust, &issued.trust, self.overlap());
         let lead = lead(&current.credential, &composed.trust)?;
@@ -258,6 +251,15 @@ impl Context {
     }
 }
 
+/// The sources that a pod's author has chosen, and not the operator.
+fn chosen<'s>(sources: &'s [TrustSource], defaults: &TrustDefaults) -> impl Iterator<Item = &'s TrustSource> {
+    sources.iter().filter(|source| {
+        **source != TrustSource::Signer
+            && !defaults.sources.contains(source)
+            && !defaults.named.values().any(|named| named.contains(source))
+    })
+}
+
 /// Renews a volume after a pause, unless that is due earlier.
 fn bring_forward(volume: &Volume, pause: Duration) {
     let Some(due) = volume.schedule.due(Work::Renew) else { return };
@@ -277,13 +279,17 @@ fn has_named(record: &TrustRecord, anchors: &[Vec<u8>]) -> bool {
     anchors.iter().map(|anchor| anchor_id(anchor)).eq(record.signer_anchors.iter().cloned())
 }
 
-/// Whether the signer named the anchor. A record of an earlier build does not say; without other sources it named them all.
-fn is_signers(record: &TrustRecord, volume: &Volume, anchor: &[u8]) -> bool {
-    let sha256 = anchor_id(anchor);
-    if record.signer_anchors.is_empty() && volume.trust_sources.is_empty() {
-        return record.retained.iter().all(|retained| retained.sha256 != sha256);
-    }
-    record.signer_anchors.contains(&sha256)
+/// The anchors that the signer named. A record of an earlier build does not say; without other sources it named them all.
+fn signer_anchors(volume: &Volume, record: &TrustRecord, trust: &TrustBundle) -> Vec<Vec<u8>> {
+    let is_unknown = record.signer_anchors.is_empty() && volume.trust_sources.is_empty();
+    let is_signers = |anchor: &&Vec<u8>| {
+        let sha256 = anchor_id(anchor);
+        if is_unknown {
+            return record.retained.iter().all(|retained| retained.sha256 != sha256);
+        }
+        record.signer_anchors.contains(&sha256)
+    };
+    trust.anchors.iter().filter(is_signers).cloned().collect()
 }
 
 fn lead(credential: &Credential, trust: &TrustBundle) -> Result<Lead, Failure> {

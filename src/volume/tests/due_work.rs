@@ -1,9 +1,9 @@
 //! What happens when work falls due, with a real store, real mounts and a local CA.
 
-use super::{LIMITS, names, options, pod, set, target, volume};
+use super::{LIMITS, names, options, pod, set, target, volume, volume_of};
 use crate::attributes::VolumeContext;
 use crate::credential::Work;
-use crate::model::PodTokens;
+use crate::model::{FailureKind, PodTokens, TrustSource, WorkloadIdentity};
 use crate::namespace::in_namespace;
 use crate::platform::SystemClock;
 use crate::signer::{ConfiguredSigner, LocalCa};
@@ -212,6 +212,29 @@ fn a_mounted_volume_without_a_record_is_adopted_though_the_store_is_full() {
             assert_eq!(node.generation(), Some(1));
             fs::remove_file(&rest).unwrap();
             soon("it is renewed", || node.generation() == Some(2)).await;
+        });
+    });
+}
+
+#[test]
+fn a_namespace_follows_so_many_sources_of_its_own_choice_and_no_more() {
+    in_namespace(|scratch| {
+        with_node(scratch, async |node| {
+            let source =
+                |number| format!("clustertrustbundle:roots-{number}").parse::<TrustSource>().unwrap();
+            let mut spec = attributes();
+            spec.trust_sources = (0..15).map(source).collect();
+            node.registry().insert(volume_of("many", spec));
+            let admitted = |sources: &[TrustSource], namespace: &str| {
+                let pod = WorkloadIdentity { namespace: namespace.into(), ..pod() };
+                node.service.context.admit_sources(sources, &pod)
+            };
+            let ours = pod().namespace;
+            admitted(&[source(3), source(15), TrustSource::Signer], &ours).unwrap();
+            let full = admitted(&[source(15), source(16)], &ours).unwrap_err();
+            assert_eq!(full.kind, FailureKind::Full);
+            assert!(full.to_string().contains("would use 17 trust sources"), "{full}");
+            admitted(&[source(15), source(16)], "other").unwrap();
         });
     });
 }
