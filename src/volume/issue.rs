@@ -11,6 +11,7 @@ use crate::model::{Failure, FailureKind, MAX_MESSAGE_BYTES, clipped};
 use crate::signer::{Purpose, SignerNotification};
 use crate::store::IssuedRecord;
 use crate::trust::joined_within;
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,8 +112,7 @@ impl Issuance {
         let mut record = volume.record();
         let trust = anchored.record;
         let mut issued = IssuedRecord { facts, issued_at, renew_at: issued_at, generation, warning, trust };
-        let lifetime = Lifetime::of(&issued);
-        issued.renew_at = renew_at(&volume.id, lifetime, volume.spec.renew_before, self.renewal_interval);
+        issued.renew_at = self.renew_at(volume, &issued);
         record.issued = Some(issued);
         record.last_error = None;
         files.store.write_record(&record)?;
@@ -132,6 +132,17 @@ impl Issuance {
         }
         // A socket that could not be served at a restart is served now.
         if bind { self.context.mount(volume) } else { self.context.serve_socket(volume) }
+    }
+
+    /// When a new certificate is renewed.
+    fn renew_at(&self, volume: &Volume, issued: &IssuedRecord) -> Timestamp {
+        let Volume { id, spec, .. } = volume;
+        let at = renew_at(id, Lifetime::of(issued), spec.renew_before, self.renewal_interval);
+        if issued.end() == issued.facts.not_after {
+            return at;
+        }
+        // An issuer whose own CA is about to end would otherwise be asked ever more often.
+        at.max(issued.issued_at.saturating_add(self.renewal_interval).unwrap_or(Timestamp::MAX))
     }
 
     /// Schedules the renewal of a mounted volume at the time in its record, or its first certificate now. A mounted volume is
