@@ -294,7 +294,7 @@ fn signer_anchors(volume: &Volume, record: &TrustRecord, trust: &TrustBundle) ->
 
 fn lead(credential: &Credential, trust: &TrustBundle) -> Result<Lead, Failure> {
     let lead = x509::lead(&credential.leaf, &credential.intermediates, &trust.anchors);
-    lead.map_err(|error| Failure::permanent(format!("the certificates cannot be read: {error}")))
+    lead.map_err(|error| Failure::permanent(format!("the answer of the signer was refused: {error}")))
 }
 
 fn trust_record(composed: &Composed, lead: Lead) -> TrustRecord {
