@@ -78,6 +78,15 @@ fn node(issuer: &Root) -> Node {
     Node::with_flags(&["--allow-local-signer", "--min-renewal-interval=0", &certificate, &key])
 }
 
+/// The same, whose pods trust what is in a file.
+fn node_trusting(issuer: &Root, scratch: &Path, anchors: &str) -> (Node, PathBuf) {
+    let roots = scratch.join("roots.pem");
+    fs::write(&roots, anchors).unwrap();
+    let mut node = node(issuer);
+    node.flag(&format!("--ca-source={}", roots.display()));
+    (node, roots)
+}
+
 /// Switches the issuer, from the driver's next start on.
 fn switch(node: &mut Node, from: &Root, to: &Root) {
     for (old, new) in from.flags().iter().zip(to.flags()) {
@@ -132,10 +141,7 @@ node_test! {
     async fn a_leaf_is_held_back_until_its_root_is_trusted_and_then_served_at_once() {
         let scratch = tempfile::tempdir().unwrap();
         let [a, b] = ["a", "b"].map(|name| Root::new(scratch.path(), name, "1"));
-        let roots = scratch.path().join("roots.pem");
-        fs::write(&roots, a.pem()).unwrap();
-        let mut node = node(&a);
-        node.flag(&format!("--ca-source={}", roots.display()));
+        let (mut node, roots) = node_trusting(&a, scratch.path(), &a.pem());
         let pod = pod_with("web-0", &[("duration", "1h"), ("renew-before", "59m58s")]);
         let volume = node.started().await.publish(&pod).await.unwrap();
         // The wrong order: the issuer first.
@@ -167,10 +173,7 @@ node_test! {
     async fn a_leaf_is_not_held_back_longer_than_the_old_one_is_valid_nor_where_roots_never_met() {
         let scratch = tempfile::tempdir().unwrap();
         let [a, b, others] = ["a", "b", "others"].map(|name| Root::new(scratch.path(), name, "1"));
-        let roots = scratch.path().join("roots.pem");
-        fs::write(&roots, a.pem()).unwrap();
-        let mut node = node(&a);
-        node.flag(&format!("--ca-source={}", roots.display()));
+        let (mut node, _roots) = node_trusting(&a, scratch.path(), &a.pem());
         node.flag(&format!("--trust-source=others={}", others.certificate.display()));
         let kubelet = node.started().await;
         let short = pod_with("web-0", &[("duration", "8s")]);
@@ -240,10 +243,7 @@ node_test! {
     async fn an_overlap_keeps_the_anchors_that_were_removed_for_a_while() {
         let scratch = tempfile::tempdir().unwrap();
         let [a, b] = ["a", "b"].map(|name| Root::new(scratch.path(), name, "1"));
-        let roots = scratch.path().join("roots.pem");
-        fs::write(&roots, a.pem() + &b.pem()).unwrap();
-        let mut node = node(&a);
-        node.flag(&format!("--ca-source={}", roots.display()));
+        let (mut node, roots) = node_trusting(&a, scratch.path(), &(a.pem() + &b.pem()));
         node.flag("--trust-overlap=5s");
         let volume = node.started().await.publish(&pod_with("web-0", &[])).await.unwrap();
         fs::write(&roots, b.pem()).unwrap();
@@ -257,10 +257,7 @@ node_test! {
     async fn a_root_that_is_removed_too_early_is_obeyed_and_the_leaf_renewed() {
         let scratch = tempfile::tempdir().unwrap();
         let [a, b] = ["a", "b"].map(|name| Root::new(scratch.path(), name, "1"));
-        let roots = scratch.path().join("roots.pem");
-        fs::write(&roots, a.pem() + &b.pem()).unwrap();
-        let mut node = node(&a);
-        node.flag(&format!("--ca-source={}", roots.display()));
+        let (mut node, roots) = node_trusting(&a, scratch.path(), &(a.pem() + &b.pem()));
         let volume = node.started().await.publish(&pod_with("web-0", &[("duration", "1h")])).await.unwrap();
         node.kill();
         switch(&mut node, &a, &b);
