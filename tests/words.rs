@@ -61,13 +61,30 @@ const EXCEPTIONS: [(&str, &str); 5] = [
 ];
 
 /// A trust bundle is a term of the field: SPIFFE's, Kubernetes' and trust-manager's. A credential bundle is a file of SPIFFE Filesystem
-/// Delivery.
-const TERMS: [&str; 5] =
-    ["trust_bundle", "TrustBundle", "TRUST_BUNDLE", "credential_bundle", "CREDENTIAL_BUNDLE"];
+/// Delivery, a SPIFFE bundle a format of keys, and federated bundles are a field of the SPIFFE Workload API.
+const TERMS: [&str; 10] = [
+    "trust_bundle",
+    "TrustBundle",
+    "TRUST_BUNDLE",
+    "credential_bundle",
+    "CREDENTIAL_BUNDLE",
+    "spiffe_bundle",
+    "SpiffeBundle",
+    "SPIFFE_BUNDLE",
+    "federated_bundle",
+    "FederatedBundle",
+];
 
 /// A field of an X.509-SVID in the SPIFFE Workload API, and the files that name it.
-const SVID_FIELD: (&str, [&str; 3]) =
-    ("bundle", ["proto/src/generated/_.rs", "src/sink/workload_api.rs", "tests/socket/workload_api.rs"]);
+const SVID_FIELD: (&str, [&str; 4]) = (
+    "bundle",
+    [
+        "proto/src/generated/_.rs",
+        "src/sink/workload_api.rs",
+        "tests/socket/federation.rs",
+        "tests/socket/workload_api.rs",
+    ],
+);
 
 /// Texts that may have such a word: AWS's product, and pages that quote it.
 const TEXT_EXCEPTIONS: [&str; 3] = ["eks pod identity", "pod identity agent", "pod identity association"];

@@ -2,7 +2,8 @@
 
 use super::values::{list, names};
 use crate::model::{
-    Dialect, OperatorIssuer, PemFiles, SecretNames, TrustSource, WorkloadIdentity, named_enum, shown,
+    Dialect, OperatorIssuer, PemFiles, SecretNames, TrustDomain, TrustSource, WorkloadIdentity, named_enum,
+    shown,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct TrustDefaults {
     pub named: BTreeMap<String, Vec<TrustSource>>,
     /// `--trust-configmap-names`: the ConfigMaps that pods may name in their own namespace.
     pub config_map_names: BTreeSet<String>,
+    /// `--federated-bundle`: other trust domains, and where their trust bundles come from.
+    pub federated: BTreeMap<TrustDomain, Vec<TrustSource>>,
     /// Whether the flags are not known, as for `certlet status`. Then no volume is said to name what is not listed.
     pub are_unknown: bool,
     /// `--trust-overlap`: how long an anchor that a source no longer has stays trusted.
@@ -145,6 +148,11 @@ impl SpiffeIds {
         ids.of(&pod)
             .map_err(|problem| of_template(format!("gives pods with long names an ID that {problem}")))?;
         Ok(ids)
+    }
+
+    /// `--trust-domain`
+    pub(crate) fn trust_domain(&self) -> &str {
+        &self.trust_domain
     }
 
     /// The SPIFFE ID of a pod.

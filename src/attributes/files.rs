@@ -22,6 +22,15 @@ pub(super) fn files(fields: &mut Fields<'_>, has_spiffe_id: bool) -> Option<File
     let socket = fields.checked(Key::SocketFile, file_name);
     let is_socket_only = is_socket_only(fields, socket.is_some());
     let mut names = layout.as_ref().map(names_of).unwrap_or_default();
+    if fields.given(Key::FederatedBundles).is_some() {
+        let of_domains = match layout {
+            // It has the same names itself.
+            Some(Layout::Spiffe) => None,
+            _ => Some(Layout::TRUST_BUNDLE_SUFFIX),
+        };
+        let of_all = matches!(layout, Some(Layout::Envoy(_))).then_some(Layout::ENVOY_ALL_TRUST_BUNDLES);
+        names.splice(0..0, [of_domains, of_all].map(|name| (Key::FederatedBundles, name)));
+    }
     names.extend([
         (Key::CombinedFile, combined.as_deref()),
         (Key::Pkcs12Filename, pkcs12.as_ref().map(|pkcs12| pkcs12.file.as_str())),
@@ -259,7 +268,8 @@ fn refuse_duplicates(fields: &mut Fields<'_>, names: &[(Key, Option<&str>)]) {
         for (other, _) in names[..index].iter().filter(|(_, other)| is_taken(*other)) {
             // The message names an attribute that the author wrote, not a default.
             let (wrong, same) = if fields.given(*key).is_some() { (*key, *other) } else { (*other, *key) };
-            let of_layout = if same == Key::Layout { "a file of " } else { "" };
+            let names_several = matches!(same, Key::Layout | Key::FederatedBundles);
+            let of_layout = if names_several { "a file of " } else { "" };
             let problem = format!("is also the name of {of_layout}{}", same.full(fields.dialect));
             fields.invalid(wrong, name.unwrap_or_default(), &problem);
         }

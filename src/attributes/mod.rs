@@ -6,12 +6,13 @@
 //!
 //! [`VolumeContext::parse`] splits the kubelet's part of a publish from the author's part, which [`parse()`] reads.
 //! `fields` sorts the attributes by name and reads single ones, by the rules in `rows` and with the checks in `values`;
-//! `parse`, `svid`, `files` and `trust` combine them; `size` limits the names as a whole, and `token_claims` compares the pod with its tokens.
+//! `parse`, `svid`, `files`, `trust` and `federation` combine them; `size` limits the names as a whole, and `token_claims` compares the pod with its tokens.
 //! What the operator's flags give to volumes is in `defaults`. `reference` generates docs/attributes.md from the same table.
 
 mod context;
 mod defaults;
 mod errors;
+mod federation;
 mod fields;
 mod files;
 mod parse;

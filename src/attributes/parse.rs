@@ -2,6 +2,7 @@
 
 use super::defaults::OperatorDefaults;
 use super::errors::AttributeErrors;
+use super::federation::federated;
 use super::fields::Fields;
 use super::rows::{Key, TABLE};
 use super::svid;
@@ -56,8 +57,9 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     let renew_before =
         fields.checked_or(Key::RenewBefore, |text| parse_duration(text).map(Some), no_renew_before);
     let key = key(fields);
-    let has_spiffe_id = sans.uris.iter().any(|uri| uri.starts_with("spiffe://"));
-    let files = super::files::files(fields, has_spiffe_id);
+    let spiffe_id = sans.uris.iter().find(|uri| uri.starts_with("spiffe://")).map(String::as_str);
+    let files = super::files::files(fields, spiffe_id.is_some());
+    let federated = federated(fields, spiffe_id);
     let fs_group = match fields.dialect {
         Dialect::CsiDriverSpiffe => {
             fields.checked_or(Key::FsGroup, |text| positive(group(text)?).map(Some), any_positive_group)
@@ -87,6 +89,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         owner,
         renew_before: renew_before.flatten(),
         trust_sources,
+        federated,
         doubts: std::mem::take(&mut fields.doubts),
     })
 }

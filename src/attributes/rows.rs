@@ -194,6 +194,11 @@ attributes! {
             "Whether the volume has files. With `false` it is handed over by its socket only, and the key is in no file that a pod \
              can see.", "`true`, or `false` together with `socket-file`"
             => Options { certlet_only: true, ..default(Value("true")) };
+        FederatedBundles: "federated-bundles",
+            "Other trust domains whose trust bundles the volume has too, apart from its own: on its socket, and each in a file \
+             `TRUST-DOMAIN.spiffe-trust-bundle.x509.pem`. With the layout `envoy`, `ALL.yaml` has all of them.",
+            "trust domains of the operator's `--federated-bundle` without the certificate's own, as a list, or `*` for all of them; only \
+             for a certificate with a SPIFFE ID" => Options { certlet_only: true, ..PLAIN };
         Owner: "owner",
             "The user that owns the private key's files, and may read them without any group: the `runAsUser` of the container.",
             "a user id from 0 to 4294967294" => Options { certlet_only: true, ..PLAIN };

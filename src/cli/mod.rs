@@ -5,6 +5,7 @@ mod approver;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod csi_driver_spiffe;
+mod federated;
 mod health;
 mod node;
 #[cfg(feature = "aws")]

@@ -8,7 +8,7 @@ use crate::attributes::{OperatorDefaults, SpiffeIdsError};
 use crate::csi::Driver;
 #[cfg(not(feature = "kubernetes"))]
 use crate::model::OperatorIssuer;
-use crate::model::{Dialect, SecretNames};
+use crate::model::{Dialect, SecretNames, TrustDomain};
 use crate::run::{Config, LocalSigner};
 use crate::telemetry::LogFormat;
 use crate::volume::{Limits, StoreOptions};
@@ -189,6 +189,12 @@ pub enum UsageError {
     /// The flags for SPIFFE IDs.
     #[error(transparent)]
     SpiffeIds(#[from] SpiffeIdsError),
+    /// The cluster's own trust domain as a federated one.
+    #[error(
+        "--federated-bundle {0}: is the --trust-domain of this driver, whose trust bundle comes from the signer or --ca-source; accepted: \
+         other trust domains"
+    )]
+    FederatedWithItself(TrustDomain),
     /// The flags for volumes of csi-driver-spiffe.
     #[error(transparent)]
     CsiDriverSpiffe(#[from] CsiDriverSpiffeError),
@@ -236,12 +242,13 @@ impl NodeArgs {
             trust_bundle: self.sds_default_bundle_name,
             all_bundles: self.sds_default_all_bundles_name,
         };
-        let trust = self.trust.defaults();
+        let spiffe_ids = self.spiffe.ids(dialect)?;
+        let trust = self.trust.defaults(spiffe_ids.as_ref()).map_err(UsageError::FederatedWithItself)?;
         let has_anchors = !trust.sources.is_empty();
         let defaults = OperatorDefaults {
             trust,
             dialect,
-            spiffe_ids: self.spiffe.ids(dialect)?,
+            spiffe_ids,
             #[cfg(feature = "kubernetes")]
             issuer: self.cluster.operator_issuer(dialect)?,
             #[cfg(not(feature = "kubernetes"))]

@@ -1,8 +1,9 @@
 //! The flags for trust bundles.
 
+use super::federated::{FederatedBundle, by_trust_domain};
 use super::values;
-use crate::attributes::TrustDefaults;
-use crate::model::TrustSource;
+use crate::attributes::{SpiffeIds, TrustDefaults};
+use crate::model::{TrustDomain, TrustSource};
 use crate::trust::Pin;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -14,8 +15,9 @@ use std::time::Duration;
 #[command(next_help_heading = "Trust")]
 pub struct TrustArgs {
     /// Where the trust bundles (ca.crt and others) of volumes without ca-source come from: a file, a ConfigMap or ClusterTrustBundles
-    /// with PEM certificates, or the signer. Changes reach running pods without a new certificate. Can be given several times: the
-    /// sources are joined. Empty: the CA that the signer names. csi-driver-spiffe calls it source-ca-bundle, which is accepted too.
+    /// with PEM certificates, after spiffe-bundle: a file or a ConfigMap with a SPIFFE bundle document, or the signer. Changes reach
+    /// running pods without a new certificate. Can be given several times: the sources are joined. Empty: the CA that the signer
+    /// names. csi-driver-spiffe calls it source-ca-bundle, which is accepted too.
     #[arg(
         long,
         alias = "source-ca-bundle",
@@ -40,6 +42,12 @@ pub struct TrustArgs {
         value_parser = values::object_name
     )]
     pub trust_configmap_names: Vec<String>,
+
+    /// Trust bundle of another trust domain. SOURCE is as in --ca-source, without signer. Pods that ask for it with the attribute
+    /// federated-bundles get it, apart from their own, on their socket and as a file. Changes reach running pods. Can be given several
+    /// times: the sources of one trust domain are joined.
+    #[arg(long, env = "CERTLET_FEDERATED_BUNDLE", value_name = "TRUST_DOMAIN=SOURCE", value_delimiter = ',')]
+    pub federated_bundle: Vec<FederatedBundle>,
 
     /// How long pods still trust an anchor that was removed from a source other than the signer. 0: it is distrusted at once.
     #[arg(
@@ -86,8 +94,8 @@ fn source(text: &str) -> Result<CaSource, String> {
 }
 
 impl TrustArgs {
-    /// Where trust bundles come from. Each source is there once.
-    pub(super) fn defaults(&self) -> TrustDefaults {
+    /// Where trust bundles come from. Each source is there once. The error is a federated trust domain that is the one of `ids`.
+    pub(super) fn defaults(&self, ids: Option<&SpiffeIds>) -> Result<TrustDefaults, TrustDomain> {
         let mut sources: Vec<TrustSource> = Vec::new();
         for source in self.ca_source.iter().filter_map(|source| source.0.as_ref()) {
             push_new(&mut sources, source);
@@ -97,7 +105,14 @@ impl TrustArgs {
             push_new(named.entry(name.clone()).or_default(), source);
         }
         let config_map_names = self.trust_configmap_names.iter().cloned().collect();
-        TrustDefaults { sources, named, config_map_names, overlap: self.trust_overlap, are_unknown: false }
+        Ok(TrustDefaults {
+            sources,
+            named,
+            config_map_names,
+            are_unknown: false,
+            federated: by_trust_domain(&self.federated_bundle, ids)?,
+            overlap: self.trust_overlap,
+        })
     }
 }
 

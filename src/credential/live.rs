@@ -135,7 +135,7 @@ mod tests {
         let credential = Credential { key, leaf: vec![1], intermediates: Vec::new(), facts: Arc::new(facts) };
         Current {
             credential: Arc::new(credential),
-            trust: Arc::new(TrustBundle { anchors: vec![anchors.to_vec()] }),
+            trust: Arc::new(TrustBundle { anchors: vec![anchors.to_vec()], ..TrustBundle::default() }),
         }
     }
 

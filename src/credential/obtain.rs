@@ -250,7 +250,7 @@ impl Obtainer {
         let warnings: Vec<String> = answer.warning.into_iter().chain(warning).collect();
         Ok(Obtained {
             credential: Credential { key, leaf, intermediates, facts: Arc::new(facts) },
-            trust: TrustBundle { anchors },
+            trust: TrustBundle { anchors, ..TrustBundle::default() },
             is_pinned: self.pins.file_for(&spec.signer, &identity.namespace).is_some(),
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         })

@@ -136,12 +136,15 @@ impl Default for SecretNames {
 impl Layout {
     /// The file of the layout `spiffe` that holds key and chain.
     pub(crate) const CREDENTIAL_BUNDLE: &str = "credential-bundle.private-key.x509.pem";
-    /// In the layout `spiffe`, the name of a trust domain and this are the name of its trust bundle.
+    /// The name of a trust domain and this are the name of its trust bundle: in the layout `spiffe` of the volume's own, in every
+    /// layout of federated ones.
     pub(crate) const TRUST_BUNDLE_SUFFIX: &str = ".spiffe-trust-bundle.x509.pem";
     /// The file of the layout `spiffe` that lists the credential bundles.
     pub(crate) const HINTS: &str = "hints.json";
     /// The file of the layout `envoy` that holds key and chain.
     pub(crate) const ENVOY_CERTIFICATE: &str = "default.yaml";
+    /// The file of the layout `envoy` that holds the trust bundles of all trust domains, with `federated-bundles`.
+    pub(crate) const ENVOY_ALL_TRUST_BUNDLES: &str = "ALL.yaml";
     /// The file of the layout `envoy` that holds the trust anchors.
     pub(crate) const ENVOY_TRUST_BUNDLE: &str = "ROOTCA.yaml";
 

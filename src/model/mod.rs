@@ -19,6 +19,7 @@ mod raw;
 mod shown;
 mod spec;
 mod tokens;
+mod trust_domain;
 mod trust_source;
 mod uri;
 mod usage;
@@ -47,6 +48,7 @@ pub use spec::{
     SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields,
 };
 pub use tokens::{PodToken, PodTokens};
+pub use trust_domain::TrustDomain;
 pub use trust_source::TrustSource;
 pub(crate) use trust_source::is_name as is_object_name;
 pub(crate) use uri::encoded_separator;

@@ -5,6 +5,7 @@ use super::distinguished_name::DistinguishedName;
 use super::doubts::Doubts;
 use super::files::Files;
 use super::named::named_enum;
+use super::trust_domain::TrustDomain;
 use super::trust_source::TrustSource;
 use super::usage::Usage;
 use std::collections::BTreeMap;
@@ -83,6 +84,8 @@ pub struct CertificateSpec {
     pub renew_before: Option<Duration>,
     /// Where the trust bundle comes from, all together; empty: what the signer names.
     pub trust_sources: Vec<TrustSource>,
+    /// `federated-bundles`: the trust domains besides its own, and where their trust bundles come from; none: not asked for.
+    pub federated: Option<BTreeMap<TrustDomain, Vec<TrustSource>>>,
     /// What is doubtful in the attributes and is served all the same: under a peer's prefix, and in volumes that an earlier process
     /// has published.
     pub doubts: Doubts,

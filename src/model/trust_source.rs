@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What [`TrustSource`] can be in a flag.
-const ACCEPTED: &str = "signer, the absolute path of a file, file:PATH, configmap:NAMESPACE/NAME[/KEY], clustertrustbundle:NAME, or \
-     clustertrustbundle:SIGNER[?LABEL=VALUE&...]";
+const ACCEPTED: &str = "signer, the absolute path of a file, file:PATH, configmap:NAMESPACE/NAME[/KEY], clustertrustbundle:NAME, \
+     clustertrustbundle:SIGNER[?LABEL=VALUE&...], or spiffe-bundle: with a file or a ConfigMap";
 /// The signer's answer.
 const SIGNER: &str = "signer";
 /// The prefix of a ConfigMap.
@@ -17,6 +17,8 @@ const CONFIG_MAP: &str = "configmap:";
 const CLUSTER_TRUST_BUNDLE: &str = "clustertrustbundle:";
 /// The prefix of a file.
 const FILE: &str = "file:";
+/// The prefix of a source whose text is a SPIFFE bundle document.
+const SPIFFE_BUNDLE: &str = "spiffe-bundle:";
 /// The longest name of an object in Kubernetes, and the longest key of a ConfigMap.
 const MAX_NAME: usize = 253;
 /// The longest `spec.signerName`: a DNS subdomain, a slash and a path. The API server accepts as much.
@@ -54,6 +56,8 @@ pub enum TrustSource {
     },
     /// A file on the node or in the driver's container.
     File(PathBuf),
+    /// A file or a ConfigMap with a SPIFFE bundle document in place of PEM.
+    SpiffeBundle(Box<TrustSource>),
     /// What a running volume names and the operator no longer lists. It cannot be read, so the volume keeps its last anchors.
     NotListed(String),
 }
@@ -65,6 +69,12 @@ impl FromStr for TrustSource {
         let refused = || format!("{} is no trust source; accepted: {ACCEPTED}", shown(text));
         if text == SIGNER {
             return Ok(Self::Signer);
+        }
+        if let Some(plain) = text.strip_prefix(SPIFFE_BUNDLE) {
+            let is_plain =
+                plain.starts_with(['/']) || plain.starts_with(FILE) || plain.starts_with(CONFIG_MAP);
+            let plain: Option<Self> = is_plain.then(|| plain.parse().ok()).flatten();
+            return plain.map(|plain| Self::SpiffeBundle(Box::new(plain))).ok_or_else(refused);
         }
         let path = text.strip_prefix(FILE).or_else(|| text.starts_with('/').then_some(text));
         if let Some(path) = path {
@@ -132,6 +142,7 @@ impl fmt::Display for TrustSource {
                 Ok(())
             }
             Self::File(path) => write!(f, "{FILE}{}", path.display()),
+            Self::SpiffeBundle(plain) => write!(f, "{SPIFFE_BUNDLE}{plain}"),
             Self::NotListed(text) => f.write_str(text),
         }
     }
@@ -208,6 +219,8 @@ mod tests {
             ("file:/etc/ca/ca.crt", "file:/etc/ca/ca.crt"),
             ("configmap:cert-manager/roots", "configmap:cert-manager/roots"),
             ("configmap:a/b.c/trust-bundle.pem", "configmap:a/b.c/trust-bundle.pem"),
+            ("spiffe-bundle:/etc/ca/partner.json", "spiffe-bundle:file:/etc/ca/partner.json"),
+            ("spiffe-bundle:configmap:a/b/partner.json", "spiffe-bundle:configmap:a/b/partner.json"),
         ] {
             let source: TrustSource = text.parse().unwrap();
             assert_eq!(source.to_string(), canonical);
@@ -230,6 +243,11 @@ mod tests {
             "configmap:a/b/c d",
             "secret:a/b",
             "signer:",
+            "spiffe-bundle:",
+            "spiffe-bundle:ca.json",
+            "spiffe-bundle:signer",
+            "spiffe-bundle:clustertrustbundle:a",
+            "spiffe-bundle:spiffe-bundle:/ca.json",
             "clustertrustbundle:",
             "clustertrustbundle:A",
             "clustertrustbundle:roots?a=b",

@@ -19,7 +19,7 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 45] = [
+pub(super) static MATCHED: [Matched; 46] = [
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
@@ -95,6 +95,9 @@ pub(super) static MATCHED: [Matched; 45] = [
     }),
     of("truststore-file", Kind::Text, |q| {
         q.spec.files.truststore.iter().map(|truststore| truststore.file.clone()).collect()
+    }),
+    of("federated-bundles", Kind::Text, |q| {
+        q.spec.federated.iter().flatten().map(|(domain, _)| domain.to_string()).collect()
     }),
     of("owner", Kind::Text, |q| q.spec.owner.iter().map(ToString::to_string).collect()),
     of("fs-group", Kind::Text, |q| q.spec.fs_group.iter().map(ToString::to_string).collect()),

@@ -7,6 +7,7 @@ mod access;
 pub(crate) mod files;
 mod sds;
 mod socket;
+mod trust_domains;
 mod workload_api;
 
 pub(crate) use access::Access;

@@ -1,6 +1,7 @@
 //! The SPIFFE Workload API (`SPIFFE_Workload_API.md`, `SPIFFE_Workload_Endpoint.md`): X.509-SVIDs and their trust bundles.
 
 use super::socket::{Caller, updates};
+use super::trust_domains::{federated, trust_domain_id};
 use crate::credential::{Current, Published};
 use crate::proto::workload::spiffe_workload_api_server::SpiffeWorkloadApi;
 use crate::proto::workload::{
@@ -88,7 +89,8 @@ fn identity(published: &Published) -> Result<(&str, &Current), Status> {
 }
 
 fn svids(published: &Published) -> Result<X509svidResponse, Status> {
-    let (id, Current { credential, trust }) = identity(published)?;
+    let (id, current) = identity(published)?;
+    let Current { credential, trust } = current;
     let svid = X509svid {
         spiffe_id: id.to_owned(),
         x509_svid: credential.chain().collect::<Vec<_>>().concat(),
@@ -96,20 +98,19 @@ fn svids(published: &Published) -> Result<X509svidResponse, Status> {
         bundle: trust.anchors.concat(),
         hint: String::new(),
     };
-    Ok(X509svidResponse { svids: vec![svid], crl: Vec::new(), federated_bundles: HashMap::new() })
+    Ok(X509svidResponse { svids: vec![svid], crl: Vec::new(), federated_bundles: of_federated(current) })
 }
 
 fn bundles(published: &Published) -> Result<X509BundlesResponse, Status> {
-    let (id, Current { trust, .. }) = identity(published)?;
-    let bundles = HashMap::from([(trust_domain(id).to_owned(), trust.anchors.concat())]);
+    let (id, current) = identity(published)?;
+    let mut bundles = of_federated(current);
+    bundles.insert(trust_domain_id(id).to_owned(), current.trust.anchors.concat());
     Ok(X509BundlesResponse { crl: Vec::new(), bundles })
 }
 
-/// The SPIFFE ID of the trust domain of a SPIFFE ID.
-pub(super) fn trust_domain(id: &str) -> &str {
-    let name = id.strip_prefix("spiffe://").unwrap_or_default();
-    let end = name.find('/').map_or(id.len(), |slash| slash + "spiffe://".len());
-    &id[..end]
+/// The anchors of other trust domains, by the SPIFFE IDs of these.
+fn of_federated(current: &Current) -> HashMap<String, Vec<u8>> {
+    federated(current).map(|(domain, anchors)| (domain.id(), anchors.concat())).collect()
 }
 
 fn other_trust_bundle(before: &Current, now: &Current) -> bool {
@@ -171,16 +172,5 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<BoxStream<WitBundlesResponse>>, Status> {
         caller(&request).await?;
         Err(Status::unimplemented(NO_WIT))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_trust_domain_is_a_spiffe_id_without_path() {
-        assert_eq!(trust_domain("spiffe://example.org/ns/shop/sa/web"), "spiffe://example.org");
-        assert_eq!(trust_domain("spiffe://example.org"), "spiffe://example.org");
     }
 }

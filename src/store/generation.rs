@@ -53,6 +53,12 @@ pub(super) fn live(mount: &Path) -> Result<Option<u64>, StoreError> {
 pub(crate) struct Generation(PathBuf);
 
 impl Generation {
+    /// The names of its files.
+    pub(crate) fn names(&self) -> Result<Vec<String>, StoreError> {
+        let names = files::names(&self.0)?.into_iter();
+        Ok(names.filter_map(|name| name.into_string().ok()).collect())
+    }
+
     /// Reads a file; `None` if there is none of this name.
     pub(crate) fn file(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         check_name(name)?;

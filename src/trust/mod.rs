@@ -12,16 +12,22 @@ mod metrics;
 mod overlap;
 mod pins;
 mod sources;
+mod spiffe_bundle;
 
 pub(crate) use metrics::TrustMetrics;
 pub(crate) use overlap::{Composed, Named, Overlap, anchor_id, compose};
 pub(crate) use pins::read as read_pinned;
 pub use pins::{Pin, PinError, Pins};
-pub(crate) use sources::{FollowedSource, TrustSources, joined, joined_within};
+pub(crate) use sources::{FollowedSource, TrustSources, joined, joined_within, read_within};
+
+use crate::model::TrustDomain;
+use std::collections::BTreeMap;
 
 /// Trust anchors, DER: roots, or intermediates that are trusted like roots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustBundle {
     /// The certificates; empty if the signer names none, as with ACME.
     pub anchors: Vec<Vec<u8>>,
+    /// The anchors of other trust domains, apart: each may speak for its own trust domain alone.
+    pub federated: BTreeMap<TrustDomain, Vec<Vec<u8>>>,
 }

@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn trusting(names: &[&str]) -> TrustBundle {
-        TrustBundle { anchors: anchors(names) }
+        TrustBundle { anchors: anchors(names), ..TrustBundle::default() }
     }
 
     fn record(signer: &[&str], retained: &[(&str, i64)]) -> TrustRecord {

@@ -3,11 +3,12 @@
 use super::TrustBundle;
 use super::file;
 use super::metrics::TrustMetrics;
+use super::spiffe_bundle::anchors_of;
 #[cfg(feature = "kubernetes")]
 use super::{cluster_trust_bundle, config_map};
 use crate::model::TrustSource;
 use crate::platform::Clock;
-use crate::x509::{Anchors, usable_anchors};
+use crate::x509::Anchors;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -98,6 +99,7 @@ impl TrustSources {
         let cluster = self.0.cluster.get().cloned();
         match source {
             TrustSource::File(path) => Box::pin(file::follow(path, follower)),
+            TrustSource::SpiffeBundle(plain) => self.read(*plain, follower),
             #[cfg(feature = "kubernetes")]
             TrustSource::ConfigMap { namespace, name, key } => {
                 Box::pin(config_map::follow(cluster, namespace, name, key, follower))
@@ -191,7 +193,7 @@ pub(crate) fn joined(sources: &[Arc<FollowedSource>]) -> Result<Arc<TrustBundle>
             anchors.push(anchor.clone());
         }
     }
-    Ok(Arc::new(TrustBundle { anchors }))
+    Ok(Arc::new(TrustBundle { anchors, ..TrustBundle::default() }))
 }
 
 /// As [`joined`], but waits for sources that have not been read yet.
@@ -199,6 +201,12 @@ pub(crate) async fn joined_within(
     sources: &[Arc<FollowedSource>],
     timeout: Duration,
 ) -> Result<Arc<TrustBundle>, String> {
+    read_within(sources, timeout).await;
+    joined(sources)
+}
+
+/// Waits until each source has been read or has failed, at most so long.
+pub(crate) async fn read_within(sources: &[Arc<FollowedSource>], timeout: Duration) {
     let are_read = async {
         for source in sources {
             let mut state = source.state.subscribe();
@@ -207,7 +215,6 @@ pub(crate) async fn joined_within(
         }
     };
     let _late = tokio::time::timeout(timeout, are_read).await;
-    joined(sources)
 }
 
 /// What reads one source tells here what it has read.
@@ -220,7 +227,7 @@ impl SourceFollower {
     /// The source's text as it is now, or why there is none. What cannot be used changes nothing, loudly.
     pub(super) fn publish(&self, text: Result<Vec<u8>, String>) {
         let Some((sources, source)) = self.sources.upgrade().zip(self.source.upgrade()) else { return };
-        let read = text.and_then(|text| usable_anchors(&text, sources.clock.now()));
+        let read = text.and_then(|text| anchors_of(&source.source, &text, sources.clock.now()));
         let name = source.source.to_string();
         let mut has_other_anchors = false;
         let is_modified = source.state.send_if_modified(|state| {
@@ -236,7 +243,7 @@ impl SourceFollower {
                             warning,
                             "the trust source has other anchors"
                         );
-                        state.trust = Some(Arc::new(TrustBundle { anchors }));
+                        state.trust = Some(Arc::new(TrustBundle { anchors, ..TrustBundle::default() }));
                     }
                     if state.fault.take().is_some() && !has_other_anchors {
                         tracing::info!(source = name, "the trust source can be used again");

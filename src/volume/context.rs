@@ -1,5 +1,6 @@
 //! What every operation on volumes uses.
 
+use super::federation::Federation;
 use super::files::VolumeFiles;
 use super::issuing_cas::IssuingCas;
 use super::registry::Registry;
@@ -36,6 +37,8 @@ pub(super) struct Context {
     pub(super) defaults: Arc<OperatorDefaults>,
     pub(super) trust: TrustSources,
     pub(super) issuing_cas: IssuingCas,
+    /// `--max-volume-size`
+    pub(super) volume_bytes: u64,
 }
 
 impl Context {
@@ -51,7 +54,9 @@ impl Context {
         let events = self.registry.events(&record.volume_id);
         let account = self.shares.open(&record.pod.namespace);
         let trust_sources = self.trust.follow(&spec.trust_sources);
-        Volume::new(record, spec, tokens, schedule, events, (account, counted), trust_sources)
+        let federation = Federation::follow(&spec, &self.trust, self.volume_bytes);
+        let trust = (trust_sources, federation);
+        Volume::new(record, spec, tokens, schedule, events, (account, counted), trust)
     }
 
     /// Removes a volume that is not mounted: from the store and from memory. Notifies its signer, which removes what it

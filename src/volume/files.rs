@@ -167,8 +167,8 @@ impl VolumeFiles {
 
     /// Reads the credential in use with its trust bundle back from the live generation.
     pub(super) fn read_back(&self, volume: &Volume) -> Result<Option<Current>, Failure> {
-        let layout = &volume.spec.files.layout;
-        let read = self.store.read_generation(&volume.id, |generation| files::read(generation, layout))?;
+        let spec = &volume.spec;
+        let read = self.store.read_generation(&volume.id, |generation| files::read(generation, spec))?;
         let current =
             |(credential, trust)| Current { credential: Arc::new(credential), trust: Arc::new(trust) };
         Ok(read.flatten().map(current))

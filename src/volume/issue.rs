@@ -64,7 +64,11 @@ impl Issuance {
         if in_use.is_none() {
             // Before a signer is asked: without a trust bundle there would be nothing to hand over.
             let timeout = options.timeout.unwrap_or(TRUST_TIMEOUT).min(TRUST_TIMEOUT);
-            joined_within(&volume.trust_sources, timeout).await.map_err(Failure::transient)?;
+            let (own, ()) = tokio::join!(
+                joined_within(&volume.trust_sources, timeout),
+                volume.federation.read_within(timeout)
+            );
+            own.map_err(Failure::transient)?;
         }
         if in_use.is_none() && obtainer.is_resumable(&volume.spec) {
             // Written before the first wait: a restart removes a volume without a record as unfinished.
@@ -119,11 +123,13 @@ impl Issuance {
         // From here on the files are in place. If the bind fails, a retry finds them and binds.
         volume.set_record(record);
         volume.set_rejection(None);
+        let trust = Arc::clone(&current.trust);
         volume.live.publish(current);
         volume.schedule_retained();
         // The trust sources can have changed during the write.
         volume.refresh_sources();
-        if volume.present_sources().is_ok_and(|sources| sources != anchored.sources) {
+        let has_changed = volume.present_sources().is_ok_and(|sources| sources != anchored.sources);
+        if has_changed || volume.federation.refreshed(Arc::clone(&trust), &trust) != trust {
             volume.schedule.put_now(Work::RefreshTrust);
         }
         // Cleared last: after a crash before this point, the same request is resumed.

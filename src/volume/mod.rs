@@ -12,6 +12,7 @@
 mod admission;
 mod context;
 mod event_history;
+mod federation;
 mod files;
 mod issue;
 mod issuing_cas;
@@ -151,6 +152,7 @@ impl VolumeService {
             defaults: parts.defaults,
             trust,
             issuing_cas: IssuingCas::default(),
+            volume_bytes: limits.volume_bytes,
             reporter: Reporter { metrics, events },
             clock,
             shutdown,
@@ -199,7 +201,8 @@ impl VolumeService {
         self.context.files.follow(self.volume(id)?).await
     }
 
-    /// Sets a new trust bundle. The renewal loop soon hands it over with the credential in use, without an issuance.
+    /// Sets a new trust bundle. The renewal loop soon hands it over with the credential in use, without an issuance. Federated trust
+    /// bundles come from the operator's sources alone.
     pub fn set_trust(&self, id: &VolumeId, trust: TrustBundle) -> Result<(), Failure> {
         let volume = self.volume(id)?;
         volume.set_trust(Arc::new(trust));

@@ -93,6 +93,10 @@ impl VolumeService {
                     tracing::error!(volume = %id, %error, "the volume's socket could not be served; the next renewal tries again");
                 }
                 self.schedule_adopted(&volume);
+                if volume.spec.federated.is_some() {
+                    // The operator may have removed a trust domain, whose anchors are still in the files.
+                    volume.schedule.put_now(Work::RefreshTrust);
+                }
             }
             Ok(Presence::Gone) => {
                 recovered.removed += 1;

@@ -1,7 +1,7 @@
 //! Reports issuances: by metrics to operators, by Events to pods' authors.
 
 use super::volume::Volume;
-use crate::model::{Dialect, EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity, shown};
+use crate::model::{Dialect, EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity, shown, shown_list};
 use crate::signer::Purpose;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
@@ -92,6 +92,16 @@ impl Reporter {
         };
         if self.events.is_some() && volume.events.admits(&event) {
             self.record(volume, event);
+        }
+    }
+
+    /// Tells the pod's author of federated trust bundles that the pod does not have. They come without a restart of the pod.
+    pub(super) fn federated_missing(&self, volume: &Volume, missing: &[String]) {
+        if !missing.is_empty() {
+            let missing = shown_list(missing, "; ");
+            let message =
+                format!("the pod is served without a federated trust bundle until it can be read: {missing}");
+            self.warn(volume, "FederatedBundleMissing", message);
         }
     }
 

@@ -37,7 +37,10 @@ impl Context {
     pub(super) async fn follow_trust(&self) {
         while self.shutdown.run_until_cancelled(self.trust.changed()).await.is_some() {
             let volumes = self.registry.all();
-            let changed: Vec<_> = volumes.iter().filter(|volume| volume.refresh_sources()).collect();
+            // Both, also if the first has changed: each compares with its last time.
+            let has_changed =
+                |volume: &&Arc<Volume>| volume.refresh_sources() | volume.federation.has_changed(&volume.id);
+            let changed: Vec<_> = volumes.iter().filter(has_changed).collect();
             let window = TRUST_REFRESH
                 .saturating_mul(u32::try_from(changed.len()).unwrap_or(u32::MAX))
                 .min(MAX_TRUST_WINDOW);
@@ -105,7 +108,8 @@ impl Context {
             )
         });
         let record = trust_record(&composed, lead);
-        Ok(Anchored { trust: Arc::new(composed.trust), sources, record, warning })
+        let trust = self.with_federated(volume, Arc::new(composed.trust));
+        Ok(Anchored { trust, sources, record, warning })
     }
 
     /// What a volume trusts with a new certificate, and what its sources name. While a source has not been read since the start, it is
@@ -178,7 +182,9 @@ impl Context {
         let issued = volume.with_record(|record| record.issued.clone());
         let Some((current, issued)) = current.zip(issued) else { return Ok(()) };
         // A source that has not been read since the start comes here again once it is.
-        let Ok(sources) = volume.present_sources() else { return Ok(()) };
+let Ok(sources) = volume.present_sources() else {
+            return self.refresh_federated(volume, current, issued.trust);
+        };
         let signers = volume.trusts_signer().then(|| signer_anchors(volume, &issued.trust, &current.trust));
         let by_signer = signers.as_deref();
         let named = Named { by_sources: sources.as_deref(), by_signer };
@@ -186,8 +192,8 @@ impl Context {
         let lead = lead(&current.credential, &composed.trust)?;
         let has_lost_root =
             lead.anchor.is_none() && issued.trust.root.is_some_and(|root| root.sha256.is_some());
-        let is_same = *current.trust == composed.trust;
-        let trust = Arc::new(composed.trust.clone());
+        let trust = volume.federation.refreshed(Arc::new(composed.trust.clone()), &current.trust);
+        let is_same = current.trust == trust;
         let record = trust_record(&composed, lead);
         if is_same {
             // Handed over already: with a certificate, or by the process before this one.

@@ -1,6 +1,7 @@
 //! One volume in memory. Dropping it removes its work from the queue and its credential from memory.
 
 use super::event_history::EventHistory;
+use super::federation::Federation;
 use super::volume_counts::Counted;
 use crate::credential::{LiveCredential, Schedule, Work};
 use crate::model::{CertificateFacts, CertificateSpec, PodTokens, TrustSource, VolumeId};
@@ -36,6 +37,8 @@ pub(super) struct Volume {
     tokens: Mutex<Arc<PodTokens>>,
     /// The trust sources that it uses besides the signer.
     pub(super) trust_sources: Vec<Arc<FollowedSource>>,
+    /// The other trust domains whose trust bundles it gets.
+    pub(super) federation: Federation,
     /// The trust bundle of a source other than the signer, as it was last set.
     trust: Mutex<Option<Arc<TrustBundle>>>,
     /// What its pod's author was told last of its sources.
@@ -52,7 +55,7 @@ impl Volume {
         schedule: Schedule,
         events: Arc<EventHistory>,
         (account, counted): (Account, Counted),
-        trust_sources: Vec<Arc<FollowedSource>>,
+        (trust_sources, federation): (Vec<Arc<FollowedSource>>, Federation),
     ) -> Arc<Self> {
         schedule.set_end(end(&record));
         Arc::new(Self {
@@ -68,6 +71,7 @@ impl Volume {
             record: Mutex::new(record),
             tokens: Mutex::new(Arc::new(tokens)),
             trust_sources,
+            federation,
             trust: Mutex::default(),
             fault: Mutex::default(),
             is_held_back: AtomicBool::new(false),
@@ -156,7 +160,8 @@ impl Volume {
 
     /// Whether its sources work, with what is wrong; none if that is as when it was last asked.
     pub(super) fn changed_fault(&self) -> Option<Result<(), String>> {
-        let fault = self.trust_sources.iter().find_map(|source| source.fault());
+        let fault =
+            self.trust_sources.iter().chain(self.federation.sources()).find_map(|source| source.fault());
         let mut last = self.fault.lock();
         if *last == fault {
             return None;

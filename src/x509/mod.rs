@@ -26,7 +26,8 @@ pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
 pub use verify::{Addition, MAX_CHAIN_BYTES, Part, SignerAnswer, VerifiedChain, VerifyError, verify};
 pub(crate) use verify::{
-    Anchors, Lead, MAX_ANCHORS_BYTES, MAX_NAMES_BYTES, facts_of_pem, lead, subject_of, usable_anchors,
+    Anchors, Candidate, Lead, MAX_ANCHORS_BYTES, MAX_NAMES_BYTES, facts_of_pem, lead, subject_of,
+    usable_anchors, usable_certificates,
 };
 
 /// A serial number from the bytes of its INTEGER: lower-case hexadecimal, the form that openssl and AWS use.

@@ -1,5 +1,8 @@
 //! Helpers for the tests of several modules: openssl, a pod, a simple spec, a stopped clock.
 
+use super::PrivateKey;
+use super::certificate::Template;
+use super::extensions::basic_constraints;
 use crate::model::{
     CertificateSpec, Dialect, Files, KeyAlgorithm, KeyEncoding, KeySpec, Layout, PemFiles, SignerSpec,
     Subject, SubjectAltNames, SubjectFields, Usage, WorkloadIdentity,
@@ -100,8 +103,26 @@ pub(crate) fn attributes() -> CertificateSpec {
         owner: None,
         renew_before: None,
         trust_sources: Vec::new(),
+        federated: None,
         doubts: crate::model::Doubts::default(),
     }
+}
+
+/// A self-signed CA certificate with a key of its own, DER.
+pub(crate) fn root(subject: &str, not_before: Timestamp, not_after: Timestamp) -> Vec<u8> {
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let (name, extensions) = (name(subject), [basic_constraints(true).unwrap()]);
+    let (serial, spki) = (&[1], key.spki_der());
+    let template = Template {
+        serial,
+        issuer: &name,
+        not_before,
+        not_after,
+        subject: &name,
+        spki,
+        extensions: &extensions,
+    };
+    template.sign(&key).unwrap()
 }
 
 /// A clock that always shows the same time.

@@ -12,7 +12,7 @@ use super::{name, serial_number};
 use crate::model::{CertificateFacts, CertificateSpec, Dialect, SubjectAltNames, Usage, hex};
 pub use additions::Addition;
 use additions::{additions, check_extensions, described};
-pub(crate) use anchors::{Anchors, MAX_ANCHORS_BYTES, usable_anchors};
+pub(crate) use anchors::{Anchors, Candidate, MAX_ANCHORS_BYTES, usable_anchors, usable_certificates};
 pub use chain::MAX_CHAIN_BYTES;
 pub(crate) use chain::MAX_NAMES_BYTES;
 use chain::{Certificate, Path, decode};

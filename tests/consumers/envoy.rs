@@ -1,5 +1,6 @@
 //! Two Envoys that talk mutual TLS, with secrets from the sockets or the files of their volumes.
 
+use crate::federated::{FEDERATED, Mesh, is_of_next_root};
 use crate::node_test;
 use crate::program::{Running, built, command, directory};
 use crate::rotating::{RotatingNode, SOCKET, spiffe_pod};
@@ -34,10 +35,15 @@ enum Secrets {
 
 impl Secrets {
     fn pod(self, name: &str, id: &str) -> Pod {
-        match self {
-            Self::Socket(_) => spiffe_pod(name, id, &[("socket-file", SOCKET), ("combined-file", COMBINED)]),
-            Self::Files => spiffe_pod(name, id, &[("layout", "envoy"), ("combined-file", COMBINED)]),
-        }
+        self.pod_with(name, id, &[])
+    }
+
+    fn pod_with(self, name: &str, id: &str, attributes: &[(&str, &str)]) -> Pod {
+        let kind = match self {
+            Self::Socket(_) => ("socket-file", SOCKET),
+            Self::Files => ("layout", "envoy"),
+        };
+        spiffe_pod(name, id, &[&[kind, ("combined-file", COMBINED)], attributes].concat())
     }
 
     fn source(self, volume: &Path, secret: &str) -> Value {
@@ -55,15 +61,15 @@ impl Secrets {
         json!({ "name": secret, "sds_config": source })
     }
 
-    /// The TLS context of an Envoy that accepts one peer.
-    fn tls(self, volume: &Path, peer: &str) -> Value {
+    /// The TLS context of an Envoy that accepts one peer, by the trust bundle in a secret.
+    fn tls(self, volume: &Path, peer: &str, trust: &str) -> Value {
         json!({
             "tls_certificate_sds_secret_configs": [self.source(volume, "default")],
             "combined_validation_context": {
                 "default_validation_context": {
                     "match_typed_subject_alt_names": [{ "san_type": "URI", "matcher": { "exact": peer } }],
                 },
-                "validation_context_sds_secret_config": self.source(volume, "ROOTCA"),
+                "validation_context_sds_secret_config": self.source(volume, trust),
             },
         })
     }
@@ -99,25 +105,28 @@ fn listener(mut route: Value) -> Value {
     })
 }
 
+/// The peer that an Envoy accepts, and the secret with the trust bundle.
+type Accepted<'a> = (&'a str, &'a str);
+
 /// Answers a client that has a certificate with its SPIFFE ID.
-fn server(secrets: Secrets, volume: &Path) -> Value {
+fn server(secrets: Secrets, volume: &Path, (peer, trust): Accepted<'_>) -> Value {
     let answer = json!({ "direct_response": { "status": 200, "body": { "inline_string": "hello" } } });
     let mut listener = listener(answer);
     let fields = json!({ "require_client_certificate": true });
     listener["filter_chains"][0]["transport_socket"] =
-        transport("DownstreamTlsContext", fields, secrets.tls(volume, CLIENT));
+        transport("DownstreamTlsContext", fields, secrets.tls(volume, peer, trust));
     json!({ "listeners": [listener], "clusters": [certlet(volume)] })
 }
 
 /// Passes requests on to the server, each on a connection of its own.
-fn client(secrets: Secrets, volume: &Path, server_port: u64) -> Value {
+fn client(secrets: Secrets, volume: &Path, server_port: u64, (peer, trust): Accepted<'_>) -> Value {
     let to_server = json!({
         "name": "server",
         "type": "STATIC",
         "load_assignment": endpoint("server", &json!({
             "socket_address": { "address": "127.0.0.1", "port_value": server_port },
         })),
-        "transport_socket": transport("UpstreamTlsContext", json!({ "max_session_keys": 0 }), secrets.tls(volume, SERVER)),
+        "transport_socket": transport("UpstreamTlsContext", json!({ "max_session_keys": 0 }), secrets.tls(volume, peer, trust)),
         "typed_extension_protocol_options": http("http_protocol_options", &json!({ "max_requests_per_connection": 1 })),
     });
     let listener = listener(json!({ "route": { "cluster": "server" } }));
@@ -210,6 +219,13 @@ impl Envoy {
         .await;
     }
 
+    /// How many certificates of clients it has refused.
+    async fn refusals(&self) -> u64 {
+        let stats = self.admin("/stats?format=json&filter=ssl.fail_verify_error").await;
+        let values = stats["stats"].as_array().into_iter().flatten();
+        values.filter_map(|value| value["value"].as_u64()).sum()
+    }
+
     /// Whether it answers a request as it should.
     async fn answers(&self) -> bool {
         answers(self.port).await
@@ -283,9 +299,9 @@ async fn assert_rotates(secrets: Secrets, rotations: usize) {
     let (root, program) = (cluster.node.root.clone(), built("envoy", &cluster.node.root).join("envoy"));
     let client_volume = cluster.publish(&secrets.pod("cart-0", CLIENT)).await;
     let server_volume = cluster.publish(&secrets.pod("orders-0", SERVER)).await;
-    let resources = server(secrets, &server_volume);
+    let resources = server(secrets, &server_volume, (CLIENT, "ROOTCA"));
     let server = Envoy::start(&program, &root.join("server"), &server_volume, resources).await;
-    let resources = client(secrets, &client_volume, server.port);
+    let resources = client(secrets, &client_volume, server.port, (SERVER, "ROOTCA"));
     let client = Envoy::start(&program, &root.join("client"), &client_volume, resources).await;
     eventually("an answer", async || client.answers().await).await;
     let anchor = serial_in(&cluster.root()).unwrap();
@@ -332,5 +348,67 @@ node_test! {
     #[ignore = "run by make consumers"]
     async fn two_envoys_rotate_by_files() {
         assert_rotates(Secrets::Files, 3).await;
+    }
+}
+
+/// Checks that Envoys of two trust domains that federate talk both ways, through a new root of one of them, and that a third trust
+/// domain, which trusts them, is refused.
+async fn assert_federates(secrets: Secrets) {
+    const ALL: &str = "ALL";
+    let mut mesh = Mesh::start().await;
+    let scratch = mesh.ours.node.root.clone();
+    let program = built("envoy", &scratch).join("envoy");
+    let pod = |name: &str, id: &str| secrets.pod_with(name, id, &[FEDERATED]);
+    let [ours, partner, third] =
+        ["example.org", "partner.org", "third.org"].map(|domain| format!("spiffe://{domain}/ns/shop/sa/web"));
+    let our_volume = mesh.ours.publish(&pod("web-0", &ours)).await;
+    let partner_volume = mesh.partner.publish(&pod("web-1", &partner)).await;
+    let third_volume = mesh.third.publish(&pod("web-2", &third)).await;
+    let start = async |name: &str, volume: &Path, resources: Value| {
+        Envoy::start(&program, &scratch.join(name), volume, resources).await
+    };
+    let resources = server(secrets, &our_volume, (&partner, ALL));
+    let our_server = start("our-server", &our_volume, resources).await;
+    let resources = server(secrets, &partner_volume, (&ours, ALL));
+    let partner_server = start("partner-server", &partner_volume, resources).await;
+    let resources = client(secrets, &our_volume, partner_server.port, (&partner, ALL));
+    let our_client = start("our-client", &our_volume, resources).await;
+    let resources = client(secrets, &partner_volume, our_server.port, (&ours, ALL));
+    let partner_client = start("partner-client", &partner_volume, resources).await;
+    for client in [&our_client, &partner_client] {
+        eventually("an answer from the other trust domain", async || client.answers().await).await;
+    }
+    mesh.replace_root_of_partner().await;
+    for client in [&our_client, &partner_client] {
+        eventually("an answer with the new root", async || {
+            is_of_next_root(&partner_volume.join(COMBINED)) && client.answers().await
+        })
+        .await;
+    }
+    // The third one trusts the server, and has an ID that the server would accept. Only its root is missing there.
+    let resources = server(secrets, &our_volume, (&third, ALL));
+    let for_third = start("for-third", &our_volume, resources).await;
+    let resources = client(secrets, &third_volume, for_third.port, (&ours, ALL));
+    let third_client = start("third-client", &third_volume, resources).await;
+    eventually("a handshake that the server refuses", async || {
+        let _refused = third_client.answers().await;
+        for_third.refusals().await > 0
+    })
+    .await;
+    assert!(!third_client.answers().await);
+    assert!(our_client.answers().await && partner_client.answers().await);
+}
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn envoys_of_two_trust_domains_talk_by_their_sockets_and_a_third_one_is_refused() {
+        assert_federates(Secrets::Socket("DELTA_GRPC")).await;
+    }
+}
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn envoys_of_two_trust_domains_talk_by_their_files_and_a_third_one_is_refused() {
+        assert_federates(Secrets::Files).await;
     }
 }

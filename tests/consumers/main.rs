@@ -11,6 +11,7 @@ mod envoy;
 #[path = "../support/fake_pca/mod.rs"]
 #[allow(dead_code, reason = "only its CA is used here")]
 mod fake_pca;
+mod federated;
 mod go_spiffe;
 mod grpc;
 mod java;

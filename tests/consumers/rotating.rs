@@ -2,7 +2,7 @@
 
 use crate::program::{Running, command};
 use crate::support::{Node, eventually};
-use crate::{RENEWED, fake_pca, node, number, pod};
+use crate::{RENEWED, fake_pca, let_users_reach_volumes, node, number, pod};
 use certlet_kubelet::{Kubelet, Pod};
 use nix::mount::{MsFlags, mount};
 use std::fs;
@@ -21,11 +21,22 @@ pub(crate) struct RotatingNode {
 
 impl RotatingNode {
     pub(crate) async fn start() -> Self {
+        Self::start_beside(None, &[]).await
+    }
+
+    /// As [`Self::start`], with more flags. Beside other nodes it has a name.
+    pub(crate) async fn start_beside(name: Option<&str>, flags: &[String]) -> Self {
         let ca = tempfile::tempdir().unwrap();
         new_root(ca.path());
         let [certificate, key] =
             ["cert", "key"].map(|name| format!("--local-ca-{name}={}", ca.path().join(name).display()));
         let mut node = node(&[&certificate, &key]);
+        if let Some(name) = name {
+            node.root = node.root.join(name);
+            fs::create_dir_all(node.root.join("plugins_registry")).unwrap();
+            let_users_reach_volumes(&node);
+        }
+        flags.iter().for_each(|flag| node.flag(flag));
         let kubelet = node.started().await;
         Self { node, kubelet, ca }
     }
@@ -41,6 +52,12 @@ impl RotatingNode {
     pub(crate) async fn replace_root(&mut self) {
         let ca = self.ca.path().to_owned();
         self.kill(|| new_root(&ca)).await;
+    }
+
+    /// As [`Self::replace_root`], by this root.
+    pub(crate) async fn replace_root_by(&mut self, certificate: &str, key: &str) {
+        let ca = self.ca.path().to_owned();
+        self.kill(|| write_root(&ca, certificate, key)).await;
     }
 
     /// A new volume, at a short path as in a container.
@@ -66,8 +83,12 @@ impl RotatingNode {
 
 fn new_root(directory: &Path) {
     let (root, certificate) = fake_pca::ca::authority("root", None);
+    write_root(directory, &certificate, &root.key().serialize_pem());
+}
+
+fn write_root(directory: &Path, certificate: &str, key: &str) {
     fs::write(directory.join("cert"), certificate).unwrap();
-    fs::write(directory.join("key"), root.key().serialize_pem()).unwrap();
+    fs::write(directory.join("key"), key).unwrap();
 }
 
 /// A pod with a SPIFFE ID and a socket, whose certificate is renewed every five seconds.

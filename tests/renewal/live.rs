@@ -31,7 +31,7 @@ fn ders(file: &Path) -> Vec<Vec<u8>> {
 fn another_anchor(driver: &InProcess) -> TrustBundle {
     let ca = LocalCa::ephemeral(Arc::clone(&driver.clock) as _).unwrap();
     let (_, block) = x509_parser::pem::parse_x509_pem(ca.anchor_pem()).unwrap();
-    TrustBundle { anchors: vec![block.contents] }
+    TrustBundle { anchors: vec![block.contents], ..TrustBundle::default() }
 }
 
 /// Checks that the published key belongs to the leaf, and that the files in the volume have the same contents.

@@ -4,6 +4,7 @@
 
 mod authority;
 mod client;
+mod federation;
 #[path = "../support/in_process.rs"]
 mod in_process;
 mod life;

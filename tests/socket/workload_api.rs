@@ -60,7 +60,7 @@ node_test! {
             assert_whole(&next(&mut stream).await.unwrap(), &volume);
         }
         let anchor = another_anchor(&driver);
-        let trust = TrustBundle { anchors: vec![anchor.clone()] };
+        let trust = TrustBundle { anchors: vec![anchor.clone()], ..TrustBundle::default() };
         driver.volumes.set_trust(&VolumeId::new(pod.volume_id()), trust).unwrap();
         let changed = next(&mut stream).await.unwrap();
         assert_whole(&changed, &volume);
@@ -83,7 +83,7 @@ node_test! {
         assert_eq!(first.bundles.keys().collect::<Vec<_>>(), ["spiffe://example.org"]);
         renewed(&driver, &volume).await;
         let anchor = another_anchor(&driver);
-        let trust = TrustBundle { anchors: vec![anchor.clone()] };
+        let trust = TrustBundle { anchors: vec![anchor.clone()], ..TrustBundle::default() };
         driver.volumes.set_trust(&VolumeId::new(pod.volume_id()), trust).unwrap();
         let second = next(&mut stream).await.unwrap();
         assert_eq!(second.bundles["spiffe://example.org"], anchor, "the renewal was sent first");

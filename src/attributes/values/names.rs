@@ -1,7 +1,7 @@
 //! Names of files, hosts and Kubernetes resources, and the strings of a subject.
 
 use super::go_uri;
-use crate::model::encoded_separator;
+use crate::model::{TrustDomain, encoded_separator};
 use std::net::IpAddr;
 
 /// Linux's limit on a file name (`NAME_MAX`).
@@ -14,8 +14,6 @@ const MAX_DNS_LABEL_BYTES: usize = 63;
 const MAX_SUBJECT_VALUE_BYTES: usize = 1024;
 /// The SPIFFE ID standard, section 2.3.
 const MAX_URI_BYTES: usize = 2048;
-/// The SPIFFE ID standard, section 2.3.
-const MAX_TRUST_DOMAIN_BYTES: usize = 255;
 
 /// A plain file name, as cert-manager's csi-driver accepts it. It stays in the volume's directory. Names that begin with two
 /// dots belong to the atomic writer.
@@ -144,18 +142,9 @@ fn spiffe_id(rest: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the name of a trust domain (the SPIFFE ID standard, section 2.1). The error continues what holds the name.
+/// Checks the name of a trust domain. The error continues what holds the name.
 pub(in crate::attributes) fn trust_domain(name: &str) -> Result<(), String> {
-    if let Some(c) = name.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '-' | '_')) {
-        return Err(format!(
-            "has the character {c:?} in its trust domain, which holds a-z, 0-9, '.', '-' and '_' only"
-        ));
-    }
-    match name.len() {
-        0 => Err("has no trust domain".into()),
-        1..=MAX_TRUST_DOMAIN_BYTES => Ok(()),
-        length => Err(format!("has a trust domain of {length} bytes (at most {MAX_TRUST_DOMAIN_BYTES})")),
-    }
+    name.parse::<TrustDomain>().map(drop)
 }
 
 /// The path (RFC 3986 section 3.3) in what follows a scheme, without the slash after an authority.

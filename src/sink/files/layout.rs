@@ -4,15 +4,16 @@
 //! in its file, the anchors are every certificate in theirs.
 
 use super::super::sds::TYPE_URL;
-use super::super::workload_api::trust_domain;
-use super::{Contents, FileError, Pems};
+use super::super::trust_domains::trust_domain_name;
+use super::{Contents, FileError, Pems, federated};
 use crate::credential::Credential;
-use crate::model::{CertificateFacts, Failure, Layout, SecretNames, hex, sha256};
+use crate::model::{CertificateFacts, CertificateSpec, Failure, Layout, SecretNames, hex, sha256};
 use crate::store::Generation;
 use crate::trust::TrustBundle;
 use crate::x509::{self, PemError, PrivateKey, pem};
 use serde_json::json;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -55,8 +56,9 @@ pub(super) fn encode(
 /// certificate.
 pub(crate) fn read(
     generation: &Generation,
-    layout: &Layout,
+    spec: &CertificateSpec,
 ) -> Result<Option<(Credential, TrustBundle)>, Failure> {
+    let layout = &spec.files.layout;
     let (Some(key), Some(chain)) =
         (generation.file(layout.private_key_file())?, generation.file(layout.certificate_file())?)
     else {
@@ -68,7 +70,10 @@ pub(crate) fn read(
         None => None,
     };
     let anchors = certificates(&anchors.unwrap_or_default()).map_err(FileError::from)?;
-    Ok(Some((credential, TrustBundle { anchors })))
+    // Only then are the names of these files no names of the author's choice.
+    let federated =
+        if spec.federated.is_some() { federated::read(generation, &credential)? } else { BTreeMap::new() };
+    Ok(Some((credential, TrustBundle { anchors, federated })))
 }
 
 fn credential(key: &[u8], chain: &[u8]) -> Result<Credential, FileError> {
@@ -80,7 +85,7 @@ fn credential(key: &[u8], chain: &[u8]) -> Result<Credential, FileError> {
 }
 
 /// Every certificate in a text, DER.
-fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
+pub(super) fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
     let blocks = match pem::blocks(text) {
         Err(PemError::NoBlock) => Vec::new(),
         blocks => blocks?,
@@ -96,8 +101,7 @@ fn ca_file<'a>(layout: &'a Layout, facts: &CertificateFacts) -> Result<Option<Co
         return Ok(layout.ca_file().map(Cow::from));
     }
     let id = facts.spiffe_id().ok_or(FileError::NoTrustDomain)?;
-    let domain = trust_domain(id).trim_start_matches("spiffe://");
-    Ok(Some(format!("{domain}{}", Layout::TRUST_BUNDLE_SUFFIX).into()))
+    Ok(Some(format!("{}{}", trust_domain_name(id), Layout::TRUST_BUNDLE_SUFFIX).into()))
 }
 
 /// `hints.json`: one credential bundle, without a hint. The fingerprint is of the bundle's bytes, so that a reader sees whether the
@@ -133,12 +137,12 @@ fn trust_bundle_secret(names: &SecretNames, anchors: &[u8]) -> Vec<u8> {
 }
 
 /// The beginning of a `DiscoveryResponse` with one secret. A JSON string is a YAML scalar too (YAML 1.2 section 1.3).
-fn secret(name: &str) -> String {
+pub(super) fn secret(name: &str) -> String {
     format!("resources:\n- \"@type\": {TYPE_URL}\n  name: {}\n", json!(name))
 }
 
 /// PEM as a YAML block scalar. Its lines have no character that YAML treats specially there.
-fn indented(indent: &str, pem: &[u8]) -> Zeroizing<Vec<u8>> {
+pub(super) fn indented(indent: &str, pem: &[u8]) -> Zeroizing<Vec<u8>> {
     let lines = pem.split_inclusive(|byte| *byte == b'\n');
     let mut block = Zeroizing::new(Vec::with_capacity(pem.len() + indent.len() * lines.clone().count()));
     for line in lines {

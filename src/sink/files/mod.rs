@@ -1,6 +1,7 @@
 //! Files: a credential and its trust bundle as PEM and PKCS#12. Pure.
 
 mod asn1;
+mod federated;
 mod layout;
 mod legacy_cipher;
 mod pkcs12;
@@ -61,6 +62,10 @@ pub(crate) fn encode(
     }
     let of_layout = layout::encode(&names.layout, credential, pems)?;
     files.extend(of_layout.into_iter().map(|(name, contents)| file(&name, contents)));
+    if spec.federated.is_some() {
+        let federated = federated::encode(&names.layout, credential, trust);
+        files.extend(federated.into_iter().map(|(name, contents)| file(&name, contents)));
+    }
     Ok(files)
 }
 

@@ -53,7 +53,7 @@ fn issued(algorithm: KeyAlgorithm) -> (Credential, TrustBundle) {
         }),
         key,
     };
-    (credential, TrustBundle { anchors })
+    (credential, TrustBundle { anchors, ..TrustBundle::default() })
 }
 
 /// A spec with every optional file.
@@ -80,12 +80,12 @@ fn subjects(pem: &[u8]) -> Vec<String> {
 }
 
 /// What a volume with these files has after a restart.
-fn read_back(files: &[NewFile], layout: &Layout) -> Result<(Credential, TrustBundle), Failure> {
+fn read_back(files: &[NewFile], spec: &CertificateSpec) -> Result<(Credential, TrustBundle), Failure> {
     let root = tempfile::tempdir_in("/dev/shm").unwrap();
     let (store, _) = Store::open(root.path()).unwrap();
     let id = VolumeId::new("csi-1");
     store.write_generation(&id, files).unwrap();
-    let read = store.read_generation(&id, |generation| read(generation, layout))?;
+    let read = store.read_generation(&id, |generation| read(generation, spec))?;
     Ok(read.flatten().unwrap())
 }
 
@@ -149,7 +149,7 @@ fn every_layout_is_read_back_with_and_without_anchors() {
             let mut spec = attributes();
             spec.files.layout = layout.clone();
             let files = encode(&credential, &trust, &spec, None, None).unwrap();
-            let (read, trusted) = read_back(&files, &layout).unwrap();
+            let (read, trusted) = read_back(&files, &spec).unwrap();
             assert_eq!(read.key.to_pkcs8_der(), credential.key.to_pkcs8_der(), "{layout:?}");
             assert_eq!((&read.leaf, &read.intermediates), (&credential.leaf, &credential.intermediates));
             assert_eq!((read.facts, trusted), (Arc::clone(&credential.facts), trust.clone()), "{layout:?}");
@@ -199,6 +199,43 @@ fn the_layouts_spiffe_and_envoy_have_no_empty_trust_bundle() {
     }
 }
 
+/// An X.509-SVID with the trust bundle of another trust domain, and what cannot be: one of its own as a federated one.
+fn federated_svid() -> (Credential, TrustBundle) {
+    let (credential, mut trust) = svid();
+    let [other, wrong] = [0, 1].map(|_| issued(KeyAlgorithm::EcdsaP256).1.anchors);
+    let federated = [("partner.org", other), ("example.org", wrong)];
+    trust.federated =
+        federated.into_iter().map(|(domain, anchors)| (domain.parse().unwrap(), anchors)).collect();
+    (credential, trust)
+}
+
+#[test]
+fn every_layout_has_federated_trust_bundles_apart_and_reads_them_back() {
+    let (credential, trust) = federated_svid();
+    let partner = &trust.federated["partner.org"];
+    for layout in
+        [attributes().files.layout, Layout::Istio, Layout::Spiffe, Layout::Envoy(SecretNames::default())]
+    {
+        let mut spec = attributes();
+        spec.files.layout = layout.clone();
+        let without = encode(&credential, &trust, &spec, None, None).unwrap();
+        spec.federated = Some(std::collections::BTreeMap::new());
+        let files = encode(&credential, &trust, &spec, None, None).unwrap();
+        let added = 1 + usize::from(layout == Layout::Envoy(SecretNames::default()));
+        assert_eq!(files.len(), without.len() + added, "{layout:?}");
+        let file = "partner.org.spiffe-trust-bundle.x509.pem";
+        assert_eq!(text(&files, file), pem_of(partner.iter().map(Vec::as_slice)), "{layout:?}");
+        assert_eq!(contents(&files, file).mode, 0o444);
+        let (_, read) = read_back(&files, &spec).unwrap();
+        assert_eq!(read.anchors, trust.anchors, "{layout:?}");
+        assert_eq!(read.federated, [("partner.org".parse().unwrap(), partner.clone())].into_iter().collect());
+        // A volume that does not ask for them may have a file of such a name, which is not one.
+        spec.federated = None;
+        let (_, read) = read_back(&files, &spec).unwrap();
+        assert!(read.federated.is_empty(), "{layout:?}");
+    }
+}
+
 /// The schema of Envoy's file, as far as certlet writes it. Nothing else is accepted.
 #[cfg(feature = "aws")]
 mod envoy {
@@ -231,7 +268,55 @@ mod envoy {
     #[derive(Deserialize, Debug)]
     #[serde(deny_unknown_fields)]
     struct ValidationContext {
-        trusted_ca: Inline,
+        trusted_ca: Option<Inline>,
+        custom_validator_config: Option<Validator>,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Validator {
+        name: String,
+        typed_config: ValidatorConfig,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct ValidatorConfig {
+        #[serde(rename = "@type")]
+        kind: String,
+        trust_domains: Vec<TrustDomain>,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct TrustDomain {
+        name: String,
+        trust_bundle: Inline,
+    }
+
+    #[test]
+    fn the_layout_envoy_has_one_more_secret_with_every_trust_domain() {
+        let (credential, trust) = federated_svid();
+        let mut spec = attributes();
+        spec.files.layout = Layout::Envoy(SecretNames::default());
+        spec.federated = Some(std::collections::BTreeMap::new());
+        let files = encode(&credential, &trust, &spec, None, None).unwrap();
+        let mut response: Response = serde_saphyr::from_str(&text(&files, "ALL.yaml")).unwrap();
+        let secret = response.resources.pop().unwrap();
+        assert_eq!((response.resources.len(), secret.name.as_str()), (0, "ALL"));
+        let context = secret.validation_context.unwrap();
+        assert!(context.trusted_ca.is_none(), "trusted for every trust domain");
+        let validator = context.custom_validator_config.unwrap();
+        assert_eq!(validator.name, "envoy.tls.cert_validator.spiffe");
+        assert!(validator.typed_config.kind.ends_with(".SPIFFECertValidatorConfig"));
+        let domains = validator.typed_config.trust_domains.into_iter();
+        let domains: Vec<_> =
+            domains.map(|domain| (domain.name, domain.trust_bundle.inline_string)).collect();
+        let of =
+            |name: &str, anchors: &[Vec<u8>]| (name.to_owned(), pem_of(anchors.iter().map(Vec::as_slice)));
+        let expected =
+            [of("example.org", &trust.anchors), of("partner.org", &trust.federated["partner.org"])];
+        assert_eq!(domains, expected);
     }
 
     #[derive(Deserialize, Debug)]
@@ -271,7 +356,8 @@ mod envoy {
                 (names.trust_bundle, true)
             );
             let anchors = pem_of(svid.1.anchors.iter().map(Vec::as_slice));
-            assert_eq!(trust_bundle.validation_context.unwrap().trusted_ca.inline_string, anchors);
+            let context = trust_bundle.validation_context.unwrap();
+            assert_eq!(context.trusted_ca.unwrap().inline_string, anchors);
         }
     }
 }
@@ -290,7 +376,7 @@ fn openssl_reads_every_file_in_its_order() {
             assert_eq!(openssl_public_key(combined), credential.key.spki_der());
             assert!(combined.starts_with(key));
             assert_eq!(subjects(combined), ["CN=wéb 😀", "CN=middle"]);
-            let (read, trusted) = read_back(&files, &attributes().files.layout).unwrap();
+            let (read, trusted) = read_back(&files, &attributes()).unwrap();
             assert_eq!(read.key.to_pkcs8_der(), credential.key.to_pkcs8_der());
             assert_eq!(
                 (read.leaf, read.intermediates),

@@ -5,7 +5,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub(super) use secrets::TYPE_URL;
+pub(super) use secrets::{SPIFFE_VALIDATOR, SPIFFE_VALIDATOR_TYPE, TYPE_URL};
 
 use super::socket::{Caller, Outlet, updates};
 use crate::credential::{Current, Follower};

@@ -163,8 +163,15 @@ impl Subscription for Delta {
             let asked: Vec<String> = self.names.iter().cloned().collect();
             secrets.extend(names.secrets(&asked, current)?);
         }
+        let is_served = |name: &String| secrets.iter().any(|secret| secret.name == *name);
+        // The trust domain of one that is not named can be removed by the operator.
+        let removed: Vec<String> = if self.is_wildcard {
+            self.versions.extract_if(.., |name, _| !is_served(name)).map(|(name, _)| name).collect()
+        } else {
+            Vec::new()
+        };
         secrets.retain(|secret| self.versions.get(&secret.name) != Some(&secret.version));
-        if secrets.is_empty() {
+        if secrets.is_empty() && removed.is_empty() {
             return Ok(None);
         }
         self.sent += 1;
@@ -179,7 +186,7 @@ impl Subscription for Delta {
                 .collect::<Result<_, _>>()?,
             type_url: TYPE_URL.to_owned(),
             nonce: self.sent.to_string(),
-            removed_resources: Vec::new(),
+            removed_resources: removed,
         }))
     }
 }

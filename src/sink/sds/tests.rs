@@ -3,11 +3,13 @@ use super::subscription::{Delta, StateOfTheWorld, Subscription};
 use crate::credential::{Credential, Current};
 use crate::model::SecretNames;
 use crate::model::{CertificateFacts, KeyAlgorithm};
-use crate::proto::xds::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
+use crate::proto::xds::envoy::extensions::transport_sockets::tls::v3::{
+    DataSource, Secret, SpiffeCertValidatorConfig, data_source, secret,
+};
 use crate::proto::xds::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use crate::proto::xds::google::rpc;
 use crate::trust::TrustBundle;
-use crate::x509::PrivateKey;
+use crate::x509::{PrivateKey, pem};
 use jiff::Timestamp;
 use prost::Message;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ fn current(leaf: u8, anchor: u8) -> Current {
             intermediates: Vec::new(),
             facts: Arc::new(facts),
         }),
-        trust: Arc::new(TrustBundle { anchors: vec![vec![anchor]] }),
+        trust: Arc::new(TrustBundle { anchors: vec![vec![anchor]], ..TrustBundle::default() }),
     }
 }
 
@@ -54,13 +56,19 @@ fn delta(subscribe: &[&str]) -> DeltaDiscoveryRequest {
 
 /// Names and kinds of what the secrets of these names are.
 fn secrets(names: &[&str]) -> Vec<(String, &'static str)> {
+    kinds_of(names, &current(1, 2))
+}
+
+fn kinds_of(names: &[&str], current: &Current) -> Vec<(String, &'static str)> {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let current = current(1, 2);
-    let found = SecretNames::default().secrets(&names, &current).unwrap();
-    let encoded = found.into_iter().map(|secret| secret.encoded(&current).unwrap());
+    let found = SecretNames::default().secrets(&names, current).unwrap();
+    let encoded = found.into_iter().map(|secret| secret.encoded(current).unwrap());
     let decoded = encoded.map(|resource| Secret::decode(resource.value.as_slice()).unwrap());
     let kind = |secret: Secret| match secret.r#type.unwrap() {
         secret::Type::TlsCertificate(_) => (secret.name, "certificate"),
+        secret::Type::ValidationContext(context) if context.custom_validator_config.is_some() => {
+            (secret.name, "validator")
+        }
         secret::Type::ValidationContext(_) => (secret.name, "bundle"),
     };
     decoded.map(kind).collect()
@@ -186,4 +194,79 @@ fn a_delta_has_only_what_the_client_does_not_have() {
     again.receive(hello).unwrap();
     let fresh = sent(&mut again, &current(7, 2)).unwrap();
     assert_eq!(fresh.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["default"]);
+}
+
+/// With the federated trust domains `partner.org` and, which cannot be, the workload's own.
+fn federated(anchor: u8) -> Current {
+    let current = current(1, 2);
+    let of = |domain: &str, anchor| (domain.parse().unwrap(), vec![vec![anchor]]);
+    let federated = [of("partner.org", anchor), of("example.org", 99)].into_iter().collect();
+    Current { trust: Arc::new(TrustBundle { federated, ..TrustBundle::clone(&current.trust) }), ..current }
+}
+
+/// The trust domains of the validator in a secret, with the PEM of their anchors.
+fn validated(name: &str, current: &Current) -> Vec<(String, String)> {
+    let secrets = SecretNames::default().secrets(&[name.to_owned()], current).unwrap();
+    let encoded = secrets[0].encoded(current).unwrap();
+    let secret = Secret::decode(encoded.value.as_slice()).unwrap();
+    let Some(secret::Type::ValidationContext(context)) = secret.r#type else { panic!("no trust bundle") };
+    assert!(context.trusted_ca.is_none(), "trusted for every trust domain");
+    let config = context.custom_validator_config.unwrap();
+    assert_eq!(config.name, "envoy.tls.cert_validator.spiffe");
+    let config = config.typed_config.unwrap();
+    assert!(config.type_url.ends_with("tls.v3.SPIFFECertValidatorConfig"), "{}", config.type_url);
+    let domains = SpiffeCertValidatorConfig::decode(config.value.as_slice()).unwrap().trust_domains;
+    let pem = |source: Option<DataSource>| match source.unwrap().specifier.unwrap() {
+        data_source::Specifier::InlineBytes(bytes) => String::from_utf8(bytes).unwrap(),
+    };
+    domains.into_iter().map(|domain| (domain.name, pem(domain.trust_bundle))).collect()
+}
+
+#[test]
+fn a_federated_trust_bundle_speaks_for_its_own_trust_domain_alone() {
+    let current = federated(3);
+    let pem = |anchor: u8| String::from_utf8(pem::certificates([&[anchor][..]])).unwrap();
+    let [own, partner] = [("example.org".to_owned(), pem(2)), ("partner.org".to_owned(), pem(3))];
+    assert_eq!(validated("ALL", &current), [own, partner.clone()]);
+    assert_eq!(validated("spiffe://partner.org", &current), [partner]);
+    for name in ["ROOTCA", "spiffe://example.org"] {
+        assert_eq!(kinds_of(&[name], &current), [(name.to_owned(), "bundle")]);
+    }
+    let all: Vec<_> = kinds_of(&[], &current);
+    assert_eq!(all.last().unwrap(), &("spiffe://partner.org".to_owned(), "validator"));
+    assert_eq!(all.len(), 3);
+    let names = SecretNames::default();
+    let error = names.secrets(&["spiffe://other.org".to_owned()], &current).err().unwrap();
+    assert!(error.message().contains("spiffe://partner.org"), "{error}");
+    // Without a SPIFFE ID there is no own trust domain, and so no other one.
+    let mut facts = CertificateFacts::clone(&current.credential.facts);
+    facts.sans.clear();
+    let credential =
+        Credential { facts: Arc::new(facts), ..Arc::into_inner(self::current(1, 2).credential).unwrap() };
+    let without = Current { credential: Arc::new(credential), ..current };
+    assert_eq!(kinds_of(&["ALL"], &without), [("ALL".to_owned(), "bundle")]);
+}
+
+#[test]
+fn a_federated_change_is_sent_to_whom_it_concerns_and_a_removed_trust_domain_is_told() {
+    let names = SecretNames::default();
+    let mut own = StateOfTheWorld::default();
+    own.receive(request(&["ROOTCA"], "")).unwrap();
+    assert!(own.next(&names, &federated(3)).unwrap().is_some());
+    assert!(own.next(&names, &federated(4)).unwrap().is_none());
+    let mut all = StateOfTheWorld::default();
+    all.receive(request(&["ALL"], "")).unwrap();
+    let versions = [federated(3), federated(4), current(1, 2)]
+        .map(|current| all.next(&names, &current).unwrap().unwrap().version_info);
+    assert!(versions[0] != versions[1] && versions[1] != versions[2], "{versions:?}");
+    let mut wildcard = Delta::default();
+    wildcard.receive(delta(&[])).unwrap();
+    let first = wildcard.next(&names, &federated(3)).unwrap().unwrap();
+    assert_eq!((first.resources.len(), first.removed_resources.len()), (3, 0));
+    let second = wildcard.next(&names, &current(1, 2)).unwrap().unwrap();
+    assert_eq!(
+        (second.resources.len(), second.removed_resources),
+        (0, vec!["spiffe://partner.org".to_owned()])
+    );
+    assert!(wildcard.next(&names, &current(1, 2)).unwrap().is_none());
 }

@@ -75,7 +75,12 @@ impl Node {
     }
 
     fn set_trust(&self) {
-        self.service.set_trust(&volume("v"), TrustBundle { anchors: vec![b"another".to_vec()] }).unwrap();
+        self.service
+            .set_trust(
+                &volume("v"),
+                TrustBundle { anchors: vec![b"another".to_vec()], ..TrustBundle::default() },
+            )
+            .unwrap();
     }
 
     fn generation(&self) -> Option<u64> {

@@ -5,6 +5,7 @@ mod mistyped_passwords;
 mod mounts;
 mod opening;
 
+use super::federation::Federation;
 use super::mounts::Mounts;
 use super::volume::Volume;
 use super::volume_counts::VolumeCounts;
@@ -102,7 +103,7 @@ pub(super) fn volume_of(id: &str, spec: CertificateSpec) -> Arc<Volume> {
         schedule,
         Arc::default(),
         (shares.open("shop"), VolumeCounts::new(0, 0).count(&pod())),
-        Vec::new(),
+        (Vec::new(), Federation::none()),
     )
 }
 

@@ -20,6 +20,15 @@ pub(crate) struct Anchors {
     pub(crate) warning: Option<String>,
 }
 
+/// What may be a trust anchor.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    /// What a message calls it.
+    pub(crate) at: String,
+    /// A certificate, DER, or why there is none.
+    pub(crate) der: Result<Vec<u8>, String>,
+}
+
 /// Reads the trust anchors. What is no CA certificate, and what has expired, is left out with a warning. An error if nothing is left.
 pub(crate) fn usable_anchors(text: &[u8], now: Timestamp) -> Result<Anchors, String> {
     if text.len() > MAX_ANCHORS_BYTES {
@@ -29,18 +38,30 @@ pub(crate) fn usable_anchors(text: &[u8], now: Timestamp) -> Result<Anchors, Str
         return Err("is empty; accepted are CA certificates, PEM".to_owned());
     }
     let blocks = pem::blocks(text).map_err(|error| format!("is not PEM: it {error}"))?;
+    let candidates = blocks.iter().enumerate().map(|(index, block)| Candidate {
+        at: format!("PEM block {}", index + 1),
+        der: match block.label.as_str() {
+            "CERTIFICATE" => Ok(block.der.to_vec()),
+            // Not quoted as it is: it may be the label of a key that does not belong here.
+            _ => Err("is no CERTIFICATE".to_owned()),
+        },
+    });
+    usable_certificates(candidates, now)
+        .map_err(|told| format!("holds no CA certificate that can be used: {}", told.unwrap_or_default()))
+}
+
+/// The candidates that can be trust anchors, each once; a warning tells of the others. If there is none, the error tells of them too.
+pub(crate) fn usable_certificates(
+    candidates: impl Iterator<Item = Candidate>,
+    now: Timestamp,
+) -> Result<Anchors, Option<String>> {
     let mut certificates: Vec<Vec<u8>> = Vec::new();
     let mut faults = Vec::new();
-    for (index, block) in blocks.iter().enumerate() {
-        let fault = match block.label.as_str() {
-            "CERTIFICATE" if certificates.contains(&block.der) => continue,
-            "CERTIFICATE" => fault(&block.der, now),
-            // Not quoted as it is: it may be the label of a key that does not belong here.
-            _ => Some("is no CERTIFICATE".to_owned()),
-        };
-        match fault {
-            None => certificates.push(block.der.to_vec()),
-            Some(fault) => faults.push(format!("PEM block {} {fault}", index + 1)),
+    for Candidate { at, der } in candidates {
+        match der.and_then(|der| fault(&der, now).map_or(Ok(der), Err)) {
+            Ok(der) if certificates.contains(&der) => {}
+            Ok(der) => certificates.push(der),
+            Err(fault) => faults.push(format!("{at} {fault}")),
         }
     }
     let more = faults.len().saturating_sub(MAX_TOLD);
@@ -49,10 +70,11 @@ pub(crate) fn usable_anchors(text: &[u8], now: Timestamp) -> Result<Anchors, Str
     if more > 0 {
         told = format!("{told}, and {more} more");
     }
+    let told = Some(told).filter(|told| !told.is_empty());
     if certificates.is_empty() {
-        return Err(format!("holds no CA certificate that can be used: {told}"));
+        return Err(told);
     }
-    Ok(Anchors { certificates, warning: (!told.is_empty()).then(|| format!("{told}: left out")) })
+    Ok(Anchors { certificates, warning: told.map(|told| format!("{told}: left out")) })
 }
 
 /// Why a certificate cannot be an anchor.
