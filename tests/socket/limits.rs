@@ -1,6 +1,7 @@
 //! What one pod can take: connections, streams, message sizes.
 
 use crate::client::{connect, next, sds, short_connect, socket_in, svids};
+use crate::raw_http2::RawClient;
 use crate::support::{DEADLINE, Node, peak_memory};
 use crate::{node_test, spiffe_pod};
 use certlet_kubelet::proto::workload::X509svidRequest;
@@ -80,6 +81,19 @@ node_test! {
         let request = DiscoveryRequest { version_info: "x".repeat(65 * 1024), ..DiscoveryRequest::default() };
         let error = sds(&volume).await.fetch_secrets(request).await.err().unwrap();
         assert_eq!(error.code(), Code::OutOfRange, "{error}");
+        node.stop();
+    }
+}
+
+node_test! {
+    async fn a_peer_that_sends_before_it_knows_the_settings_may_send_the_rest() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let volume = kubelet.publish(&spiffe_pod("web-0", &[])).await.unwrap();
+        let mut client = RawClient::over(short_connect(&socket_in(&volume)).await.unwrap()).await;
+        let path = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
+        let window = client.window_after_early_part(path, b"\x41\x0e/spiffe/socket").await;
+        assert!(window > 0, "the peer waits for a window update, with {window} bytes");
         node.stop();
     }
 }

@@ -48,9 +48,11 @@ const MAX_SDS_REQUEST: usize = 64 * 1024;
 const MAX_HEADERS: u32 = 8 * 1024;
 /// Streams of one connection at a time.
 const MAX_STREAMS_OF_CONNECTION: u32 = 16;
-/// Bytes that a peer may send before the server has read them: for a stream, and for all streams of a connection.
-const STREAM_WINDOW: u32 = 2 * 1024;
+/// Bytes that a peer may send before the server has read them, on all streams of a connection together.
 const WINDOW: u32 = 64 * 1024;
+/// The same for a stream: what a peer assumes until it has read the server's settings (RFC 9113 section 6.9.2). With less, h2 sends no
+/// window update for what it has read before the peer acknowledges the settings, and the peer waits for one without end.
+const STREAM_WINDOW: u32 = 65_535;
 /// The pause after a connection that was refused, so that a pod which connects in a loop costs little.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(100);
 /// Accepted connections that the server has not taken yet.
