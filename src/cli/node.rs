@@ -244,9 +244,7 @@ impl NodeArgs {
         };
         let spiffe_ids = self.spiffe.ids(dialect)?;
         let trust = self.trust.defaults(spiffe_ids.as_ref()).map_err(UsageError::FederatedWithItself)?;
-        let has_anchors = !trust.sources.is_empty();
         let defaults = OperatorDefaults {
-            trust,
             dialect,
             spiffe_ids,
             #[cfg(feature = "kubernetes")]
@@ -255,7 +253,8 @@ impl NodeArgs {
             issuer: OperatorIssuer::default(),
             secret_names,
             // Without a source of trust anchors csi-driver-spiffe writes no file of them.
-            svid: self.csi_driver_spiffe.defaults(has_anchors)?,
+            svid: self.csi_driver_spiffe.defaults(!trust.sources.is_empty())?,
+            trust,
         };
         Ok(Config {
             #[cfg(feature = "kubernetes")]

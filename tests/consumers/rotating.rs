@@ -36,7 +36,9 @@ impl RotatingNode {
             fs::create_dir_all(node.root.join("plugins_registry")).unwrap();
             let_users_reach_volumes(&node);
         }
-        flags.iter().for_each(|flag| node.flag(flag));
+        for flag in flags {
+            node.flag(flag);
+        }
         let kubelet = node.started().await;
         Self { node, kubelet, ca }
     }

@@ -275,6 +275,19 @@ node_test! {
 }
 
 node_test! {
+    async fn the_own_trust_bundle_can_be_a_spiffe_bundle_document_too() {
+        let mut node = Node::new();
+        let (file, own) = (node.root.join("own.json"), root("own"));
+        put(&file, &document(&[&own]));
+        node.flag(&format!("--ca-source=spiffe-bundle:{}", file.display()));
+        let volume = node.started().await.publish(&spiffe_pod("web-0", &[])).await.unwrap();
+        assert_eq!(on_socket(&volume).await, [("spiffe://example.org".to_owned(), own.clone())]);
+        assert_eq!(fs::read_to_string(volume.join("ca.crt")).unwrap(), pem(&own));
+        node.stop();
+    }
+}
+
+node_test! {
     async fn the_layout_envoy_has_one_file_with_all_trust_domains() {
         let mut federated = Federated::new();
         let kubelet = federated.node.started().await;

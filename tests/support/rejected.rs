@@ -415,6 +415,10 @@ fn spiffe(inputs: &mut Inputs) {
     );
     let rsa = [("key-algorithm", "RSA"), ("uri-sans", ID), ("layout", "spiffe")];
     inputs.beside(CERTLET, "key-encoding", "PKCS1", &rsa);
+    for value in ["*", "partner.org", "example.org"] {
+        inputs.beside(CERTLET, "federated-bundles", value, &[("uri-sans", ID)]);
+    }
+    inputs.beside(CERTLET, "federated-bundles", "*", &[("dns-names", "a")]);
 }
 
 fn foreign_names(inputs: &mut Inputs) {
