@@ -208,6 +208,26 @@ node_test! {
 }
 
 node_test! {
+    async fn a_federated_change_is_handed_over_while_the_own_source_cannot_be_read() {
+        let mut federated = Federated::new();
+        let (own_file, own) = (federated.node.root.join("own.pem"), root("own"));
+        put(&own_file, &pem(&own));
+        federated.node.flag(&format!("--ca-source={}", own_file.display()));
+        let kubelet = federated.node.started().await;
+        let volume = kubelet.publish(&spiffe_pod("web-0", &[("federated-bundles", "*")])).await.unwrap();
+        federated.node.kill();
+        fs::remove_file(&own_file).unwrap();
+        federated.node.started().await;
+        let next = root("third 2");
+        put(&federated.third, &pem(&next));
+        eventually("the change", async || in_file(&volume, "third.org") == Some(pem(&next))).await;
+        assert_eq!(fs::read_to_string(volume.join("ca.crt")).unwrap(), pem(&own));
+        assert_eq!(on_socket(&volume).await[0], ("spiffe://example.org".to_owned(), own));
+        federated.node.stop();
+    }
+}
+
+node_test! {
     async fn a_trust_domain_that_the_operator_removes_is_not_trusted_any_more() {
         let mut federated = Federated::new();
         let kubelet = federated.node.started().await;
@@ -265,7 +285,8 @@ node_test! {
             ("--federated-bundle=spiffe://partner.org=/a.pem", "has the character ':'"),
             ("--federated-bundle=Partner.org=/a.pem", "has the character 'P'"),
             ("--federated-bundle=partner.org=a.pem", "is no trust source"),
-            ("--federated-bundle=partner.org=spiffe-bundle:a.json", "after spiffe-bundle:"),
+            ("--federated-bundle=partner.org=spiffe-bundle:a.json", "or spiffe-bundle: with a file or a ConfigMap"),
+            ("--federated-bundle=partner.org=signer", "names no anchors of partner.org"),
             (&long, "is 230 bytes long"),
         ] {
             let error = refused(&[flag]);
