@@ -182,7 +182,7 @@ impl Context {
         let issued = volume.with_record(|record| record.issued.clone());
         let Some((current, issued)) = current.zip(issued) else { return Ok(()) };
         // A source that has not been read since the start comes here again once it is.
-let Ok(sources) = volume.present_sources() else {
+        let Ok(sources) = volume.present_sources() else {
             return self.refresh_federated(volume, current, issued.trust);
         };
         let signers = volume.trusts_signer().then(|| signer_anchors(volume, &issued.trust, &current.trust));
