@@ -37,6 +37,7 @@ func main() {
 	connect := flags.String("connect", "", "client: address of the server")
 	name := flags.String("server-name", "", "client: the DNS name the server must prove")
 	interval := flags.Duration("interval", 20*time.Millisecond, "client: time between requests")
+	parallel := flags.Int("parallel", 1, "client: requests at the same time")
 	serials := flags.Int("until-serials", 0, "client: stop once both sides have shown this many distinct serials")
 	timeout := flags.Duration("timeout", time.Minute, "client: stop after this time")
 	_ = flags.Parse(os.Args[2:])
@@ -47,7 +48,7 @@ func main() {
 		log.Fatal(serve(volume, *listen))
 	case "client":
 		client := &client{volume: volume, url: "https://" + *connect, name: *name}
-		if err := client.loop(*interval, *serials, *timeout); err != nil {
+		if err := client.loop(*parallel, *interval, *serials, *timeout); err != nil {
 			log.Fatal(err)
 		}
 	default:
@@ -151,35 +152,59 @@ type client struct {
 	url, name string
 }
 
-func (c *client) loop(interval time.Duration, until int, timeout time.Duration) error {
+// tally is what all requests of a client have counted together.
+type tally struct {
+	mu        sync.Mutex
+	count     counters
+	peer, own map[string]bool
+	reported  time.Time
+}
+
+func (t *tally) add(theirs, ours string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		t.count.Failed++
+		t.count.LastError = err.Error()
+	} else {
+		t.count.OK++
+		t.peer[theirs], t.own[ours] = true, true
+	}
+	t.count.PeerSerials, t.count.OwnSerials = len(t.peer), len(t.own)
+	if time.Since(t.reported) > time.Second {
+		_ = json.NewEncoder(os.Stdout).Encode(t.count)
+		t.reported = time.Now()
+	}
+}
+
+// seen returns whether both sides have shown that many serials.
+func (t *tally) seen(serials int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.peer) >= serials && len(t.own) >= serials
+}
+
+func (c *client) loop(parallel int, interval time.Duration, until int, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	count := counters{}
-	peer, own := map[string]bool{}, map[string]bool{}
-	out := json.NewEncoder(os.Stdout)
-	report := time.Now()
-	for ctx.Err() == nil && (until == 0 || len(peer) < until || len(own) < until) {
-		theirs, ours, err := c.request()
-		if err != nil {
-			count.Failed++
-			count.LastError = err.Error()
-		} else {
-			count.OK++
-			peer[theirs], own[ours] = true, true
-		}
-		count.PeerSerials, count.OwnSerials = len(peer), len(own)
-		if time.Since(report) > time.Second {
-			_ = out.Encode(count)
-			report = time.Now()
-		}
-		time.Sleep(interval)
+	tally := &tally{peer: map[string]bool{}, own: map[string]bool{}, reported: time.Now()}
+	var requests sync.WaitGroup
+	for range parallel {
+		requests.Go(func() {
+			for ctx.Err() == nil && (until == 0 || !tally.seen(until)) {
+				tally.add(c.request())
+				time.Sleep(interval)
+			}
+		})
 	}
-	_ = out.Encode(count)
+	requests.Wait()
+	count := tally.count
+	_ = json.NewEncoder(os.Stdout).Encode(count)
 	switch {
 	case count.Failed > 0:
 		return fmt.Errorf("%d requests failed, the last: %s", count.Failed, count.LastError)
-	case until > 0 && (len(peer) < until || len(own) < until):
-		return fmt.Errorf("timeout: saw %d serials of the server and %d of our own, wanted %d", len(peer), len(own), until)
+	case until > 0 && !tally.seen(until):
+		return fmt.Errorf("timeout: saw %d serials of the server and %d of our own, wanted %d", count.PeerSerials, count.OwnSerials, until)
 	}
 	return nil
 }
@@ -208,6 +233,9 @@ func (c *client) request() (theirs, ours string, err error) {
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		return "", "", err
+	}
+	if response.StatusCode != http.StatusOK {
+		return "", "", fmt.Errorf("%s: %s", response.Status, body)
 	}
 	return response.TLS.PeerCertificates[0].SerialNumber.String(), string(body), nil
 }

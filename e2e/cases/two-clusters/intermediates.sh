@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# One root for two clusters, an intermediate CA in each. Pods of both trust the root, by a ConfigMap in their own cluster.
+# - Pods of each cluster talk mutual TLS with pods of the other while all certificates rotate. No request fails.
+# - A server with another name, an expired certificate, a certificate of an unknown root: client and server refuse them. docs/trust.md
+#   quotes the clients' errors.
+# needs: certlet own-cluster second-cluster
+. "$(dirname "$0")/../../lib.sh"
+. "$(dirname "$0")/../support/two-clusters.sh"
+
+begin
+authority root
+authority stranger
+for cluster in 1 2; do
+	authority "site-$cluster" root
+	on $cluster trust root
+done
+# A CA issuer's Secret may have the root after the intermediate, or not.
+on 1 issuer site-1 root
+on 2 issuer site-2
+for cluster in 1 2; do
+	on $cluster install
+	on $cluster peer server "server.site-$cluster.test"
+	COMMAND="sleep infinity" on $cluster peer client "client.site-$cluster.test"
+done
+for cluster in 1 2; do
+	on $cluster running server client
+	on $cluster wait_for 10 listens server 8443
+	equal "certificates in tls.crt of cluster $cluster" "$(on $cluster in_pod server grep -c BEGIN /tls/tls.crt)" 2
+	equal "ca.crt of cluster $cluster" "$(on $cluster in_pod server openssl x509 -in /tls/ca.crt -noout -subject)" "subject=CN = root"
+done
+
+# A pod whose certificate another CA signed.
+DRIVER=csi.certlet.io on 1 certificate_pod stranger dns-names=client.site-1.test 'key-usages=digital signature,client auth' | on 1 k apply -f -
+on 1 running stranger
+
+# Copies for a program that never reads its files again.
+for cluster in 1 2; do
+	for pod in server client; do on $cluster in_pod $pod sh -c 'mkdir /tmp/old && cp -a /tls/. /tmp/old/'; done
+	on $cluster in_pod server sh -c 'setsid mtls-peer server -dir /tmp/old -listen :8444 </dev/null >/dev/null 2>&1 &'
+	on $cluster wait_for 10 listens server 8444
+done
+
+# Both ways, while the certificates rotate.
+rotations() { # CLUSTER OF-THE-SERVER
+	on "$1" in_pod client mtls-peer client -connect "$(on "$2" address server):8443" -server-name "server.site-$2.test" \
+		-until-serials 4 -timeout 90s >"$work/from-$1" 2>&1
+}
+status=0
+rotations 1 2 &
+first=$!
+rotations 2 1 || status=$?
+wait $first || status=$?
+for cluster in 1 2; do echo "note: requests from cluster $cluster: $(grep '^{' "$work/from-$cluster" | tail -n 1)"; done
+[ $status = 0 ] || fail "requests failed: $(tail -n 1 "$work"/from-*)"
+
+expired() { ! in_pod "$1" openssl x509 -in /tmp/old/tls.crt -noout -checkend 0; }
+for pod in client server; do on 1 wait_for 30 expired $pod; done
+on 2 wait_for 30 expired server
+
+# The clients are in cluster 1, the servers in cluster 2.
+on 1 k exec -i client -- sh -c 'cat >/tmp/root.crt' <"$work/root.crt"
+on 1 k exec -i stranger -- sh -c 'cat >/tmp/root.crt' <"$work/root.crt"
+on 1 k exec -i client -- sh -c 'cat >/tmp/stranger.crt' <"$work/stranger.crt"
+server=$(on 2 address server)
+name=server.site-2.test
+refused "Go, another name" "x509: certificate is valid for $name, not other.test" on 1 asks client "$server:8443" other.test
+refused "OpenSSL, another name" "ostname mismatch" on 1 openssl_asks client "$server:8443" other.test
+refused "Go, expired server" "x509: certificate has expired or is not yet valid" on 1 asks client "$server:8444" $name
+refused "OpenSSL, expired server" "certificate has expired" on 1 openssl_asks client "$server:8444" $name
+refused "Go, expired client" "remote error: tls: expired certificate" on 1 asks client "$server:8443" $name -dir /tmp/old
+refused "OpenSSL, expired client" "alert certificate expired" on 1 openssl_asks client "$server:8443" $name /tmp/old
+refused "Go, server of an unknown root" "x509: certificate signed by unknown authority" on 1 asks client "$server:8443" $name -ca /tmp/stranger.crt
+refused "OpenSSL, server of an unknown root" "unable to get local issuer certificate" on 1 openssl_asks client "$server:8443" $name /tls /tmp/stranger.crt
+# Go sends no certificate if the server does not name its root.
+refused "Go, client of an unknown root" "remote error: tls: certificate required" on 1 asks stranger "$server:8443" $name -ca /tmp/root.crt
+refused "OpenSSL, client of an unknown root" "alert unknown ca" on 1 openssl_asks stranger "$server:8443" $name /tls /tmp/root.crt
