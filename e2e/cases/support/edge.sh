@@ -1,11 +1,11 @@
 # What the cases of an edge share: a server behind it, and clients that make requests through it. A case sources this file after lib.sh.
 # shellcheck shell=bash
 
-# behind: starts the server orders. It takes 200 ms for each request, so that some are always under way, and answers with the serial of
+# behind: starts the server orders. It takes 50 ms for each request, so that some are always under way, and answers with the serial of
 # the client that the edge tells it.
 behind() {
 	k create configmap orders --from-literal=serial='#!/bin/sh
-sleep 0.2
+sleep 0.05
 printf "Content-Type: text/plain\r\n\r\n%s" "$HTTP_X_CLIENT_SERIAL"'
 	k apply -f - <<-YAML
 		apiVersion: v1
@@ -40,7 +40,7 @@ clients() {
 # requests_through EDGE PORT CLIENT: makes requests through the edge until it and the client have rotated four times. Each request has a
 # connection of its own. Prints the counters.
 requests_through() {
-	in_pod "$3" mtls-peer client -connect "$(edge_address "$1"):$2" -server-name edge.example.org -parallel 4 -interval 5ms -until-serials 5 -timeout 100s
+	in_pod "$3" mtls-peer client -connect "$(edge_address "$1"):$2/cgi-bin/serial" -server-name edge.example.org -parallel 8 -interval 5ms -until-serials 5 -timeout 100s
 }
 edge_address() { k get pods -l "app=$1" -o 'jsonpath={.items[0].status.podIP}'; }
 # none_failed NAME COUNTERS-FILE
