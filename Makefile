@@ -11,10 +11,10 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check consumers fuzz fuzz-build fuzz-lock bench bench-spire bench-cluster e2e e2e-up e2e-down size clean
+.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check consumers fuzz fuzz-build fuzz-lock bench bench-spire bench-cluster e2e e2e-two-clusters e2e-up e2e-down size clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Show the driver at work: real driver, local signer, no cluster, no root
 	@$(CARGO) run --profile demo --no-default-features --bin certlet -- demo
@@ -87,6 +87,9 @@ e2e: export CERTLET_E2E_KUBECONFIG := $(abspath $(KUBECONFIG))
 endif
 e2e: ## Run the cases on a real Kubernetes node (CASE=name: one case, KUBECONFIG=file: another cluster)
 	e2e/run $(CASE)
+
+e2e-two-clusters: ## Run the cases of two connected clusters (CASE=name: one case)
+	e2e/run 'two-clusters/$(or $(CASE),*)'
 
 e2e-up: ## Start a cluster with certlet to play with: e2e/cluster/in kubectl ...
 	CERTLET_E2E_KEEP=1 e2e/run cluster

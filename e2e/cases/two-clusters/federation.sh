@@ -26,7 +26,7 @@ workload() {
 	local name=$1
 	shift
 	k create serviceaccount "$name"
-	ISSUER=site-ca SPEC="serviceAccountName: $name" certificate_pod "$name" socket-file=socket duration=20s renew-before=10s "$@" |
+	ISSUER=site-ca SPEC="serviceAccountName: $name" certificate_pod "$name" socket-file=spiffe.sock duration=20s renew-before=10s "$@" |
 		sed -e "s|command: .*|command: [sh, -c, '${COMMAND:-sleep infinity}']|" | k apply -f -
 }
 # asks_by_id POD ADDRESS ID: makes one request with go-spiffe. Prints errors.

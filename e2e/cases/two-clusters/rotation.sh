@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The runbook of docs/trust.md, "Replace a root", step by step on two clusters with one root: no request fails in either direction while
-# the root, both intermediates and all certificates are replaced. Then a root is removed too early: what clients say, and how adding it
-# again heals that without a new certificate.
+# the root, both intermediates and all certificates are replaced. Then two mistakes: what clients say, and how adding the root that is
+# missing corrects them without a new certificate.
 # needs: certlet own-cluster second-cluster
 . "$(dirname "$0")/../../lib.sh"
 . "$(dirname "$0")/../support/two-clusters.sh"
 
 begin
-for root in old new; do
+for root in old new next; do
 	authority $root
 	for cluster in 1 2; do authority $root-$cluster $root; done
 done
@@ -43,6 +43,10 @@ signed_by() { # INTERMEDIATE
 	local pod
 	for pod in server client; do [ "$(x509 $pod /tls/tls.crt -issuer)" = "issuer=CN = $1" ] || return 1; done
 }
+status() { k exec daemonset/$RELEASE -- certlet status; }
+leads_to() { status | grep -q "^CN=$1 .* not before "; } # ROOT
+not_used() { ! status | grep -q "^CN=$1 "; } # ROOT
+for cluster in 1 2; do on $cluster leads_to old; done
 # 1. The new root is added in all clusters.
 for cluster in 1 2; do on $cluster trust old new; done
 for cluster in 1 2; do on $cluster wait_for 30 trusted 2; done
@@ -51,7 +55,12 @@ for cluster in 1 2; do
 	on $cluster issuer new-$cluster new
 	on $cluster wait_for 40 signed_by new-$cluster
 done
-# 3. The old root is removed.
+# 3. No node has a certificate of the old root any more.
+for cluster in 1 2; do
+	on $cluster wait_for 40 not_used old
+	on $cluster leads_to new
+done
+# 4. The old root is removed.
 for cluster in 1 2; do on $cluster trust new; done
 for cluster in 1 2; do on $cluster wait_for 30 trusted 1; done
 sleep 5
@@ -64,13 +73,21 @@ for cluster in 1 2; do
 done
 [ $status = 0 ] || fail "requests failed: $(tail -n 1 "$work"/from-*)"
 
-# The wrong order: cluster 1 distrusts the root whose certificates cluster 2 still has.
-certificates() { on 1 in_pod client sha256sum /tls/tls.crt; }
-ask() { on 1 asks client "$(on 2 address server):8443" server.site-2.test; }
-on 1 trust old
-old_only() { [ "$(in_pod client openssl x509 -in /tls/ca.crt -noout -subject)" = "subject=CN = old" ]; }
-on 1 wait_for 30 old_only
-refused "Go, a root that was removed too early" "x509: certificate signed by unknown authority" ask
-on 1 trust old new
+# The old root is removed too early: cluster 1 distrusts the root of cluster 2's certificates.
+server_2=$(on 2 address server):8443
+asks_2() { on 1 asks client "$server_2" server.site-2.test; }
+anchors_are() { [ "$(in_pod client openssl x509 -in /tls/ca.crt -noout -subject)" = "subject=CN = $1" ]; }
+on 1 trust next
+on 1 wait_for 30 anchors_are next
+refused "the server's root was removed too early" "x509: certificate signed by unknown authority" asks_2
+on 1 trust new next
 on 1 wait_for 30 trusted 2
-ask
+asks_2
+
+# An issuer is switched before the other cluster trusts its root.
+on 1 issuer next-1 next
+on 1 wait_for 40 signed_by next-1
+refused "the client's root is not trusted yet" "remote error: tls: certificate required" asks_2
+on 2 trust new next
+on 2 wait_for 30 trusted 2
+asks_2
