@@ -86,7 +86,7 @@ asks() {
 openssl_asks() {
 	local dir=${4:-/tls}
 	in_pod "$1" sh -c "printf 'GET / HTTP/1.0\r\n\r\n' | timeout 10 openssl s_client -quiet -connect $2 -servername $3 -verify_hostname $3 \
-		-verify_return_error -CAfile ${5:-$dir/ca.crt} -cert $dir/tls.crt -cert_chain $dir/tls.crt -key $dir/tls.key 2>&1 | grep -v '^depth\|^verify return:1'"
+		-verify_return_error ${CHECK:-} -CAfile ${5:-$dir/ca.crt} -cert $dir/tls.crt -cert_chain $dir/tls.crt -key $dir/tls.key 2>&1 | grep -v '^depth\|^verify return:1'"
 }
 # refused WHAT TEXT COMMAND...: the command prints why it failed, which has the text.
 refused() {
