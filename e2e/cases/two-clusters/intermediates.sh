@@ -3,7 +3,7 @@
 # - Pods of each cluster talk mutual TLS with pods of the other while all certificates rotate. No request fails.
 # - A server with another name, an expired certificate, a certificate of an unknown root: client and server refuse them. docs/trust.md
 #   quotes the clients' errors.
-# needs: certlet own-cluster second-cluster
+# needs: certlet own-cluster second-cluster envoy
 . "$(dirname "$0")/../../lib.sh"
 . "$(dirname "$0")/../support/two-clusters.sh"
 
@@ -74,3 +74,56 @@ refused "OpenSSL, server of an unknown root" "unable to get local issuer certifi
 # Go sends no certificate if the server does not name its root.
 refused "Go, client of an unknown root" "remote error: tls: certificate required" on 1 asks stranger "$server:8443" $name -ca /tmp/root.crt
 refused "OpenSSL, client of an unknown root" "alert unknown ca" on 1 openssl_asks stranger "$server:8443" $name /tls /tmp/root.crt
+
+# Envoy as the client of the same servers.
+cluster() { # NAME PORT SERVER-NAME VALIDATION
+	cat <<-YAML
+		- name: $1
+		  type: STATIC
+		  load_assignment: { cluster_name: $1, endpoints: [{ lb_endpoints: [{ endpoint: { address: { socket_address: { address: $server, port_value: $2 } } } }] }] }
+		  transport_socket:
+		    name: envoy.transport_sockets.tls
+		    typed_config:
+		      "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+		      common_tls_context:
+		        tls_params: { tls_maximum_protocol_version: TLSv1_3 }
+		        tls_certificate_sds_secret_configs: [$(secret default)]
+		        combined_validation_context:
+		          default_validation_context: { match_typed_subject_alt_names: [{ san_type: DNS, matcher: { exact: $3 } }] }
+		          validation_context_sds_secret_config: $4
+	YAML
+}
+secret() { echo "{ name: $1, sds_config: { resource_api_version: V3, path_config_source: { path: ${2:-/tls/$1.yaml} } } }"; }
+route() { echo "{ match: { prefix: /$1 }, route: { cluster: $1 } }"; }
+jq -n --arg pem "$(cat "$work/stranger.crt")" '{resources: [{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret", name: "stranger", validation_context: {trusted_ca: {inline_string: $pem}}}]}' >"$work/stranger.json"
+cat >"$work/envoy.yaml" <<YAML
+node: { id: client, cluster: client }
+static_resources:
+  listeners:
+    - address: { socket_address: { address: 0.0.0.0, port_value: 8080 } }
+      filter_chains:
+        - filters:
+            - name: envoy.filters.network.http_connection_manager
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: http
+                http_protocol_options: { accept_http_10: true }
+                route_config: { virtual_hosts: [{ name: all, domains: ["*"], routes: [$(route right), $(route name), $(route expired), $(route root)] }] }
+                http_filters: [{ name: envoy.filters.http.router, typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router } }]
+  clusters:
+$({ cluster right 8443 $name "$(secret ROOTCA)" && cluster name 8443 other.test "$(secret ROOTCA)" && cluster expired 8444 $name "$(secret ROOTCA)" &&
+	cluster root 8443 $name "$(secret stranger /etc/envoy/stranger.json)"; } | sed 's/^/    /')
+YAML
+"$E2E_CLUSTER/image" envoy:1 "$E2E_RUN/bin/envoy"
+on 1 k create configmap envoy --from-file="$work/envoy.yaml" --from-file="$work/stranger.json"
+ISSUER=site-ca on 1 certificate_pod envoy dns-names=client.site-1.test 'key-usages=digital signature,client auth' layout=envoy |
+	sed -e 's|image: .*|image: localhost/envoy:1|' -e 's|command: .*|command: [envoy, --config-path, /etc/envoy/envoy.yaml, --log-level, warning]|' \
+		-e 's|mountPath: /tls, readOnly: true }|&, { name: config, mountPath: /etc/envoy }|' \
+		-e 's|^  volumes:|&\n    - { name: config, configMap: { name: envoy } }|' | on 1 k apply -f -
+on 1 running envoy
+envoy_asks() { on 1 in_pod client sh -c "printf 'GET /$1 HTTP/1.0\r\n\r\n' | nc -w 5 $(on 1 address envoy) 8080"; }
+envoy_is_ready() { [[ $(envoy_asks right) == *" 200 OK"* ]]; }
+wait_for 20 envoy_is_ready
+refused "Envoy, another name" "CERTIFICATE_VERIFY_FAILED" envoy_asks name
+refused "Envoy, expired server" "CERTIFICATE_VERIFY_FAILED" envoy_asks expired
+refused "Envoy, server of an unknown root" "CERTIFICATE_VERIFY_FAILED" envoy_asks root
