@@ -26,13 +26,16 @@ requests_through edge-variables 8443 second >"$work/variables" 2>&1 || status=$?
 wait $reload || status=$?
 none_failed "nginx with reloads" "$work/reload"
 none_failed "nginx with variables" "$work/variables"
-[ $status = 0 ] || fail "$(tail -n 1 "$work"/*)"
+[ $status = 0 ] || fail "$(tail -n 1 "$work"/reload "$work"/variables)"
 
 # nginx completes the handshake with a client that it refuses, and answers with the status 400.
 says() { # FOLDER: what nginx answers to a client with these files
 	in_pod first sh -c "printf 'GET / HTTP/1.0\r\n\r\n' | timeout 10 openssl s_client -quiet -connect $(edge_address edge):8443 -CAfile /tls/ca.crt ${1:-} 2>/dev/null"
 }
 contains "a client without a certificate" "$(says)" "No required SSL certificate was sent"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=stranger -keyout "$work/key.pem" -out "$work/stranger.crt" 2>/dev/null
+cat "$work/key.pem" "$work/stranger.crt" | k exec -i first -- sh -c 'cat >/tmp/stranger.pem'
+contains "a client with a certificate of another CA" "$(says "-cert /tmp/stranger.pem -key /tmp/stranger.pem")" "The SSL certificate error"
 in_pod first sh -c 'mkdir /tmp/old && cp -a /tls/. /tmp/old/'
 expired() { ! in_pod first openssl x509 -in /tmp/old/tls.crt -noout -checkend 0; }
 wait_for 30 expired
