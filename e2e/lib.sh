@@ -44,6 +44,9 @@ in_pod() {
 	k exec "$pod" -- "$@"
 }
 
+# put POD FILE PATH: makes a file of a pod with the text of a file. It is an argument, because `kubectl exec -i` sometimes lost its input.
+put() { in_pod "$1" sh -c 'echo "$0" >"$1"' "$(cat "$2")" "$3"; }
+
 # Prints the names of the CertificateRequests in the case's namespace.
 requests() { k get certificaterequests -o name; }
 request_count() { requests | wc -l; }

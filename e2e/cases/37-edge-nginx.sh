@@ -34,7 +34,8 @@ says() { # FOLDER: what nginx answers to a client with these files
 }
 contains "a client without a certificate" "$(says)" "No required SSL certificate was sent"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=stranger -keyout "$work/key.pem" -out "$work/stranger.crt" 2>/dev/null
-cat "$work/key.pem" "$work/stranger.crt" | k exec -i first -- sh -c 'cat >/tmp/stranger.pem'
+cat "$work/key.pem" >>"$work/stranger.crt"
+put first "$work/stranger.crt" /tmp/stranger.pem
 contains "a client with a certificate of another CA" "$(says "-cert /tmp/stranger.pem -key /tmp/stranger.pem")" "The SSL certificate error"
 in_pod first sh -c 'mkdir /tmp/old && cp -a /tls/. /tmp/old/'
 expired() { ! in_pod first openssl x509 -in /tmp/old/tls.crt -noout -checkend 0; }

@@ -58,9 +58,8 @@ for pod in client server; do on 1 wait_for 30 expired $pod; done
 on 2 wait_for 30 expired server
 
 # The clients are in cluster 1, the servers in cluster 2.
-on 1 k exec -i client -- sh -c 'cat >/tmp/root.crt' <"$work/root.crt"
-on 1 k exec -i stranger -- sh -c 'cat >/tmp/root.crt' <"$work/root.crt"
-on 1 k exec -i client -- sh -c 'cat >/tmp/stranger.crt' <"$work/stranger.crt"
+on 1 put stranger "$work/root.crt" /tmp/root.crt
+on 1 put client "$work/stranger.crt" /tmp/stranger.crt
 server=$(on 2 address server)
 name=server.site-2.test
 refused "Go, another name" "x509: certificate is valid for $name, not other.test" on 1 asks client "$server:8443" other.test
