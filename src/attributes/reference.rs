@@ -12,6 +12,9 @@ const RULES: &str = include_str!("reference/rules.md");
 /// The table of what csi-driver and certlet do, as seen from docs/attributes.md.
 const MIGRATE: &str = "[Moving to certlet](migrate.md#what-csi-driver-serves-is-served)";
 
+/// What an operator does for `federated-bundles`, as seen from docs/attributes.md.
+const FEDERATION: &str = "[federation](trust.md#federation)";
+
 /// The tables: heading, and a sentence below it.
 const TOPICS: [(Topic, &str, &str); 6] = [
     (Topic::Signer, "Who signs", "Variables are not replaced."),
@@ -87,6 +90,7 @@ fn rules() -> String {
         .replace("{variables}", &variables.join("\n"))
         .replace("{templated}", &templated.join(", "))
         .replace("{migrate}", MIGRATE)
+        .replace("{federation}", FEDERATION)
         .replace("{issuer-name}", &Key::IssuerName.full(Dialect::Certlet))
 }
 
@@ -111,7 +115,9 @@ mod tests {
             assert!(TABLE.iter().any(|row| row.topic == topic), "{heading}");
         }
         assert!(
-            ["{templated}", "{variables}", "{migrate}", "{optional}"].iter().all(|mark| !page.contains(mark))
+            ["{templated}", "{variables}", "{migrate}", "{federation}", "{optional}"]
+                .iter()
+                .all(|mark| !page.contains(mark))
         );
     }
 
