@@ -123,13 +123,7 @@ impl Context {
     /// The trust bundle of a new generation with the federated ones. A trust domain that has no usable source keeps what the pod has
     /// of it, and is missing where the pod has nothing: the pod's author is told.
     pub(super) fn with_federated(&self, volume: &Volume, trust: Arc<TrustBundle>) -> Arc<TrustBundle> {
-        let in_use = || match self.files.read_back(volume) {
-            Ok(current) => current.map(|current| current.trust.federated.clone()).unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!(volume = %volume.id, %error, "the federated trust bundles in use cannot be read");
-                BTreeMap::new()
-            }
-        };
+        let in_use = || self.trust_in_use(volume).map(|trust| trust.federated.clone()).unwrap_or_default();
         let (trust, missing) = volume.federation.added_to(trust, in_use);
         self.reporter.federated_missing(volume, &missing);
         trust

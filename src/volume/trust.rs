@@ -123,8 +123,8 @@ impl Context {
         let sources = match volume.joined_sources() {
             Ok(sources) => sources,
             Err(fault) => {
-                let last = self.files.read_back(volume)?.zip(issued);
-                let (Current { trust, .. }, issued) = last.ok_or_else(|| Failure::transient(fault))?;
+                let last = self.trust_in_use(volume).zip(issued);
+                let (trust, issued) = last.ok_or_else(|| Failure::transient(fault))?;
                 let TrustRecord { signer_anchors, retained, .. } = issued.trust;
                 return Ok((Composed { trust: (*trust).clone(), signer_anchors, retained }, None));
             }
@@ -143,9 +143,20 @@ impl Context {
             // Nothing of it is retained, so it need not be read.
             Arc::default()
         } else {
-            self.files.read_back(volume)?.map(|current| current.trust).unwrap_or_default()
+            self.trust_in_use(volume).unwrap_or_default()
         };
         Ok((compose(named, &before, &issued.trust, overlap), sources))
+    }
+
+    /// The trust bundle of the files in use. Files that cannot be read are no reason to keep them: the next ones replace them.
+    pub(super) fn trust_in_use(&self, volume: &Volume) -> Option<Arc<TrustBundle>> {
+        match self.files.read_back(volume) {
+            Ok(current) => current.map(|current| current.trust),
+            Err(error) => {
+                tracing::warn!(volume = %volume.id, %error, "the trust bundle in use cannot be read");
+                None
+            }
+        }
     }
 
     /// Until when an anchor of the signer is retained: until the last certificate has ended that it can have issued before. An
