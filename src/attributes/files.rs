@@ -17,6 +17,7 @@ pub(super) fn files(fields: &mut Fields<'_>, has_spiffe_id: bool) -> Option<File
     let combined = fields.checked_or(Key::CombinedFile, file_name, any_file_name);
     let pkcs12 = pkcs12(fields);
     let truststore = truststore(fields);
+    let crl = fields.checked(Key::CrlFile, file_name);
     let has_keystore = pkcs12.is_some() || truststore.is_some();
     let password = if has_keystore { password_source(fields, pkcs12.is_some()) } else { None };
     let socket = fields.checked(Key::SocketFile, file_name);
@@ -42,10 +43,11 @@ pub(super) fn files(fields: &mut Fields<'_>, has_spiffe_id: bool) -> Option<File
             },
         ),
         (Key::TruststoreFile, truststore.as_ref().map(|truststore| truststore.file.as_str())),
+        (Key::CrlFile, crl.as_deref()),
         (Key::SocketFile, socket.as_deref()),
     ]);
     refuse_duplicates(fields, &names);
-    Some(Files { layout: layout?, combined, pkcs12, truststore, socket, is_socket_only, password })
+    Some(Files { layout: layout?, combined, pkcs12, truststore, crl, socket, is_socket_only, password })
 }
 
 /// The files with the key, the chain and the trust anchors.

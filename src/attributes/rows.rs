@@ -187,6 +187,10 @@ attributes! {
         TruststoreFile: "truststore-file",
             "One more PKCS#12 keystore, with the trust anchors alone. Its password is that of the keystore, or `changeit` without \
              one.", FILE_RULE => Options { certlet_only: true, ..PLAIN };
+        CrlFile: "crl-file",
+            "One more PEM file, with the CRLs of the CAs of the certificate and of the trust anchors. The volume's socket and the layout \
+             `envoy` hand them over too; with `files: \"false\"` only the socket does. The operator says which CRLs there are: \
+             [Revocation lists](trust.md#revocation-lists).", FILE_RULE => Options { certlet_only: true, ..PLAIN };
         SocketFile: "socket-file",
             "A socket in the volume that serves the SPIFFE Workload API and Envoy's SDS.", FILE_RULE
             => Options { certlet_only: true, ..PLAIN };

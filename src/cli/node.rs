@@ -257,6 +257,7 @@ impl NodeArgs {
             trust,
         };
         Ok(Config {
+            crls: self.trust.crls(),
             #[cfg(feature = "kubernetes")]
             cluster: self.cluster.into_config(&self.node_id, dialect),
             driver: Driver { name: self.driver_name, node_id: self.node_id },

@@ -4,7 +4,7 @@ use super::federated::{FederatedBundle, by_trust_domain};
 use super::values;
 use crate::attributes::{SpiffeIds, TrustDefaults};
 use crate::model::{TrustDomain, TrustSource};
-use crate::trust::Pin;
+use crate::trust::{CrlOptions, CrlSource, Host, Pin};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -64,6 +64,24 @@ pub struct TrustArgs {
     /// ARN of a private CA, or local. Can be given several times. The file is read for each certificate.
     #[arg(long, env = "CERTLET_PIN_CA", value_name = "ISSUER=FILE", value_delimiter = ',')]
     pub pin_ca: Vec<Pin>,
+
+    /// Where the CRLs of volumes with crl-file come from: an http:// URL, or PEM or DER in a file or in a ConfigMap. A CRL is used
+    /// if a CA of the volume has signed it. Can be given several times.
+    #[arg(long, env = "CERTLET_CRL", value_name = "SOURCE", value_delimiter = ',')]
+    pub crl: Vec<CrlSource>,
+
+    /// Hosts whose URLs are followed in the distribution points of certificates, and in redirects: HOST, with port 80, or HOST:PORT.
+    /// A certificate can name any URL, so nothing is asked that is not named here or by --crl.
+    #[arg(long, env = "CERTLET_CRL_ALLOWED_HOSTS", value_name = "HOST", value_delimiter = ',')]
+    pub crl_allowed_hosts: Vec<Host>,
+
+    /// How long a URL of a CRL is not asked again. It is asked sooner if its CRL ends soon, and after a failure.
+    #[arg(long, env = "CERTLET_CRL_REFRESH_INTERVAL", value_name = "DURATION", default_value = "1h", value_parser = values::duration)]
+    pub crl_refresh_interval: Duration,
+
+    /// Limit on the text of a source of CRLs. All CRLs together take at most two fifths of the store.
+    #[arg(long, env = "CERTLET_MAX_CRL_SIZE", value_name = "BYTES", default_value = "16Mi", value_parser = values::size)]
+    pub max_crl_size: u64,
 }
 
 /// A trust source; none if the flag is given empty, as csi-driver-spiffe's chart does.
@@ -94,6 +112,22 @@ fn source(text: &str) -> Result<CaSource, String> {
 }
 
 impl TrustArgs {
+    /// What the operator says of CRLs.
+    pub(super) fn crls(&self) -> CrlOptions {
+        let mut sources: Vec<CrlSource> = Vec::new();
+        for source in &self.crl {
+            if !sources.contains(source) {
+                sources.push(source.clone());
+            }
+        }
+        CrlOptions {
+            sources,
+            allowed_hosts: self.crl_allowed_hosts.clone(),
+            max_bytes: usize::try_from(self.max_crl_size).unwrap_or(usize::MAX),
+            refresh: self.crl_refresh_interval,
+        }
+    }
+
     /// Where trust bundles come from. Each source is there once. The error is a federated trust domain that is the one of `ids`.
     pub(super) fn defaults(&self, ids: Option<&SpiffeIds>) -> Result<TrustDefaults, TrustDomain> {
         let mut sources: Vec<TrustSource> = Vec::new();

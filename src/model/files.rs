@@ -14,6 +14,8 @@ pub struct Files {
     pub pkcs12: Option<Pkcs12>,
     /// `truststore-file`
     pub truststore: Option<Truststore>,
+    /// `crl-file`: the CRLs of the volume's CAs.
+    pub crl: Option<String>,
     /// `socket-file`: the socket of the SPIFFE Workload API and of Envoy's SDS.
     pub socket: Option<String>,
     /// `files: "false"`: the volume is handed over by its socket only, and the files above are not in it.

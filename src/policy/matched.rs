@@ -19,7 +19,7 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 46] = [
+pub(super) static MATCHED: [Matched; 47] = [
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
@@ -99,6 +99,7 @@ pub(super) static MATCHED: [Matched; 46] = [
     of("federated-bundles", Kind::Text, |q| {
         q.spec.federated.iter().flatten().map(|(domain, _)| domain.to_string()).collect()
     }),
+    of("crl-file", Kind::Text, |q| text(q.spec.files.crl.as_deref())),
     of("owner", Kind::Text, |q| q.spec.owner.iter().map(ToString::to_string).collect()),
     of("fs-group", Kind::Text, |q| q.spec.fs_group.iter().map(ToString::to_string).collect()),
 ];

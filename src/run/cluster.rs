@@ -48,6 +48,7 @@ pub(super) async fn join(
         return Ok(());
     };
     parts.trust.connect(cluster.clone());
+    parts.crls.connect(cluster.clone());
     parts.signers.push(ConfiguredSigner::new(Arc::new(CertManager::new(
         cluster.clone(),
         options.cert_manager.clone(),

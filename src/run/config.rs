@@ -2,7 +2,7 @@
 
 use crate::attributes::OperatorDefaults;
 use crate::csi::Driver;
-use crate::trust::Pin;
+use crate::trust::{CrlOptions, Pin};
 use crate::volume::{Limits, StoreOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,6 +34,8 @@ pub struct Config {
     pub defaults: OperatorDefaults,
     /// Trust anchors by issuer.
     pub pins: Vec<Pin>,
+    /// CRLs.
+    pub crls: CrlOptions,
     /// Limits on concurrent work.
     pub limits: Limits,
     /// How long work in flight can continue after a SIGTERM.

@@ -34,7 +34,7 @@ use crate::platform::{self, Clock, SocketError, SystemClock};
 use crate::signer::{ConfiguredSigner, CountedSigner, LocalCa, LocalCaError};
 use crate::store::StoreError;
 use crate::telemetry::{Metrics, serve_admin};
-use crate::trust::{PinError, Pins, TrustMetrics, TrustSources};
+use crate::trust::{CrlMetrics, Crls, PinError, Pins, TrustMetrics, TrustSources};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
 use admin::AdminPages;
 use health::Health;
@@ -127,8 +127,13 @@ impl Node {
         let defaults = Arc::new(config.defaults.clone());
         let trust_metrics = TrustMetrics::default();
         metrics.extend(|registry| trust_metrics.register(registry));
+        let crl_metrics = CrlMetrics::default();
+        metrics.extend(|registry| crl_metrics.register(registry));
+        let store = Arc::clone(&files.store);
+        let crls = Crls::new(config.crls.clone(), Arc::clone(&clock), store, crl_metrics);
         let mut parts = Parts {
             files,
+            crls,
             registry: Arc::new(Registry::default()),
             signers,
             trust: TrustSources::new(Arc::clone(&clock), trust_metrics),

@@ -18,6 +18,9 @@ use tonic::{Request, Response, Status};
 /// The metadata that every call carries, so that no other program can be made to call (SPIFFE Workload Endpoint, section 3).
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 
+/// Bytes of all CRLs of a message. Clients refuse messages of more than 4 MiB, which is the default of gRPC.
+const MAX_CRL_BYTES: usize = 3 << 20;
+
 const NO_JWT: &str = "certlet serves X.509-SVIDs only: its signers sign certificates and no JWT";
 const NO_WIT: &str = "certlet serves X.509-SVIDs only: its signers sign certificates and no WIT";
 
@@ -98,14 +101,23 @@ fn svids(published: &Published) -> Result<X509svidResponse, Status> {
         bundle: trust.anchors.concat(),
         hint: String::new(),
     };
-    Ok(X509svidResponse { svids: vec![svid], crl: Vec::new(), federated_bundles: of_federated(current) })
+    Ok(X509svidResponse { svids: vec![svid], crl: crls(trust), federated_bundles: of_federated(current) })
 }
 
 fn bundles(published: &Published) -> Result<X509BundlesResponse, Status> {
     let (id, current) = identity(published)?;
     let mut bundles = of_federated(current);
     bundles.insert(trust_domain_id(id).to_owned(), current.trust.anchors.concat());
-    Ok(X509BundlesResponse { crl: Vec::new(), bundles })
+    Ok(X509BundlesResponse { crl: crls(&current.trust), bundles })
+}
+
+/// The CRLs, if the message stays so small that every client takes it.
+fn crls(trust: &TrustBundle) -> Vec<Vec<u8>> {
+    let bytes: usize = trust.crls.iter().map(|crl| crl.der().len()).sum();
+    if bytes > MAX_CRL_BYTES {
+        return Vec::new();
+    }
+    trust.crls.iter().map(|crl| crl.der().to_vec()).collect()
 }
 
 /// The anchors of other trust domains, by the SPIFFE IDs of these.

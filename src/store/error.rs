@@ -72,6 +72,16 @@ pub enum StoreError {
         /// How large they may be.
         limit: u64,
     },
+    /// The CRLs would take too much.
+    #[error(
+        "the CRLs would take {bytes} bytes of the store; accepted: at most {limit}, two fifths of it; raise --store-size"
+    )]
+    CrlsTooLarge {
+        /// How much they would take.
+        bytes: u64,
+        /// How much they may take.
+        limit: u64,
+    },
     /// The directory is on a disk.
     #[error("{} is not on a tmpfs: keys must not reach a disk; give a directory of a tmpfs", root.display())]
     NotTmpfs {
@@ -154,6 +164,7 @@ impl From<StoreError> for Failure {
             StoreError::Reserved { .. }
             | StoreError::Crowded { .. }
             | StoreError::NamespaceShare { .. }
+            | StoreError::CrlsTooLarge { .. }
             | StoreError::System { cause: Cause::Full(_), .. } => FailureKind::Full,
             StoreError::VolumeTooLarge { .. } => FailureKind::Permanent,
             _ => FailureKind::Internal,

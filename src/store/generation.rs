@@ -9,7 +9,7 @@
 
 use super::NewFile;
 use super::error::{Attempt, StoreError};
-use super::files;
+use super::{crls, files};
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, fchown, symlink};
@@ -59,10 +59,14 @@ impl Generation {
         Ok(names.filter_map(|name| name.into_string().ok()).collect())
     }
 
+    pub(super) fn path_of(&self, name: &str) -> Result<PathBuf, StoreError> {
+        check_name(name)?;
+        Ok(self.0.join(name))
+    }
+
     /// Reads a file; `None` if there is none of this name.
     pub(crate) fn file(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        check_name(name)?;
-        files::read(&self.0.join(name))
+        files::read(&self.path_of(name)?)
     }
 }
 
@@ -146,6 +150,9 @@ fn undo(mount: &Path, generation: u64, fresh: &[&String]) {
 
 /// Writes a file. Only its owner can use it until its owners are set. Then it gets its mode.
 fn write_file(path: &Path, file: &NewFile) -> Result<(), StoreError> {
+    if let Some(shared) = &file.shared {
+        return crls::link(shared, path);
+    }
     let owners = file.mode & 0o700;
     let written = files::create(path, owners, &file.contents)?;
     if file.owner.is_some() || file.group.is_some() {

@@ -11,6 +11,7 @@
 //!     unmounted/            the generations of a volume that is handed over by its socket only
 //!     pending.pem           0600: key, request and checkpoint while a signing is under way
 //!     keystore.password     0600: if it is not in the pod's manifest
+//!   crls/, shared/          CRLs (crls.rs)
 //! ```
 //!
 //! # kill -9 between any two steps
@@ -27,6 +28,7 @@
 //! | `..socket_tmp` bound | a socket that nobody listens on | the next sweep, or bind of it |
 //! | socket in place | a socket that nobody listens on | the next process, which renames its own over it |
 //! | volume renamed to `.trash-*`, being deleted | some of it | the next open |
+//! | shared file of CRLs written, not linked | a file with one link | the next open, or the next shared file |
 //!
 //! A sweep runs before every write of a generation in an existing directory, and for all volumes when the store is opened.
 //! The record is written before the bind, so a volume without a record is not mounted, unless its record was moved away.
@@ -34,6 +36,7 @@
 //! paths.
 
 mod checkpoint;
+mod crls;
 mod error;
 mod files;
 mod generation;
@@ -48,6 +51,7 @@ mod usage;
 mod volumes;
 
 pub(crate) use checkpoint::{CheckpointFile, Refusal};
+pub(crate) use crls::Shared;
 pub(crate) use error::Attempt;
 pub use error::{Cause, Resource, StoreError};
 pub(crate) use files::ensure_dir;
@@ -91,6 +95,8 @@ pub(crate) struct NewFile {
     pub(crate) owner: Option<u32>,
     /// The group that owns it; none: the process's own.
     pub(crate) group: Option<u32>,
+    /// A file of the store that is linked in place of a new one: [`Store::share`].
+    pub(crate) shared: Option<PathBuf>,
 }
 
 /// The open store.
@@ -99,6 +105,8 @@ pub(crate) struct Store {
     root: PathBuf,
     /// Held while what a removal frees is measured.
     examined: Mutex<()>,
+    /// Held while CRLs are written, and while a generation with some of them is.
+    shared: Mutex<()>,
     /// Holds the lock on the root until it is dropped.
     _lock: File,
 }
@@ -110,10 +118,16 @@ impl Store {
         if statfs(root).attempt("examine", root)?.filesystem_type() != TMPFS_MAGIC {
             return Err(StoreError::NotTmpfs { root: root.to_owned() });
         }
-        let store = Self { root: root.to_owned(), examined: Mutex::default(), _lock: lock(root)? };
+        let store = Self {
+            root: root.to_owned(),
+            examined: Mutex::default(),
+            shared: Mutex::default(),
+            _lock: lock(root)?,
+        };
         files::ensure_dir(&root.join(VOLUMES), 0o700)?;
         let names = files::names(&root.join(VOLUMES))?.into_iter();
         let failed = names.filter_map(|name| store.sweep(&name.to_string_lossy()).err());
+        let failed = failed.chain(store.remove_unshared().err());
         let warnings = failed.map(|error| format!("a leftover could not be removed: {error}")).collect();
         Ok((store, warnings))
     }

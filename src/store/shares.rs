@@ -123,7 +123,7 @@ impl State {
     fn unaccounted(&mut self, store: &Capacity) -> Size {
         let sum = |of: fn(&Use) -> Size| self.namespaces.values().map(of).fold(Size::default(), Size::plus);
         let (accounted, retained) = (sum(|used| used.size), sum(|used| used.retained));
-        let unaccounted = store.total.minus(store.free).minus(accounted);
+        let unaccounted = store.total.minus(store.free).minus(store.crls).minus(accounted);
         if retained.exceeds(unaccounted).is_some() {
             for used in self.namespaces.values_mut() {
                 used.retained = used.retained.in_proportion(unaccounted, retained);

@@ -23,6 +23,8 @@ pub(crate) struct Capacity {
     pub(crate) free: Size,
     /// Bytes of a page.
     pub(crate) page: u64,
+    /// What CRLs take, which no volume accounts for.
+    pub(crate) crls: Size,
 }
 
 /// The inodes of a volume besides its generation: its two directories, its record and the link `..data`.
@@ -40,6 +42,7 @@ impl Capacity {
             total: size(found.blocks(), found.files()),
             free: size(found.blocks_available(), found.files_available()),
             page,
+            crls: Size::default(),
         })
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct Usage {
 impl Store {
     /// What the store can hold and what it has left.
     pub(crate) fn capacity(&self) -> Result<Capacity, StoreError> {
-        Capacity::at(&self.root)
+        Ok(Capacity { crls: self.size_of_crls()?, ..Capacity::at(&self.root)? })
     }
 
     /// What the volume uses: nothing if the store does not have it.
@@ -69,8 +69,10 @@ impl Store {
 /// The size of a file or directory, with all that is in it.
 fn measure(path: &Path) -> Result<Size, StoreError> {
     let metadata = fs::symlink_metadata(path).attempt("examine", path)?;
+    // A file that volumes share takes no space of one of them.
+    let is_shared = metadata.is_file() && metadata.nlink() > 1;
     // st_blocks counts in units of 512 bytes on every file system.
-    let mut sum = Size { bytes: metadata.blocks() * 512, inodes: 1 };
+    let mut sum = Size { bytes: if is_shared { 0 } else { metadata.blocks() * 512 }, inodes: 1 };
     let names = if metadata.is_dir() { files::names(path)? } else { Vec::new() };
     for name in names {
         match measure(&path.join(name)) {

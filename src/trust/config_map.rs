@@ -1,25 +1,24 @@
 //! A ConfigMap as a trust source.
 
-use super::sources::{MIN_INTERVAL, SourceFollower};
+use super::reader::SourceReader;
+use super::sources::MIN_INTERVAL;
 use crate::kube::{Cluster, follow_object};
 use futures_util::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
+use std::collections::BTreeMap;
 use std::pin::pin;
 
-/// The key of a ConfigMap when none is named.
-const DEFAULT_KEY: &str = "ca.crt";
-
 /// Follows a key of the ConfigMap for ever.
-pub(super) async fn follow(
+pub(super) async fn follow<R: SourceReader>(
     cluster: Option<Cluster>,
     namespace: String,
     name: String,
     key: Option<String>,
-    follower: SourceFollower,
+    reader: R,
 ) {
     let Some(cluster) = cluster else {
-        return follower.publish(Err("cannot be read: certlet has no connection to a cluster".to_owned()));
+        return reader.read(Err("cannot be read: certlet has no connection to a cluster".to_owned())).await;
     };
     let api: Api<ConfigMap> = Api::namespaced(cluster.own, &namespace);
     let mut objects = pin!(follow_object(api, &name));
@@ -29,11 +28,11 @@ pub(super) async fn follow(
             object = newer;
         }
         match object {
-            Ok(Some(object)) => follower.publish(text(object, key.as_deref())),
-            Ok(None) => follower.publish(Err("does not exist".to_owned())),
+            Ok(Some(object)) => reader.read(text(object, key.as_deref(), R::DEFAULT_KEY)).await,
+            Ok(None) => reader.read(Err("does not exist".to_owned())).await,
             // An API server that cannot be reached says nothing of the ConfigMap.
-            Err(error) if error.is_forbidden || !follower.has_anchors() => {
-                follower.publish(Err(format!("cannot be read: {}", error.cause)));
+            Err(error) if error.is_forbidden || !reader.was_usable() => {
+                reader.read(Err(format!("cannot be read: {}", error.cause))).await;
             }
             Err(error) => tracing::debug!(namespace, name, error = error.cause, "a watch was interrupted"),
         }
@@ -41,16 +40,18 @@ pub(super) async fn follow(
     }
 }
 
-fn text(object: ConfigMap, key: Option<&str>) -> Result<Vec<u8>, String> {
-    let mut data = object.data.unwrap_or_default();
-    let wanted = key.unwrap_or(DEFAULT_KEY);
+fn text(object: ConfigMap, key: Option<&str>, default_key: &str) -> Result<Vec<u8>, String> {
+    let text = object.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
+    let binary = object.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0));
+    let mut data: BTreeMap<String, Vec<u8>> = text.chain(binary).collect();
+    let wanted = key.unwrap_or(default_key);
     if let Some(text) = data.remove(wanted) {
-        return Ok(text.into_bytes());
+        return Ok(text);
     }
     match (key, data.len()) {
-        (None, 1) => Ok(data.into_values().next().unwrap_or_default().into_bytes()),
+        (None, 1) => Ok(data.into_values().next().unwrap_or_default()),
         (None, count) if count > 1 => Err(format!(
-            "has {count} keys and none of them is {DEFAULT_KEY}; accepted: NAMESPACE/NAME/KEY, or a ConfigMap with one key"
+            "has {count} keys and none of them is {default_key}; accepted: NAMESPACE/NAME/KEY, or a ConfigMap with one key"
         )),
         _ => Err(format!("has no key {wanted} with text")),
     }
@@ -59,6 +60,7 @@ fn text(object: ConfigMap, key: Option<&str>) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::ByteString;
 
     fn config_map(keys: &[&str]) -> ConfigMap {
         let data = keys.iter().map(|key| ((*key).to_owned(), format!("text of {key}")));
@@ -67,13 +69,18 @@ mod tests {
 
     #[test]
     fn the_key_is_the_one_that_is_named_or_ca_crt_or_the_only_one() {
-        let read =
-            |keys: &[&str], key| text(config_map(keys), key).map(|text| String::from_utf8(text).unwrap());
+        let read = |keys: &[&str], key| {
+            text(config_map(keys), key, "ca.crt").map(|text| String::from_utf8(text).unwrap())
+        };
         assert_eq!(read(&["a", "b"], Some("b")).unwrap(), "text of b");
         assert_eq!(read(&["a", "ca.crt"], None).unwrap(), "text of ca.crt");
         assert_eq!(read(&["roots.pem"], None).unwrap(), "text of roots.pem");
         assert!(read(&["a", "b"], None).unwrap_err().contains("NAMESPACE/NAME/KEY"));
         assert!(read(&["a"], Some("b")).unwrap_err().contains("has no key b"));
         assert!(read(&[], None).unwrap_err().contains("has no key ca.crt"));
+        // A CRL in DER, as `kubectl create configmap --from-file` stores it.
+        let binary_data = [("root.crl".to_owned(), ByteString(vec![0x30, 0x82]))].into();
+        let binary = ConfigMap { binary_data: Some(binary_data), ..ConfigMap::default() };
+        assert_eq!(text(binary, Some("root.crl"), "ca.crl").unwrap(), [0x30, 0x82]);
     }
 }

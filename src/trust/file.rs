@@ -1,8 +1,7 @@
 //! A file as a trust source.
 
-use super::sources::SourceFollower;
+use super::reader::SourceReader;
 use crate::platform::{Backoff, DirectoryWatch};
-use crate::x509::MAX_ANCHORS_BYTES;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,14 +11,14 @@ use std::time::Duration;
 const RETRIES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
 
 /// Follows the file for ever. A ConfigMap that is mounted as a volume is followed too: its `..data` is in the file's directory.
-pub(super) async fn follow(path: PathBuf, follower: SourceFollower) {
+pub(super) async fn follow(path: PathBuf, reader: impl SourceReader) {
     let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
     let mut failures = 0;
     loop {
         let watch = DirectoryWatch::new(&directory);
-        let reading = path.clone();
-        let text = tokio::task::spawn_blocking(move || read(&reading)).await;
-        follower.publish(text.unwrap_or_else(|error| Err(format!("could not be read: {error}"))));
+        let (reading, max_bytes) = (path.clone(), reader.max_bytes());
+        let text = tokio::task::spawn_blocking(move || read(&reading, max_bytes)).await;
+        reader.read(text.unwrap_or_else(|error| Err(format!("could not be read: {error}")))).await;
         match watch {
             // Watched anew after each change, so that a directory which is replaced is followed.
             Ok(watch) if directory.exists() => {
@@ -34,11 +33,11 @@ pub(super) async fn follow(path: PathBuf, follower: SourceFollower) {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read(path: &Path, max_bytes: usize) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("cannot be read: {error}");
     let mut text = Vec::new();
     let file = File::open(path).map_err(failed)?;
     // One byte more, so that a file which is too long is refused and not cut.
-    file.take(MAX_ANCHORS_BYTES as u64 + 1).read_to_end(&mut text).map_err(failed)?;
+    file.take(max_bytes as u64 + 1).read_to_end(&mut text).map_err(failed)?;
     Ok(text)
 }

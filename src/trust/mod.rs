@@ -7,13 +7,17 @@
 mod cluster_trust_bundle;
 #[cfg(feature = "kubernetes")]
 mod config_map;
+mod crl;
 mod file;
 mod metrics;
 mod overlap;
 mod pins;
+mod reader;
 mod sources;
 mod spiffe_bundle;
 
+pub(crate) use crl::{CrlMetrics, Crls, VolumeCrls};
+pub use crl::{CrlOptions, CrlSource, CrlUrl, Host};
 pub(crate) use metrics::TrustMetrics;
 pub(crate) use overlap::{Composed, Named, Overlap, anchor_id, compose};
 pub(crate) use pins::read as read_pinned;
@@ -21,7 +25,9 @@ pub use pins::{Pin, PinError, Pins};
 pub(crate) use sources::{FollowedSource, TrustSources, joined, joined_within, read_within};
 
 use crate::model::TrustDomain;
+use crate::x509::Crl;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Trust anchors, DER: roots, or intermediates that are trusted like roots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,4 +36,6 @@ pub struct TrustBundle {
     pub anchors: Vec<Vec<u8>>,
     /// The anchors of other trust domains, apart: each may speak for its own trust domain alone.
     pub federated: BTreeMap<TrustDomain, Vec<Vec<u8>>>,
+    /// The CRLs of its CAs, for a volume that asks for them: `crl-file`.
+    pub crls: Vec<Arc<Crl>>,
 }

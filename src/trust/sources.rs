@@ -3,12 +3,13 @@
 use super::TrustBundle;
 use super::file;
 use super::metrics::TrustMetrics;
+use super::reader::SourceReader;
 use super::spiffe_bundle::anchors_of;
 #[cfg(feature = "kubernetes")]
 use super::{cluster_trust_bundle, config_map};
 use crate::model::TrustSource;
 use crate::platform::Clock;
-use crate::x509::Anchors;
+use crate::x509::{Anchors, MAX_ANCHORS_BYTES};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -270,5 +271,21 @@ impl SourceFollower {
     /// Whether anchors were read before.
     pub(super) fn has_anchors(&self) -> bool {
         self.source.upgrade().is_some_and(|source| source.state.borrow().trust.is_some())
+    }
+}
+
+impl SourceReader for SourceFollower {
+    const DEFAULT_KEY: &'static str = "ca.crt";
+
+    fn max_bytes(&self) -> usize {
+        MAX_ANCHORS_BYTES
+    }
+
+    async fn read(&self, text: Result<Vec<u8>, String>) {
+        self.publish(text);
+    }
+
+    fn was_usable(&self) -> bool {
+        self.has_anchors()
     }
 }

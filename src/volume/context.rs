@@ -14,7 +14,7 @@ use crate::platform::Clock;
 use crate::signer::{IssuedCertificate, RequestId, SignerNotification};
 use crate::sink::Sockets;
 use crate::store::{Record, Shares};
-use crate::trust::TrustSources;
+use crate::trust::{Crls, TrustSources};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,7 @@ pub(super) struct Context {
     pub(super) issuing_cas: IssuingCas,
     /// `--max-volume-size`
     pub(super) volume_bytes: u64,
+    pub(super) crls: Crls,
 }
 
 impl Context {
@@ -55,7 +56,8 @@ impl Context {
         let account = self.shares.open(&record.pod.namespace);
         let trust_sources = self.trust.follow(&spec.trust_sources);
         let federation = Federation::follow(&spec, &self.trust, self.volume_bytes);
-        let trust = (trust_sources, federation);
+        let crls = self.crls.of_volume(spec.files.crl.is_some(), &record.pod.namespace);
+        let trust = (trust_sources, federation, crls);
         Volume::new(record, spec, tokens, schedule, events, (account, counted), trust)
     }
 

@@ -129,7 +129,7 @@ impl Context {
         trust
     }
 
-    /// Hands over federated trust bundles that have changed, while the volume's own stays as it is.
+    /// Hands over federated trust bundles and CRLs that have changed, while the volume's own stays as it is.
     pub(super) fn refresh_federated(
         &self,
         volume: &Volume,
@@ -137,6 +137,7 @@ impl Context {
         record: TrustRecord,
     ) -> Result<(), Failure> {
         let trust = volume.federation.refreshed(Arc::clone(&current.trust), &current.trust);
+        let trust = self.files.with_crls(volume, &current.credential, &trust)?;
         if trust == current.trust {
             return Ok(());
         }

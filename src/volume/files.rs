@@ -3,12 +3,13 @@
 use super::mounts::Mounts;
 use super::volume::Volume;
 use super::{MountError, Opened, StoreOptions, tmpfs};
-use crate::credential::{Current, Follower};
+use crate::credential::{Credential, Current, Follower};
 use crate::model::{Failure, FailureKind, Files, KeystorePassword, VolumeId, hex};
 use crate::platform::cores;
 use crate::sink::files;
-use crate::store::{Record, Size, Store, TrustRecord, Want};
-use crate::x509::PrivateKey;
+use crate::store::{Record, Shared, Size, Store, TrustRecord, Want};
+use crate::trust::TrustBundle;
+use crate::x509::{Crl, PrivateKey};
 use aws_lc_rs::rand;
 use secrecy::SecretString;
 use std::path::Path;
@@ -55,7 +56,7 @@ impl VolumeFiles {
     /// involved, so this also writes a new trust bundle alone. Returns the generation's number.
     pub(super) fn write_generation(&self, volume: &Volume, current: &Current) -> Result<u64, Failure> {
         let password = self.keystore_password(volume)?;
-        let new = files::encode(
+        let mut new = files::encode(
             &current.credential,
             &current.trust,
             &volume.spec,
@@ -63,6 +64,8 @@ impl VolumeFiles {
             password.as_ref(),
         )?;
         volume.account.check_size(&new)?;
+        let crls = self.shared_crls(&current.trust)?;
+        new.extend(crls.as_ref().zip(volume.spec.files.crl.as_deref()).map(|(crls, name)| crls.file(name)));
         let store = self.store.capacity()?;
         let generation = store.generation(&new);
         let mut besides = volume.with_record(|record| store.besides_generation(record));
@@ -95,6 +98,28 @@ impl VolumeFiles {
             self.store.keep_unmounted(&volume.id)?;
         }
         Ok(())
+    }
+
+    /// The file with the CRLs of a trust bundle, if it has any. All volumes with the same CRLs share it.
+    fn shared_crls(&self, trust: &TrustBundle) -> Result<Option<Shared<'_>>, Failure> {
+        if trust.crls.is_empty() {
+            return Ok(None);
+        }
+        let name = files::name_of_crls(&trust.crls);
+        Ok(Some(self.store.share(&name, || files::crls_pem(&trust.crls))?))
+    }
+
+    /// The trust bundle with the CRLs of the volume, if it asks for them: those of the CAs of this credential and this trust bundle.
+    pub(super) fn with_crls(
+        &self,
+        volume: &Volume,
+        credential: &Credential,
+        trust: &Arc<TrustBundle>,
+    ) -> Result<Arc<TrustBundle>, Failure> {
+        volume.crls.follow(credential.chain(), &trust.anchors);
+        volume.crls.add_to(trust, || {
+            Ok(self.read_back(volume)?.map(|current| current.trust.crls.clone()).unwrap_or_default())
+        })
     }
 
     /// The password of the volume's keystores, if it names one. A random one is made when it is first needed.
@@ -167,11 +192,22 @@ impl VolumeFiles {
 
     /// Reads the credential in use with its trust bundle back from the live generation.
     pub(super) fn read_back(&self, volume: &Volume) -> Result<Option<Current>, Failure> {
-        let spec = &volume.spec;
-        let read = self.store.read_generation(&volume.id, |generation| files::read(generation, spec))?;
-        let current =
-            |(credential, trust)| Current { credential: Arc::new(credential), trust: Arc::new(trust) };
-        Ok(read.flatten().map(current))
+        let (spec, crl) = (&volume.spec, &volume.spec.files.crl);
+        let read = self.store.read_generation(&volume.id, |generation| {
+            // Lists that are in memory are not read: they can have megabytes.
+            let is_known = |lists: &Vec<Arc<Crl>>| {
+                let name = files::name_of_crls(lists);
+                crl.as_ref().is_some_and(|file| self.store.is_shared_as(generation, file, &name))
+            };
+            let known = volume.crls.known().into_iter().find(is_known);
+            let file = crl.as_deref().filter(|_| known.is_none());
+            let Some((credential, mut trust)) = files::read(generation, spec, file)? else {
+                return Ok(None);
+            };
+            trust.crls.extend(known.unwrap_or_default());
+            Ok::<_, Failure>(Some(Current { credential: Arc::new(credential), trust: Arc::new(trust) }))
+        })?;
+        Ok(read.flatten())
     }
 
     /// The private key in use. Without one that can be read, the next certificate gets a new key.

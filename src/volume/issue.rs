@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a first certificate waits for trust sources that have not been read yet.
-const TRUST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TRUST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Issues for volumes.
 pub(super) struct Issuance {
@@ -69,6 +69,7 @@ impl Issuance {
                 volume.federation.read_within(timeout)
             );
             own.map_err(Failure::transient)?;
+            volume.crls.check_before_first(timeout).await?;
         }
         if in_use.is_none() && obtainer.is_resumable(&volume.spec) {
             // Written before the first wait: a restart removes a volume without a record as unfinished.
@@ -91,6 +92,7 @@ impl Issuance {
         }
         let (obtained, issuance, volume) = (obtained?, Arc::clone(self), Arc::clone(volume));
         let bind = options.purpose == Purpose::Publish;
+        issuance.wait_for_crls(&volume, &obtained).await?;
         files.run(move |_| issuance.write(&volume, obtained, bind)).await
     }
 
@@ -104,7 +106,8 @@ impl Issuance {
         // Before the write, which can take long.
         let issued_at = clock.now();
         let facts = Arc::clone(&credential.facts);
-        let current = Current { credential: Arc::new(credential), trust: anchored.trust };
+        let trust = files.with_crls(volume, &credential, &anchored.trust)?;
+        let current = Current { credential: Arc::new(credential), trust };
         let generation = match files.write_generation(volume, &current) {
             // The same certificate cannot be written later either.
             Err(failure) if failure.kind == FailureKind::Permanent => {
@@ -129,6 +132,7 @@ impl Issuance {
         // The trust sources can have changed during the write.
         volume.refresh_sources();
         let has_changed = volume.present_sources().is_ok_and(|sources| sources != anchored.sources);
+        let has_changed = has_changed || volume.crls.has_changed();
         if has_changed || volume.federation.refreshed(Arc::clone(&trust), &trust) != trust {
             volume.schedule.put_now(Work::RefreshTrust);
         }

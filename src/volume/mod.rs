@@ -11,6 +11,7 @@
 
 mod admission;
 mod context;
+mod crls;
 mod event_history;
 mod federation;
 mod files;
@@ -55,7 +56,7 @@ use crate::signer::ConfiguredSigner;
 use crate::sink::Sockets;
 use crate::store::{ShareLimits, Shares};
 use crate::telemetry::Metrics;
-use crate::trust::{Pins, TrustBundle, TrustSources};
+use crate::trust::{Crls, Pins, TrustBundle, TrustSources};
 use admission::Admission;
 use context::Context;
 use issue::Issuance;
@@ -108,6 +109,8 @@ pub(crate) struct Parts {
     pub(crate) pins: Pins,
     /// Trust sources other than the signers.
     pub(crate) trust: TrustSources,
+    /// CRLs, for volumes that ask for them.
+    pub(crate) crls: Crls,
     /// What the operator's flags give to volumes.
     pub(crate) defaults: Arc<OperatorDefaults>,
     /// Whether a volume is mounted empty while its pod is not ready to have a certificate requested.
@@ -129,7 +132,7 @@ impl VolumeService {
     /// Puts the parts together. [`Self::recover`] and [`Self::run`] start the work.
     pub(crate) fn new(parts: Parts) -> Self {
         let issuer = parts.defaults.issuer.clone();
-        let Parts { files, registry, signers, clock, metrics, events, limits, pins, trust, .. } = parts;
+        let Parts { files, registry, signers, clock, metrics, events, limits, pins, trust, crls, .. } = parts;
         let store = Arc::clone(&files.store);
         let admission = Admission::new(Arc::clone(&store));
         let shares = Shares::new(ShareLimits {
@@ -153,6 +156,7 @@ impl VolumeService {
             trust,
             issuing_cas: IssuingCas::default(),
             volume_bytes: limits.volume_bytes,
+            crls,
             reporter: Reporter { metrics, events },
             clock,
             shutdown,
@@ -169,9 +173,15 @@ impl VolumeService {
         Self { context, publisher, renewals }
     }
 
-    /// Runs what falls due, answers on the volumes' sockets, and follows trust sources, until shutdown.
+    /// Runs what falls due, answers on the volumes' sockets, and follows trust sources and CRLs, until shutdown.
     pub(crate) async fn run(&self) {
-        tokio::join!(self.renewals.run(), self.context.sockets.run(), self.context.follow_trust());
+        let Context { sockets, .. } = &*self.context;
+        tokio::join!(
+            self.renewals.run(),
+            sockets.run(),
+            self.context.follow_trust(),
+            self.context.follow_crls()
+        );
     }
 
     /// Whether the renewal loop works. If renewals that wait for their signer hold all slots, the queue is late. That still
@@ -180,9 +190,9 @@ impl VolumeService {
         self.renewals.is_running()
     }
 
-    /// What is wrong with the trust sources in use, for `certlet status`.
+    /// What is wrong with the trust sources and CRLs in use, for `certlet status`.
     pub(crate) fn trust_faults(&self) -> Vec<String> {
-        self.context.trust.faults()
+        self.context.trust.faults().into_iter().chain(self.context.crls.faults()).collect()
     }
 
     /// What pods' Envoys said of secrets that they do not accept, for `certlet status`.

@@ -152,7 +152,7 @@ impl Publisher {
             Ok(()) => {
                 registry.insert(Arc::clone(&volume));
                 // A source that changed before went through the volumes that were known then.
-                if volume.refresh_sources() {
+                if volume.refresh_sources() || volume.crls.has_changed() {
                     volume.schedule.put_now(Work::RefreshTrust);
                 }
             }

@@ -96,6 +96,9 @@ impl VolumeService {
                 if volume.spec.federated.is_some() {
                     // The operator may have removed a trust domain, whose anchors are still in the files.
                     volume.schedule.put_now(Work::RefreshTrust);
+                } else if volume.crls.is_asked_for() {
+                    // It follows the sources of CRLs again, and writes nothing if they are the same.
+                    volume.schedule.put_in(Work::RefreshTrust, offset_within(CATCH_UP, &volume.id));
                 }
             }
             Ok(Presence::Gone) => {

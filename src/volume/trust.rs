@@ -38,21 +38,13 @@ impl Context {
         while self.shutdown.run_until_cancelled(self.trust.changed()).await.is_some() {
             let volumes = self.registry.all();
             // Both, also if the first has changed: each compares with its last time.
-            let has_changed =
-                |volume: &&Arc<Volume>| volume.refresh_sources() | volume.federation.has_changed(&volume.id);
-            let changed: Vec<_> = volumes.iter().filter(has_changed).collect();
-            let window = TRUST_REFRESH
-                .saturating_mul(u32::try_from(changed.len()).unwrap_or(u32::MAX))
-                .min(MAX_TRUST_WINDOW);
-            for volume in changed {
-                volume.schedule.put_in(Work::RefreshTrust, offset_within(window, &volume.id));
-            }
+            let pause = hand_over(&volumes, |volume| {
+                volume.refresh_sources() | volume.federation.has_changed(&volume.id)
+            });
             for volume in &volumes {
                 self.reporter.trust_sources(volume);
             }
-            // A source that changes all the time is handed over as often as this, and then as it is.
-            let pause = tokio::time::sleep(window.max(MIN_REFRESH_INTERVAL));
-            let _ended = self.shutdown.run_until_cancelled(pause).await;
+            let _ended = self.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
     }
 
@@ -204,6 +196,7 @@ impl Context {
         let has_lost_root =
             lead.anchor.is_none() && issued.trust.root.is_some_and(|root| root.sha256.is_some());
         let trust = volume.federation.refreshed(Arc::new(composed.trust.clone()), &current.trust);
+        let trust = self.files.with_crls(volume, &current.credential, &trust)?;
         let is_same = current.trust == trust;
         let record = trust_record(&composed, lead);
         if is_same {
@@ -275,6 +268,18 @@ fn chosen<'s>(sources: &'s [TrustSource], defaults: &TrustDefaults) -> impl Iter
             && !defaults.sources.contains(source)
             && !defaults.named.values().any(|named| named.contains(source))
     })
+}
+
+/// Schedules a new generation of each volume whose trust bundle has changed. Many volumes get theirs one after the other. Returns the
+/// pause before the next time: what changes all the time is handed over as often as this, and then as it is.
+pub(super) fn hand_over(volumes: &[Arc<Volume>], has_changed: impl Fn(&Volume) -> bool) -> Duration {
+    let changed: Vec<_> = volumes.iter().filter(|volume| has_changed(volume)).collect();
+    let window =
+        TRUST_REFRESH.saturating_mul(u32::try_from(changed.len()).unwrap_or(u32::MAX)).min(MAX_TRUST_WINDOW);
+    for volume in changed {
+        volume.schedule.put_in(Work::RefreshTrust, offset_within(window, &volume.id));
+    }
+    window.max(MIN_REFRESH_INTERVAL)
 }
 
 /// Renews a volume after a pause, unless that is due earlier.

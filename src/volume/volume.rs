@@ -7,7 +7,7 @@ use crate::credential::{LiveCredential, Schedule, Work};
 use crate::model::{CertificateFacts, CertificateSpec, PodTokens, TrustSource, VolumeId};
 use crate::sink::ServedSocket;
 use crate::store::{Account, IssuedRecord, Record};
-use crate::trust::{FollowedSource, TrustBundle, joined};
+use crate::trust::{FollowedSource, TrustBundle, VolumeCrls, joined};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub(super) struct Volume {
     pub(super) trust_sources: Vec<Arc<FollowedSource>>,
     /// The other trust domains whose trust bundles it gets.
     pub(super) federation: Federation,
+    /// The CRLs that it asks for.
+    pub(super) crls: VolumeCrls,
     /// The trust bundle of a source other than the signer, as it was last set.
     trust: Mutex<Option<Arc<TrustBundle>>>,
     /// What its pod's author was told last of its sources.
@@ -55,7 +57,7 @@ impl Volume {
         schedule: Schedule,
         events: Arc<EventHistory>,
         (account, counted): (Account, Counted),
-        (trust_sources, federation): (Vec<Arc<FollowedSource>>, Federation),
+        (trust_sources, federation, crls): (Vec<Arc<FollowedSource>>, Federation, VolumeCrls),
     ) -> Arc<Self> {
         schedule.set_end(end(&record));
         Arc::new(Self {
@@ -72,6 +74,7 @@ impl Volume {
             tokens: Mutex::new(Arc::new(tokens)),
             trust_sources,
             federation,
+            crls,
             trust: Mutex::default(),
             fault: Mutex::default(),
             is_held_back: AtomicBool::new(false),

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use x509_parser::time::ASN1Time;
 
 pub(crate) mod certificate;
+mod crl;
 mod csr;
 pub(crate) mod extensions;
 pub(crate) mod key;
@@ -20,6 +21,8 @@ pub(crate) mod signature;
 pub(crate) mod testing;
 mod verify;
 
+pub use crl::{Crl, CrlError};
+pub(crate) use crl::{CrlSigner, distribution_points, to_pem as crls_to_pem};
 pub use csr::{RequestError, csr};
 pub(crate) use csr::{is_csr_for, names_len};
 pub use key::{KeyError, PrivateKey};

@@ -95,6 +95,7 @@ pub(crate) fn attributes() -> CertificateSpec {
             combined: None,
             pkcs12: None,
             truststore: None,
+            crl: None,
             socket: None,
             is_socket_only: false,
             password: None,

@@ -3,6 +3,7 @@
 use crate::federated::{FEDERATED, Mesh, is_of_next_root};
 use crate::node_test;
 use crate::program::{Running, built, command, directory};
+use crate::revoking::{self, Revoking};
 use crate::rotating::{RotatingNode, SOCKET, spiffe_pod};
 use crate::support::{eventually, get_from};
 use certlet_kubelet::Pod;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use x509_parser::pem::Pem;
 
-const CLIENT: &str = "spiffe://example.org/ns/shop/sa/cart";
+const CLIENT: &str = revoking::CLIENT;
 const SERVER: &str = "spiffe://example.org/ns/shop/sa/orders";
 /// A file in each volume, from which the test knows what the certificate is.
 const COMBINED: &str = "combined.pem";
@@ -328,6 +329,31 @@ async fn assert_rotates(secrets: Secrets, rotations: usize) {
         .await;
     }
     eventually("an answer with the new root", async || client.answers().await).await;
+}
+
+/// Checks that an Envoy refuses a client that is revoked.
+async fn assert_refuses(secrets: Secrets, attributes: &[(&str, &str)]) {
+    let revoking = Revoking::start().await;
+    let (root, program) = (revoking.node.root.clone(), built("envoy", &revoking.node.root).join("envoy"));
+    let volume = revoking.server("orders-0", attributes).await;
+    let (revoked, other) = (revoking.client("cart-0").await, revoking.client("cart-1").await);
+    let resources = server(secrets, &volume, (CLIENT, "ROOTCA"));
+    let envoy = Envoy::start(&program, &root.join("server"), &volume, resources).await;
+    revoking.assert_refused(&revoked, &other, |client| revoking::is_answered(envoy.port, client)).await;
+}
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn an_envoy_with_a_socket_refuses_a_revoked_client_within_one_refresh() {
+        assert_refuses(Secrets::Socket("GRPC"), &[("socket-file", SOCKET)]).await;
+    }
+}
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn an_envoy_with_files_refuses_a_revoked_client_within_one_refresh() {
+        assert_refuses(Secrets::Files, &[("layout", "envoy")]).await;
+    }
 }
 
 node_test! {

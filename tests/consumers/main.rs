@@ -7,6 +7,8 @@
 mod cert_manager;
 #[path = "../support/certificate_requests.rs"]
 mod certificate_requests;
+#[path = "../support/crl.rs"]
+mod crl;
 mod envoy;
 #[path = "../support/fake_pca/mod.rs"]
 #[allow(dead_code, reason = "only its CA is used here")]
@@ -14,10 +16,13 @@ mod fake_pca;
 mod federated;
 mod go_spiffe;
 mod grpc;
+mod haproxy;
 mod java;
+mod nginx;
 mod openssl;
 mod postgresql;
 mod program;
+mod revoking;
 mod rotating;
 #[path = "../support/spiffe_ids.rs"]
 mod spiffe_ids;

@@ -1,6 +1,7 @@
 //! A PostgreSQL server with client certificates, its JDBC driver, and libpq.
 
 use crate::program::{OWNER, Running, USER, built, command, directory, outcome, output};
+use crate::revoking::{CRL, Reloader, Revoking};
 use crate::support::{DEADLINE, Node, eventually, pod_of};
 use crate::{RENEWED, node, node_test, number, pod};
 use certlet_kubelet::Kubelet;
@@ -21,6 +22,11 @@ struct Server {
 impl Server {
     /// Starts it with the certificate of this volume.
     fn start(node: &Node, volume: &Path) -> Self {
+        Self::start_with(node, volume, &[])
+    }
+
+    /// With more settings.
+    fn start_with(node: &Node, volume: &Path, settings: &[String]) -> Self {
         let programs = newest_programs();
         let home = node.root.join("postgresql");
         directory(&home);
@@ -49,8 +55,11 @@ impl Server {
             format!("ssl_cert_file={}", file(volume, "tls.crt")),
             format!("ssl_key_file={}", file(volume, "tls.key")),
             format!("ssl_ca_file={}", file(volume, "ca.crt")),
-        ] {
-            server.args(["-c", &setting]);
+        ]
+        .iter()
+        .chain(settings)
+        {
+            server.args(["-c", setting]);
         }
         let server = Self { port, running: Running::start(&mut server), programs };
         server.wait();
@@ -202,5 +211,22 @@ node_test! {
         let volume = kubelet.publish(&by_both).await.unwrap();
         let (success, said) = server.query(&volume);
         assert!(!success && said.contains("has group or world access"), "{said}");
+    }
+}
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn postgresql_refuses_a_revoked_client_within_one_refresh() {
+        let revoking = Revoking::start().await;
+        let volume = revoking.server("database", &[]).await;
+        let (revoked, other) = (revoking.client("app-0").await, revoking.client("app-1").await);
+        let list = format!("ssl_crl_file={}", file(&volume, CRL));
+        let server = Server::start_with(&revoking.node, &volume, &[list]);
+        let mut reloader = Reloader::new(&volume, &server.running, Signal::SIGHUP);
+        let answers = |client: &Path| {
+            reloader.reload_if_changed();
+            server.query(client) == (true, "/CN=app\n".to_owned())
+        };
+        revoking.assert_refused(&revoked, &other, answers).await;
     }
 }

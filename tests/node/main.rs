@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../support/crl.rs"]
+mod crl;
+mod crls;
 mod files;
 mod life;
 mod refused;

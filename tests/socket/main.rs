@@ -4,6 +4,9 @@
 
 mod authority;
 mod client;
+#[path = "../support/crl.rs"]
+mod crl;
+mod crls;
 mod federation;
 #[path = "../support/in_process.rs"]
 mod in_process;

@@ -81,6 +81,7 @@ impl InProcess {
             local_signer: None,
             pca: None,
             pins: Vec::new(),
+            crls: certlet::trust::CrlOptions::default(),
             limits: Limits {
                 publishes: 64,
                 renewals: 4,

@@ -358,6 +358,7 @@ fn signers(inputs: &mut Inputs) {
     }
     for value in ["/a", "..a", "tls.key", "tls.crt", "ca.crt", " a", "a/b"] {
         inputs.beside(CERTLET, "combined-file", value, &[]);
+        inputs.beside(CERTLET, "crl-file", value, &[]);
     }
 }
 

@@ -281,6 +281,7 @@ fn the_local_signer_needs_no_issuer_and_private_ca_needs_its_arn() {
 #[test]
 fn a_combined_file_is_written_on_request() {
     assert_eq!(certlet(&[("combined-file", "all.pem")]).unwrap().files.combined.as_deref(), Some("all.pem"));
+    assert_eq!(certlet(&[("crl-file", "ca.crl")]).unwrap().files.crl.as_deref(), Some("ca.crl"));
 }
 
 #[test]

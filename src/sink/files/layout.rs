@@ -5,12 +5,12 @@
 
 use super::super::sds::TYPE_URL;
 use super::super::trust_domains::trust_domain_name;
-use super::{Contents, FileError, Pems, federated};
+use super::{Contents, FileError, Pems, crls_pem, federated};
 use crate::credential::Credential;
 use crate::model::{CertificateFacts, CertificateSpec, Failure, Layout, SecretNames, hex, sha256};
 use crate::store::Generation;
 use crate::trust::TrustBundle;
-use crate::x509::{self, PemError, PrivateKey, pem};
+use crate::x509::{self, Crl, PemError, PrivateKey, pem};
 use serde_json::json;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ pub(super) fn encode(
     layout: &Layout,
     credential: &Credential,
     pems: Pems,
+    crls: &[Arc<Crl>],
 ) -> Result<Vec<(String, Contents)>, FileError> {
     let anchors_file = ca_file(layout, &credential.facts)?.map(Cow::into_owned);
     let has_anchors = !pems.anchors.is_empty();
@@ -45,18 +46,19 @@ pub(super) fn encode(
     let anchors = match layout {
         Layout::Default(_) | Layout::Istio => Some(pems.anchors),
         Layout::Spiffe => has_anchors.then_some(pems.anchors),
-        Layout::Envoy(names) => has_anchors.then(|| trust_bundle_secret(names, &pems.anchors)),
+        Layout::Envoy(names) => has_anchors.then(|| trust_bundle_secret(names, &pems.anchors, crls)),
     };
     let anchors_file = anchors_file.as_deref().zip(anchors);
     files.extend(anchors_file.map(|(name, anchors)| (name, Contents::public(anchors))));
     Ok(files.into_iter().map(|(name, contents)| (name.to_owned(), contents)).collect())
 }
 
-/// Reads back what [`encode`] has written: the credential and its trust bundle, which were verified before. `None` before the first
-/// certificate.
+/// Reads back what [`encode`] has written: the credential and its trust bundle, which were verified before. The CRLs are in a file of
+/// their own. `None` before the first certificate.
 pub(crate) fn read(
     generation: &Generation,
     spec: &CertificateSpec,
+    crl_file: Option<&str>,
 ) -> Result<Option<(Credential, TrustBundle)>, Failure> {
     let layout = &spec.files.layout;
     let (Some(key), Some(chain)) =
@@ -73,7 +75,14 @@ pub(crate) fn read(
     // Only then are the names of these files no names of the author's choice.
     let federated =
         if spec.federated.is_some() { federated::read(generation, &credential)? } else { BTreeMap::new() };
-    Ok(Some((credential, TrustBundle { anchors, federated })))
+    let crls = match crl_file {
+        Some(file) => generation.file(file)?,
+        None => None,
+    };
+    // Verified before it was written. Without it, the sources are read again.
+    let crls = crls.and_then(|text| Crl::read_all(&text).ok()).unwrap_or_default();
+    let crls = crls.into_iter().map(Arc::new).collect();
+    Ok(Some((credential, TrustBundle { anchors, federated, crls })))
 }
 
 fn credential(key: &[u8], chain: &[u8]) -> Result<Credential, FileError> {
@@ -130,10 +139,15 @@ fn certificate_secret(names: &SecretNames, pems: &Pems) -> Zeroizing<Vec<u8>> {
 }
 
 /// The SDS secret with the trust bundle, as a file for `path_config_source`.
-fn trust_bundle_secret(names: &SecretNames, anchors: &[u8]) -> Vec<u8> {
+fn trust_bundle_secret(names: &SecretNames, anchors: &[u8], crls: &[Arc<Crl>]) -> Vec<u8> {
     let head =
         secret(&names.trust_bundle) + "  validation_context:\n    trusted_ca:\n      inline_string: |\n";
-    [head.as_bytes(), &indented("        ", anchors)].concat()
+    let mut file = [head.as_bytes(), &indented("        ", anchors)].concat();
+    if !crls.is_empty() {
+        file.extend_from_slice(b"    crl:\n      inline_string: |\n");
+        file.extend_from_slice(&indented("        ", &crls_pem(crls)));
+    }
+    file
 }
 
 /// The beginning of a `DiscoveryResponse` with one secret. A JSON string is a YAML scalar too (YAML 1.2 section 1.3).

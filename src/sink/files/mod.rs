@@ -10,12 +10,15 @@ pub(crate) use layout::read;
 
 use super::Access;
 use crate::credential::Credential;
-use crate::model::{CertificateSpec, Failure, FailureKind, KeyEncoding, KeystorePassword, Truststore};
+use crate::model::{
+    CertificateSpec, Failure, FailureKind, KeyEncoding, KeystorePassword, Truststore, fingerprint,
+};
 use crate::store::NewFile;
 use crate::trust::TrustBundle;
-use crate::x509::{KeyError, PemError, pem};
+use crate::x509::{Crl, KeyError, PemError, crls_to_pem, pem};
 use aws_lc_rs::error::Unspecified;
 use secrecy::{ExposeSecret, SecretString};
+use std::sync::Arc;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -23,7 +26,7 @@ use zeroize::Zeroizing;
 /// same volume.
 const DEFAULT_PASSWORD: &str = "changeit";
 
-/// Encodes a credential and its trust bundle into the files that the spec names. Everybody in the pod can read the public
+/// Encodes a credential and its trust bundle into the files that the spec names, but for the file of CRLs, which volumes share. Everybody in the pod can read the public
 /// files (0444); [`Access`] says who may read those with the private key.
 ///
 /// Without trust anchors (an ACME issuer has none) the CA file is empty, as with cert-manager's csi-driver: pods open the
@@ -43,7 +46,7 @@ pub(crate) fn encode(
     let file = |name: &str, Contents { bytes, is_secret }| {
         let (mode, (owner, group)) =
             if is_secret { (access.key_mode(), access.owners()) } else { (0o444, (None, None)) };
-        NewFile { name: name.to_owned(), contents: bytes, mode, owner, group }
+        NewFile { name: name.to_owned(), contents: bytes, mode, owner, group, shared: None }
     };
     let mut files = Vec::with_capacity(5);
     if let Some(name) = &names.combined {
@@ -60,13 +63,24 @@ pub(crate) fn encode(
         let truststore = pkcs12::encode_anchors(trust, *profile, password)?;
         files.push(file(name, Contents::public(truststore)));
     }
-    let of_layout = layout::encode(&names.layout, credential, pems)?;
+    let of_layout = layout::encode(&names.layout, credential, pems, &trust.crls)?;
     files.extend(of_layout.into_iter().map(|(name, contents)| file(&name, contents)));
     if spec.federated.is_some() {
         let federated = federated::encode(&names.layout, credential, trust);
         files.extend(federated.into_iter().map(|(name, contents)| file(&name, contents)));
     }
     Ok(files)
+}
+
+/// CRLs, PEM.
+pub(crate) fn crls_pem(crls: &[Arc<Crl>]) -> Vec<u8> {
+    crls_to_pem(crls.iter().map(Arc::as_ref))
+}
+
+/// A name that depends on the CRLs only.
+pub(crate) fn name_of_crls(crls: &[Arc<Crl>]) -> String {
+    let digests: Vec<&[u8]> = crls.iter().map(|crl| crl.digest().as_slice()).collect();
+    fingerprint(&digests)
 }
 
 /// What is in a file, and whether a key or a password is.

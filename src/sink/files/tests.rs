@@ -85,7 +85,7 @@ fn read_back(files: &[NewFile], spec: &CertificateSpec) -> Result<(Credential, T
     let (store, _) = Store::open(root.path()).unwrap();
     let id = VolumeId::new("csi-1");
     store.write_generation(&id, files).unwrap();
-    let read = store.read_generation(&id, |generation| read(generation, spec))?;
+    let read = store.read_generation(&id, |generation| read(generation, spec, None))?;
     Ok(read.flatten().unwrap())
 }
 

@@ -7,6 +7,7 @@ use crate::proto::xds::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, DataSource, Secret, SpiffeCertValidatorConfig, TlsCertificate,
     TypedExtensionConfig, data_source, secret,
 };
+use crate::sink::files::crls_pem;
 use crate::sink::trust_domains::{federated, trust_domain_id, trust_domain_name};
 use crate::x509::pem;
 use prost::Message;
@@ -104,7 +105,10 @@ impl NamedSecret {
         };
         let version = match &kind {
             Kind::Certificate => fingerprint(&credential.chain().collect::<Vec<_>>()),
-            Kind::TrustBundle => fingerprint(&trust.anchors.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+            Kind::TrustBundle => {
+                let crls = trust.crls.iter().map(|crl| crl.digest().as_slice());
+                fingerprint(&trust.anchors.iter().map(Vec::as_slice).chain(crls).collect::<Vec<_>>())
+            }
             Kind::AllTrustBundles | Kind::Federated(_) => {
                 let of_domain = |(domain, anchors): (&'_ str, &'_ [Vec<u8>])| {
                     [vec![domain.as_bytes().to_vec()], anchors.to_vec()].concat()
@@ -130,6 +134,7 @@ impl NamedSecret {
             }
             Kind::TrustBundle => secret::Type::ValidationContext(CertificateValidationContext {
                 trusted_ca: Some(anchors(&trust.anchors)),
+                crl: (!trust.crls.is_empty()).then(|| inline(crls_pem(&trust.crls))),
                 ..CertificateValidationContext::default()
             }),
             kind => {

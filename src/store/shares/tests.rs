@@ -13,7 +13,7 @@ impl Disk {
     fn capacity(&self) -> Capacity {
         let total = Size { bytes: 64 * KIB * KIB, inodes: 65_536 };
         let used = self.0.iter().fold(Size::default(), |sum, (_, size)| sum.plus(*size));
-        Capacity { total, free: total.minus(used), page: 4 * KIB }
+        Capacity { total, free: total.minus(used), page: 4 * KIB, crls: Size::default() }
     }
 
     fn add(&mut self, shares: &Arc<Shares>, namespace: &str, bytes: u64) -> Result<usize, StoreError> {
@@ -125,8 +125,8 @@ fn what_a_namespace_keeps_open_counts_for_it_until_it_is_closed() {
     let small = disk.add(&shares, "small", 100 * KIB).unwrap();
     let large = disk.add(&shares, "large", 100 * KIB).unwrap();
     let capacity = |disk: &Disk, open: u64| {
-        let Capacity { total, free, page } = disk.capacity();
-        Capacity { total, free: free.minus(Size { bytes: open, inodes: 0 }), page }
+        let Capacity { free, .. } = disk.capacity();
+        Capacity { free: free.minus(Size { bytes: open, inodes: 0 }), ..disk.capacity() }
     };
     let renew = |disk: &Disk, volume: usize, open: u64| {
         let after = Size { bytes: 100 * KIB, inodes: VOLUME_INODES };

@@ -1,5 +1,6 @@
 //! The store against a real kernel: each test in a mount namespace of its own.
 
+mod crls;
 mod layout;
 mod leftovers;
 mod records;
@@ -43,6 +44,7 @@ fn file(name: &str, contents: &str, secret: bool) -> NewFile {
         mode,
         owner: None,
         group: None,
+        shared: None,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::model::{FailureKind, PodTokens, TrustSource, WorkloadIdentity};
 use crate::namespace::in_namespace;
 use crate::platform::SystemClock;
 use crate::signer::{ConfiguredSigner, LocalCa};
-use crate::trust::{Pins, TrustBundle, TrustMetrics, TrustSources};
+use crate::trust::{CrlMetrics, CrlOptions, Crls, Pins, TrustBundle, TrustMetrics, TrustSources};
 use crate::volume::registry::{Operation, Registry};
 use crate::volume::volume::Volume;
 use crate::volume::{Parts, PublishRequest, VolumeFiles, VolumeService};
@@ -28,8 +28,15 @@ impl Node {
     async fn start(scratch: &Path) -> Self {
         let clock = Arc::new(SystemClock);
         let signer = LocalCa::ephemeral(Arc::clone(&clock) as _).unwrap();
+        let files = VolumeFiles::open(&options(scratch)).unwrap().0;
         let service = VolumeService::new(Parts {
-            files: VolumeFiles::open(&options(scratch)).unwrap().0,
+            crls: Crls::new(
+                CrlOptions::default(),
+                Arc::clone(&clock) as _,
+                Arc::clone(&files.store),
+                CrlMetrics::default(),
+            ),
+            files,
             registry: Arc::default(),
             signers: vec![ConfiguredSigner::new(Arc::new(signer))],
             trust: TrustSources::new(Arc::clone(&clock) as _, TrustMetrics::default()),

@@ -6,7 +6,7 @@ use crate::model::{CertificateSpec, EventKind, Failure, PodEvent, SignerKind, Si
 use crate::namespace::in_namespace;
 use crate::platform::SystemClock;
 use crate::signer::{ConfiguredSigner, LocalCa, SignedChain, Signer, SigningRequest};
-use crate::trust::{Pins, TrustMetrics, TrustSources};
+use crate::trust::{CrlMetrics, CrlOptions, Crls, Pins, TrustMetrics, TrustSources};
 use crate::volume::report::EventSink;
 use crate::volume::{Parts, PublishRequest, VolumeFiles, VolumeService};
 use futures_util::future::BoxFuture;
@@ -111,8 +111,15 @@ fn service(
 ) -> VolumeService {
     let clock = Arc::new(SystemClock);
     let ca = Arc::new(LocalCa::ephemeral(Arc::clone(&clock) as _).unwrap());
+    let files = VolumeFiles::open(&options(scratch)).unwrap().0;
     VolumeService::new(Parts {
-        files: VolumeFiles::open(&options(scratch)).unwrap().0,
+        crls: Crls::new(
+            CrlOptions::default(),
+            Arc::clone(&clock) as _,
+            Arc::clone(&files.store),
+            CrlMetrics::default(),
+        ),
+        files,
         registry: Arc::default(),
         signers: vec![ConfiguredSigner {
             signer: Arc::new(FakeCertManager { ca: Arc::clone(&ca), annotations: Arc::clone(annotations) }),

@@ -13,6 +13,7 @@ use super::{Limits, MountError, Opened, StoreOptions, VolumeFiles};
 use crate::credential::WorkQueue;
 use crate::model::{CertificateSpec, PodTokens, VolumeId};
 use crate::store::{NewFile, Record, ShareLimits, Shares, Store};
+use crate::trust::VolumeCrls;
 use crate::x509::testing::{StoppedClock, attributes, pod};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -56,6 +57,7 @@ fn generation(mark: &str) -> Vec<NewFile> {
         mode,
         owner: None,
         group: None,
+        shared: None,
     };
     vec![file("tls.crt", 0o444), file("tls.key", 0o400), file("ca.crt", 0o444)]
 }
@@ -103,7 +105,7 @@ pub(super) fn volume_of(id: &str, spec: CertificateSpec) -> Arc<Volume> {
         schedule,
         Arc::default(),
         (shares.open("shop"), VolumeCounts::new(0, 0).count(&pod())),
-        (Vec::new(), Federation::none()),
+        (Vec::new(), Federation::none(), VolumeCrls::default()),
     )
 }
 
