@@ -2,7 +2,7 @@
 
 use crate::crl::{Answer, Ca, List, Server};
 use crate::node_test;
-use crate::support::{Node, eventually, openssl, pod, pod_with, serial};
+use crate::support::{Node, eventually, get_from, openssl, pod, pod_with, serial};
 use certlet_kubelet::Pod;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -46,6 +46,15 @@ impl Setup {
     async fn says(&self, text: &str) {
         eventually(text, async || self.node.status(&[]).contains(text)).await;
     }
+}
+
+/// Waits until the driver's metrics have these lines.
+async fn measures(lines: &[&str]) {
+    eventually("the metrics", async || {
+        let page = get_from("127.0.0.1:19406", "/metrics").await.map(|(_, page)| page).unwrap_or_default();
+        lines.iter().all(|line| page.lines().any(|found| found == *line))
+    })
+    .await;
 }
 
 fn pem(der: &[u8]) -> String {
@@ -187,7 +196,7 @@ node_test! {
 
 node_test! {
     async fn while_the_server_is_down_the_crl_is_kept_over_a_restart_and_told_when_it_ends() {
-        let mut setup = Setup::new(&[]);
+        let mut setup = Setup::new(&["--metrics-bind-address=127.0.0.1:19406"]);
         let first = setup.serve(&List { ends: 12, ..List::number(1) });
         let kubelet = setup.node.started().await;
         let volume = kubelet.publish(&with_crl("web-0")).await.unwrap();
@@ -202,6 +211,8 @@ node_test! {
         assert_eq!((crl(&volume), crl(&other)), (first.clone(), first.clone()));
         setup.says("has ended and stays in use, so that consumers refuse every peer").await;
         assert!(setup.node.log().contains("has ended and stays in use"));
+        // What the alerts watch.
+        measures(&["certlet_crls{state=\"stale\"} 1", "certlet_crl_sources{state=\"failed\"} 1"]).await;
         assert_eq!(crl(&volume), first);
         assert_eq!(fs::read_link(volume.join("..data")).unwrap(), generation, "nothing was written");
         setup.server.listen();
@@ -209,6 +220,7 @@ node_test! {
         has(&volume, &second).await;
         has(&other, &second).await;
         eventually("no fault", async || !setup.node.status(&[]).contains("CRL")).await;
+        measures(&["certlet_crls{state=\"stale\"} 0", "certlet_crls{state=\"valid\"} 1", "certlet_crl_sources{state=\"failed\"} 0"]).await;
         // After a restart an older list is still refused.
         setup.serve(&List::number(1));
         setup.node.kill();

@@ -247,3 +247,46 @@ impl Node {
 fn stale_message(list: &Crl) -> String {
     format!("the CRL of {} has ended and stays in use, so that consumers refuse every peer", list.describe())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::x509::testing::StoppedClock;
+
+    #[tokio::test]
+    async fn certificates_make_the_driver_follow_allowed_hosts_only_and_not_too_many_urls() {
+        let root = tempfile::tempdir_in("/dev/shm").unwrap();
+        let store = Arc::new(Store::open(root.path()).unwrap().0);
+        // Nobody listens there.
+        let allowed_hosts = vec!["127.0.0.1:1".parse().unwrap()];
+        let options = CrlOptions { allowed_hosts, ..CrlOptions::default() };
+        let clock = Arc::new(StoppedClock(jiff::Timestamp::UNIX_EPOCH));
+        let crls = Crls::new(options, clock, store, CrlMetrics::default());
+        let follow = |namespace: &str, path: usize| {
+            crls.follow_point(&format!("http://127.0.0.1:1/{namespace}/{path}"), namespace)
+        };
+        for url in [
+            "http://169.254.169.254/latest",
+            "http://127.0.0.1/",
+            "http://127.0.0.1:1@internal/",
+            "file:///etc/passwd",
+            "ldap://127.0.0.1:1/cn=ca",
+        ] {
+            assert!(crls.follow_point(url, "shop").is_none(), "{url}");
+        }
+        let mut of_shop: Vec<_> =
+            (0..MAX_POINTS_OF_NAMESPACE).map(|path| follow("shop", path).unwrap()).collect();
+        assert!(follow("shop", MAX_POINTS_OF_NAMESPACE).is_none());
+        assert!(follow("shop", 0).is_some(), "it is followed already");
+        let of_others: Vec<_> = ["a", "b", "c"]
+            .iter()
+            .flat_map(|namespace| (0..MAX_POINTS_OF_NAMESPACE).filter_map(|path| follow(namespace, path)))
+            .collect();
+        assert_eq!(of_shop.len() + of_others.len(), MAX_POINTS);
+        assert!(follow("d", 0).is_none());
+        of_shop.pop();
+        assert!(follow("d", 0).is_some(), "another one has gone");
+        drop((of_shop, of_others));
+        assert!(crls.0.in_use().is_empty());
+    }
+}
