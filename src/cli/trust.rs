@@ -80,7 +80,7 @@ pub struct TrustArgs {
     pub crl_refresh_interval: Duration,
 
     /// Limit on the text of a source of CRLs. All CRLs together take at most two fifths of the store.
-    #[arg(long, env = "CERTLET_MAX_CRL_SIZE", value_name = "BYTES", default_value = "16Mi", value_parser = values::size)]
+    #[arg(long, env = "CERTLET_MAX_CRL_SIZE", value_name = "BYTES", default_value = "8Mi", value_parser = values::size)]
     pub max_crl_size: u64,
 }
 

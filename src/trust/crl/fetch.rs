@@ -11,7 +11,7 @@ use http::header::{
     ETAG, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
 };
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -19,7 +19,7 @@ use hyper_util::rt::TokioExecutor;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Time to connect to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,8 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Redirects of one fetch.
 const MAX_REDIRECTS: usize = 3;
-/// Fetches at a time: each can have `--max-crl-size` in memory.
-const MAX_IN_FLIGHT: usize = 4;
+/// Texts that are received and read at a time: each can take several times `--max-crl-size` in memory. Servers that do not answer hold
+/// none of these slots.
+const MAX_TEXTS: usize = 2;
 /// Bytes of an `ETag` that is kept.
 const MAX_VALIDATOR: usize = 256;
 /// The pauses after failures. The interval of refreshes is a limit too.
@@ -42,7 +43,7 @@ pub(super) struct Fetcher {
     allowed: Vec<Host>,
     max_bytes: usize,
     refresh: Duration,
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
 }
 
 /// What the server said of the last version, to be asked whether there is another (RFC 9110 section 13).
@@ -61,7 +62,8 @@ impl Validators {
 /// An answer.
 enum Fetched {
     Unchanged,
-    Text(Vec<u8>, Validators),
+    /// With the slot, which is held until the text is read.
+    Text(Vec<u8>, Validators, OwnedSemaphorePermit),
 }
 
 impl Fetcher {
@@ -75,7 +77,7 @@ impl Fetcher {
             allowed: options.allowed_hosts.clone(),
             max_bytes: options.max_bytes,
             refresh: options.refresh,
-            slots: Semaphore::new(MAX_IN_FLIGHT),
+            slots: Arc::new(Semaphore::new(MAX_TEXTS)),
         }
     }
 
@@ -131,14 +133,20 @@ impl Fetcher {
         let too_long =
             || format!("is too long; accepted are at most {} bytes (--max-crl-size)", self.max_bytes);
         let validators = Validators::of(response.headers());
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|error| error.to_string())?;
         if response.body().size_hint().lower() > self.max_bytes as u64 {
             return Err(too_long());
         }
-        match Limited::new(response.into_body(), self.max_bytes).collect().await {
-            Ok(body) => Ok(Fetched::Text(body.to_bytes().into(), validators)),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_long()),
-            Err(error) => Err(format!("was cut off: {}", root_cause(&*error))),
+        let (mut body, mut text) = (response.into_body(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| format!("was cut off: {}", root_cause(&error)))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if text.len() + data.len() > self.max_bytes {
+                return Err(too_long());
+            }
+            text.extend_from_slice(&data);
         }
+        Ok(Fetched::Text(text, validators, slot))
     }
 }
 
@@ -154,17 +162,16 @@ fn root_cause(mut error: &(dyn Error + 'static)) -> String {
 pub(super) async fn follow(url: CrlUrl, fetcher: Arc<Fetcher>, reader: CrlReader) {
     let (mut known, mut failures, mut count) = (Validators::default(), 0, 0_u64);
     loop {
-        // Held until the text is read, because it is in memory until then.
-        let Ok(slot) = fetcher.slots.acquire().await else { return };
         let is_usable = match fetcher.fetch(&url, &known).await {
             Ok(Fetched::Unchanged) => reader.unchanged().await,
-            Ok(Fetched::Text(text, validators)) => {
+            Ok(Fetched::Text(text, validators, slot)) => {
                 known = validators;
-                reader.take(Ok(text)).await
+                let is_usable = reader.take(Ok(text)).await;
+                drop(slot);
+                is_usable
             }
             Err(fault) => reader.take(Err(fault)).await,
         };
-        drop(slot);
         let pause = if is_usable {
             failures = 0;
             refresh_pause(fetcher.refresh, reader.time_left())

@@ -36,7 +36,7 @@ impl Default for CrlOptions {
         Self {
             sources: Vec::new(),
             allowed_hosts: Vec::new(),
-            max_bytes: 16 << 20,
+            max_bytes: 8 << 20,
             refresh: Duration::from_hours(1),
         }
     }
