@@ -95,6 +95,10 @@ impl TrustSources {
     }
 
     /// Reads a source, for ever if it can be read.
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(clippy::self_only_used_in_recursion, reason = "only clusters are read with it")
+    )]
     fn read(&self, source: TrustSource, follower: SourceFollower) -> BoxFuture<'static, ()> {
         #[cfg(feature = "kubernetes")]
         let cluster = self.0.cluster.get().cloned();
