@@ -117,7 +117,7 @@ node_test! {
         let scratch = tempfile::tempdir().unwrap();
         let [a, b] = ["a", "b"].map(|name| Root::new(scratch.path(), name, "1"));
         let mut node = node(&a);
-        let volume = node.started().await.publish(&pod_with("web-0", &[("duration", "12s"), ("renew-before", "10s")])).await.unwrap();
+        let volume = node.started().await.publish(&pod_with("web-0", &[("duration", "30s"), ("renew-before", "28s")])).await.unwrap();
         assert_eq!(ca(&volume), a.pem());
         node.kill();
         switch(&mut node, &a, &b);
@@ -176,7 +176,7 @@ node_test! {
         let (mut node, _roots) = node_trusting(&a, scratch.path(), &a.pem());
         node.flag(&format!("--trust-source=others={}", others.certificate.display()));
         let kubelet = node.started().await;
-        let short = pod_with("web-0", &[("duration", "8s")]);
+        let short = pod_with("web-0", &[("duration", "24s")]);
         let volume = kubelet.publish(&short).await.unwrap();
         // An edge that trusts the clients of another CA.
         let edge = pod_with("edge-0", &[("ca-source", "others"), ("duration", "30s"), ("renew-before", "28s")]);
@@ -200,18 +200,15 @@ node_test! {
         let [a, b] = ["a", "b"].map(|name| Root::new(scratch.path(), name, "1"));
         let mut node = node(&a);
         let kubelet = node.started().await;
-        let volume = kubelet.publish(&pod_with("web-0", &[("duration", "100s")])).await.unwrap();
+        let volume = kubelet.publish(&pod_with("web-0", &[("duration", "5m")])).await.unwrap();
         node.kill();
         switch(&mut node, &a, &b);
         let kubelet = node.started().await;
         assert!(leads_to(&volume, &a));
-        let renewal = std::time::Instant::now();
         kubelet.publish(&pod_with("web-1", &[])).await.unwrap();
+        // Two thirds of the lifetime would be later than the end of this wait.
         eventually("an early renewal", async || leads_to(&volume, &b)).await;
-        // Two thirds of the lifetime would be more than a minute.
-        assert!(renewal.elapsed().as_secs() < 30);
         assert_eq!(ca(&volume), format!("{}{}", b.pem(), a.pem()));
-        // Back to the old one: it was seen before, so nothing is hurried.
         node.stop();
     }
 }

@@ -48,7 +48,9 @@ impl RawClient {
         let id = self.begin(path, authority).await;
         let message = message.encode_to_vec();
         let data = [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], message.as_slice()];
-        self.stream.write_all(&frame(DATA, END_STREAM, id, &data.concat())).await.unwrap();
+        // A server that refuses the headers can have closed the connection already.
+        let sent = self.stream.write_all(&frame(DATA, END_STREAM, id, &data.concat())).await;
+        sent.map_err(|error| error.to_string())?;
         tokio::time::timeout(DEADLINE, self.answer(id)).await.unwrap()
     }
 
