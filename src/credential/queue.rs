@@ -212,6 +212,15 @@ impl Schedule {
         self.put_in(work, Duration::ZERO);
     }
 
+    /// As [`Self::put_in`], unless the work is due earlier, or not at all.
+    pub(crate) fn bring_forward(&self, work: Work, pause: Duration) {
+        let now = self.queue.clock.now();
+        let at = now.saturating_add(pause).unwrap_or(now);
+        if self.due(work).is_some_and(|due| at < due) {
+            self.put(work, at);
+        }
+    }
+
     /// When work of this kind is due; `None` if the queue has none.
     pub(crate) fn due(&self, work: Work) -> Option<Timestamp> {
         let key = self.set.lock().keys[work as usize]?;
@@ -378,6 +387,18 @@ mod tests {
         a.clear(Work::Renew);
         assert_eq!(a.due(Work::Renew), None);
         assert!(is_empty(&queue));
+    }
+
+    #[test]
+    fn work_is_brought_forward_only_if_it_is_due_later() {
+        let a = queue(100).register(&VolumeId::new("a"), "shop");
+        a.bring_forward(Work::Renew, Duration::from_secs(5));
+        assert_eq!(a.due(Work::Renew), None);
+        a.put(Work::Renew, at(500));
+        a.bring_forward(Work::Renew, Duration::from_secs(5));
+        assert_eq!(a.due(Work::Renew), Some(at(105)));
+        a.bring_forward(Work::Renew, Duration::from_secs(50));
+        assert_eq!(a.due(Work::Renew), Some(at(105)));
     }
 
     #[tokio::test]

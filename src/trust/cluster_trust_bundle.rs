@@ -1,5 +1,6 @@
 //! ClusterTrustBundles as trust sources: one by its name, or those of a signer.
 
+use super::reader::SourceReader;
 use super::sources::{MIN_INTERVAL, SourceFollower};
 use crate::kube::{Cluster, WatchError, follow};
 use crate::model::TrustSource;
@@ -68,7 +69,7 @@ async fn read_all(
         if is_changed {
             follower.publish(selected.text(missing));
         } else if let Some(error) = failure
-            && (error.is_forbidden || !follower.has_anchors())
+            && (error.is_forbidden || !follower.was_usable())
         {
             // An API server that cannot be reached says nothing of the objects.
             follower.publish(Err(format!("cannot be read: {}", error.cause)));

@@ -19,7 +19,7 @@ mod spiffe_bundle;
 pub(crate) use crl::{CrlMetrics, Crls, VolumeCrls};
 pub use crl::{CrlOptions, CrlSource, CrlUrl, Host};
 pub(crate) use metrics::TrustMetrics;
-pub(crate) use overlap::{Composed, Named, Overlap, anchor_id, compose};
+pub(crate) use overlap::{Composed, Named, Overlap, anchor_id, compose, was_named_by_signer};
 pub(crate) use pins::read as read_pinned;
 pub use pins::{Pin, PinError, Pins};
 pub(crate) use sources::{FollowedSource, TrustSources, joined, joined_within, read_within};

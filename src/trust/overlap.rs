@@ -45,6 +45,15 @@ pub(crate) fn anchor_id(der: &[u8]) -> String {
     hex(&sha256(&[der]))
 }
 
+/// Whether the signer named an anchor of the trust bundle. A record of an earlier build does not say; without other sources it named
+/// all that are not retained.
+pub(crate) fn was_named_by_signer(record: &TrustRecord, sha256: &str, has_other_sources: bool) -> bool {
+    if record.signer_anchors.is_empty() && !has_other_sources {
+        return record.retained.iter().all(|retained| retained.sha256 != sha256);
+    }
+    record.signer_anchors.iter().any(|named| named == sha256)
+}
+
 /// Composes what a volume trusts, from what is named now and from what it trusted before.
 pub(crate) fn compose(
     named: Named<'_>,
@@ -59,14 +68,13 @@ pub(crate) fn compose(
             trust.anchors.push(anchor.clone());
         }
     }
-    // A record of an earlier build does not say what the signer named. Without other sources it was all of them.
-    let is_unknown = record.signer_anchors.is_empty() && named.by_sources.is_none();
+    let has_others = named.by_sources.is_some();
     let mut kept: Vec<(RetainedAnchor, &Vec<u8>)> = Vec::new();
     for anchor in before.anchors.iter().filter(|anchor| !trust.anchors.contains(anchor)) {
         let sha256 = anchor_id(anchor);
         let until = match record.retained.iter().find(|retained| retained.sha256 == sha256) {
             Some(retained) => Some(retained.until),
-            None if is_unknown || record.signer_anchors.contains(&sha256) => {
+            None if was_named_by_signer(record, &sha256, has_others) => {
                 overlap.of_signer.filter(|_| named.by_signer.is_some())
             }
             None => overlap.of_sources,

@@ -271,11 +271,6 @@ impl SourceFollower {
             sources.changed.notify_one();
         }
     }
-
-    /// Whether anchors were read before.
-    pub(super) fn has_anchors(&self) -> bool {
-        self.source.upgrade().is_some_and(|source| source.state.borrow().trust.is_some())
-    }
 }
 
 impl SourceReader for SourceFollower {
@@ -290,6 +285,6 @@ impl SourceReader for SourceFollower {
     }
 
     fn was_usable(&self) -> bool {
-        self.has_anchors()
+        self.source.upgrade().is_some_and(|source| source.state.borrow().trust.is_some())
     }
 }

@@ -13,6 +13,11 @@ const MAX_CAS: usize = 16;
 pub(super) struct IssuingCas(Mutex<HashMap<String, BTreeSet<String>>>);
 
 impl IssuingCas {
+    /// Whether it is known of the signer that it has issued with `ca`.
+    pub(super) fn has_seen(&self, signer: &str, ca: &str) -> bool {
+        self.0.lock().get(signer).is_some_and(|seen| seen.contains(ca))
+    }
+
     /// Whether `ca` is the first certificate's of its signer on this node, while there are certificates of another one. `known` are
     /// the CAs of the signer's certificates in use. A signer that changes between CAs has a new one only once.
     pub(super) fn is_new<'c>(&self, signer: &str, ca: &str, known: impl Iterator<Item = &'c str>) -> bool {
@@ -39,7 +44,9 @@ mod tests {
     #[test]
     fn a_ca_is_new_once_and_only_beside_another_one() {
         let cas = IssuingCas::default();
+        assert!(!cas.has_seen("issuer", "a"));
         assert!(!cas.is_new("issuer", "a", std::iter::empty()), "the first of all");
+        assert!(cas.has_seen("issuer", "a") && !cas.has_seen("issuer", "b") && !cas.has_seen("other", "a"));
         assert!(!cas.is_new("issuer", "a", ["a"].into_iter()));
         assert!(cas.is_new("issuer", "b", ["a"].into_iter()));
         assert!(!cas.is_new("issuer", "a", ["b"].into_iter()), "back again");

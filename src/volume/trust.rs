@@ -7,7 +7,7 @@ use crate::credential::{CATCH_UP, Credential, Current, Obtained, Work, offset_wi
 use crate::model::{Failure, FailureKind, TrustSource, WorkloadIdentity};
 use crate::platform::until;
 use crate::store::{IssuedRecord, LeafRoot, TrustRecord};
-use crate::trust::{Composed, Named, Overlap, TrustBundle, anchor_id, compose};
+use crate::trust::{Composed, Named, Overlap, TrustBundle, anchor_id, compose, was_named_by_signer};
 use crate::x509::{self, Lead};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -195,11 +195,10 @@ impl Context {
         let lead = lead(&current.credential, &composed.trust)?;
         let has_lost_root =
             lead.anchor.is_none() && issued.trust.root.is_some_and(|root| root.sha256.is_some());
-        let trust = volume.federation.refreshed(Arc::new(composed.trust.clone()), &current.trust);
-        let trust = self.files.with_crls(volume, &current.credential, &trust)?;
-        let is_same = current.trust == trust;
         let record = trust_record(&composed, lead);
-        if is_same {
+        let trust = volume.federation.refreshed(Arc::new(composed.trust), &current.trust);
+        let trust = self.files.with_crls(volume, &current.credential, &trust)?;
+        if current.trust == trust {
             // Handed over already: with a certificate, or by the process before this one.
             self.keep_trust_record(volume, record)?;
         } else {
@@ -207,10 +206,11 @@ impl Context {
         }
         if has_lost_root {
             tracing::warn!(volume = %volume.id, "the root of the certificate in use is no longer trusted; renewing early");
-            bring_forward(volume, offset_within(CATCH_UP.min(self.left(volume) / 10), &volume.id));
+            let pause = offset_within(CATCH_UP.min(self.left(volume) / 10), &volume.id);
+            volume.schedule.bring_forward(Work::Renew, pause);
         }
         if volume.is_held_back() {
-            bring_forward(volume, Duration::ZERO);
+            volume.schedule.bring_forward(Work::Renew, Duration::ZERO);
         }
         volume.schedule_retained();
         Ok(())
@@ -241,7 +241,12 @@ impl Context {
             volume.with_record(|record| volume.spec.signer.authority(&record.pod.namespace))
         };
         let Some(issuing_ca) = issuing_ca(volume).filter(|ca| replaced != Some(ca)) else { return };
-        let (signer, others) = (key(volume), self.registry.all());
+        let signer = key(volume);
+        // Most publishes end here.
+        if replaced.is_none() && self.issuing_cas.has_seen(&signer, &issuing_ca) {
+            return;
+        }
+        let others = self.registry.all();
         let others: Vec<_> =
             others.into_iter().filter(|other| other.id != volume.id && key(other) == signer).collect();
         let of_others: HashSet<String> = others.iter().filter_map(|other| self::issuing_ca(other)).collect();
@@ -256,7 +261,8 @@ impl Context {
         );
         for other in others.iter().filter(|other| self::issuing_ca(other).is_some_and(|ca| ca != issuing_ca))
         {
-            bring_forward(other, offset_within(self.left(other) / 10, &other.id));
+            let pause = offset_within(self.left(other) / 10, &other.id);
+            other.schedule.bring_forward(Work::Renew, pause);
         }
     }
 }
@@ -282,15 +288,6 @@ pub(super) fn hand_over(volumes: &[Arc<Volume>], has_changed: impl Fn(&Volume) -
     window.max(MIN_REFRESH_INTERVAL)
 }
 
-/// Renews a volume after a pause, unless that is due earlier.
-fn bring_forward(volume: &Volume, pause: Duration) {
-    let Some(due) = volume.schedule.due(Work::Renew) else { return };
-    volume.schedule.put_in(Work::Renew, pause);
-    if volume.schedule.due(Work::Renew).is_some_and(|now| now > due) {
-        volume.schedule.put(Work::Renew, due);
-    }
-}
-
 /// The CA that has signed the certificate in use.
 fn issuing_ca(volume: &Volume) -> Option<String> {
     volume.with_record(|record| record.issued.as_ref()?.trust.issuing_ca.clone())
@@ -301,16 +298,10 @@ fn has_named(record: &TrustRecord, anchors: &[Vec<u8>]) -> bool {
     anchors.iter().map(|anchor| anchor_id(anchor)).eq(record.signer_anchors.iter().cloned())
 }
 
-/// The anchors that the signer named. A record of an earlier build does not say; without other sources it named them all.
+/// The anchors that the signer named.
 fn signer_anchors(volume: &Volume, record: &TrustRecord, trust: &TrustBundle) -> Vec<Vec<u8>> {
-    let is_unknown = record.signer_anchors.is_empty() && volume.trust_sources.is_empty();
-    let is_signers = |anchor: &&Vec<u8>| {
-        let sha256 = anchor_id(anchor);
-        if is_unknown {
-            return record.retained.iter().all(|retained| retained.sha256 != sha256);
-        }
-        record.signer_anchors.contains(&sha256)
-    };
+    let has_others = !volume.trust_sources.is_empty();
+    let is_signers = |anchor: &&Vec<u8>| was_named_by_signer(record, &anchor_id(anchor), has_others);
     trust.anchors.iter().filter(is_signers).cloned().collect()
 }
 
