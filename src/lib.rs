@@ -1,7 +1,8 @@
 //! certlet gives every pod its own short-lived X.509 certificate.
 //!
 //! It is a Kubernetes CSI node driver. A pod declares a volume; on that pod's node certlet makes a key in memory, has it
-//! signed, mounts key, certificate and CA on tmpfs, and renews them well before they expire.
+//! signed, mounts key, certificate and CA on tmpfs, and renews them well before they expire. Where no driver runs, a sidecar does the
+//! same for its own pod.
 
 #![cfg_attr(
     not(feature = "aws"),
@@ -27,6 +28,7 @@ pub mod platform;
 #[cfg(feature = "aws")]
 pub(crate) mod policy;
 pub mod run;
+pub(crate) mod sidecar;
 pub mod signer;
 pub mod sink;
 pub mod store;

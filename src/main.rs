@@ -4,11 +4,15 @@
 use certlet::cli::ApproverArgs;
 #[cfg(feature = "aws")]
 use certlet::cli::{CheckArgs, PolicyAction, PolicyCheckError};
-use certlet::cli::{Cli, Command, DemoArgs, NodeArgs};
+use certlet::cli::{Cli, Command, DemoArgs, NodeArgs, SidecarArgs};
+use certlet::run::SidecarEnd;
 use certlet::{run, telemetry};
 use certlet_demo::DemoOptions;
 use clap::Parser;
 use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Node(args) => run_node(*args).unwrap_or_else(|code| code),
+        Command::Sidecar(args) => run_sidecar(*args),
         #[cfg(feature = "kubernetes")]
         Command::Approver(args) => run_approver(*args).unwrap_or_else(|code| code),
         Command::Demo(DemoArgs { pods, duration, keep }) => {
@@ -81,10 +86,8 @@ fn fail<E: Display>(code: u8) -> impl Fn(E) -> ExitCode {
 }
 
 fn run_node(args: NodeArgs) -> Result<ExitCode, ExitCode> {
-    telemetry::init_logging(args.log_format, &args.log_level).map_err(fail(USAGE))?;
-    certlet::platform::keep_memory_private().map_err(|error| {
-        fail(FAILURE)(format!("the process's memory cannot be excluded from core dumps: {error}"))
-    })?;
+    telemetry::init_logging(args.logs.log_format, &args.logs.log_level).map_err(fail(USAGE))?;
+    keep_memory_private().map_err(fail(FAILURE))?;
     let worker_threads = args.worker_threads;
     let config = args.into_config().map_err(fail(USAGE))?;
     run_until_stopped(worker_threads, |shutdown| run::run(config, shutdown))
@@ -97,13 +100,66 @@ fn run_approver(args: ApproverArgs) -> Result<ExitCode, ExitCode> {
     run_until_stopped(Some(1), |shutdown| run::run_approver(config, shutdown))
 }
 
+/// Runs a sidecar until its end. Why it failed is also in the file that `kubectl describe pod` shows.
+fn run_sidecar(args: SidecarArgs) -> ExitCode {
+    let message_path = args.termination_message_path.clone();
+    match sidecar(args) {
+        Ok(SidecarEnd::Stopped | SidecarEnd::Issued) => ExitCode::SUCCESS,
+        Ok(SidecarEnd::Renewed(code)) => ExitCode::from(code),
+        Err((code, error)) => {
+            write_termination_message(&message_path, &error);
+            fail(code)(error)
+        }
+    }
+}
+
+/// The error has its exit code.
+fn sidecar(args: SidecarArgs) -> Result<SidecarEnd, (u8, String)> {
+    let usage = |error: &dyn Display| (USAGE, error.to_string());
+    telemetry::init_logging(args.logs.log_format, &args.logs.log_level).map_err(|error| usage(&error))?;
+    keep_memory_private().map_err(|error| (FAILURE, error))?;
+    let config = args.into_config().map_err(|error| usage(&error))?;
+    // One thread: there is one workload, and memory counts in every pod.
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(2).enable_all().build();
+    let service = async |shutdown| Ok::<_, String>(run::run_sidecar(config, shutdown).await);
+    let ended = block_on(runtime, service).map_err(|error| (FAILURE, error))?;
+    ended.map_err(|error| {
+        tracing::error!(%error, "certlet cannot run");
+        (if error.is_usage() { USAGE } else { FAILURE }, error.to_string())
+    })
+}
+
+/// Best effort. The kubelet makes the file, and shows at most 4 KiB of it.
+fn write_termination_message(path: &Path, message: &str) {
+    const MAX_BYTES: usize = 4096;
+    let file = OpenOptions::new().write(true).truncate(true).open(path);
+    let _written =
+        file.and_then(|mut file| file.write_all(&message.as_bytes()[..message.len().min(MAX_BYTES)]));
+}
+
+fn keep_memory_private() -> Result<(), String> {
+    certlet::platform::keep_memory_private()
+        .map_err(|error| format!("the process's memory cannot be excluded from core dumps: {error}"))
+}
+
 /// Runs a service until a signal stops it.
 fn run_until_stopped<E: Display>(
     worker_threads: Option<u16>,
     service: impl AsyncFnOnce(CancellationToken) -> Result<(), E>,
 ) -> Result<ExitCode, ExitCode> {
-    let runtime = runtime(worker_threads)
-        .map_err(|error| fail(FAILURE)(format!("the runtime cannot start: {error}")))?;
+    block_on(runtime(worker_threads), service).map_err(|error| {
+        tracing::error!(error, "certlet cannot run");
+        fail(FAILURE)(error)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a service, whose token is cancelled by the first signal.
+fn block_on<T, E: Display>(
+    runtime: std::io::Result<Runtime>,
+    service: impl AsyncFnOnce(CancellationToken) -> Result<T, E>,
+) -> Result<T, String> {
+    let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
     let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         stop_on_signals(&shutdown)?;
@@ -111,11 +167,7 @@ fn run_until_stopped<E: Display>(
     });
     // Does not wait for blocking work, which may hang on a disk.
     runtime.shutdown_background();
-    ended.map_err(|error| {
-        tracing::error!(error, "certlet cannot run");
-        fail(FAILURE)(error)
-    })?;
-    Ok(ExitCode::SUCCESS)
+    ended
 }
 
 fn runtime(worker_threads: Option<u16>) -> std::io::Result<Runtime> {

@@ -78,9 +78,18 @@ const LAYERS: [&[Module]; 9] = [
             "`certlet approver`: who gets which SPIFFE ID; leader election, evaluation, decisions",
             false,
         ),
+        Module(
+            "sidecar",
+            "A sidecar's flags, pod and annotations to a publish; whether it has its certificate",
+            false,
+        ),
         Module("control", "The local socket that only root reaches: health for the kubelet's probes", false),
     ],
-    &[Module("run", "Puts the modules together: `certlet node`, `certlet approver`", true)],
+    &[Module(
+        "run",
+        "Puts the modules together: `certlet node`, `certlet sidecar`, `certlet approver`",
+        true,
+    )],
     &[Module("cli", "The command line; every flag is an environment variable too", false)],
 ];
 

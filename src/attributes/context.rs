@@ -46,6 +46,18 @@ impl VolumeContext {
         [POD_NAMESPACE, POD_NAME].map(|key| volume_context.get(key).cloned())
     }
 
+    /// That of a sidecar, which knows its own pod and needs no token of it. Its flags name a file with the password of the keystore.
+    pub(crate) fn of_sidecar(
+        pod: WorkloadIdentity,
+        mut raw: RawAttributes,
+        keystore_password: Option<SecretString>,
+        usual: Dialect,
+    ) -> Result<Self, AttributeErrors> {
+        within_limits(&raw).map_err(|fault| AttributeErrors::new(vec![fault]))?;
+        let mistyped_passwords = take_mistyped(&mut raw, usual);
+        Ok(Self { pod, tokens: PodTokens::default(), raw, mistyped_passwords, keystore_password })
+    }
+
     /// Splits a volume context. Tokens in `secrets` (`serviceAccountTokenInSecrets`) win over those in the context. `usual` is the
     /// prefix of volumes without attributes. The error lists all faults.
     pub fn parse(

@@ -24,6 +24,8 @@ pub struct OperatorDefaults {
     pub secret_names: SecretNames,
     /// Where trust bundles come from.
     pub trust: TrustDefaults,
+    /// The user that owns all files; none: the one that a volume names. A sidecar cannot give files away.
+    pub owner: Option<u32>,
 }
 
 /// Where trust bundles come from.
@@ -35,6 +37,8 @@ pub struct TrustDefaults {
     pub named: BTreeMap<String, Vec<TrustSource>>,
     /// `--trust-configmap-names`: the ConfigMaps that pods may name in their own namespace.
     pub config_map_names: BTreeSet<String>,
+    /// Whether pods may name all ConfigMaps of their own namespace: a sidecar reads them with the pod's own account.
+    pub are_all_config_maps_allowed: bool,
     /// `--federated-bundle`: other trust domains, and where their trust bundles come from.
     pub federated: BTreeMap<TrustDomain, Vec<TrustSource>>,
     /// Whether the flags are not known, as for `certlet status`. Then no volume is said to name what is not listed.

@@ -14,7 +14,7 @@ pub struct AttributeError {
 
 impl AttributeError {
     /// A fault of `attribute`, which is named with its prefix.
-    pub(super) fn new(attribute: impl Into<String>, problem: impl Display, accepted: impl Display) -> Self {
+    pub(crate) fn new(attribute: impl Into<String>, problem: impl Display, accepted: impl Display) -> Self {
         Self { attribute: named(attribute.into()), problem: format!("{problem}; accepted: {accepted}") }
     }
 
@@ -56,7 +56,7 @@ pub struct AttributeErrors {
 
 impl AttributeErrors {
     /// Takes the faults in any order.
-    pub(super) fn new(mut faults: Vec<AttributeError>) -> Self {
+    pub(crate) fn new(mut faults: Vec<AttributeError>) -> Self {
         faults.sort();
         faults.dedup();
         let more = faults.len().saturating_sub(MAX_SHOWN_FAULTS);

@@ -204,8 +204,8 @@ pub(crate) fn check_secret(spec: &CertificateSpec, context: &VolumeContext) -> R
         None => AttributeError::missing(
             attribute,
             &format!(
-                "a password; or the key {key:?} in the Secret that the volume's nodePublishSecretRef names; or \
-                 pkcs12-password-file"
+                "a password; or the key {key:?} in the Secret that the volume's nodePublishSecretRef names, or in \
+                 a sidecar the file of --keystore-password-file; or pkcs12-password-file"
             ),
         ),
     };

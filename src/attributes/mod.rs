@@ -42,7 +42,7 @@ pub(crate) use parse::parse_stored;
 pub(crate) use passwords::take_mistyped;
 pub(crate) use reference::reference_markdown;
 pub(crate) use size::check_names;
-pub(crate) use token_claims::check_tokens;
+pub(crate) use token_claims::{check_tokens, workload_of};
 
 /// The names, without a prefix, of all attributes that a volume with `signer: acm-pca` may carry.
 #[cfg(test)]

@@ -68,7 +68,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
             fields.checked_or(Key::FsGroup, |text| group(text).map(Some), any_group)
         }
     };
-    let owner = fields.checked(Key::Owner, owner);
+    let owner = owner_of_files(fields);
     let trust_sources = super::trust::sources(fields);
     let mut signer = signer?;
     if let SignerSpec::CertManager { usage_words: words, .. } = &mut signer {
@@ -92,6 +92,21 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         federated,
         doubts: std::mem::take(&mut fields.doubts),
     })
+}
+
+/// The user that owns the files.
+fn owner_of_files(fields: &mut Fields<'_>) -> Option<u32> {
+    let named = fields.checked(Key::Owner, owner);
+    let Some(only) = fields.defaults.owner else { return named };
+    if named.is_some_and(|named| named != only) {
+        let accepted = format!("{only}, or leave it out");
+        fields.refuse(
+            &[Key::Owner],
+            "is another user than the sidecar's, which cannot give files away",
+            &accepted,
+        );
+    }
+    Some(only)
 }
 
 /// Who the certificate is for, and what for.

@@ -18,7 +18,7 @@ impl Key {
 
 impl Dialect {
     /// The attribute prefix, without its slash.
-    pub(super) fn prefix(self) -> &'static str {
+    pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::CertManager => "csi.cert-manager.io",
             Self::CsiDriverSpiffe => "spiffe.csi.cert-manager.io",

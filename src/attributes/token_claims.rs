@@ -54,7 +54,7 @@ pub(crate) fn check_tokens(spec: &CertificateSpec, context: &VolumeContext) -> R
 }
 
 /// The workload that a token's claims name; none if it is not a token of a pod.
-fn workload_of(token: &str) -> Option<WorkloadIdentity> {
+pub(crate) fn workload_of(token: &str) -> Option<WorkloadIdentity> {
     let payload = Base64UrlUnpadded::decode_vec(token.split('.').nth(1)?).ok()?;
     let Payload { kubernetes: Claims { namespace, serviceaccount, pod } } =
         serde_json::from_slice(&payload).ok()?;

@@ -28,7 +28,9 @@ pub(super) fn sources(fields: &mut Fields<'_>) -> Vec<TrustSource> {
             });
         };
         match config_map? {
-            TrustSource::ConfigMap { name, .. } if !defaults.config_map_names.contains(&name) => {
+            TrustSource::ConfigMap { name, .. }
+                if !defaults.are_all_config_maps_allowed && !defaults.config_map_names.contains(&name) =>
+            {
                 Err(format!(
                     "is not a ConfigMap that the operator allows ({})",
                     listing(&defaults.config_map_names)

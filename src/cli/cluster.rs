@@ -2,8 +2,9 @@
 
 use super::node::UsageError;
 use super::runtime_issuer::RuntimeIssuerArgs;
+use super::shared::IssuerArgs;
 use super::values;
-use crate::model::{Dialect, IssuerRef, OperatorIssuer};
+use crate::model::{Dialect, OperatorIssuer};
 use crate::run::{ClusterConfig, RateLimit};
 use crate::signer::{CertManagerOptions, Gate, GateBackoff};
 use clap::Args;
@@ -28,18 +29,9 @@ pub struct ClusterArgs {
     #[arg(long, env = "CERTLET_KUBE_API_BURST", value_name = "COUNT", requires = "kube_api_qps", value_parser = clap::value_parser!(u32).range(1..))]
     pub kube_api_burst: Option<u32>,
 
-    /// The operator's issuer: that of volumes of spiffe.csi.cert-manager.io/, and of volumes of csi.certlet.io/ with the signer
-    /// cert-manager that name no issuer. --issuer-name is the same. [default with the driver name spiffe.csi.cert-manager.io: my-spiffe-ca]
-    #[arg(long, alias = "issuer-name", env = "CERTLET_DEFAULT_ISSUER_NAME", value_name = "NAME", value_parser = values::issuer_name)]
-    pub default_issuer_name: Option<String>,
-
-    /// Kind of the operator's issuer; --issuer-kind is the same [default: ClusterIssuer]
-    #[arg(long, alias = "issuer-kind", env = "CERTLET_DEFAULT_ISSUER_KIND", value_name = "KIND", value_parser = values::issuer_kind)]
-    pub default_issuer_kind: Option<String>,
-
-    /// API group of the operator's issuer; --issuer-group is the same [default: cert-manager.io]
-    #[arg(long, alias = "issuer-group", env = "CERTLET_DEFAULT_ISSUER_GROUP", value_name = "GROUP", value_parser = values::issuer_group)]
-    pub default_issuer_group: Option<String>,
+    /// The operator's issuer.
+    #[command(flatten)]
+    pub issuer: IssuerArgs,
 
     /// Which ConfigMap names the operator's issuer.
     #[command(flatten)]
@@ -105,25 +97,9 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// The operator's issuer. An empty name is none; without a name, the name of the driver decides.
+    /// The operator's issuer: of the flags, or of a ConfigMap.
     pub(super) fn operator_issuer(&self, dialect: Dialect) -> Result<OperatorIssuer, UsageError> {
-        let default = match dialect {
-            Dialect::CsiDriverSpiffe => "my-spiffe-ca",
-            Dialect::CertManager | Dialect::Certlet => "",
-        };
-        let name = self.default_issuer_name.as_deref().unwrap_or(default);
-        let [kind, group] = [
-            ("--default-issuer-kind", &self.default_issuer_kind, "ClusterIssuer"),
-            ("--default-issuer-group", &self.default_issuer_group, "cert-manager.io"),
-        ]
-        .map(|(flag, given, default)| match given {
-            Some(_) if self.default_issuer_name.is_none() && name.is_empty() => {
-                Err(UsageError::Issuer { flag })
-            }
-            given => Ok(given.clone().unwrap_or_else(|| default.to_owned())),
-        });
-        let (kind, group) = (kind?, group?);
-        let of_flags = (!name.is_empty()).then(|| IssuerRef { name: name.to_owned(), kind, group });
+        let of_flags = self.issuer.issuer(dialect)?;
         let config_map = self.runtime_issuer.config_map()?;
         if of_flags.is_none() && config_map.is_none() && dialect == Dialect::CsiDriverSpiffe {
             return Err(UsageError::NoIssuer);

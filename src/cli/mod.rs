@@ -15,6 +15,8 @@ mod policy;
 mod reference;
 #[cfg(feature = "kubernetes")]
 mod runtime_issuer;
+mod shared;
+mod sidecar;
 mod spiffe;
 mod status;
 mod trust;
@@ -26,12 +28,18 @@ pub use csi_driver_spiffe::{CsiDriverSpiffeArgs, CsiDriverSpiffeError};
 pub use health::{ControlError, HealthArgs};
 pub use node::{NodeArgs, UsageError};
 #[cfg(feature = "aws")]
-pub use pca::PcaArgs;
+pub use pca::{PcaArgs, SidecarPcaArgs};
 #[cfg(feature = "aws")]
 pub use policy::{CheckArgs, PolicyAction, PolicyCheckError};
 pub use reference::ReferenceArgs;
 #[cfg(feature = "kubernetes")]
 pub use runtime_issuer::{RuntimeIssuerArgs, RuntimeIssuerError};
+#[cfg(feature = "kubernetes")]
+pub use shared::IssuerArgs;
+pub use shared::{LocalSignerArgs, LogArgs, SdsArgs};
+#[cfg(feature = "kubernetes")]
+pub use sidecar::SidecarClusterArgs;
+pub use sidecar::{Attribute, SidecarArgs};
 pub use spiffe::SpiffeArgs;
 pub use status::StatusArgs;
 pub use trust::TrustArgs;
@@ -53,12 +61,14 @@ pub struct Cli {
 pub enum Command {
     /// Run the CSI node driver.
     Node(Box<NodeArgs>),
+    /// Give one pod its certificate from inside: as a sidecar, or as an init container.
+    Sidecar(Box<SidecarArgs>),
     /// Approve and deny the CertificateRequests of SPIFFE drivers, in place of csi-driver-spiffe's approver.
     #[cfg(feature = "kubernetes")]
     Approver(Box<ApproverArgs>),
-    /// Show this node's volumes and the state of their certificates.
+    /// Show this node's volumes, or a sidecar's, and the state of their certificates.
     Status(StatusArgs),
-    /// Ask this node's driver whether it works; for the kubelet's probes.
+    /// Ask this node's driver, or a sidecar, whether it works; for the kubelet's probes.
     Health(HealthArgs),
     /// Try certlet with the real driver and a local signer; needs no cluster and no root.
     Demo(DemoArgs),

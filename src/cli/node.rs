@@ -3,14 +3,14 @@
 use super::csi_driver_spiffe::{CsiDriverSpiffeArgs, CsiDriverSpiffeError};
 #[cfg(feature = "kubernetes")]
 use super::runtime_issuer::RuntimeIssuerError;
+use super::shared::{LocalSignerArgs, LogArgs, SdsArgs};
 use super::values::{self, Bind};
 use crate::attributes::{OperatorDefaults, SpiffeIdsError};
 use crate::csi::Driver;
 #[cfg(not(feature = "kubernetes"))]
 use crate::model::OperatorIssuer;
-use crate::model::{Dialect, SecretNames, TrustDomain};
-use crate::run::{Config, LocalSigner};
-use crate::telemetry::LogFormat;
+use crate::model::{Dialect, TrustDomain};
+use crate::run::Config;
 use crate::volume::{Limits, StoreOptions};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -66,43 +66,22 @@ pub struct NodeArgs {
     #[arg(long, env = "CERTLET_METRICS_PER_VOLUME")]
     pub metrics_per_volume: bool,
 
-    /// Format of log lines.
-    #[arg(long, env = "CERTLET_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
-    pub log_format: LogFormat,
+    /// What is logged.
+    #[command(flatten)]
+    pub logs: LogArgs,
 
-    /// Log level: error, warn, info, debug, trace, or a filter such as "info,certlet=debug". The numbers 1 to 5 of cert-manager's
-    /// drivers are accepted too.
-    #[arg(long, short = 'v', env = "CERTLET_LOG_LEVEL", default_value = "info", value_parser = values::log_level)]
-    pub log_level: String,
-
-    /// Allow "signer: local", a CA inside this process. For development only: whoever may create pods gets any name.
-    #[arg(long, env = "CERTLET_ALLOW_LOCAL_SIGNER")]
-    pub allow_local_signer: bool,
-
-    /// CA certificate of the local signer, PEM. Without it, every start makes a new CA.
-    #[arg(long, env = "CERTLET_LOCAL_CA_CERT", value_name = "FILE", requires = "local_ca_key")]
-    pub local_ca_cert: Option<PathBuf>,
-
-    /// CA private key of the local signer, PEM.
-    #[arg(long, env = "CERTLET_LOCAL_CA_KEY", value_name = "FILE", requires = "local_ca_cert")]
-    pub local_ca_key: Option<PathBuf>,
+    /// The local signer.
+    #[command(flatten)]
+    pub local_signer: LocalSignerArgs,
 
     /// AWS Private CA.
     #[cfg(feature = "aws")]
     #[command(flatten)]
     pub pca: super::pca::PcaArgs,
 
-    /// Name of the secret with certificate and key, for Envoys that ask a volume's socket (SDS).
-    #[arg(long, env = "CERTLET_SDS_DEFAULT_SVID_NAME", value_name = "NAME", default_value = "default", value_parser = values::not_empty)]
-    pub sds_default_svid_name: String,
-
-    /// Name of the secret with the trust bundle, for Envoys that ask a volume's socket (SDS).
-    #[arg(long, env = "CERTLET_SDS_DEFAULT_BUNDLE_NAME", value_name = "NAME", default_value = "ROOTCA", value_parser = values::not_empty)]
-    pub sds_default_bundle_name: String,
-
-    /// Name of the secret with the trust bundles of all trust domains, for Envoys that ask a volume's socket (SDS).
-    #[arg(long, env = "CERTLET_SDS_DEFAULT_ALL_BUNDLES_NAME", value_name = "NAME", default_value = "ALL", value_parser = values::not_empty)]
-    pub sds_default_all_bundles_name: String,
+    /// The names of SDS secrets.
+    #[command(flatten)]
+    pub sds: SdsArgs,
 
     /// Limit on the memory of the store; a volume needs 8 to 40 KiB.
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
@@ -235,13 +214,8 @@ impl NodeArgs {
         if self.cluster.startup_taint.is_some() && self.registration_dir.as_os_str().is_empty() {
             return Err(UsageError::TaintWithoutRegistration);
         }
-        let local_signer = local_signer(self.allow_local_signer, self.local_ca_cert, self.local_ca_key)?;
+        let local_signer = self.local_signer.signer()?;
         let dialect = Dialect::of_driver(&self.driver_name);
-        let secret_names = SecretNames {
-            certificate: self.sds_default_svid_name,
-            trust_bundle: self.sds_default_bundle_name,
-            all_bundles: self.sds_default_all_bundles_name,
-        };
         let spiffe_ids = self.spiffe.ids(dialect)?;
         let trust = self.trust.defaults(spiffe_ids.as_ref()).map_err(UsageError::FederatedWithItself)?;
         let defaults = OperatorDefaults {
@@ -251,10 +225,11 @@ impl NodeArgs {
             issuer: self.cluster.operator_issuer(dialect)?,
             #[cfg(not(feature = "kubernetes"))]
             issuer: OperatorIssuer::default(),
-            secret_names,
+            secret_names: self.sds.names(),
             // Without a source of trust anchors csi-driver-spiffe writes no file of them.
             svid: self.csi_driver_spiffe.defaults(!trust.sources.is_empty())?,
             trust,
+            owner: None,
         };
         Ok(Config {
             crls: self.trust.crls(),
@@ -289,20 +264,6 @@ impl NodeArgs {
             shutdown_grace: self.shutdown_grace,
         })
     }
-}
-
-/// The local signer of the flags.
-fn local_signer(
-    is_allowed: bool,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-) -> Result<Option<LocalSigner>, UsageError> {
-    Ok(match (is_allowed, certificate, key) {
-        (false, None, _) => None,
-        (false, Some(_), _) => return Err(UsageError::LocalCaWithoutPermission),
-        (true, Some(certificate), Some(key)) => Some(LocalSigner::Files { certificate, key }),
-        (true, _, _) => Some(LocalSigner::Ephemeral),
-    })
 }
 
 /// The path of a flag, or its default: `name` in the driver's plugin directory.

@@ -58,3 +58,33 @@ impl PcaArgs {
         })
     }
 }
+
+/// How a sidecar uses AWS Private CA.
+#[derive(Clone, Debug, Args)]
+pub struct SidecarPcaArgs {
+    /// Restrict "signer: acm-pca" to what this file allows: YAML rules as of certlet node. Without it, IAM alone decides. The pod's own
+    /// AWS credentials reach AWS without certlet too, so that the file protects from mistakes only.
+    #[arg(long, env = "CERTLET_PCA_POLICY", value_name = "FILE")]
+    pub pca_policy: Option<PathBuf>,
+
+    /// IssueCertificate calls per second that all pods together may make in an account and Region, of the 25 that AWS allows by
+    /// default. The limits of other calls follow in proportion to their quotas.
+    #[arg(long, env = "CERTLET_PCA_RATE", value_name = "RATE", default_value_t = Fleet::DEFAULT.issue_rate, value_parser = values::number(0.01..=10_000.0, "calls per second, from 0.01 to 10000, such as 20 or 2.5"))]
+    pub pca_rate: f64,
+
+    /// Number of sidecars that share --pca-rate. One may use more than its share while the others are idle, until AWS throttles.
+    #[arg(long, env = "CERTLET_PCA_FLEET_SIZE", value_name = "COUNT", default_value_t = Fleet::DEFAULT.nodes, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub pca_fleet_size: u32,
+}
+
+impl SidecarPcaArgs {
+    pub(super) fn into_config(self) -> PcaConfig {
+        PcaConfig {
+            policy: self.pca_policy.unwrap_or_default(),
+            fleet: Fleet { issue_rate: self.pca_rate, nodes: self.pca_fleet_size },
+            revoke: false,
+            metrics_arns: false,
+            pod_identity: Vec::new(),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod roots;
 
 use super::node::{DATA_ROOT, path_or_default};
+use super::sidecar::state_in;
 use crate::attributes::{self, OperatorDefaults, OptionalAttribute, SvidDefaults, TrustDefaults};
 use crate::control::{self, Check, ControlError};
 use crate::model::Dialect;
@@ -22,6 +23,10 @@ pub struct StatusArgs {
     /// Directory of the store [default: /var/lib/kubelet/plugins/DRIVER-NAME/data]
     #[arg(long, env = "CERTLET_DATA_ROOT", value_name = "DIR")]
     pub data_root: Option<PathBuf>,
+
+    /// Show the certificate of the sidecar with this directory, and not the volumes of a driver.
+    #[arg(long, env = "CERTLET_DIRECTORY", value_name = "DIR")]
+    pub directory: Option<PathBuf>,
 
     /// Print JSON instead of a table.
     #[arg(long)]
@@ -56,7 +61,10 @@ struct Row {
 impl StatusArgs {
     /// The table or the JSON.
     pub fn render(&self) -> Result<String, StoreError> {
-        let root = path_or_default(self.data_root.clone(), &self.driver_name, DATA_ROOT);
+        let root = self
+            .directory
+            .as_deref()
+            .map_or_else(|| path_or_default(self.data_root.clone(), &self.driver_name, DATA_ROOT), state_in);
         let stored = crate::store::read_volumes(&root)?;
         let mut rows: Vec<Row> = stored.into_iter().filter_map(|stored| self.row(stored)).collect();
         rows.sort_by(|a, b| (&a.namespace, &a.pod, &a.volume).cmp(&(&b.namespace, &b.pod, &b.volume)));

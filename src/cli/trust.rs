@@ -143,6 +143,7 @@ impl TrustArgs {
             sources,
             named,
             config_map_names,
+            are_all_config_maps_allowed: false,
             are_unknown: false,
             federated: by_trust_domain(&self.federated_bundle, ids)?,
             overlap: self.trust_overlap,

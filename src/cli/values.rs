@@ -1,5 +1,6 @@
 //! Parsers of flag values. Each error says what is accepted.
 
+use super::sidecar::Attribute;
 use crate::attributes::{self, OptionalAttribute};
 use http::Uri;
 use std::collections::BTreeMap;
@@ -203,6 +204,20 @@ pub(super) fn issuer_group(value: &str) -> Result<String, String> {
 }
 
 /// A text that is not empty.
+/// `NAME=VALUE`
+pub(super) fn attribute(value: &str) -> Result<Attribute, String> {
+    let attribute = value.split_once('=').filter(|(name, _)| !name.trim().is_empty());
+    let attribute = attribute.map(|(name, value)| Attribute(name.trim().to_owned(), value.to_owned()));
+    accept(attribute, "NAME=VALUE, such as dns-names=web.shop.svc")
+}
+
+/// `exit=CODE`, with a code that certlet does not use itself.
+pub(super) fn exit_code(value: &str) -> Result<u8, String> {
+    let code = value.strip_prefix("exit=").and_then(|code| code.parse().ok());
+    // A process that is killed ends with 128 and the signal.
+    accept(code.filter(|code| (3..=127).contains(code)), "exit=CODE, with a code from 3 to 127")
+}
+
 pub(super) fn not_empty(value: &str) -> Result<String, String> {
     accept_text(value, !value.trim().is_empty(), "any text that is not empty")
 }

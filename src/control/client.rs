@@ -14,7 +14,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Debug, Error)]
 pub enum ControlError {
     /// Nothing listens.
-    #[error("the driver does not listen on {}: {source}; accepted: the data root of a driver that runs", .path.display())]
+    #[error(
+        "certlet does not listen on {}: {source}; accepted: the data root of a driver that runs, or the directory of a sidecar",
+        .path.display()
+    )]
     Unreachable {
         /// The socket.
         path: PathBuf,
@@ -22,7 +25,7 @@ pub enum ControlError {
         source: io::Error,
     },
     /// It listens, and does not answer.
-    #[error("the driver has not answered on {} within {} s: {source}", .path.display(), ANSWER_TIMEOUT.as_secs())]
+    #[error("certlet has not answered on {} within {} s: {source}", .path.display(), ANSWER_TIMEOUT.as_secs())]
     NoAnswer {
         /// The socket.
         path: PathBuf,

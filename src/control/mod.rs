@@ -1,5 +1,5 @@
 //! The control socket: a Unix socket of mode 0600 in the data root, which is a directory of mode 0700. Only root on the node
-//! reaches it, and no pod. The kubelet's probes use it by `certlet health`, so that no pod can make them fail. `certlet status` asks it for notices.
+//! reaches it, and no pod; that of a sidecar only the sidecar's own user. The kubelet's probes use it by `certlet health`, so that no pod can make them fail. `certlet status` asks it for notices.
 //!
 //! A client sends one line, the name of a [`Check`], and reads one line: `ok`, or what is wrong.
 

@@ -6,8 +6,7 @@ use crate::model::VolumeId;
 use crate::proto::csi::volume_capability::AccessType;
 use crate::proto::csi::volume_capability::access_mode::Mode;
 use crate::proto::csi::{NodePublishVolumeRequest, VolumeCapability};
-use crate::volume::{PublishRequest, RefusedPublish};
-use crate::x509;
+use crate::volume::{PublishRequest, RefusedPublish, accepted_spec};
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,15 +59,7 @@ pub(super) fn publish(
             return Err(InvalidPublish::of_attributes(&faults, refused));
         }
     };
-    let parsed = attributes::parse(&context.raw, &context.pod, defaults).and_then(|spec| {
-        // In every dialect: a longer answer of the signer could not be read.
-        attributes::check_names(&spec, x509::MAX_NAMES_BYTES, |subject, names| {
-            // What cannot be encoded has no length yet. The request says what is wrong with it.
-            x509::names_len(subject, names, spec.dialect).unwrap_or_default()
-        })?;
-        Ok(spec)
-    });
-    match parsed {
+    match accepted_spec(&context, defaults) {
         Ok(spec) => {
             if let Err(faults) = attributes::check_tokens(&spec, &context) {
                 // A volume in use keeps the tokens that it has.

@@ -1,5 +1,5 @@
-//! `certlet node`, put together: store, signers, volumes, CSI server, registration, admin server. `approver` does the same for
-//! `certlet approver`.
+//! `certlet node`, put together: store, signers, volumes, CSI server, registration, admin server. `sidecar` and `approver` do the same
+//! for `certlet sidecar` and `certlet approver`.
 
 mod admin;
 #[cfg(feature = "kubernetes")]
@@ -13,6 +13,7 @@ mod notices;
 mod observer;
 #[cfg(feature = "aws")]
 mod pca;
+mod sidecar;
 
 #[cfg(feature = "kubernetes")]
 pub use approver::{ApproverConfig, ApproverError, run_approver};
@@ -23,6 +24,9 @@ pub use config::{Config, LocalSigner};
 pub use observer::RateLimit;
 #[cfg(feature = "aws")]
 pub use pca::{PcaConfig, PcaError};
+#[cfg(feature = "kubernetes")]
+pub use sidecar::SidecarClusterConfig;
+pub use sidecar::{SidecarConfig, SidecarEnd, SidecarError, run_sidecar};
 
 use crate::attributes::OperatorDefaults;
 use crate::control;
@@ -31,6 +35,7 @@ use crate::csi::{CsiServer, Registration, RegistrationState};
 use crate::kube::KubeError;
 use crate::model::{Failure, SignerKind};
 use crate::platform::{self, Clock, SocketError, SystemClock};
+pub use crate::sidecar::{PodError, PodNames};
 use crate::signer::{ConfiguredSigner, CountedSigner, LocalCa, LocalCaError};
 use crate::store::StoreError;
 use crate::telemetry::{Metrics, serve_admin};
@@ -121,7 +126,7 @@ impl Node {
         // Signers run until everything that is in flight at the shutdown has ended. They also end if this function fails.
         let signers_end = CancellationToken::new();
         let signing = signers_end.clone().drop_guard();
-        signers.extend(local_signer(&config, &clock)?);
+        signers.extend(local_signer(config.local_signer.as_ref(), &clock)?);
         #[cfg(feature = "aws")]
         signers.extend(pca::signer(&config, &clock, &metrics, &files.store, &signers_end)?);
         let defaults = Arc::new(config.defaults.clone());
@@ -251,9 +256,12 @@ async fn open_store(config: &Config, shutdown: &CancellationToken) -> Result<Vol
     Ok(files)
 }
 
-fn local_signer(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<ConfiguredSigner>, LocalCaError> {
+fn local_signer(
+    configured: Option<&LocalSigner>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<ConfiguredSigner>, LocalCaError> {
     let clock = Arc::clone(clock);
-    let ca = match &config.local_signer {
+    let ca = match configured {
         None => return Ok(None),
         Some(LocalSigner::Ephemeral) => LocalCa::ephemeral(clock)?,
         Some(LocalSigner::Files { certificate, key }) => LocalCa::from_files(certificate, key, clock)?,

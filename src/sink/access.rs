@@ -23,9 +23,10 @@ impl Access {
     }
 
     /// The permission bits of a file with the key. Under a peer's prefix it is readable in the group of root if there is no other
-    /// group, as those drivers have it.
+    /// group, as those drivers have it. It has an owner there only in a sidecar, which is not root.
     pub(crate) fn key_mode(self) -> u32 {
-        if self.group.is_some() || self.dialect.is_peers() { 0o440 } else { 0o400 }
+        let is_roots = self.owner.is_none() && self.dialect.is_peers();
+        if self.group.is_some() || is_roots { 0o440 } else { 0o400 }
     }
 
     /// The volume's socket. Without owner and group everybody in a container that mounts the volume can connect, and nobody else:

@@ -88,6 +88,14 @@ pub enum StoreError {
         /// The directory.
         root: PathBuf,
     },
+    /// A directory with files that the store has not made, and would remove.
+    #[error("{} holds {name:?}, which certlet has not made; give a directory of its own, such as an emptyDir", directory.display())]
+    Foreign {
+        /// The directory.
+        directory: PathBuf,
+        /// The first of the files.
+        name: String,
+    },
     /// Another process has the store open.
     #[error("another certlet process has the store at {} open: only one may run per data root", root.display())]
     InUse {
@@ -139,7 +147,10 @@ pub enum Cause {
     )]
     Vanished,
     /// The kernel refused, because the process lacks privileges.
-    #[error("not permitted; the driver must be root with CAP_SYS_ADMIN (a privileged container)")]
+    #[error(
+        "not permitted; the driver must be root with CAP_SYS_ADMIN (a privileged container), and a sidecar's directory one that its user \
+         may write to, such as an emptyDir"
+    )]
     NotPermitted,
     /// Any other error of the operating system.
     #[error(transparent)]
@@ -199,7 +210,7 @@ impl Resource {
 
     fn flag(self) -> &'static str {
         match self {
-            Self::Space => "--store-size",
+            Self::Space => "--store-size (for a sidecar: the emptyDir's sizeLimit)",
             Self::Inodes => "--store-inodes",
         }
     }

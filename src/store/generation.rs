@@ -9,7 +9,7 @@
 
 use super::NewFile;
 use super::error::{Attempt, StoreError};
-use super::{crls, files};
+use super::{INSIDE, crls, files};
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, fchown, symlink};
@@ -21,11 +21,15 @@ pub(super) const DATA: &str = "..data";
 /// The name of that symlink before the rename.
 const DATA_NEXT: &str = "..data_tmp";
 
-/// Writes a new generation, swaps it in, and calls `retire` with the directory of the old one. It creates the directory that a
-/// pod sees, but not that directory's parent. On failure the old generation stays live, and nothing new is left.
-pub(super) fn write(mount: &Path, new: &[NewFile], retire: impl FnOnce(&Path)) -> Result<u64, StoreError> {
+/// Writes a new generation, swaps it in, and calls `retire` with the directory of the old one. `is_new` says that the directory has just
+/// been made. On failure the old generation stays live, and nothing new is left.
+pub(super) fn write(
+    mount: &Path,
+    is_new: bool,
+    new: &[NewFile],
+    retire: impl FnOnce(&Path),
+) -> Result<u64, StoreError> {
     let wanted = checked_names(new)?;
-    let is_new = files::ensure_dir(mount, 0o755)?;
     let Swept { live, names: visible } = if is_new { Swept::default() } else { sweep(mount)? };
     let next = live.map_or(1, |live| live.wrapping_add(1));
     let fresh: Vec<&String> = wanted.difference(&visible).collect();
@@ -100,7 +104,9 @@ pub(super) fn sweep(mount: &Path) -> Result<Swept, StoreError> {
     let mut names = BTreeSet::new();
     for name in files::names(mount)? {
         let name = name.to_string_lossy().into_owned();
-        let keep = if name == DATA {
+        let keep = if name == INSIDE {
+            true
+        } else if name == DATA {
             live.is_some()
         } else if name.starts_with("..") {
             live.is_some() && number(&name) == live
@@ -115,6 +121,20 @@ pub(super) fn sweep(mount: &Path) -> Result<Swept, StoreError> {
         }
     }
     Ok(Swept { live, names })
+}
+
+/// A name in a directory that pods see which no store has made.
+pub(super) fn foreign_name(mount: &Path) -> Result<Option<String>, StoreError> {
+    for name in files::names(mount)? {
+        let path = mount.join(&name);
+        let found = fs::symlink_metadata(&path).attempt("examine", &path)?.file_type();
+        let is_link = || fs::read_link(&path).is_ok_and(|target| target.starts_with(DATA));
+        let name = name.to_string_lossy();
+        if !name.starts_with("..") && !found.is_socket() && !is_link() {
+            return Ok(Some(name.into_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// Writes the files and the links of a new generation. Readers do not see it yet, because no name leads to it. Only its

@@ -14,6 +14,9 @@
 //!   crls/, shared/          CRLs (crls.rs)
 //! ```
 //!
+//! A store of a single volume ([`Store::open_inside`]) is in the directory that its pod sees: its root is `..certlet/` (0700) there, and
+//! the directory itself takes the place of `mount/`.
+//!
 //! # kill -9 between any two steps
 //! What is left behind if the process ends after a step, and what clears it:
 //!
@@ -81,6 +84,8 @@ const RECORD: &str = "record.json";
 const PASSWORD: &str = "keystore.password";
 const UNREADABLE_RECORD: &str = "record.json.unreadable";
 const TRASH: &str = ".trash-";
+/// The root of a store of a single volume, in the directory that its pod sees.
+pub(crate) const INSIDE: &str = "..certlet";
 
 /// A file to be written: its name, bytes and mode, and its owners if they are not the process's own.
 #[derive(Clone)]
@@ -103,6 +108,8 @@ pub(crate) struct NewFile {
 #[derive(Debug)]
 pub(crate) struct Store {
     root: PathBuf,
+    /// The directory that the pod of its only volume sees; none: each volume has one in its own directory.
+    shown: Option<PathBuf>,
     /// Held while what a removal frees is measured.
     examined: Mutex<()>,
     /// Held while CRLs are written, and while a generation with some of them is.
@@ -115,17 +122,26 @@ impl Store {
     /// Opens the store in a directory of a tmpfs, and removes what an earlier process left half done. Also returns a warning
     /// for everything that could not be removed.
     pub(crate) fn open(root: &Path) -> Result<(Self, Vec<String>), StoreError> {
-        if statfs(root).attempt("examine", root)?.filesystem_type() != TMPFS_MAGIC {
-            return Err(StoreError::NotTmpfs { root: root.to_owned() });
+        check_tmpfs(root)?;
+        Self::open_at(root.to_owned(), None)
+    }
+
+    /// As [`Self::open`], for a single volume that is handed over in this directory of a tmpfs. Nothing else may be in it.
+    pub(crate) fn open_inside(directory: &Path) -> Result<(Self, Vec<String>), StoreError> {
+        check_tmpfs(directory)?;
+        if let Some(name) = generation::foreign_name(directory)? {
+            return Err(StoreError::Foreign { directory: directory.to_owned(), name });
         }
-        let store = Self {
-            root: root.to_owned(),
-            examined: Mutex::default(),
-            shared: Mutex::default(),
-            _lock: lock(root)?,
-        };
-        files::ensure_dir(&root.join(VOLUMES), 0o700)?;
-        let names = files::names(&root.join(VOLUMES))?.into_iter();
+        let root = directory.join(INSIDE);
+        files::ensure_dir(&root, 0o700)?;
+        Self::open_at(root, Some(directory.to_owned()))
+    }
+
+    fn open_at(root: PathBuf, shown: Option<PathBuf>) -> Result<(Self, Vec<String>), StoreError> {
+        let lock = lock(&root)?;
+        let store = Self { root, shown, examined: Mutex::default(), shared: Mutex::default(), _lock: lock };
+        files::ensure_dir(&store.root.join(VOLUMES), 0o700)?;
+        let names = files::names(&store.root.join(VOLUMES))?.into_iter();
         let failed = names.filter_map(|name| store.sweep(&name.to_string_lossy()).err());
         let failed = failed.chain(store.remove_unshared().err());
         let warnings = failed.map(|error| format!("a leftover could not be removed: {error}")).collect();
@@ -151,7 +167,7 @@ impl Store {
     /// stays live, and nothing of the new one is left.
     pub(crate) fn write_generation(&self, volume: &VolumeId, new: &[NewFile]) -> Result<u64, StoreError> {
         let remove = |old: &Path| files::discard(files::remove_tree(old));
-        self.in_dir_of(volume, || generation::write(&self.generations_of(volume), new, remove))
+        self.in_dir_of(volume, || self.write_in(&self.generations_of(volume), new, remove))
     }
 
     /// As [`Self::write_generation`]. Also returns what the old generation still takes, because a process keeps it open.
@@ -162,15 +178,14 @@ impl Store {
     ) -> Result<(u64, Size), StoreError> {
         let retained = Cell::default();
         let remove = |old: &Path| retained.set(self.remove_examined(old).unwrap_or_default());
-        let number =
-            self.in_dir_of(volume, || generation::write(&self.generations_of(volume), new, remove))?;
+        let number = self.in_dir_of(volume, || self.write_in(&self.generations_of(volume), new, remove))?;
         Ok((number, retained.get()))
     }
 
     /// Keeps the volume's generations outside of what its pod sees, before the first one is written.
     pub(crate) fn keep_unmounted(&self, volume: &VolumeId) -> Result<(), StoreError> {
         self.in_dir_of(volume, || {
-            files::ensure_dir(&self.mount_of(volume), 0o755)?;
+            self.ensure_mount(volume)?;
             files::ensure_dir(&self.dir_of(volume).join(UNMOUNTED), 0o700).map(drop)
         })
     }
@@ -192,7 +207,7 @@ impl Store {
     /// Listens on the volume's socket, in the directory that its pod sees.
     pub(crate) fn listen(&self, volume: &VolumeId, new: &NewSocket) -> Result<UnixListener, StoreError> {
         self.in_dir_of(volume, || {
-            files::ensure_dir(&self.mount_of(volume), 0o755)?;
+            self.ensure_mount(volume)?;
             socket::listen_in(&self.mount_of(volume), new)
         })
     }
@@ -265,7 +280,27 @@ impl Store {
         files::remove_file(&files::temporary(&checkpoint::path(&path)))?;
         files::remove_file(&files::temporary(&path.join(PASSWORD)))?;
         generation::sweep(&path.join(UNMOUNTED))?;
-        generation::sweep(&path.join(MOUNT)).map(drop)
+        generation::sweep(self.shown.as_deref().unwrap_or(&path.join(MOUNT))).map(drop)
+    }
+
+    /// Makes the directory that the volume's pod sees.
+    fn ensure_mount(&self, volume: &VolumeId) -> Result<(), StoreError> {
+        match &self.shown {
+            // Others made it, with their own mode.
+            Some(_) => Ok(()),
+            None => files::ensure_dir(&self.mount_of(volume), 0o755).map(drop),
+        }
+    }
+
+    fn write_in(
+        &self,
+        directory: &Path,
+        new: &[NewFile],
+        retire: impl FnOnce(&Path),
+    ) -> Result<u64, StoreError> {
+        let is_shown = self.shown.as_deref() == Some(directory);
+        let is_new = !is_shown && files::ensure_dir(directory, 0o755)?;
+        generation::write(directory, is_new, new, retire)
     }
 
     /// Runs `write`. If the volume's directory is missing, creates it and runs `write` again.
@@ -298,8 +333,14 @@ impl Store {
     }
 
     fn mount_of(&self, volume: &VolumeId) -> PathBuf {
-        self.root.join(Self::mount_dir(volume))
+        self.shown.clone().unwrap_or_else(|| self.root.join(Self::mount_dir(volume)))
     }
+}
+
+/// An error if the directory is not on a tmpfs.
+fn check_tmpfs(directory: &Path) -> Result<(), StoreError> {
+    let found = statfs(directory).attempt("examine", directory)?.filesystem_type();
+    if found == TMPFS_MAGIC { Ok(()) } else { Err(StoreError::NotTmpfs { root: directory.to_owned() }) }
 }
 
 /// Locks the root: two processes would remove each other's unfinished generations.

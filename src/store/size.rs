@@ -37,7 +37,12 @@ impl Capacity {
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
         let found = statvfs(path).attempt("examine", path)?;
         let page = found.fragment_size().max(1);
-        let size = |blocks: u64, inodes| Size { bytes: blocks.saturating_mul(page), inodes };
+        // A tmpfs without limits has none of either.
+        let unlimited = |total: u64, amount: u64| if total == 0 { u64::from(u32::MAX) } else { amount };
+        let size = |blocks, inodes| Size {
+            bytes: unlimited(found.blocks(), blocks).saturating_mul(page),
+            inodes: unlimited(found.files(), inodes),
+        };
         Ok(Self {
             total: size(found.blocks(), found.files()),
             free: size(found.blocks_available(), found.files_available()),

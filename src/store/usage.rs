@@ -33,7 +33,7 @@ impl Store {
 
     /// What the volume uses: nothing if the store does not have it.
     pub(crate) fn size(&self, volume: &VolumeId) -> Result<Size, StoreError> {
-        match measure(&self.dir_of(volume)) {
+        match measure(self.shown.as_deref().unwrap_or(&self.dir_of(volume))) {
             Err(error) if error.is_vanished() => Ok(Size::default()),
             measured => measured,
         }
@@ -41,7 +41,7 @@ impl Store {
 
     /// The usage of the volume, and the limits of the store.
     pub(crate) fn usage(&self, volume: &VolumeId) -> Result<Usage, StoreError> {
-        let volume = measure(&self.dir_of(volume))?;
+        let volume = measure(self.shown.as_deref().unwrap_or(&self.dir_of(volume)))?;
         let Capacity { total, free, .. } = self.capacity()?;
         Ok(Usage {
             volume_bytes: volume.bytes,

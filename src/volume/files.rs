@@ -1,6 +1,7 @@
 //! A volume on the node's file systems: its generations, record, checkpoint and bind mount.
 
 use super::mounts::Mounts;
+use super::targets::Targets;
 use super::volume::Volume;
 use super::{MountError, Opened, StoreOptions, tmpfs};
 use crate::credential::{Credential, Current, Follower};
@@ -20,7 +21,7 @@ use zeroize::Zeroizing;
 #[derive(Clone)]
 pub(crate) struct VolumeFiles {
     pub(crate) store: Arc<Store>,
-    pub(super) mounts: Arc<Mounts>,
+    pub(super) mounts: Targets,
 }
 
 /// Whether a volume is mounted.
@@ -38,8 +39,16 @@ impl VolumeFiles {
     /// Opens the node's store, or adopts the one of an earlier process.
     pub(crate) fn open(options: &StoreOptions) -> Result<(Self, Opened), MountError> {
         let (store, view, opened) = tmpfs::open(options)?;
-        let mounts = Arc::new(Mounts::new(store.root().to_owned(), view));
+        let mounts = Targets::Mounted(Arc::new(Mounts::new(store.root().to_owned(), view)));
         Ok((Self { store: Arc::new(store), mounts }, opened))
+    }
+
+    /// Opens the store of a sidecar in the directory that its pod sees. Also returns warnings.
+    pub(crate) fn open_inside(directory: &Path) -> Result<(Self, Vec<String>), MountError> {
+        let (store, mut warnings) = Store::open_inside(directory)?;
+        warnings.extend(tmpfs::swap_warning(directory)?);
+        let store = Arc::new(store);
+        Ok((Self { mounts: Targets::InPlace(Arc::clone(&store)), store }, warnings))
     }
 
     /// Runs file system work off the async threads.

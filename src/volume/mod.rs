@@ -3,7 +3,7 @@
 //! Each part has one duty:
 //! [`registry`] owns the state of each volume and its lock; [`admission`], [`publish_slots`] and [`volume_counts`] admit new
 //! volumes; [`publish`], [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is the part that publish and renewal
-//! share, and [`context`] holds what all of them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`tmpfs`]
+//! share, and [`context`] holds what all of them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`targets`] says where a pod finds it, [`tmpfs`]
 //! the node's store; [`report`] counts issuances and records Events.
 //!
 //! Every operation runs in a task of its own. A caller that goes away cancels the wait for the signer and nothing else, so that
@@ -30,6 +30,7 @@ mod report;
 mod request;
 mod socket;
 mod stats;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod tmpfs;
@@ -44,7 +45,7 @@ pub(crate) use publish::InUse;
 pub(crate) use recover::Recovered;
 pub(crate) use registry::Registry;
 pub(crate) use report::EventSink;
-pub(crate) use request::{PublishRequest, RefusedPublish};
+pub(crate) use request::{PublishRequest, RefusedPublish, accepted_spec};
 pub(crate) use tmpfs::Opened;
 pub use tmpfs::StoreOptions;
 
@@ -61,6 +62,7 @@ use admission::Admission;
 use context::Context;
 use issue::Issuance;
 use issuing_cas::IssuingCas;
+use jiff::Timestamp;
 use publish::Publisher;
 use publish_slots::PublishSlots;
 use renew::Renewals;
@@ -217,6 +219,33 @@ impl VolumeService {
         let volume = self.volume(id)?;
         volume.set_trust(Arc::new(trust));
         volume.schedule.put_now(Work::RefreshTrust);
+        Ok(())
+    }
+
+    /// Whether the volume has a certificate that is valid at this time. The error says why not.
+    pub(crate) fn is_valid(&self, id: &VolumeId, now: Timestamp) -> Result<(), String> {
+        let volume = self.volume(id).map_err(|failure| failure.to_string())?;
+        volume.with_record(|record| {
+            if record.issued.as_ref().is_some_and(|issued| issued.end() > now) {
+                return Ok(());
+            }
+            let error = record.last_error.as_ref().map(|last| last.message.as_str());
+            Err(format!("the certificate has expired: {}", error.unwrap_or("its renewal has not ended yet")))
+        })
+    }
+
+    /// Whether the volume has a certificate that is not due for renewal.
+    pub(crate) fn is_fresh(&self, id: &VolumeId) -> Result<bool, Failure> {
+        let now = self.context.clock.now();
+        let volume = self.volume(id)?;
+        Ok(volume.with_record(|record| record.issued.as_ref().is_some_and(|issued| issued.renew_at > now)))
+    }
+
+    /// Renews the volume now if it is due, and not somewhat later as after a restart of a node.
+    pub(crate) fn renew_if_due(&self, id: &VolumeId) -> Result<(), Failure> {
+        if !self.is_fresh(id)? {
+            self.volume(id)?.schedule.put_now(Work::Renew);
+        }
         Ok(())
     }
 

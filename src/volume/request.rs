@@ -3,9 +3,10 @@
 use super::context::Context;
 use super::volume::Volume;
 use super::volume_counts::Counted;
-use crate::attributes::VolumeContext;
+use crate::attributes::{self, AttributeErrors, OperatorDefaults, VolumeContext};
 use crate::model::{CertificateSpec, VolumeId};
 use crate::store::Record;
+use crate::x509;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,20 @@ pub(crate) struct RefusedPublish {
     pub(crate) target: PathBuf,
     /// Pod, tokens, and the author's attributes as written; none if the volume context itself is refused.
     pub(crate) context: Option<VolumeContext>,
+}
+
+/// The spec that the attributes of a volume ask for, if its request can be made. The error lists all faults.
+pub(crate) fn accepted_spec(
+    context: &VolumeContext,
+    defaults: &OperatorDefaults,
+) -> Result<CertificateSpec, AttributeErrors> {
+    let spec = attributes::parse(&context.raw, &context.pod, defaults)?;
+    // In every dialect: a longer answer of the signer could not be read.
+    attributes::check_names(&spec, x509::MAX_NAMES_BYTES, |subject, names| {
+        // What cannot be encoded has no length yet. The request says what is wrong with it.
+        x509::names_len(subject, names, spec.dialect).unwrap_or_default()
+    })?;
+    Ok(spec)
 }
 
 impl PublishRequest {

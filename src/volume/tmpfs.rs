@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 /// The mount's source in mountinfo. It identifies the driver's own tmpfs.
 const SOURCE: &str = "certlet";
 const VIEW: &str = "view";
+/// The swap devices in use.
+const SWAPS: &str = "/proc/swaps";
 const DATA_ROOT: &str = "--data-root";
 
 /// Path and limits of the node's store.
@@ -61,6 +63,19 @@ pub(super) fn open(options: &StoreOptions) -> Result<(Store, PathBuf, Opened), M
     resize(&root, options, &mut opened)?;
     let view = ensure_view(&root)?;
     Ok((store, view, opened))
+}
+
+/// A warning if keys on the tmpfs at this path can reach a swap device.
+pub(super) fn swap_warning(path: &Path) -> Result<Option<String>, StoreError> {
+    let swaps = fs::read_to_string(SWAPS).unwrap_or_default();
+    let is_without_swap = mount_table::mounted_at(path)?.is_some_and(|mount| mount.has("noswap"));
+    // A header, and a line for each swap device.
+    Ok((swaps.lines().count() > 1 && !is_without_swap).then(|| {
+        format!(
+            "this node has swap on, and the tmpfs at {} is without noswap, so that keys may reach a swap device: turn swap off, or use              nodes with Linux 6.4 and Kubernetes 1.31 or newer",
+            path.display()
+        )
+    }))
 }
 
 /// The data root as a canonical path to a directory that exists.

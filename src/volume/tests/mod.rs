@@ -6,7 +6,7 @@ mod mounts;
 mod opening;
 
 use super::federation::Federation;
-use super::mounts::Mounts;
+use super::targets::Targets;
 use super::volume::Volume;
 use super::volume_counts::VolumeCounts;
 use super::{Limits, MountError, Opened, StoreOptions, VolumeFiles};
@@ -33,7 +33,7 @@ fn options(scratch: &Path) -> StoreOptions {
 #[derive(Debug)]
 struct Opens {
     store: Arc<Store>,
-    mounts: Arc<Mounts>,
+    mounts: Targets,
 }
 
 fn open_with(options: &StoreOptions) -> Result<(Opens, Opened), MountError> {

@@ -1,0 +1,94 @@
+//! A sidecar's front door: what its flags, its pod and its annotations ask for becomes a publish, as a kubelet's call does on a node.
+//!
+//! [`pod`] says which pod it is, [`annotations`] reads the downward API's file, and [`request`] makes the request. [`Sidecar`] publishes
+//! the one workload, and says whether it has its certificate.
+
+mod annotations;
+mod pod;
+mod request;
+
+pub(crate) use annotations::AttributeSources;
+pub use pod::{PodError, PodNames};
+pub(crate) use pod::{identity, token_file};
+pub(crate) use request::{SidecarRequest, directory_group};
+
+use crate::model::{Failure, FailureKind};
+use crate::platform::Backoff;
+use crate::volume::VolumeService;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time limit of one attempt. A signer that needs longer is asked for the same request again.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
+/// The pauses between attempts to get the first certificate.
+const RETRIES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+
+/// The one workload of a sidecar.
+pub(crate) struct Sidecar {
+    volumes: VolumeService,
+    request: SidecarRequest,
+    /// Why there is no certificate yet; none: there is one.
+    missing: Mutex<Option<String>>,
+}
+
+impl Sidecar {
+    /// Nothing is requested yet.
+    pub(crate) fn new(volumes: VolumeService, request: SidecarRequest) -> Arc<Self> {
+        let missing = Mutex::new(Some("the first certificate has not been requested yet".to_owned()));
+        Arc::new(Self { volumes, request, missing })
+    }
+
+    /// Gets the first certificate, or takes over that of an earlier process, however many attempts that needs. A failure that
+    /// `ends` says is one to end with is returned.
+    pub(crate) async fn obtain_first(&self, ends: impl Fn(&Failure) -> bool) -> Result<(), Failure> {
+        for failures in 0.. {
+            let request = self.request.publish(Some(ATTEMPT_TIMEOUT));
+            let Err(failure) = self.volumes.publish(request).await else {
+                *self.missing.lock() = None;
+                return Ok(());
+            };
+            *self.missing.lock() = Some(failure.to_string());
+            if failure.kind == FailureKind::ShuttingDown || ends(&failure) {
+                return Err(failure);
+            }
+            let pause =
+                failure.retry_after.unwrap_or_else(|| RETRIES.pause(failures, self.request.jitter(failures)));
+            tracing::warn!(
+                error = %failure, kind = %failure.kind, retry_in_seconds = pause.as_secs_f64(), "no certificate yet"
+            );
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// Gets a certificate that is not due for renewal, for a process that ends with it.
+    pub(crate) async fn obtain_once(&self) -> Result<(), Failure> {
+        self.obtain_first(|failure| failure.kind.retry_kind() == FailureKind::Permanent).await?;
+        let id = &self.request.volume;
+        let mut follower = self.volumes.follow(id).await?;
+        self.volumes.renew_if_due(id)?;
+        while !self.volumes.is_fresh(id)? {
+            if !follower.changed().await {
+                return Err(Failure::transient("the workload is gone"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves when a later generation has replaced the one in use: with a new certificate, or with other trust anchors.
+    pub(crate) async fn replaced(&self) -> Result<(), Failure> {
+        let mut follower = self.volumes.follow(&self.request.volume).await?;
+        let _current = follower.published();
+        if follower.changed().await { Ok(()) } else { Err(Failure::transient("the workload is gone")) }
+    }
+
+    /// Whether the pod has a certificate that is valid. The error says why not.
+    pub(crate) fn ready(&self, now: Timestamp) -> Result<(), String> {
+        if let Some(missing) = &*self.missing.lock() {
+            return Err(missing.clone());
+        }
+        self.volumes.is_valid(&self.request.volume, now)
+    }
+}
