@@ -6,7 +6,7 @@ use super::shared::IssuerArgs;
 use super::values;
 use crate::model::{Dialect, OperatorIssuer};
 use crate::run::{ClusterConfig, RateLimit};
-use crate::signer::{CertManagerOptions, Gate, GateBackoff};
+use crate::signer::{CertManagerOptions, Following, Gate, GateBackoff};
 use clap::Args;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::PathBuf;
@@ -121,6 +121,7 @@ impl ClusterArgs {
                 node: node.to_owned(),
                 keep_requests: self.keep_requests.into(),
                 max_issuances_per_hour: self.max_issuances_per_hour,
+                following: Following::Watch,
                 token_audience: (self.use_token_request || is_token_default)
                     .then_some(self.token_request_audience),
                 gates: self.pod_readiness_gate,

@@ -23,7 +23,7 @@ pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Caller, Fleet, PcaMetri
 #[cfg(all(fuzzing, feature = "kubernetes"))]
 pub(crate) use cert_manager::fuzz_certificate_request;
 #[cfg(feature = "kubernetes")]
-pub use cert_manager::{CertManager, CertManagerOptions, Gate, GateBackoff};
+pub use cert_manager::{CertManager, CertManagerOptions, Following, Gate, GateBackoff};
 pub use counted::CountedSigner;
 pub use local::{LocalCa, LocalCaError};
 

@@ -37,6 +37,8 @@ struct Inner {
     calls: Vec<String>,
     tokens: Vec<Option<String>>,
     create_failures: VecDeque<CreateFailure>,
+    /// Status and Retry-After of the next gets of a CertificateRequest.
+    get_failures: VecDeque<(u16, Option<u64>)>,
     watches: Vec<mpsc::UnboundedSender<String>>,
     /// The oldest version in the history.
     oldest: u64,
@@ -75,6 +77,16 @@ impl Server {
     /// Scripts a failure of the next create.
     pub(crate) fn next_create(&self, failure: CreateFailure) {
         self.lock().create_failures.push_back(failure);
+    }
+
+    /// Scripts failures of the next gets of a CertificateRequest: their status and Retry-After.
+    pub(crate) fn fail_gets(&self, failures: &[(u16, Option<u64>)]) {
+        self.lock().get_failures.extend(failures);
+    }
+
+    /// How many scripted failures of gets are left.
+    pub(crate) fn get_failures(&self) -> usize {
+        self.lock().get_failures.len()
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -263,11 +275,10 @@ impl Inner {
         self.tokens.push(token);
         let failure = self.create_failures.pop_front();
         if let Some(CreateFailure::Refuse { code, body, retry_after }) = failure {
-            let mut response = (StatusCode::from_u16(code).unwrap(), body).into_response();
-            if let Some(seconds) = retry_after {
-                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-            }
-            return response;
+            return with_retry_after(
+                (StatusCode::from_u16(code).unwrap(), body).into_response(),
+                retry_after,
+            );
         }
         let mut object: Value = serde_json::from_slice(body).unwrap();
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
@@ -369,7 +380,12 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         }
         "list" => inner.list(),
         "get" => {
-            let all = if path.contains("/pods/") { &inner.pods } else { &inner.objects };
+            let is_pod = path.contains("/pods/");
+            let failure = if is_pod { None } else { inner.get_failures.pop_front() };
+            if let Some((code, retry_after)) = failure {
+                return with_retry_after(status(code, "Scripted"), retry_after);
+            }
+            let all = if is_pod { &inner.pods } else { &inner.objects };
             all.get(&name)
                 .map_or_else(|| status(404, "NotFound"), |object| object.to_string().into_response())
         }
@@ -389,6 +405,13 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
             }
         }
     }
+}
+
+fn with_retry_after(mut response: Response, retry_after: Option<u64>) -> Response {
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 fn status(code: u16, reason: &str) -> Response {

@@ -1,5 +1,6 @@
 //! Deletes CertificateRequests that are no longer needed: best effort, retried while the process lives.
 
+use super::Following;
 use super::api::Key;
 use super::tracker::RequestTracker;
 use crate::kube::{CallError, Caller, Cluster};
@@ -10,6 +11,7 @@ use kube::api::DeleteParams;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Deletes in the background.
@@ -20,6 +22,9 @@ pub(super) struct Deletions {
     /// hold for it.
     pending: Mutex<HashSet<Key>>,
     permits: Arc<FairSemaphore>,
+    following: Following,
+    /// Whether a refusal was logged.
+    was_refused: AtomicBool,
 }
 
 /// Deletions in flight. Few: a burst of renewals deletes as many requests as it creates, and pods wait only for creates.
@@ -28,9 +33,10 @@ const MAX_PAUSE: Duration = Duration::from_mins(5);
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), MAX_PAUSE);
 
 impl Deletions {
-    pub(super) fn new(cluster: Cluster, tracker: Arc<RequestTracker>) -> Arc<Self> {
+    pub(super) fn new(cluster: Cluster, tracker: Arc<RequestTracker>, following: Following) -> Arc<Self> {
         let (pending, permits) = (Mutex::default(), FairSemaphore::new(MAX_IN_FLIGHT));
-        Arc::new(Self { cluster, tracker, pending, permits })
+        let was_refused = AtomicBool::default();
+        Arc::new(Self { cluster, tracker, pending, permits, following, was_refused })
     }
 
     /// Deletes these requests. A request whose deletion is pending is skipped: each issuance passes all older requests.
@@ -51,10 +57,18 @@ impl Deletions {
         self.pending.lock().len()
     }
 
-    /// Tries until the request is gone.
+    /// Tries until the request is gone. A pod's service account may be without the permission: then the garbage collector deletes the
+    /// request with its owner, the pod.
     async fn delete(&self, key: &Key) {
         for failures in 0.. {
             let Err(error) = self.try_delete(key).await else { return self.tracker.lost(key) };
+            if self.following == Following::Poll && matches!(error, CallError::Refused { code: 403, .. }) {
+                if !self.was_refused.swap(true, Ordering::Relaxed) {
+                    tracing::debug!(request = %key, %error, "old CertificateRequests stay as long as the pod");
+                }
+                // Forgotten, so that later issuances do not try again.
+                return self.tracker.lost(key);
+            }
             if failures == 0 {
                 tracing::warn!(request = %key, %error, "a CertificateRequest that is no longer needed could not be deleted; trying again");
             } else {
@@ -106,7 +120,7 @@ mod tests {
             "{}"
         });
         tokio::spawn(async move { axum::serve(listener, app).await });
-        let deletions = Deletions::new(cluster, RequestTracker::new(Arc::new(NoRequests)));
+        let deletions = Deletions::new(cluster, RequestTracker::new(Arc::new(NoRequests)), Following::Watch);
         let key =
             |namespace: &str, n: usize| Key { namespace: namespace.to_owned(), name: format!("web-{n}") };
         deletions.delete_all((0..50).map(|n| key("hostile", n)));

@@ -8,6 +8,8 @@
 //! process, the answer to the create), the next call finds the same request and resumes it. A request that has failed or
 //! was refused is final in cert-manager: the next call makes another one with the same signing request and deletes the
 //! old one. How long a refusal stands before that call is up to the caller.
+//!
+//! A process that may not watch reads its request again and again instead: [`Following::Poll`].
 
 mod api;
 mod checkpoint;
@@ -17,6 +19,7 @@ mod gate;
 mod limiter;
 mod object;
 mod pod;
+mod polling;
 mod signing;
 #[cfg(test)]
 mod tests;
@@ -43,6 +46,17 @@ use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 use tracker::RequestTracker;
 
+/// How a signing learns what has become of its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Following {
+    /// By one watch on the requests of this node.
+    #[default]
+    Watch,
+    /// By reading its request again and again. For a process with one request at a time, whose permissions are those of a pod:
+    /// `create` and `get`, perhaps `delete`. A request that no signing waits for is not read.
+    Poll,
+}
+
 /// What an operator can choose.
 #[derive(Clone, Debug, Default)]
 pub struct CertManagerOptions {
@@ -58,6 +72,8 @@ pub struct CertManagerOptions {
     pub gate_backoff: GateBackoff,
     /// CertificateRequests an hour for the pods of one namespace; 0 for no limit.
     pub max_issuances_per_hour: u32,
+    /// How a signing learns what has become of its request.
+    pub following: Following,
 }
 
 /// Signs with cert-manager's CertificateRequests.
@@ -71,8 +87,9 @@ pub struct CertManager {
     budget: IssuanceBudget,
     /// The driver's own account, as the server names it. Learned from its first create, or asked for when it is needed.
     username: OnceLock<TextDigest>,
-    /// None once it runs.
+    /// None once it runs, and if requests are polled.
     watch: Mutex<Option<BoxFuture<'static, ()>>>,
+    observer: Arc<dyn ApiObserver>,
 }
 
 impl CertManager {
@@ -87,15 +104,17 @@ impl CertManager {
         shutdown: CancellationToken,
     ) -> Self {
         let tracker = RequestTracker::new(live);
-        let deletions = Deletions::new(cluster.clone(), Arc::clone(&tracker));
+        let deletions = Deletions::new(cluster.clone(), Arc::clone(&tracker), options.following);
         let watch = watching::watch(
             cluster.clone(),
             object::label_value(&options.node),
             Arc::clone(&tracker),
             Arc::clone(&deletions),
-            observer,
+            Arc::clone(&observer),
             shutdown,
         );
+        let watch = Box::pin(watch) as BoxFuture<'static, ()>;
+        let is_watched = options.following == Following::Watch;
         Self {
             cluster,
             clock,
@@ -105,7 +124,8 @@ impl CertManager {
             limiter: CallLimiter::default(),
             budget: IssuanceBudget::new("--max-issuances-per-hour"),
             username: OnceLock::new(),
-            watch: Mutex::new(Some(Box::pin(watch))),
+            watch: Mutex::new(Some(watch).filter(|_| is_watched)),
+            observer,
         }
     }
 

@@ -30,8 +30,8 @@ pub(super) fn encoded_request(csr_der: &[u8]) -> String {
     Base64::encode_string(&pem::certificate_request(csr_der))
 }
 
-/// The object to create. Fields that have the API's defaults are left out.
-pub(super) fn body(request: &SigningRequest<'_>, key: &Key, node: &str) -> Result<Vec<u8>, Failure> {
+/// The object to create, with the label of this node if there is one. Fields that have the API's defaults are left out.
+pub(super) fn body(request: &SigningRequest<'_>, key: &Key, node: Option<&str>) -> Result<Vec<u8>, Failure> {
     let SignerSpec::CertManager { issuer: Some(issuer), usage_words, annotations } = &request.spec.signer
     else {
         return Err(Failure::permanent("signer: cert-manager was called with a spec without an issuer"));
@@ -55,13 +55,15 @@ pub(super) fn body(request: &SigningRequest<'_>, key: &Key, node: &str) -> Resul
     if spec.is_ca {
         body["isCA"] = true.into();
     }
+    let mut labels = Map::from_iter([(VOLUME_LABEL.to_owned(), label_value(request.id.as_str()).into())]);
+    labels.extend(node.map(|node| (NODE_LABEL.to_owned(), label_value(node).into())));
     let object = json!({
         "apiVersion": "cert-manager.io/v1",
         "kind": "CertificateRequest",
         "metadata": {
             "namespace": key.namespace,
             "name": key.name,
-            "labels": { NODE_LABEL: label_value(node), VOLUME_LABEL: label_value(request.id.as_str()) },
+            "labels": labels,
             "annotations": annotations,
             // Neither `controller` nor `blockOwnerDeletion`: both need more permissions.
             "ownerReferences": [

@@ -4,7 +4,7 @@ use super::api::{CertificateRequest, Expected, Spec, State};
 use super::checkpoint::RequestCheckpoint;
 use super::errors::{Action, sign_error};
 use super::tracker::Seen;
-use super::{CertManager, gate, object};
+use super::{CertManager, Following, gate, object};
 use crate::kube::{CallError, Caller, TextDigest};
 use crate::model::{Failure, WorkloadIdentity};
 use crate::signer::{Checkpoint, SignedChain, SigningRequest};
@@ -20,7 +20,9 @@ impl CertManager {
         // One permit for all calls, so that a signing queues once. The wait for the issuer is without it.
         let permit = self.limiter.acquire(&request.identity.namespace, request.needed_by).await?;
         let (mut checkpoint, advice) = self.checkpoint(request).await?;
-        let body = object::body(request, &checkpoint.key, &self.options.node)?;
+        // By the label the watch of a node finds its requests. A polled request is nobody else's.
+        let node = Some(self.options.node.as_str()).filter(|_| self.options.following == Following::Watch);
+        let body = object::body(request, &checkpoint.key, node)?;
         let spec = self.expected(request, &body)?;
         let key = checkpoint.key.clone();
         let ended = if self.tracker.knows(&key) {
@@ -35,7 +37,7 @@ impl CertManager {
         // What the calls have found comes before what the watch has shown meanwhile.
         let decided = match ended {
             (Some(ended), _) => ended,
-            (None, waiter) => waiter.decided().await,
+            (None, waiter) => self.decided(request, &mut checkpoint, waiter).await?,
         };
         let chain = outcome(request.checkpoint, checkpoint, decided)?;
         Ok(SignedChain { warning: advice, ..chain })
@@ -109,7 +111,7 @@ impl CertManager {
     }
 
     /// Reads the request that an earlier call has created. Returns a state if there is nothing to wait for.
-    async fn resume(
+    pub(super) async fn resume(
         &self,
         request: &SigningRequest<'_>,
         checkpoint: &mut RequestCheckpoint,
@@ -142,6 +144,9 @@ impl CertManager {
     fn saw(&self, request: &CertificateRequest) -> Option<State> {
         let Seen { unwanted, is_other } = self.tracker.saw(request);
         self.deletions.delete_all(unwanted);
+        if self.options.following == Following::Poll {
+            self.report_polled(request);
+        }
         is_other.then_some(State::Replaced)
     }
 

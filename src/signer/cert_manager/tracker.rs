@@ -30,7 +30,7 @@ struct Inner {
     listed: Option<HashSet<Key>>,
     /// Ids whose requests were issued while no `sign` was waiting.
     completed_unawaited: VecDeque<RequestId>,
-    /// Why the watch does not work.
+    /// Why the watch does not work, or why the last poll has failed.
     watch_error: Option<String>,
 }
 
@@ -207,7 +207,7 @@ impl RequestTracker {
         }
     }
 
-    /// The watch has failed, or works again.
+    /// The watch or a poll has failed, or works again.
     pub(super) fn set_watch_error(&self, error: Option<String>) {
         self.inner.lock().watch_error = error;
     }

@@ -2,6 +2,7 @@
 
 mod decided;
 mod interrupted;
+mod polled;
 mod preconditions;
 #[path = "../../../../tests/support/certificate_requests.rs"]
 mod server;
@@ -40,6 +41,7 @@ struct Driver {
     address: SocketAddr,
     clock: Arc<ManualClock>,
     signer: CertManager,
+    following: Following,
     removed: Arc<Removed>,
     checkpoint: SavedCheckpoint,
     /// Whether the pod uses a certificate already.
@@ -61,6 +63,7 @@ impl Driver {
         let issuer = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
         let removed = Arc::new(Removed::default());
         let approved_unchecked = Arc::<AtomicUsize>::default();
+        let following = options.following;
         let driver = Self {
             signer: signer(
                 address,
@@ -69,6 +72,7 @@ impl Driver {
                 Arc::clone(&removed) as _,
                 Arc::clone(&approved_unchecked),
             ),
+            following,
             approved_unchecked,
             removed,
             server,
@@ -97,7 +101,7 @@ impl Driver {
                 ..attributes()
             },
         };
-        driver.server.watched(1).await;
+        driver.watched(1).await;
         driver
     }
 
@@ -105,9 +109,18 @@ impl Driver {
     async fn restart(&mut self) {
         let (removed, approved_unchecked) =
             (Arc::clone(&self.removed) as _, Arc::clone(&self.approved_unchecked));
-        self.signer =
-            signer(self.address, &self.clock, CertManagerOptions::default(), removed, approved_unchecked);
-        self.server.watched(2).await;
+        self.signer = signer(self.address, &self.clock, self.options(), removed, approved_unchecked);
+        self.watched(2).await;
+    }
+
+    fn options(&self) -> CertManagerOptions {
+        CertManagerOptions { following: self.following, ..CertManagerOptions::default() }
+    }
+
+    async fn watched(&self, times: usize) {
+        if self.following == Following::Watch {
+            self.server.watched(times).await;
+        }
     }
 
     async fn sign(&self) -> Result<SignedChain, Failure> {
