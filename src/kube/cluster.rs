@@ -36,6 +36,8 @@ pub struct Cluster {
     pub(crate) own: Client,
     /// Without credentials: each call adds a pod's token. All tokens share its connections.
     pub(super) bare: Client,
+    /// How often objects are read that are followed; none: they are watched.
+    pub(super) poll_interval: Option<Duration>,
 }
 
 /// Time limit for a TCP and TLS handshake.
@@ -80,7 +82,13 @@ impl Cluster {
         };
         let mut bare = config.clone();
         bare.auth_info = AuthInfo::default();
-        Ok(Self { own: build(config)?, bare: build(bare)? })
+        Ok(Self { own: build(config)?, bare: build(bare)?, poll_interval: None })
+    }
+
+    /// Objects that are followed are read every so often, give or take a tenth, and not watched.
+    #[cfg_attr(not(test), allow(dead_code, reason = "only `certlet sidecar` polls"))]
+    pub(crate) fn polling(self, interval: Duration) -> Self {
+        Self { poll_interval: Some(interval), ..self }
     }
 }
 

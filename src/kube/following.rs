@@ -1,7 +1,9 @@
-//! Watches that never end.
+//! Objects that are followed for ever: by watches that never end, or by reading them every so often.
 
+use super::{Cluster, polling};
 use crate::model::{MAX_MESSAGE_BYTES, clipped};
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use kube::core::Status;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Error, Event, watcher};
 use kube::{Api, Resource};
@@ -15,7 +17,7 @@ const TIMEOUT: u32 = 120;
 /// size while it is read.
 const PAGE_SIZE: u32 = 10;
 
-/// An interruption of a watch.
+/// An interruption of a watch, or a reading that has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WatchError {
     /// The server's own words if there are any, cut.
@@ -42,11 +44,43 @@ where
         .map_err(WatchError::from)
 }
 
-/// Follows one object: as it is now, then after each change; `None` while it does not exist.
-pub(crate) fn follow_object<K>(
+impl Cluster {
+    /// As [`follow`]; if the cluster is polled, lists alone.
+    pub(crate) fn follow<K>(
+        &self,
+        api: Api<K>,
+        config: Config,
+    ) -> impl Stream<Item = Result<Event<K>, WatchError>> + Send + use<K>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        match self.poll_interval {
+            Some(interval) => polling::lists(api, &config.page_size(PAGE_SIZE), interval).left_stream(),
+            None => follow(api, config).right_stream(),
+        }
+    }
+
+    /// Follows one object: as it is now, then after each change; `None` while it does not exist. If the cluster is polled: as it is at
+    /// each reading, with the verb `get` alone.
+    pub(crate) fn follow_object<K>(
+        &self,
+        api: Api<K>,
+        name: &str,
+    ) -> impl Stream<Item = Result<Option<K>, WatchError>> + Send + use<K>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        match self.poll_interval {
+            Some(interval) => polling::object(api, name.to_owned(), interval).left_stream(),
+            None => watch_object(api, name).right_stream(),
+        }
+    }
+}
+
+fn watch_object<K>(
     api: Api<K>,
     name: &str,
-) -> impl Stream<Item = Result<Option<K>, WatchError>> + Send
+) -> impl Stream<Item = Result<Option<K>, WatchError>> + Send + use<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -82,9 +116,25 @@ impl From<Error> for WatchError {
             Error::WatchError(status)
             | Error::InitialListFailed(kube::Error::Api(status))
             | Error::WatchStartFailed(kube::Error::Api(status))
-            | Error::WatchFailed(kube::Error::Api(status)) => Some(status),
+            | Error::WatchFailed(kube::Error::Api(status)) => Some(&**status),
             _ => None,
         };
+        Self::new(&error, status)
+    }
+}
+
+impl From<kube::Error> for WatchError {
+    fn from(error: kube::Error) -> Self {
+        let status = match &error {
+            kube::Error::Api(status) => Some(&**status),
+            _ => None,
+        };
+        Self::new(&error, status)
+    }
+}
+
+impl WatchError {
+    fn new(error: &dyn std::error::Error, status: Option<&Status>) -> Self {
         let cause = status.map_or_else(|| error.to_string(), |status| status.message.clone());
         let is_code = |code| status.is_some_and(|status| status.code == code);
         Self {

@@ -1,6 +1,6 @@
 //! The issuer that the operator names: that of the flags, or that of a ConfigMap that may change at any time.
 
-use super::{Cluster, follow_object};
+use super::Cluster;
 use crate::model::{CurrentIssuer, IssuerRef, RuntimeConfigMap};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -18,8 +18,8 @@ pub(crate) async fn follow_issuer(
     mut reject: impl FnMut(&str),
 ) {
     let RuntimeConfigMap { namespace, name } = config_map;
-    let api: Api<ConfigMap> = Api::namespaced(cluster.own, &namespace);
-    let mut objects = pin!(follow_object(api, &name));
+    let api: Api<ConfigMap> = Api::namespaced(cluster.own.clone(), &namespace);
+    let mut objects = pin!(cluster.follow_object(api, &name));
     let mut followed = Followed::new(fallback.into());
     while let Some(object) = objects.next().await {
         let published = followed.current.clone();

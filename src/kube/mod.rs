@@ -11,35 +11,17 @@ mod events;
 mod following;
 mod issuer;
 mod observed;
+mod polling;
 mod taint;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use bounded::{ListDigest, TextDigest, message, read_text};
 pub(crate) use call::{CallError, Caller};
 pub(crate) use certificate_request::{IDENTITY_ANNOTATION, RequestKey, certificate_request};
 pub(crate) use cluster::{Cluster, KubeError};
 pub(crate) use events::EventRecorder;
-pub(crate) use following::{WatchError, follow, follow_object};
+pub(crate) use following::{WatchError, follow};
 pub(crate) use issuer::follow_issuer;
 pub(crate) use observed::ApiObserver;
 pub(crate) use taint::remove_startup_taint;
-
-/// For tests of callers.
-#[cfg(test)]
-pub(crate) mod testing {
-    use super::ApiObserver;
-
-    /// Counts nothing.
-    pub(crate) struct Uncounted;
-
-    impl ApiObserver for Uncounted {
-        fn admit(&self) -> futures_util::future::BoxFuture<'_, ()> {
-            Box::pin(async {})
-        }
-
-        fn api_call(&self, _verb: &'static str, _code: u16) {}
-        fn watch_restarted(&self) {}
-        fn requests_tracked(&self, _tracked: usize, _ignored: u64) {}
-
-        fn approved_unchecked(&self) {}
-    }
-}

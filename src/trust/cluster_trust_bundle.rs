@@ -2,10 +2,11 @@
 
 use super::reader::SourceReader;
 use super::sources::{MIN_INTERVAL, SourceFollower};
-use crate::kube::{Cluster, WatchError, follow};
+use crate::kube::{Cluster, WatchError};
 use crate::model::TrustSource;
 use crate::platform::Backoff;
 use crate::x509::MAX_ANCHORS_BYTES;
+use futures_util::stream::iter;
 use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::certificates::v1::ClusterTrustBundleSpec;
 use kube::core::{ApiResource, NotUsed, Object};
@@ -29,21 +30,30 @@ pub(super) async fn follow_source(cluster: Option<Cluster>, source: TrustSource,
     let Some(cluster) = cluster else {
         return follower.publish(Err("cannot be read: certlet has no connection to a cluster".to_owned()));
     };
-    let (config, missing) = match &source {
+    let resource = resource(&cluster.own, &follower).await;
+    let api: Api<ClusterTrustBundle> = Api::all_with(cluster.own.clone(), &resource);
+    match &source {
         TrustSource::ClusterTrustBundle { name } => {
-            (Config::default().fields(&format!("metadata.name={name}")), "does not exist")
+            let events = cluster.follow_object(api, name).flat_map(|object| iter(as_list(object)));
+            read_all(pin!(events), "does not exist", &follower).await;
         }
         TrustSource::ClusterTrustBundles { signer_name, labels } => {
             let selector: Vec<String> =
                 labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
             let config = Config::default().fields(&format!("spec.signerName={signer_name}"));
-            (config.labels(&selector.join(",")), "selects no ClusterTrustBundle")
+            let events = cluster.follow(api, config.labels(&selector.join(",")));
+            read_all(pin!(events), "selects no ClusterTrustBundle", &follower).await;
         }
-        _ => return,
-    };
-    let resource = resource(&cluster.own, &follower).await;
-    let api: Api<ClusterTrustBundle> = Api::all_with(cluster.own, &resource);
-    read_all(pin!(follow(api, config)), missing, &follower).await;
+        _ => {}
+    }
+}
+
+/// One object, or that there is none, as the events of a list.
+fn as_list<K>(object: Result<Option<K>, WatchError>) -> Vec<Result<Event<K>, WatchError>> {
+    match object {
+        Ok(object) => object.map(Event::InitApply).into_iter().chain([Event::InitDone]).map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    }
 }
 
 /// Publishes what the objects hold together, whenever one of them changes.
@@ -165,6 +175,12 @@ async fn served_version(client: &Client) -> Result<Option<&'static str>, kube::E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kube::testing::{ScriptedServer, refusal};
+    use crate::trust::{TrustMetrics, TrustSources, joined};
+    use crate::x509::pem;
+    use crate::x509::testing::{StoppedClock, root};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
 
     fn object(name: &str, text: &str) -> ClusterTrustBundle {
         let resource = ApiResource {
@@ -176,6 +192,73 @@ mod tests {
         };
         let spec = ClusterTrustBundleSpec { signer_name: None, trust_bundle: text.into() };
         Object::new(name, &resource, spec)
+    }
+
+    /// The number of anchors and the fault of a polled source, after each of so many changes.
+    async fn published(cluster: Cluster, source: TrustSource, changes: usize) -> Vec<(usize, String)> {
+        let clock = StoppedClock("2026-05-01T12:00:00Z".parse().unwrap());
+        let sources = TrustSources::new(Arc::new(clock), TrustMetrics::default());
+        sources.connect(cluster.polling(Duration::from_millis(20)));
+        let followed = sources.follow(&[source]);
+        let mut seen = Vec::new();
+        while seen.len() < changes {
+            sources.changed().await;
+            let anchors = joined(&followed).map_or(0, |trust| trust.anchors.len());
+            seen.push((anchors, followed[0].fault().unwrap_or_default()));
+        }
+        seen
+    }
+
+    /// The API resources of the server, and an object with that many roots.
+    fn served(name: &str, roots: usize) -> [(u16, Value); 2] {
+        let (begin, end) = ("2026-01-01T00:00:00Z".parse().unwrap(), "2036-01-01T00:00:00Z".parse().unwrap());
+        let all: Vec<String> = (0..roots)
+            .map(|n| root(&format!("CN={name}-{n}"), begin, end))
+            .map(|der| String::from_utf8(pem::certificates([der.as_slice()])).unwrap())
+            .collect();
+        let resources =
+            json!([{ "name": PLURAL, "singularName": "", "namespaced": false, "kind": "", "verbs": [] }]);
+        let served = json!({ "kind": "APIResourceList", "groupVersion": "certificates.k8s.io/v1", "resources": resources });
+        [
+            (200, served),
+            (200, json!({ "metadata": { "name": name }, "spec": { "trustBundle": all.concat() } })),
+        ]
+    }
+
+    #[tokio::test]
+    async fn a_polled_cluster_trust_bundle_is_read_by_get() {
+        let [resources, one] = served("mesh", 1);
+        let [_, two] = served("mesh", 2);
+        let answers = [resources, one, two, refusal(403, "Forbidden"), refusal(404, "NotFound")];
+        let (server, cluster) = ScriptedServer::start(answers).await;
+        let seen = published(cluster, TrustSource::ClusterTrustBundle { name: "mesh".into() }, 4).await;
+        let expected = [(1, ""), (2, ""), (2, "cannot be read: scripted Forbidden"), (2, "does not exist")];
+        for ((anchors, fault), (expected, part)) in seen.iter().zip(expected) {
+            assert!(*anchors == expected && fault.contains(part), "{seen:?}");
+            assert_eq!(fault.is_empty(), part.is_empty(), "{seen:?}");
+        }
+        let urls = server.urls_without_watch();
+        let path = "/apis/certificates.k8s.io/v1/clustertrustbundles/mesh";
+        assert!(urls[1..].iter().all(|url| url == path), "{urls:?}");
+    }
+
+    #[tokio::test]
+    async fn the_polled_cluster_trust_bundles_of_a_signer_are_listed() {
+        let [resources, (_, a)] = served("a", 1);
+        let [_, (_, b)] = served("b", 1);
+        let list = |items: Vec<&Value>| (200, json!({ "metadata": {}, "items": items }));
+        let answers = [resources, list(vec![]), list(vec![&a]), list(vec![&a, &b]), list(vec![&b])];
+        let (server, cluster) = ScriptedServer::start(answers).await;
+        let source = TrustSource::ClusterTrustBundles {
+            signer_name: "example.org/mesh".into(),
+            labels: BTreeMap::new(),
+        };
+        let seen = published(cluster, source, 4).await;
+        let anchors: Vec<usize> = seen.iter().map(|(anchors, _)| *anchors).collect();
+        assert_eq!(anchors, [0, 1, 2, 1], "{seen:?}");
+        assert!(seen[0].1.contains("selects no ClusterTrustBundle"), "{seen:?}");
+        let urls = server.urls_without_watch();
+        assert!(urls[1..].iter().all(|url| url.contains("spec.signerName%3Dexample.org%2Fmesh")), "{urls:?}");
     }
 
     #[test]
