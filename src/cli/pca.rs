@@ -50,7 +50,7 @@ pub struct PcaArgs {
 impl PcaArgs {
     pub(super) fn into_config(self) -> Option<PcaConfig> {
         Some(PcaConfig {
-            policy: self.pca_policy?,
+            policy: Some(self.pca_policy?),
             fleet: Fleet { issue_rate: self.pca_rate, nodes: self.pca_fleet_size },
             revoke: self.pca_revoke_on_unpublish,
             metrics_arns: self.metrics_pca_arns,

@@ -31,8 +31,8 @@ pub enum PcaError {
 /// How AWS Private CA is used.
 #[derive(Clone, Debug)]
 pub struct PcaConfig {
-    /// The file with the rules for who gets which certificate.
-    pub policy: PathBuf,
+    /// The file with the rules for who gets which certificate; none: IAM alone decides.
+    pub policy: Option<PathBuf>,
     /// How much of the account's quotas all nodes together can use.
     pub fleet: Fleet,
     /// Whether certificates that are no longer in use are revoked.
@@ -43,7 +43,7 @@ pub struct PcaConfig {
     pub pod_identity: Vec<http::Uri>,
 }
 
-/// The signer, if it is configured; it follows its policy file until `end`.
+/// The signer, if it is configured; it follows its policy file, if it has one, until `end`.
 pub(super) fn signer(
     config: &Config,
     clock: &Arc<dyn Clock>,
@@ -51,18 +51,17 @@ pub(super) fn signer(
     store: &Store,
     end: &CancellationToken,
 ) -> Result<Option<ConfiguredSigner>, PcaError> {
-    let Some(PcaConfig { policy: path, fleet, revoke, metrics_arns, pod_identity }) = &config.pca else {
+    let Some(PcaConfig { policy, fleet, revoke, metrics_arns, pod_identity }) = &config.pca else {
         return Ok(None);
     };
-    // The watch starts before the file is read, so that no change is missed.
-    let watch = watch_file(path).map_err(|source| PcaError::PolicyWatch { path: path.clone(), source })?;
-    let policy = Arc::new(LivePolicy::open(path)?);
+    let policy = policy.as_deref().map(|path| live_policy(path, end)).transpose()?;
     let counted = PcaMetrics::new(*metrics_arns);
     metrics.extend(|registry| {
         counted.register(registry);
-        policy.register(registry);
+        if let Some(policy) = &policy {
+            policy.register(registry);
+        }
     });
-    tokio::spawn(follow_policy(Arc::clone(&policy), watch, end.clone()));
     let signer = Arc::new(AcmPca::new(AcmPcaParts {
         policy,
         fleet: *fleet,
@@ -75,6 +74,15 @@ pub(super) fn signer(
     let (running, until) = (Arc::clone(&signer), end.clone());
     tokio::spawn(async move { running.run(until).await });
     Ok(Some(ConfiguredSigner::new(signer)))
+}
+
+/// Reads the policy and follows its file until `end`.
+fn live_policy(path: &Path, end: &CancellationToken) -> Result<Arc<LivePolicy>, PcaError> {
+    // The watch starts before the file is read, so that no change is missed.
+    let watch = watch_file(path).map_err(|source| PcaError::PolicyWatch { path: path.to_owned(), source })?;
+    let policy = Arc::new(LivePolicy::open(path)?);
+    tokio::spawn(follow_policy(Arc::clone(&policy), watch, end.clone()));
+    Ok(policy)
 }
 
 /// Watches the file's directory, because a ConfigMap's volume swaps the symlink `..data` beside the file.

@@ -19,7 +19,9 @@ use secrecy::SecretString;
 use std::sync::Arc;
 
 #[cfg(feature = "aws")]
-pub use acm_pca::{AcmPca, AcmPcaParts, Bucket, CallKind, Caller, Fleet, PcaMetrics, WaitQueue, template_of};
+pub use acm_pca::{
+    AcmPca, AcmPcaParts, Bucket, CallKind, Caller, Fleet, OwnCredentials, PcaMetrics, WaitQueue, template_of,
+};
 #[cfg(all(fuzzing, feature = "kubernetes"))]
 pub(crate) use cert_manager::fuzz_certificate_request;
 #[cfg(feature = "kubernetes")]

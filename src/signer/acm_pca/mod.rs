@@ -1,7 +1,7 @@
 //! AWS Private CA, called directly: IssueCertificate, then GetCertificate.
 //!
 //! [`signing`] is one issuance. [`templates`] chooses the template, [`crate::policy`] decides whether the pod may have the
-//! certificate, [`authority`] knows what the CA can issue, and [`validity`] shortens the validity to that. A [`checkpoint`] in
+//! certificate, if the operator has a policy, [`authority`] knows what the CA can issue, and [`validity`] shortens the validity to that. A [`checkpoint`] in
 //! the store lets an interrupted issuance resume. [`client`] makes the calls, at the rate that [`quota`] permits.
 
 mod answers;
@@ -12,6 +12,7 @@ mod credentials;
 mod errors;
 mod issue_delay;
 mod metrics;
+mod own_credentials;
 mod pod_identity;
 mod quota;
 mod revoke;
@@ -21,6 +22,7 @@ mod templates;
 mod validity;
 
 pub use metrics::PcaMetrics;
+pub use own_credentials::OwnCredentials;
 pub use quota::{Bucket, CallKind, Caller, Fleet, WaitQueue};
 pub use signing::template_of;
 
@@ -53,8 +55,8 @@ const MAX_CACHED: usize = 256;
 
 /// The dependencies and options of the signer.
 pub struct AcmPcaParts {
-    /// Which pods may have which certificates.
-    pub policy: Arc<LivePolicy>,
+    /// Which pods may have which certificates; none: IAM alone decides.
+    pub policy: Option<Arc<LivePolicy>>,
     /// The fleet that shares the account's quotas.
     pub fleet: Fleet,
     /// The node's name. It spreads the calls of nodes that start together.
@@ -71,7 +73,7 @@ pub struct AcmPcaParts {
 
 /// AWS Private CA as a signer.
 pub struct AcmPca {
-    policy: Arc<LivePolicy>,
+    policy: Option<Arc<LivePolicy>>,
     /// For decisions of the policy.
     decisions: Arc<FairSemaphore>,
     limiter: Arc<Limiter>,

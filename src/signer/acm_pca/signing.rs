@@ -8,29 +8,28 @@ use super::{AcmPca, authority, templates, validity};
 use crate::model::{
     CertificateSpec, Failure, PcaCaller, PcaRequest, Usage, WorkloadIdentity, fingerprint, jitter,
 };
-use crate::platform::FairSemaphore;
-use crate::policy::{Policy, Question};
+use crate::policy::Question;
 use crate::signer::{SignedChain, SigningRequest};
 use crate::x509::pem;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How long one signing waits for a certificate that AWS is still issuing.
 const MAX_ISSUE_TIME: Duration = Duration::from_mins(2);
 
-/// The error if the policy denies a request for a certificate of that lifetime. Off the async threads, because its time grows with
-/// the policy and the request. For one namespace after the other, on all cores but one, so that many long decisions of one do not
+/// The error if the policy denies a request for a certificate of that lifetime; without a policy, IAM alone decides. Off the async
+/// threads, because its time grows with the policy and the request. For one namespace after the other, on all cores but one, so that many long decisions of one do not
 /// delay the others, nor the work with files.
 async fn check(
-    slots: &Arc<FairSemaphore>,
-    rules: Arc<Policy>,
+    signer: &AcmPca,
     request: &SigningRequest<'_>,
     template: &str,
     lifetime: Duration,
 ) -> Result<(), Failure> {
+    let Some(policy) = &signer.policy else { return Ok(()) };
+    let rules = policy.rules();
     let (pod, spec, template) = (request.identity.clone(), request.spec.clone(), template.to_owned());
-    let slot = slots.acquire(&request.identity.namespace, request.needed_by).await;
+    let slot = signer.decisions.acquire(&request.identity.namespace, request.needed_by).await;
     let decided = tokio::task::spawn_blocking(move || {
         // The work owns it, because it goes on if the caller gives up.
         let _slot = slot;
@@ -58,8 +57,7 @@ impl<'a> Signing<'a> {
         let parameters =
             SigningParameters::new(request.spec, request.identity).map_err(Failure::permanent)?;
         let pca = parameters.pca;
-        check(&signer.decisions, signer.policy.rules(), request, &parameters.template, request.spec.duration)
-            .await?;
+        check(signer, request, &parameters.template, request.spec.duration).await?;
         let client = signer.clients.client(request, pca, &signer.metrics, &*signer.clock).await?;
         let authority = pca.certificate_authority_arn.clone();
         let api = signer.api(client, authority, request.into(), request.id.as_str());
@@ -107,7 +105,7 @@ impl<'a> Signing<'a> {
         // CA's own end, where a later certificate ends no later, so that such a renewal does not repeat.
         if limit == Some(Limit::ShortLived) {
             let lifetime = not_after.duration_since(now).unsigned_abs();
-            check(&signer.decisions, signer.policy.rules(), request, &parameters.template, lifetime).await?;
+            check(signer, request, &parameters.template, lifetime).await?;
         }
         if let Some(limit) = limit {
             signer.metrics.clamped(limit);
@@ -124,7 +122,8 @@ impl<'a> Signing<'a> {
             limit,
             certificate: None,
         };
-        signer.budget.take(request, signer.policy.rules().max_issuances_per_hour())?;
+        let per_hour = signer.policy.as_ref().map_or(0, |policy| policy.rules().max_issuances_per_hour());
+        signer.budget.take(request, per_hour)?;
         if let Err(failure) = request.checkpoint.save(&planned.encode()) {
             signer.budget.put_back(&request.identity.namespace);
             return Err(failure);

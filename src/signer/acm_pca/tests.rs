@@ -64,13 +64,17 @@ impl Stage {
     }
 
     async fn with(rules: &str) -> Self {
-        let fake = FakePca::start().await;
-        let clock = Arc::new(TestClock(Mutex::new(Timestamp::now())));
         let directory = tempfile::tempdir().unwrap();
         let policy = directory.path().join("policy.yaml");
         std::fs::write(&policy, rules).unwrap();
+        Self::with_policy(Some(Arc::new(LivePolicy::open(&policy).unwrap()))).await
+    }
+
+    async fn with_policy(policy: Option<Arc<LivePolicy>>) -> Self {
+        let fake = FakePca::start().await;
+        let clock = Arc::new(TestClock(Mutex::new(Timestamp::now())));
         let mut signer = AcmPca::new(AcmPcaParts {
-            policy: Arc::new(LivePolicy::open(&policy).unwrap()),
+            policy,
             fleet: Fleet::DEFAULT,
             node: "node-1".to_owned(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -215,6 +219,23 @@ async fn what_the_policy_denies_costs_nothing_and_is_denied_beyond_the_budget_to
         let _signed_or_beyond = stage.sign().await;
     }
     assert_eq!(stage.fake.calls(ISSUE), 1);
+}
+
+#[tokio::test]
+async fn without_a_policy_iam_alone_decides_and_the_ca_still_cuts_the_lifetime() {
+    let mut stage = Stage::with_policy(None).await;
+    stage.fake.describe(|ca| ca.mode = "SHORT_LIVED_CERTIFICATE");
+    stage.attributes.duration = std::time::Duration::from_hours(720);
+    let signed = stage.sign().await.unwrap();
+    assert!(signed.warning.unwrap().contains("cut to 7 days"));
+    // No budget limits them.
+    for _ in 0..3 {
+        stage.sign().await.unwrap();
+    }
+    let last = stage.fake.requests(ISSUE).pop().unwrap();
+    assert_eq!(last["TemplateArn"], "arn:aws:acm-pca:::template/EndEntityCertificate/V1");
+    stage.refused("AccessDeniedException").await;
+    assert_eq!(stage.fake.calls(ISSUE), 5);
 }
 
 /// A rule that allows every template, and usages for digital signatures only.
