@@ -35,7 +35,7 @@ pub(super) async fn follow<R: SourceReader>(
                 reader.read(Err(format!("cannot be read: {}", error.cause))).await;
             }
             Err(error) => {
-                tracing::debug!(namespace, name, error = error.cause, "a ConfigMap could not be read")
+                tracing::debug!(namespace, name, error = error.cause, "a ConfigMap could not be read");
             }
         }
         tokio::time::sleep(MIN_INTERVAL).await;

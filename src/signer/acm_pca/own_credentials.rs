@@ -105,6 +105,9 @@ mod tests {
     const AGENT: (&str, &str) = (CONTAINER[0], "http://169.254.170.23/v1/credentials");
     const KEY: [(&str, &str); 2] = [(STATIC[0], "AKIA"), (STATIC[1], "secret")];
 
+    /// The environment, the caller that the spec asks for, and what an error says.
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a PcaCaller, Result<(), &'a str>);
+
     fn caller(environment: &[(&str, &str)], asked: &PcaCaller) -> Result<PcaCaller, String> {
         let variable = |name: &str| {
             let found = environment.iter().find(|(known, _)| *known == name);
@@ -123,7 +126,7 @@ mod tests {
         let both = [IRSA[0], IRSA[1], AGENT];
         let all = [IRSA[0], IRSA[1], AGENT, KEY[0], KEY[1]];
         let none = "the role of the node is not used; accepted: IAM roles";
-        let cases: [(&[(&str, &str)], &PcaCaller, Result<(), &str>); 27] = [
+        let cases: [Case<'_>; 27] = [
             (&IRSA, &driver, Ok(())),
             (&[AGENT], &driver, Ok(())),
             (&[(CONTAINER[1], "/v2/credentials")], &driver, Ok(())),

@@ -48,13 +48,6 @@ async fn a_polled_request_is_read_until_it_is_issued_and_nothing_is_watched_or_l
 }
 
 #[tokio::test]
-async fn a_request_that_is_issued_at_once_is_read_once() {
-    let driver = Driver::polling().await;
-    driver.sign_and_issue().await;
-    assert!(driver.server.calls("get") <= 3, "{}", driver.server.calls("get"));
-}
-
-#[tokio::test]
 async fn a_cancelled_signing_polls_no_more_and_the_next_one_resumes_its_request() {
     let driver = Driver::polling().await;
     driver.sign_until_cancelled().await;
