@@ -122,6 +122,7 @@ impl ClusterArgs {
                 keep_requests: self.keep_requests.into(),
                 max_issuances_per_hour: self.max_issuances_per_hour,
                 following: Following::Watch,
+                journal: None,
                 token_audience: (self.use_token_request || is_token_default)
                     .then_some(self.token_request_audience),
                 gates: self.pod_readiness_gate,

@@ -55,6 +55,7 @@ impl PcaArgs {
             revoke: self.pca_revoke_on_unpublish,
             metrics_arns: self.metrics_pca_arns,
             pod_identity: self.pca_pod_identity_endpoint,
+            is_in_pod: false,
         })
     }
 }
@@ -80,11 +81,12 @@ pub struct SidecarPcaArgs {
 impl SidecarPcaArgs {
     pub(super) fn into_config(self) -> PcaConfig {
         PcaConfig {
-            policy: self.pca_policy.unwrap_or_default(),
+            policy: self.pca_policy,
             fleet: Fleet { issue_rate: self.pca_rate, nodes: self.pca_fleet_size },
             revoke: false,
             metrics_arns: false,
             pod_identity: Vec::new(),
+            is_in_pod: true,
         }
     }
 }

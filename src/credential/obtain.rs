@@ -109,7 +109,7 @@ impl Obtainer {
     pub(crate) fn signer(&self, kind: SignerKind) -> Result<&ConfiguredSigner, Failure> {
         self.signers.iter().find(|signer| signer.signer.kind() == kind).ok_or_else(|| {
             Failure::permanent(format!(
-                "signer: \"{kind}\" is not available on this node: {}",
+                "signer: \"{kind}\" is not available here: {}",
                 how_to_configure(kind)
             ))
         })
@@ -367,9 +367,7 @@ impl Obtainer {
 
 fn how_to_configure(kind: SignerKind) -> &'static str {
     match kind {
-        SignerKind::Local => {
-            "certlet node offers it only with --allow-local-signer, which is for development"
-        }
+        SignerKind::Local => "certlet offers it only with --allow-local-signer, which is for development",
         SignerKind::CertManager => "this installation of certlet has no cert-manager signer configured",
         SignerKind::AcmPca => {
             "this installation of certlet has no AWS Private CA signer configured (--pca-policy)"

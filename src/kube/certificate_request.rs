@@ -1,6 +1,7 @@
 //! cert-manager's CertificateRequests: what all who read them share. Each reader has a type of its own with the fields that it needs.
 //! <https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.CertificateRequest>
 
+use crate::model::is_object_name;
 use kube::core::{ObjectMeta, Request};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -21,6 +22,13 @@ impl RequestKey {
     /// That of an object; none for an object without a name, which the API server never sends.
     pub(crate) fn of(ObjectMeta { namespace, name, .. }: &ObjectMeta) -> Option<Self> {
         Some(Self { namespace: namespace.clone()?, name: name.clone()? })
+    }
+
+    /// Reads the text of one: `NAMESPACE/NAME`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        let are_names = is_object_name(namespace) && is_object_name(name);
+        are_names.then(|| Self { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
     /// Builds calls for the CertificateRequests in the key's namespace.

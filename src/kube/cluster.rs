@@ -86,7 +86,6 @@ impl Cluster {
     }
 
     /// Objects that are followed are read every so often, give or take a tenth, and not watched.
-    #[cfg_attr(not(test), allow(dead_code, reason = "only `certlet sidecar` polls"))]
     pub(crate) fn polling(self, interval: Duration) -> Self {
         Self { poll_interval: Some(interval), ..self }
     }

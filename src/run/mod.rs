@@ -128,7 +128,10 @@ impl Node {
         let signing = signers_end.clone().drop_guard();
         signers.extend(local_signer(config.local_signer.as_ref(), &clock)?);
         #[cfg(feature = "aws")]
-        signers.extend(pca::signer(&config, &clock, &metrics, &files.store, &signers_end)?);
+        if let Some(pca) = &config.pca {
+            let name = &config.driver.node_id;
+            signers.push(pca::signer(pca, name, &clock, &metrics, &files.store, &signers_end)?);
+        }
         let defaults = Arc::new(config.defaults.clone());
         let trust_metrics = TrustMetrics::default();
         metrics.extend(|registry| trust_metrics.register(registry));

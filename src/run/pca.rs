@@ -1,6 +1,5 @@
 //! AWS Private CA: its signer, and the policy file that the signer follows.
 
-use super::Config;
 use crate::platform::{Clock, DirectoryWatch};
 use crate::policy::{LivePolicy, PolicyError};
 use crate::signer::{AcmPca, AcmPcaParts, ConfiguredSigner, Fleet, PcaMetrics};
@@ -41,19 +40,20 @@ pub struct PcaConfig {
     pub metrics_arns: bool,
     /// Possible addresses of this node's EKS Pod Identity agent, tried in this order.
     pub pod_identity: Vec<http::Uri>,
+    /// Whether the process runs in the pod, so that its own AWS credentials are those of the pod.
+    pub is_in_pod: bool,
 }
 
-/// The signer, if it is configured; it follows its policy file, if it has one, until `end`.
+/// The signer; it follows its policy file, if it has one, until `end`. `name` is that of the node, or of the sidecar.
 pub(super) fn signer(
-    config: &Config,
+    pca: &PcaConfig,
+    name: &str,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
     store: &Store,
     end: &CancellationToken,
-) -> Result<Option<ConfiguredSigner>, PcaError> {
-    let Some(PcaConfig { policy, fleet, revoke, metrics_arns, pod_identity }) = &config.pca else {
-        return Ok(None);
-    };
+) -> Result<ConfiguredSigner, PcaError> {
+    let PcaConfig { policy, fleet, revoke, metrics_arns, pod_identity, is_in_pod } = pca;
     let policy = policy.as_deref().map(|path| live_policy(path, end)).transpose()?;
     let counted = PcaMetrics::new(*metrics_arns);
     metrics.extend(|registry| {
@@ -65,15 +65,16 @@ pub(super) fn signer(
     let signer = Arc::new(AcmPca::new(AcmPcaParts {
         policy,
         fleet: *fleet,
-        node: config.driver.node_id.clone(),
+        name: name.to_owned(),
         clock: Arc::clone(clock),
         metrics: counted,
         revocations: revoke.then(|| store.journal("revocations")),
         pod_identity: pod_identity.clone(),
+        is_in_pod: *is_in_pod,
     }));
     let (running, until) = (Arc::clone(&signer), end.clone());
     tokio::spawn(async move { running.run(until).await });
-    Ok(Some(ConfiguredSigner::new(signer)))
+    Ok(ConfiguredSigner::new(signer))
 }
 
 /// Reads the policy and follows its file until `end`.

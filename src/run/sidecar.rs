@@ -14,10 +14,14 @@ use crate::model::Failure;
 use crate::platform::{self, Clock, SocketError, SystemClock};
 use crate::sidecar::{AttributeSources, PodError, PodNames, Sidecar, SidecarRequest};
 use crate::sidecar::{directory_group, identity, token_file};
+#[cfg(feature = "aws")]
+use crate::signer::OwnCredentials;
 #[cfg(feature = "kubernetes")]
-use crate::signer::{CertManager, CertManagerOptions};
+use crate::signer::{CertManager, CertManagerOptions, Following};
 use crate::signer::{ConfiguredSigner, CountedSigner, LocalCaError};
 use crate::store::INSIDE;
+#[cfg(feature = "aws")]
+use crate::store::Store;
 use crate::telemetry::{Metrics, serve_admin};
 use crate::trust::{CrlMetrics, CrlOptions, Crls, Pin, PinError, Pins, TrustMetrics, TrustSources};
 use crate::volume::{Limits, MountError, Parts, Registry, VolumeFiles, VolumeService};
@@ -133,6 +137,9 @@ pub enum SidecarError {
     #[cfg(feature = "aws")]
     #[error(transparent)]
     Pca(#[from] super::PcaError),
+    /// The pod's AWS credentials.
+    #[error("{0}")]
+    Credentials(String),
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -170,6 +177,7 @@ impl SidecarError {
         matches!(
             self,
             Self::Pod(_)
+                | Self::Credentials(_)
                 | Self::AttributeSources(_)
                 | Self::Attributes(_)
                 | Self::Attribute(_)
@@ -229,6 +237,8 @@ impl Running {
         let signing = signers_end.clone().drop_guard();
         let mut signers: Vec<ConfiguredSigner> =
             local_signer(config.local_signer.as_ref(), &clock)?.into_iter().collect();
+        #[cfg(feature = "aws")]
+        signers.extend(private_ca(&config, &request, &clock, &metrics, &files.store, &signers_end)?);
         let mut parts = parts(&config, files, signers, &clock, &metrics)?;
         #[cfg(feature = "kubernetes")]
         join(&config, &request, &mut parts, &notices, &signers_end).await?;
@@ -291,14 +301,15 @@ impl Running {
         }
         self.sidecar.obtain_first(|_| false).await.map_err(SidecarError::NoCertificate)?;
         tracing::info!("the pod has its certificate");
-        match self.config.exit_on_renewal {
-            Some(code) => {
-                self.sidecar.replaced().await.map_err(SidecarError::NoCertificate)?;
-                tracing::info!(code, "renewed; the sidecar exits, for the pod's containers to be restarted");
-                Ok(SidecarEnd::Renewed(code))
-            }
-            None => std::future::pending().await,
+        let Some(code) = self.config.exit_on_renewal else {
+            return self.sidecar.keep_valid(&*self.clock).await;
+        };
+        tokio::select! {
+            replaced = self.sidecar.replaced() => replaced.map_err(SidecarError::NoCertificate)?,
+            never = self.sidecar.keep_valid(&*self.clock) => never,
         }
+        tracing::info!(code, "renewed; the sidecar exits, for the pod's containers to be restarted");
+        Ok(SidecarEnd::Renewed(code))
     }
 
     /// The answers on the control socket.
@@ -418,6 +429,22 @@ fn parts(
     })
 }
 
+/// AWS Private CA, if that is the signer. It is called with the pod's own AWS credentials.
+#[cfg(feature = "aws")]
+fn private_ca(
+    config: &SidecarConfig,
+    request: &SidecarRequest,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+    store: &Store,
+    end: &CancellationToken,
+) -> Result<Option<ConfiguredSigner>, SidecarError> {
+    let Some(asked) = request.spec().signer.acm_pca() else { return Ok(None) };
+    let own = OwnCredentials::find(|name| std::env::var(name).ok());
+    own.check(&asked.caller).map_err(SidecarError::Credentials)?;
+    Ok(Some(super::pca::signer(&config.pca, request.volume.as_str(), clock, metrics, store, end)?))
+}
+
 /// If there is a cluster, adds the cert-manager signer, which works until `end`, and Events.
 #[cfg(feature = "kubernetes")]
 async fn join(
@@ -430,11 +457,17 @@ async fn join(
     let options = &config.cluster;
     let observer = Arc::new(CallObserver::new(Arc::clone(&parts.metrics), None, Arc::clone(notices)));
     let connected = Cluster::connect(options.kubeconfig.as_deref(), Arc::clone(&observer) as _).await?;
-    let Some(cluster) = connected else { return Ok(()) };
+    let Some(cluster) = connected.map(|cluster| cluster.polling(options.trust_poll_interval)) else {
+        return Ok(());
+    };
     parts.trust.connect(cluster.clone());
     parts.crls.connect(cluster.clone());
-    let cert_manager =
-        CertManagerOptions { keep_requests: options.keep_requests, ..CertManagerOptions::default() };
+    let cert_manager = CertManagerOptions {
+        following: Following::Poll,
+        journal: Some(parts.files.store.journal("requests")),
+        keep_requests: options.keep_requests,
+        ..CertManagerOptions::default()
+    };
     parts.signers.push(ConfiguredSigner::new(Arc::new(CertManager::new(
         cluster.clone(),
         cert_manager,

@@ -13,7 +13,7 @@ pub(crate) use pod::{identity, token_file};
 pub(crate) use request::{SidecarRequest, directory_group};
 
 use crate::model::{Failure, FailureKind};
-use crate::platform::Backoff;
+use crate::platform::{Backoff, Clock};
 use crate::volume::VolumeService;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -24,6 +24,10 @@ use std::time::Duration;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
 /// The pauses between attempts to get the first certificate.
 const RETRIES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+
+/// Whether the certificate has expired is checked when it should be replaced, but not more often, nor less often, than this.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_mins(1);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_hours(1);
 
 /// The one workload of a sidecar.
 pub(crate) struct Sidecar {
@@ -82,6 +86,19 @@ impl Sidecar {
         let mut follower = self.volumes.follow(&self.request.volume).await?;
         let _current = follower.published();
         if follower.changed().await { Ok(()) } else { Err(Failure::transient("the workload is gone")) }
+    }
+
+    /// Once the certificate has expired, asks for its renewal each minute, as the kubelet's calls do on a node. Never returns.
+    pub(crate) async fn keep_valid<T>(&self, clock: &dyn Clock) -> T {
+        loop {
+            let left = self.volumes.time_left(&self.request.volume);
+            tokio::time::sleep(left.clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL)).await;
+            if self.volumes.is_valid(&self.request.volume, clock.now()).is_err()
+                && let Err(error) = self.volumes.publish(self.request.publish(Some(ATTEMPT_TIMEOUT))).await
+            {
+                tracing::debug!(%error, "the renewal could not be asked for");
+            }
+        }
     }
 
     /// Whether the pod has a certificate that is valid. The error says why not.

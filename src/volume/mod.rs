@@ -52,10 +52,10 @@ pub use tmpfs::StoreOptions;
 use crate::attributes::OperatorDefaults;
 use crate::credential::{Follower, Obtainer, Work, WorkQueue};
 use crate::model::{Failure, FailureKind, VolumeId};
-use crate::platform::Clock;
+use crate::platform::{Clock, until};
 use crate::signer::ConfiguredSigner;
 use crate::sink::Sockets;
-use crate::store::{ShareLimits, Shares};
+use crate::store::{IssuedRecord, ShareLimits, Shares};
 use crate::telemetry::Metrics;
 use crate::trust::{Crls, Pins, TrustBundle, TrustSources};
 use admission::Admission;
@@ -232,6 +232,16 @@ impl VolumeService {
             let error = record.last_error.as_ref().map(|last| last.message.as_str());
             Err(format!("the certificate has expired: {}", error.unwrap_or("its renewal has not ended yet")))
         })
+    }
+
+    /// How long the volume's certificate is still valid; zero without one.
+    pub(crate) fn time_left(&self, id: &VolumeId) -> Duration {
+        let now = self.context.clock.now();
+        let end =
+            self.context.registry.get(id).and_then(|volume| {
+                volume.with_record(|record| record.issued.as_ref().map(IssuedRecord::end))
+            });
+        end.map(|end| until(now, end)).unwrap_or_default()
     }
 
     /// Whether the volume has a certificate that is not due for renewal.

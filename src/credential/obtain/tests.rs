@@ -116,7 +116,7 @@ async fn the_error_for_a_signer_that_is_not_configured_says_how_to_configure_it(
     let failure = obtain(&obtainer, &attributes()).await.unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "signer: \"local\" is not available on this node: certlet node offers it only with --allow-local-signer, \
+        "signer: \"local\" is not available here: certlet offers it only with --allow-local-signer, \
          which is for development"
     );
     assert_eq!(failure.kind, FailureKind::Permanent);

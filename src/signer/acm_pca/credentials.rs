@@ -38,6 +38,8 @@ pub(crate) struct Clients {
     agent: Agent,
     drivers: Mutex<BoundedMap<String, Client>>,
     roles: Mutex<BoundedMap<RoleKey, RoleSlot>>,
+    /// Whether the process's own credentials are those of the pod.
+    is_in_pod: bool,
 }
 
 /// A role of one pod, so that CloudTrail shows a session for each pod. It contains no token.
@@ -62,13 +64,18 @@ fn client_with(config: &SdkConfig) -> Client {
 
 impl Clients {
     /// Without any client yet. `agent` is for EKS Pod Identity.
-    pub(crate) fn new(agent: Agent) -> Self {
+    pub(crate) fn new(agent: Agent, is_in_pod: bool) -> Self {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .build_https();
         let drivers = Mutex::new(BoundedMap::new(MAX_REGIONS));
         let roles = Mutex::new(BoundedMap::new(MAX_CACHED));
-        Self { http, base: OnceCell::new(), agent, drivers, roles }
+        Self { http, base: OnceCell::new(), agent, drivers, roles, is_in_pod }
+    }
+
+    /// Whether requests of this caller are made with a token of the pod, and not with this process's own credentials.
+    pub(crate) fn needs_token(&self, caller: &PcaCaller) -> bool {
+        !self.is_in_pod && *caller != PcaCaller::Driver
     }
 
     /// The client for a request.
@@ -80,7 +87,7 @@ impl Clients {
         clock: &dyn Clock,
     ) -> Result<Client, Failure> {
         let region = pca.certificate_authority_arn.region();
-        if pca.caller == PcaCaller::Driver {
+        if !self.needs_token(&pca.caller) {
             return Ok(self.driver(region).await);
         }
         let slot = self.slot(key(request, pca), clock.now());
@@ -190,7 +197,7 @@ mod tests {
     impl Clients {
         /// Clients that call this address whatever the environment says. The driver has credentials of its own.
         pub(in crate::signer::acm_pca) async fn at(endpoint: &str) -> Self {
-            let clients = Self::new(Agent::new(Vec::new()));
+            let clients = Self::new(Agent::new(Vec::new()), false);
             let base = aws_config::defaults(BehaviorVersion::latest())
                 .region(Region::new(REGION))
                 .http_client(clients.http.clone())

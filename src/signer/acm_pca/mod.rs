@@ -28,7 +28,7 @@ pub use signing::template_of;
 
 use super::budget::IssuanceBudget;
 use super::{IssuedCertificate, RequestId, SignedChain, Signer, SignerNotification, SigningRequest};
-use crate::model::{Arn, CertificateSpec, Failure, PcaCaller, SignerKind, jitter};
+use crate::model::{Arn, CertificateSpec, Failure, SignerKind, jitter};
 use crate::platform::{Clock, FairSemaphore, all_cores_but_one};
 use crate::policy::LivePolicy;
 use crate::store::JournalFile;
@@ -59,8 +59,8 @@ pub struct AcmPcaParts {
     pub policy: Option<Arc<LivePolicy>>,
     /// The fleet that shares the account's quotas.
     pub fleet: Fleet,
-    /// The node's name. It spreads the calls of nodes that start together.
-    pub node: String,
+    /// The name of the node, or of the sidecar. It spreads the calls of those that start together.
+    pub name: String,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// The metrics.
@@ -69,6 +69,8 @@ pub struct AcmPcaParts {
     pub revocations: Option<JournalFile>,
     /// Endpoints of the EKS Pod Identity agent of this node, in the order in which they are tried.
     pub pod_identity: Vec<Uri>,
+    /// Whether the process runs in the pod. Then its own credentials are those of the pod, and every request is made with them.
+    pub is_in_pod: bool,
 }
 
 /// AWS Private CA as a signer.
@@ -89,14 +91,14 @@ pub struct AcmPca {
 impl AcmPca {
     /// Creates the signer. It does not call AWS yet.
     pub fn new(parts: AcmPcaParts) -> Self {
-        let AcmPcaParts { policy, fleet, node, clock, metrics, revocations, pod_identity } = parts;
+        let AcmPcaParts { policy, fleet, name, clock, metrics, revocations, pod_identity, is_in_pod } = parts;
         Self {
             policy,
             decisions: FairSemaphore::new(all_cores_but_one()),
-            limiter: Arc::new(Limiter::new(fleet, jitter(&node, b""))),
+            limiter: Arc::new(Limiter::new(fleet, jitter(&name, b""))),
             clock,
             metrics,
-            clients: Clients::new(Agent::new(pod_identity)),
+            clients: Clients::new(Agent::new(pod_identity), is_in_pod),
             authorities: Authorities::default(),
             issue_delay: IssueDelay::default(),
             budget: IssuanceBudget::new("maxIssuancesPerHour of the policy"),
@@ -162,7 +164,7 @@ impl Signer for AcmPca {
     }
 
     fn needs_token(&self, spec: &CertificateSpec) -> bool {
-        spec.signer.acm_pca().is_some_and(|pca| pca.caller != PcaCaller::Driver)
+        spec.signer.acm_pca().is_some_and(|pca| self.clients.needs_token(&pca.caller))
     }
 
     fn describe(&self, checkpoint: &str) -> String {

@@ -1,6 +1,6 @@
 //! The AWS credentials that a pod has for itself, for a certlet that runs inside of the pod.
 //!
-//! The SDK's default chain uses them: the call is made as [`PcaCaller::Driver`]. In aws-config 1.13 its order is environment variables,
+//! The SDK's default chain uses them, as it uses those of the driver on a node. In aws-config 1.13 its order is environment variables,
 //! profile, web identity, container, instance metadata. `web_identity_token.rs` and `ecs.rs` read the file with the token in each
 //! call for credentials, and the identity cache makes such a call before the credentials end. So a token that the kubelet has
 //! replaced is used without a restart.
@@ -38,16 +38,14 @@ impl OwnCredentials {
         }
     }
 
-    /// The caller for a request of this pod: always [`PcaCaller::Driver`], so the default chain. An error names the attribute if the
-    /// chain would use other credentials than it asks for. Without credentials of the pod it refuses every caller, because the chain
-    /// would go on to the role of the node.
-    pub fn caller(&self, asked: &PcaCaller) -> Result<PcaCaller, String> {
+    /// An error if the default chain would use other credentials than this caller asks for; it names the attribute. Without credentials of
+    /// the pod it refuses every caller, because the chain would go on to the role of the node.
+    pub fn check(&self, asked: &PcaCaller) -> Result<(), String> {
         match asked {
             PcaCaller::Driver => self.any(),
             PcaCaller::Role(role) => self.role(role),
             PcaCaller::PodIdentity => self.container(),
-        }?;
-        Ok(PcaCaller::Driver)
+        }
     }
 
     fn any(&self) -> Result<(), String> {
@@ -108,14 +106,14 @@ mod tests {
     /// The environment, the caller that the spec asks for, and what an error says.
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a PcaCaller, Result<(), &'a str>);
 
-    fn caller(environment: &[(&str, &str)], asked: &PcaCaller) -> Result<PcaCaller, String> {
+    fn checked(environment: &[(&str, &str)], asked: &PcaCaller) -> Result<(), String> {
         let variable = |name: &str| {
             let found = environment.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
         let own = OwnCredentials::find(variable);
         assert!(!format!("{own:?}").contains("secret"));
-        own.caller(asked)
+        own.check(asked)
     }
 
     #[test]
@@ -172,8 +170,8 @@ mod tests {
             (&all, &association, Err("use-pod-identity: AWS_ACCESS_KEY_ID is set")),
         ];
         for (environment, asked, expected) in cases {
-            match (caller(environment, asked), expected) {
-                (Ok(used), Ok(())) => assert_eq!(used, PcaCaller::Driver),
+            match (checked(environment, asked), expected) {
+                (Ok(()), Ok(())) => {}
                 (Err(error), Err(part)) => {
                     assert!(error.contains(part) && error.contains("; accepted: "), "{part}: {error}");
                 }

@@ -5,6 +5,7 @@
 mod fake_pca;
 
 use super::*;
+use crate::model::PcaCaller;
 use crate::model::{FailureKind, PcaRequest, PodTokens, SignerSpec};
 use crate::signer::Checkpoint;
 use crate::signer::testing::{NoCheckpoint, SavedCheckpoint};
@@ -76,7 +77,8 @@ impl Stage {
         let mut signer = AcmPca::new(AcmPcaParts {
             policy,
             fleet: Fleet::DEFAULT,
-            node: "node-1".to_owned(),
+            name: "node-1".to_owned(),
+            is_in_pod: false,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             metrics: PcaMetrics::default(),
             revocations: None,

@@ -37,6 +37,8 @@ use super::{
 use crate::kube::{ApiObserver, Cluster, TextDigest};
 use crate::model::{CertificateSpec, Failure, SignerKind};
 use crate::platform::Clock;
+use crate::store::JournalFile;
+use api::Key;
 use checkpoint::RequestCheckpoint;
 use deletion::Deletions;
 use futures_util::future::BoxFuture;
@@ -74,6 +76,8 @@ pub struct CertManagerOptions {
     pub max_issuances_per_hour: u32,
     /// How a signing learns what has become of its request.
     pub following: Following,
+    /// The file that lists the requests, for a process that cannot list those of an earlier one, and has one volume.
+    pub journal: Option<JournalFile>,
 }
 
 /// Signs with cert-manager's CertificateRequests.
@@ -90,6 +94,8 @@ pub struct CertManager {
     /// None once it runs, and if requests are polled.
     watch: Mutex<Option<BoxFuture<'static, ()>>>,
     observer: Arc<dyn ApiObserver>,
+    /// Requests of earlier processes in the journal, the oldest first.
+    earlier: Mutex<Vec<Key>>,
 }
 
 impl CertManager {
@@ -115,6 +121,8 @@ impl CertManager {
         );
         let watch = Box::pin(watch) as BoxFuture<'static, ()>;
         let is_watched = options.following == Following::Watch;
+        let listed = options.journal.as_ref().map(JournalFile::load).unwrap_or_default();
+        let earlier = listed.lines().filter_map(Key::parse).collect();
         Self {
             cluster,
             clock,
@@ -126,7 +134,21 @@ impl CertManager {
             username: OnceLock::new(),
             watch: Mutex::new(Some(watch).filter(|_| is_watched)),
             observer,
+            earlier: Mutex::new(earlier),
         }
+    }
+
+    /// Deletes requests of earlier processes that are too many beside those of this one, and lists what is kept.
+    fn update_journal(&self, id: &RequestId) {
+        let Some(journal) = &self.options.journal else { return };
+        let own = self.tracker.requests_of(id);
+        let mut earlier = self.earlier.lock();
+        earlier.retain(|key| !own.contains(key));
+        let kept = self.options.keep_requests.max(1).saturating_sub(own.len());
+        let superseded = earlier.len().saturating_sub(kept);
+        self.deletions.delete_all(earlier.drain(..superseded));
+        let lines: Vec<String> = earlier.iter().chain(&own).map(ToString::to_string).collect();
+        journal.save(&lines.join("\n"));
     }
 
     fn delete_superseded(&self, id: &RequestId) {
@@ -173,6 +195,7 @@ impl SignerNotification for CertManager {
     fn in_use(&self, issued: &IssuedCertificate<'_>) {
         self.tracker.mark_in_use(issued.id);
         self.delete_superseded(issued.id);
+        self.update_journal(issued.id);
     }
 
     fn removed(&self, issued: &IssuedCertificate<'_>) {
