@@ -54,7 +54,9 @@ fn a_wrong_value_ends_with_code_2_and_one_line_that_names_the_flag() {
 
 #[test]
 fn every_flag_of_the_services_is_also_an_environment_variable() {
-    for (service, one) in [("node", "--data-root"), ("approver", "--trust-domain")] {
+    for (service, one) in
+        [("node", "--data-root"), ("sidecar", "--directory"), ("approver", "--trust-domain")]
+    {
         let help = Command::new(CERTLET).args([service, "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
         // Descriptions are indented more than flags, and can begin a line with the name of a flag.

@@ -98,13 +98,10 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
 fn owner_of_files(fields: &mut Fields<'_>) -> Option<u32> {
     let named = fields.checked(Key::Owner, owner);
     let Some(only) = fields.defaults.owner else { return named };
-    if named.is_some_and(|named| named != only) {
+    if let Some(named) = named.filter(|named| *named != only) {
+        let problem = format!("{named} is another user than the sidecar's, which cannot give files away");
         let accepted = format!("{only}, or leave it out");
-        fields.refuse(
-            &[Key::Owner],
-            "is another user than the sidecar's, which cannot give files away",
-            &accepted,
-        );
+        fields.refuse(&[Key::Owner], &problem, &accepted);
     }
     Some(only)
 }

@@ -33,9 +33,9 @@ pub struct SidecarArgs {
     pub directory: PathBuf,
 
     /// An attribute of the certificate, as a CSI volume has it. A name without a prefix gets csi.certlet.io/. Can be given several times;
-    /// in the environment each on a line of its own.
-    #[arg(long, env = "CERTLET_ATTRIBUTES", value_name = "NAME=VALUE", value_delimiter = '\n', value_parser = values::attribute)]
-    pub attribute: Vec<Attribute>,
+    /// in the environment each on a line of its own. --attribute is the same.
+    #[arg(long, alias = "attribute", env = "CERTLET_ATTRIBUTES", value_name = "NAME=VALUE", value_delimiter = '\n', value_parser = values::attribute)]
+    pub attributes: Vec<Attribute>,
 
     /// File of a downwardAPI volume with metadata.annotations. Annotations with a prefix of attributes, such as csi.certlet.io/, are
     /// attributes. It is read at the start.
@@ -139,7 +139,7 @@ pub struct SidecarArgs {
     pub cluster: SidecarClusterArgs,
 }
 
-/// One attribute of `--attribute`: its name as it is given, and its value.
+/// One attribute of `--attributes`: its name as it is given, and its value.
 #[derive(Clone, Debug)]
 pub struct Attribute(pub(super) String, pub(super) String);
 
@@ -200,7 +200,7 @@ impl SidecarArgs {
                 uid: self.pod_uid,
                 service_account: self.service_account,
             },
-            attributes: self.attribute.into_iter().map(|Attribute(name, value)| (name, value)).collect(),
+            attributes: self.attributes.into_iter().map(|Attribute(name, value)| (name, value)).collect(),
             attributes_file: self.attributes_file,
             keystore_password_file: self.keystore_password_file,
             once: self.once.then_some(self.once_timeout),

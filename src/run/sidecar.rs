@@ -178,6 +178,7 @@ impl SidecarError {
             self,
             Self::Pod(_)
                 | Self::Credentials(_)
+                | Self::KeystorePassword { .. }
                 | Self::AttributeSources(_)
                 | Self::Attributes(_)
                 | Self::Attribute(_)

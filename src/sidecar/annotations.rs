@@ -14,7 +14,7 @@ const FILE_FLAG: &str = "--attributes-file";
 /// Where the attributes come from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AttributeSources {
-    /// `--attribute`: names, with or without prefix, and values.
+    /// `--attributes`: names, with or without prefix, and values.
     pub(crate) given: Vec<(String, String)>,
     /// `--attributes-file`
     pub(crate) file: Option<PathBuf>,
@@ -34,7 +34,7 @@ impl AttributeSources {
         for (name, value) in given.chain(annotations.into_iter().filter(|(name, _)| is_attribute(name))) {
             match all.iter().find(|(known, _)| *known == name) {
                 Some((_, known)) if *known != value => {
-                    let accepted = "one value, in --attribute or in an annotation of the pod";
+                    let accepted = "one value, in --attributes or in an annotation of the pod";
                     faults.push(AttributeError::new(name, "is given twice, with different values", accepted));
                 }
                 Some(_) => {}
