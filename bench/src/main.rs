@@ -1,6 +1,6 @@
 //! Acts as the kubelet for the release binary and measures how long a publish takes, what an idle driver costs, how soon a
 //! killed driver is ready again, how soon a changed trust source reaches every
-//! volume, and how soon a renewed certificate reaches the clients of the sockets. Prints the budgets of docs/architecture.md beside the measured values.
+//! volume, and how soon a renewed certificate reaches the clients of the sockets; and what a sidecar costs. Prints the budgets of docs/architecture.md beside the measured values.
 //!
 //! Needs no root: like `certlet demo`, it makes a mount namespace of its own. Client and driver share the machine's
 //! cores, so the CPU time of each is reported separately.
@@ -10,6 +10,7 @@ mod node;
 mod process;
 mod report;
 mod scenes;
+mod sidecar;
 mod sockets;
 mod trust;
 
@@ -44,7 +45,7 @@ struct Args {
     #[arg(long = "driver-flag", value_name = "FLAG", allow_hyphen_values = true)]
     driver_flags: Vec<String>,
 
-    /// Run only the scenes whose name begins with this text: publish, idle, restart, renewal, trust, sockets.
+    /// Run only the scenes whose name begins with this text: publish, idle, restart, renewal, trust, sidecar, sockets.
     #[arg(long)]
     only: Option<String>,
 

@@ -32,6 +32,7 @@ pub(crate) struct Report {
     pub(crate) restart: Option<Restart>,
     pub(crate) renewal: Option<Renewal>,
     pub(crate) trust: Option<TrustChange>,
+    pub(crate) sidecar: Option<SidecarFigures>,
     pub(crate) sockets: Option<Figures>,
 }
 
@@ -108,6 +109,23 @@ pub(crate) struct Renewal {
     pub(crate) memory: Memory,
 }
 
+/// What a sidecar costs.
+#[derive(Debug, Serialize)]
+pub(crate) struct SidecarFigures {
+    /// How many sidecars were started.
+    pub(crate) starts: usize,
+    /// From the start of the process to the first certificate, with the local signer.
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) cpu_ms_per_renewal: f64,
+    pub(crate) idle_millicores: f64,
+    pub(crate) switches_per_second: f64,
+    /// At lifetimes of an hour.
+    pub(crate) cpu_seconds_a_day: f64,
+    /// Of one that waits, with a socket.
+    pub(crate) memory: Memory,
+}
+
 /// Changes of a trust source that all volumes use.
 #[derive(Debug, Serialize)]
 pub(crate) struct TrustChange {
@@ -172,6 +190,7 @@ impl Report {
             restart: None,
             renewal: None,
             trust: None,
+            sidecar: None,
             sockets: None,
         })
     }

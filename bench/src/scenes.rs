@@ -48,6 +48,9 @@ impl Bench {
         if self.wants("trust") {
             report.trust = Some(self.trust().await?);
         }
+        if self.wants("sidecar") {
+            report.sidecar = Some(self.sidecar().await?);
+        }
         if self.wants("sockets") {
             report.sockets = Some(self.sockets().await?);
         }

@@ -56,7 +56,7 @@ pub struct SidecarArgs {
     pub once_timeout: Duration,
 
     /// What happens once a later generation of the files is in place, with a new certificate or with other trust anchors: exit=CODE ends
-    /// certlet with that exit code, for a restart rule of the container (RestartAllContainers). Without it, certlet goes on.
+    /// certlet with that exit code, for a restart rule of the container, `RestartAllContainers`. Without it, certlet goes on.
     #[arg(long, env = "CERTLET_ON_RENEWAL", value_name = "exit=CODE", value_parser = values::exit_code, conflicts_with = "once")]
     pub on_renewal: Option<u8>,
 

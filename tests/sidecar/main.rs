@@ -6,7 +6,6 @@
 #[allow(dead_code, reason = "only its issuers are needed here")]
 mod cert_manager;
 #[path = "../support/certificate_requests.rs"]
-#[allow(dead_code, reason = "a part of it is enough")]
 mod certificate_requests;
 #[path = "../socket/client.rs"]
 #[allow(dead_code, reason = "a part of it is enough")]

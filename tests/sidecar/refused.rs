@@ -88,7 +88,9 @@ node_test! {
             (&["--pod-uid="], "--pod-uid"),
         ] {
             sidecar.flags.clone_from(&plain);
-            flags.iter().for_each(|flag| sidecar.flag(flag));
+            for flag in flags {
+                sidecar.flag(flag);
+            }
             if flags == ["--pod-uid="] {
                 sidecar.flags.retain(|flag| flag != "--pod-uid=b8f1");
             }

@@ -51,6 +51,22 @@ impl fmt::Display for Report {
                 Shown(memory)
             )?;
         }
+        if let Some(sidecar) = &self.sidecar {
+            writeln!(
+                f,
+                "sidecar, {} starts: to the first certificate p50 {:.1} ms, p99 {:.1} ms; {:.2} ms CPU a renewal; waiting: {:.2} mc, {:.1} \
+                 switches/s, {:.1} MiB resident, {:.1} MiB anonymous; {:.1} s CPU a day at lifetimes of an hour",
+                sidecar.starts,
+                sidecar.p50_ms,
+                sidecar.p99_ms,
+                sidecar.cpu_ms_per_renewal,
+                sidecar.idle_millicores,
+                sidecar.switches_per_second,
+                mib(sidecar.memory.resident),
+                mib(sidecar.memory.anonymous),
+                sidecar.cpu_seconds_a_day
+            )?;
+        }
         if let Some(trust) = &self.trust {
             writeln!(
                 f,
