@@ -21,15 +21,16 @@ pub(super) const DATA: &str = "..data";
 /// The name of that symlink before the rename.
 const DATA_NEXT: &str = "..data_tmp";
 
-/// Writes a new generation, swaps it in, and calls `retire` with the directory of the old one. `is_new` says that the directory has just
-/// been made. On failure the old generation stays live, and nothing new is left.
+/// Writes a new generation, swaps it in, and calls `retire` with the directory of the old one. `make` makes the directory that a pod
+/// sees, and returns whether it is new. On failure the old generation stays live, and nothing new is left.
 pub(super) fn write(
     mount: &Path,
-    is_new: bool,
+    make: impl FnOnce() -> Result<bool, StoreError>,
     new: &[NewFile],
     retire: impl FnOnce(&Path),
 ) -> Result<u64, StoreError> {
     let wanted = checked_names(new)?;
+    let is_new = make()?;
     let Swept { live, names: visible } = if is_new { Swept::default() } else { sweep(mount)? };
     let next = live.map_or(1, |live| live.wrapping_add(1));
     let fresh: Vec<&String> = wanted.difference(&visible).collect();

@@ -286,21 +286,24 @@ impl Store {
     /// Makes the directory that the volume's pod sees.
     fn ensure_mount(&self, volume: &VolumeId) -> Result<(), StoreError> {
         match &self.shown {
-            // Others made it, with their own mode.
             Some(_) => Ok(()),
             None => files::ensure_dir(&self.mount_of(volume), 0o755).map(drop),
         }
     }
 
+    /// Writes a generation in this directory.
     fn write_in(
         &self,
         directory: &Path,
         new: &[NewFile],
         retire: impl FnOnce(&Path),
     ) -> Result<u64, StoreError> {
-        let is_shown = self.shown.as_deref() == Some(directory);
-        let is_new = !is_shown && files::ensure_dir(directory, 0o755)?;
-        generation::write(directory, is_new, new, retire)
+        let make = || match &self.shown {
+            // Others made it, with their own mode.
+            Some(shown) if shown == directory => Ok(false),
+            _ => files::ensure_dir(directory, 0o755),
+        };
+        generation::write(directory, make, new, retire)
     }
 
     /// Runs `write`. If the volume's directory is missing, creates it and runs `write` again.

@@ -48,7 +48,7 @@ impl VolumeFiles {
         let (store, mut warnings) = Store::open_inside(directory)?;
         warnings.extend(tmpfs::swap_warning(directory)?);
         let store = Arc::new(store);
-        Ok((Self { mounts: Targets::InPlace(Arc::clone(&store)), store }, warnings))
+        Ok((Self { mounts: Targets::Unmounted(Arc::clone(&store)), store }, warnings))
     }
 
     /// Runs file system work off the async threads.

@@ -13,7 +13,7 @@ pub(super) enum Targets {
     /// Each at the target that the kubelet names, by a bind mount.
     Mounted(Arc<Mounts>),
     /// The only volume, in the directory where the store writes it. Nothing is mounted.
-    InPlace(Arc<Store>),
+    Unmounted(Arc<Store>),
 }
 
 impl Targets {
@@ -21,7 +21,7 @@ impl Targets {
     pub(super) fn bind(&self, volume: &VolumeId, target: &Path) -> Result<(), MountError> {
         match self {
             Self::Mounted(mounts) => mounts.bind(volume, target),
-            Self::InPlace(_) => Ok(()),
+            Self::Unmounted(_) => Ok(()),
         }
     }
 
@@ -29,7 +29,7 @@ impl Targets {
     pub(super) fn is_bound(&self, volume: &VolumeId, target: &Path) -> Result<bool, StoreError> {
         match self {
             Self::Mounted(mounts) => mounts.is_bound(volume, target),
-            Self::InPlace(store) => Ok(store.generation(volume)?.is_some()),
+            Self::Unmounted(store) => Ok(store.generation(volume)?.is_some()),
         }
     }
 
@@ -37,8 +37,8 @@ impl Targets {
     pub(super) fn at(&self, volume: &VolumeId, target: &Path) -> Result<AtTarget, StoreError> {
         match self {
             Self::Mounted(mounts) => mounts.at(volume, target),
-            Self::InPlace(_) if self.is_bound(volume, target)? => Ok(AtTarget::Volume),
-            Self::InPlace(_) => Ok(AtTarget::Nothing),
+            Self::Unmounted(_) if self.is_bound(volume, target)? => Ok(AtTarget::Volume),
+            Self::Unmounted(_) => Ok(AtTarget::Nothing),
         }
     }
 
@@ -46,7 +46,7 @@ impl Targets {
     pub(super) fn unbind(&self, volume: &VolumeId, target: &Path) -> Result<(), MountError> {
         match self {
             Self::Mounted(mounts) => mounts.unbind(volume, target),
-            Self::InPlace(_) => Ok(()),
+            Self::Unmounted(_) => Ok(()),
         }
     }
 }
