@@ -1,9 +1,10 @@
 //! The file operations of the store. Files and directories get exactly their mode if the umask leaves the owner's bits.
 
 use super::error::{Attempt, Cause, StoreError};
+use nix::unistd::geteuid;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -22,6 +23,12 @@ pub(crate) fn ensure_dir(path: &Path, mode: u32) -> Result<bool, StoreError> {
         set_mode(path, mode)?;
     }
     Ok(is_new)
+}
+
+/// Whether the path is a directory of this process's user, or nothing.
+pub(super) fn is_own_dir(path: &Path) -> Result<bool, StoreError> {
+    let found = if_present(fs::symlink_metadata(path)).attempt("examine", path)?;
+    Ok(found.is_none_or(|found| found.is_dir() && found.uid() == geteuid().as_raw()))
 }
 
 pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), StoreError> {

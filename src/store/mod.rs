@@ -133,6 +133,10 @@ impl Store {
             return Err(StoreError::Foreign { directory: directory.to_owned(), name });
         }
         let root = directory.join(INSIDE);
+        // Others may be able to write to the directory. A link of theirs must not lead keys elsewhere.
+        if !files::is_own_dir(&root)? {
+            return Err(StoreError::Foreign { directory: directory.to_owned(), name: INSIDE.to_owned() });
+        }
         files::ensure_dir(&root, 0o700)?;
         Self::open_at(root, Some(directory.to_owned()))
     }

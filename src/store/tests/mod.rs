@@ -1,6 +1,7 @@
 //! The store against a real kernel: each test in a mount namespace of its own.
 
 mod crls;
+mod inside;
 mod layout;
 mod leftovers;
 mod records;
