@@ -236,10 +236,14 @@ impl Running {
         forget_others(&files, &request).map_err(in_directory)?;
         let signers_end = CancellationToken::new();
         let signing = signers_end.clone().drop_guard();
-        let mut signers: Vec<ConfiguredSigner> =
-            local_signer(config.local_signer.as_ref(), &clock)?.into_iter().collect();
+        let local = local_signer(config.local_signer.as_ref(), &clock)?;
         #[cfg(feature = "aws")]
-        signers.extend(private_ca(&config, &request, &clock, &metrics, &files.store, &signers_end)?);
+        let signers = local
+            .into_iter()
+            .chain(private_ca(&config, &request, &clock, &metrics, &files.store, &signers_end)?)
+            .collect();
+        #[cfg(not(feature = "aws"))]
+        let signers = local.into_iter().collect();
         let mut parts = parts(&config, files, signers, &clock, &metrics)?;
         #[cfg(feature = "kubernetes")]
         join(&config, &request, &mut parts, &notices, &signers_end).await?;
