@@ -41,7 +41,8 @@ impl Bench {
         let renewals = self.count(RENEWALS) as u64;
         let before = process::cpu(renewing.id())?;
         renewing.generation(2 + renewals).await?;
-        let cpu_per_renewal = (process::cpu(renewing.id())? - before).as_secs_f64() / renewals as f64;
+        let cpu_per_renewal =
+            process::cpu(renewing.id())?.saturating_sub(before).as_secs_f64() / renewals as f64;
         renewing.stop()?;
         say("a sidecar that waits");
         let waiting = self.start_sidecar("waiting", &[&["duration=1h"], &socket[..]].concat())?;

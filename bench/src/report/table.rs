@@ -1,6 +1,6 @@
 //! Prints the report as tables for people.
 
-use super::{APIS, Idle, Line, Machine, Renewal, Report, Restart, mib};
+use super::{APIS, Idle, Line, Machine, Renewal, Report, Restart, SidecarFigures, mib};
 use crate::load::Load;
 use crate::process::Memory;
 use crate::sockets::{Figures, Renewals, Round, Spread};
@@ -52,20 +52,7 @@ impl fmt::Display for Report {
             )?;
         }
         if let Some(sidecar) = &self.sidecar {
-            writeln!(
-                f,
-                "sidecar, {} starts: to the first certificate p50 {:.1} ms, p99 {:.1} ms; {:.2} ms CPU a renewal; waiting: {:.2} mc, {:.1} \
-                 switches/s, {:.1} MiB resident, {:.1} MiB anonymous; {:.1} s CPU a day at lifetimes of an hour",
-                sidecar.starts,
-                sidecar.p50_ms,
-                sidecar.p99_ms,
-                sidecar.cpu_ms_per_renewal,
-                sidecar.idle_millicores,
-                sidecar.switches_per_second,
-                mib(sidecar.memory.resident),
-                mib(sidecar.memory.anonymous),
-                sidecar.cpu_seconds_a_day
-            )?;
+            writeln!(f, "{sidecar}")?;
         }
         if let Some(trust) = &self.trust {
             writeln!(
@@ -80,6 +67,24 @@ impl fmt::Display for Report {
             )?;
         }
         self.sockets.as_ref().map_or(Ok(()), |figures| show_sockets(figures, f))
+    }
+}
+
+impl fmt::Display for SidecarFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "sidecar, {} starts: to the first certificate p50 {:.1} ms, p99 {:.1} ms; {:.2} ms CPU a renewal; waiting: {:.2} mc, {:.1} \
+             switches/s, {}; {:.1} s CPU a day at lifetimes of an hour",
+            self.starts,
+            self.p50_ms,
+            self.p99_ms,
+            self.cpu_ms_per_renewal,
+            self.idle_millicores,
+            self.switches_per_second,
+            Shown(&self.memory),
+            self.cpu_seconds_a_day
+        )
     }
 }
 
