@@ -68,14 +68,18 @@ pub(super) fn open(options: &StoreOptions) -> Result<(Store, PathBuf, Opened), M
 /// A warning if keys on the tmpfs at this path can reach a swap device.
 pub(super) fn swap_warning(path: &Path) -> Result<Option<String>, StoreError> {
     let swaps = fs::read_to_string(SWAPS).unwrap_or_default();
-    let is_without_swap = mount_table::mounted_at(path)?.is_some_and(|mount| mount.has("noswap"));
-    // A header, and a line for each swap device.
-    Ok((swaps.lines().count() > 1 && !is_without_swap).then(|| {
+    let has_noswap = mount_table::mounted_at(path)?.is_some_and(|mount| mount.has("noswap"));
+    Ok((has_swap(&swaps) && !has_noswap).then(|| {
         format!(
             "this node has swap on, and the tmpfs at {} is without noswap, so that keys may reach a swap device: turn swap off, or use              nodes with Linux 6.4 and Kubernetes 1.31 or newer",
             path.display()
         )
     }))
+}
+
+/// Whether `/proc/swaps` lists a device: it has a header, and a line for each.
+fn has_swap(swaps: &str) -> bool {
+    swaps.lines().count() > 1
 }
 
 /// The data root as a canonical path to a directory that exists.
@@ -227,4 +231,16 @@ fn hardening() -> MsFlags {
 
 fn mount_tmpfs(root: &Path, options: &str, flags: MsFlags) -> nix::Result<()> {
     mount(Some(SOURCE), root, Some("tmpfs"), flags | hardening(), Some(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_swap_if_a_device_is_listed() {
+        const HEADER: &str = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        assert!(!has_swap("") && !has_swap(HEADER));
+        assert!(has_swap(&format!("{HEADER}/dev/vdb partition\t2097148\t\t0\t\t-2\n")));
+    }
 }
