@@ -72,3 +72,79 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "certlet.policies" -}}
 {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}true{{ end }}
 {{- end }}
+
+{{- /* The flags that `certlet node` and `certlet sidecar` have in common. */}}
+{{- define "certlet.sharedArgs" -}}
+- --log-format={{ .Values.log.format }}
+- --log-level={{ .Values.log.level }}
+- --min-renewal-interval={{ .Values.limits.minRenewalInterval }}
+- --shutdown-grace={{ .Values.shutdownGraceSeconds | int }}s
+{{- range .Values.trust.sources }}
+- --ca-source={{ . }}
+{{- end }}
+{{- range $entry, $sources := .Values.trust.named }}
+{{- range $sources }}
+- --trust-source={{ $entry }}={{ . }}
+{{- end }}
+{{- end }}
+{{- range $domain, $sources := .Values.trust.federatedBundles }}
+{{- range $sources }}
+- --federated-bundle={{ $domain }}={{ . }}
+{{- end }}
+{{- end }}
+{{- range .Values.trust.crls }}
+- --crl={{ . }}
+{{- end }}
+{{- range .Values.trust.crlAllowedHosts }}
+- --crl-allowed-hosts={{ . }}
+{{- end }}
+{{- if or .Values.trust.crls .Values.trust.crlAllowedHosts }}
+- --crl-refresh-interval={{ .Values.trust.crlRefreshInterval }}
+- --max-crl-size={{ .Values.trust.maxCrlSize }}
+{{- end }}
+{{- with .Values.certManager }}
+{{- if and .enabled .defaultIssuer.name }}
+- --default-issuer-name={{ .defaultIssuer.name }}
+- --default-issuer-kind={{ .defaultIssuer.kind }}
+- --default-issuer-group={{ .defaultIssuer.group }}
+{{- end }}
+{{- end }}
+{{- with .Values.spiffe.trustDomain }}
+- --trust-domain={{ . }}
+{{- with $.Values.spiffe.idTemplate }}
+- {{ printf "--spiffe-id-template=%s" . | quote }}
+{{- end }}
+{{- end }}
+{{- if .Values.localSigner.enabled }}
+- --allow-local-signer
+{{- end }}
+{{- end }}
+
+{{- /* Whether the service accounts of pods make CertificateRequests. */}}
+{{- define "certlet.podsRequest" -}}
+{{- with .Values.certManager }}
+{{- if and .enabled (or $.Values.inject.enabled (and $.Values.daemonSet.enabled .tokenRequest.enabled)) }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* Who reads the operator's sources of trust: the driver, and the service accounts of pods that run the sidecar. */}}
+{{- define "certlet.trustReaders" -}}
+{{- if .Values.daemonSet.enabled }}
+- kind: ServiceAccount
+  name: {{ include "certlet.serviceAccount" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
+{{- if .Values.inject.enabled }}
+{{- if .Values.requesters.allNamespaces }}
+- apiGroup: rbac.authorization.k8s.io
+  kind: Group
+  name: system:serviceaccounts
+{{- else }}
+{{- range .Values.requesters.namespaces }}
+- apiGroup: rbac.authorization.k8s.io
+  kind: Group
+  name: system:serviceaccounts:{{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
