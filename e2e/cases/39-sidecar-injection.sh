@@ -188,4 +188,91 @@ kubectl delete mutatingadmissionpolicybinding,mutatingadmissionpolicy z-e2e-late
 without_late() { ! late; }
 wait_for 30 without_late
 
-# --- live
+# The certificate, requested as the pod's own service account. The init container has verified it, or the pod would not be ready.
+injected_pod app $inject=true $path dns-names=app.test duration=30s renew-before=20s | k apply -f -
+running app
+equal "who made the request" "$(k get certificaterequests -o 'jsonpath={.items[*].spec.username}')" "system:serviceaccount:$NS:web"
+contains "the names in the certificate" "$(x509 app /tls/tls.crt -ext subjectAltName)" DNS:app.test
+equal "who reads the key" "$(in_pod app stat -Lc '%a %u %g' /tls/tls.key)" "440 10001 10002"
+equal "the key that another user reads" "$(k exec app -c second -- openssl pkey -in /tls/tls.key -pubout)" "$(x509 app /tls/tls.crt -pubkey)"
+if in_pod app touch /tls/file; then fail "a container can write into the volume"; fi
+in_pod app sh -c '! test -e /var/run/secrets/kubernetes.io' || fail "the container has a token, which its pod does not want"
+contains "what certlet status shows" "$(k exec app -c certlet -- certlet status)" e2e-ca
+
+# Renewal in place.
+before=$(serial app)
+renewed() { [ "$(serial app)" != "$before" ]; }
+wait_for 40 renewed
+in_pod app openssl verify -CAfile /tls/ca.crt /tls/tls.crt
+restarts() { k get pod "$1" -o json | jq '[.status | (.containerStatuses + .initContainerStatuses)[].restartCount] | add'; }
+equal "restarts" "$(restarts app)" 0
+sleep 1
+equal "the number of requests" "$(request_count)" 1
+
+# Renewal with a restart of all containers, in the same pod.
+injected_pod restarting $inject=true $path certlet.io/inject-on-renewal=restart dns-names=restarting.test duration=1m renew-before=40s | k apply -f -
+running restarting
+uid=$(k get pod restarting -o 'jsonpath={.metadata.uid}') before=$(serial restarting)
+started() { k get pod restarting -o json | jq -r '.status.containerStatuses[] | select(.name == "main") | .state.running.startedAt'; }
+start=$(started)
+restarted() { [ "$(started)" != "$start" ] && [ "$(started)" != null ]; }
+wait_for 90 restarted
+running restarting
+[ "$(serial restarting)" != "$before" ] || fail "the restarted container has the certificate from before"
+equal "the pod's uid" "$(k get pod restarting -o 'jsonpath={.metadata.uid}')" "$uid"
+k delete pod restarting --timeout=60s
+
+# Jobs: with one certificate, and with a sidecar that ends with the Job's own containers.
+job() { # MODE
+	injected_pod "job-$1" $inject="$1" $path "dns-names=job-$1.test" | kubectl create --dry-run=client -o json -f - | jq '{
+		apiVersion: "batch/v1", kind: "Job", metadata: {name: .metadata.name},
+		spec: {backoffLimit: 0, template: {metadata: (.metadata | {labels, annotations}), spec: (.spec + {restartPolicy: "Never"} |
+			.containers[].command = ["openssl", "verify", "-CAfile", "/tls/ca.crt", "/tls/tls.crt"])}}}' | k apply -f -
+}
+job once
+job true
+k wait --for=condition=complete job/job-once job/job-true --timeout=90s
+# A controller's author is told too.
+job no
+told() { k get events --field-selector involvedObject.name=job-no -o json | jq -e '[.items[].message | select(contains("certlet.io/inject: \"no\" is not accepted"))] | length > 0'; }
+wait_for 30 told
+
+# The examples, which are written by hand.
+example() { # FILE
+	sed -e "s|namespace: shop|namespace: $NS|; s|internal-ca|e2e-ca|; s|image: ghcr.*|image: $CERTLET_IMAGE|" \
+		-e "s|^\( *\)image: registry.*|\1image: $POD_IMAGE\n\1command: [sh, -c, 'openssl verify -CAfile \$0/ca.crt \$0/tls.crt \&\& $2', /var/run/secrets/certlet.io]|" \
+		"$E2E/../examples/sidecar/$1.yaml" | k apply -f -
+}
+example rbac true
+example pod "sleep infinity"
+example job true
+running web
+k wait --for=condition=complete job/report --timeout=90s
+
+# An upgrade: running pods stay as they are, new ones get the new sidecar.
+uid=$(k get pod app -o 'jsonpath={.metadata.uid}') spec=$(k get pod app -o json | jq -S .spec)
+install --set-string image.tag=next
+image='.spec.initContainers[0].image'
+upgraded() { [[ $(injected_pod new $inject=true | admitted "$image") = *:next ]]; }
+wait_for 30 upgraded
+equal "the running pod's uid" "$(k get pod app -o 'jsonpath={.metadata.uid}')" "$uid"
+equal "the running pod" "$(k get pod app -o json | jq -S .spec)" "$spec"
+before=$(serial app)
+wait_for 40 renewed
+equal "restarts" "$(restarts app)" 0
+
+# With permission for all namespaces each service account deletes in its own namespace only. Kubernetes' controllers delete everywhere.
+install --set requesters.allNamespaces=true
+request=$(requests | head -n 1)
+delete_as() { k delete "$request" --dry-run=server --as="system:serviceaccount:$1" 2>&1; }
+forbidden() { [[ $(delete_as "$release:default") == *"may create and delete CertificateRequests in its own namespace only"* ]]; }
+wait_for 30 forbidden
+delete_as "$NS:web"
+delete_as kube-system:generic-garbage-collector
+delete_as kube-system:namespace-controller
+
+# An uninstall leaves running pods alone, and nothing of the injection.
+helm uninstall sidecars --namespace "$release" --wait
+equal "what the uninstall left" "$(kubectl get mutatingadmissionpolicies,validatingadmissionpolicies,clusterroles -o name | grep -c /sidecars || true)" 0
+equal "the running pod's uid" "$(k get pod app -o 'jsonpath={.metadata.uid}')" "$uid"
+in_pod app openssl verify -CAfile /tls/ca.crt /tls/tls.crt
