@@ -146,7 +146,7 @@ equal "the sidecar's user in a pod with a user" "$(injected_pod app $inject=true
 equal "the sidecar's user if only a container has one" "$(injected_pod app $inject=true | sed 's/runAsUser: 10001, //' | admitted "$user")" 10003
 equal "the sidecar's user if nobody has one" "$(injected_pod app $inject=true | sed 's/runAsUser: [0-9]*, //' | admitted "$user")" 65532
 # A pod with neither init containers nor volumes, in a namespace that does not restrict it.
-equal "a pod with nothing to add to" "$(NS=default && k apply --dry-run=server -o json -f - <<-YAML | jq -c '[.spec.initContainers[].name, .spec.volumes[].name]'
+equal "a pod with nothing to add to" "$(kubectl -n default apply --dry-run=server -o json -f - <<-YAML | jq -c '[.spec.initContainers[].name, .spec.volumes[].name]'
 	apiVersion: v1
 	kind: Pod
 	metadata: { name: bare, annotations: { $inject: "true" } }
@@ -182,8 +182,10 @@ kubectl apply -f - <<-YAML
 	spec: { policyName: z-e2e-late }
 YAML
 late() { [ "$(injected_pod app $inject=true "$@" | admitted "$mounts")" = "$expected" ]; }
-expected='["prepare","main","second","late"]' && wait_for 30 late
-expected='["late"]' && late certlet.io/inject-containers=late || fail "a container that is added later cannot be named"
+expected='["prepare","main","second","late"]'
+wait_for 30 late
+expected='["late"]'
+late certlet.io/inject-containers=late || fail "a container that is added later cannot be named"
 kubectl delete mutatingadmissionpolicybinding,mutatingadmissionpolicy z-e2e-late
 without_late() { ! late; }
 wait_for 30 without_late
