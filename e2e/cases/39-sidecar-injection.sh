@@ -234,8 +234,16 @@ job() { # MODE
 job once
 job true
 k wait --for=condition=complete job/job-once job/job-true --timeout=90s
-# A controller's author is told too.
-job no
+# A workload's author is warned at once, and finds why there are no pods in its Events.
+warned() { # TEXT SED-PROGRAM
+	contains "the warning" "$(injected_pod web $inject=true | sed -e "$2" | kubectl create --dry-run=client -o json -f - | jq '{
+		apiVersion: "apps/v1", kind: "Deployment", metadata: {name: .metadata.name}, spec: {selector: {matchLabels: {app: "web"}},
+		template: {metadata: (.metadata | {labels, annotations}), spec: .spec}}}' | k apply --dry-run=server -f - 2>&1)" "$1"
+}
+warned "deployment.apps/web created" ""
+warned "$inject: \"yes\" is not accepted" "s/'true'/'yes'/"
+warned "those can read the key of its certificate that run as root or as user 10001" 's/fsGroup: 10002, //'
+contains "the warning" "$(job no 2>&1)" "Warning: Validation failed for ValidatingAdmissionPolicy 'sidecars-inject-templates'"
 told() { k get events --field-selector involvedObject.name=job-no -o json | jq -e '[.items[].message | select(contains("certlet.io/inject: \"no\" is not accepted"))] | length > 0'; }
 wait_for 30 told
 

@@ -9,8 +9,8 @@
 {{- end }}
 {{- end }}
 
-{{- /* Which pods both policies match. */}}
-{{- define "certlet.inject.match" -}}
+{{- /* Which namespaces the policies match. */}}
+{{- define "certlet.inject.namespaces" -}}
 namespaceSelector:
   matchExpressions:
     - key: kubernetes.io/metadata.name
@@ -21,6 +21,11 @@ namespaceSelector:
       operator: NotIn
       values: {{ list .Release.Namespace "kube-system" | uniq | toJson }}
       {{- end }}
+{{- end }}
+
+{{- /* Which pods the policies match. */}}
+{{- define "certlet.inject.pods" -}}
+{{ include "certlet.inject.namespaces" . }}
 resourceRules:
   # Only CREATE: containers and volumes of a pod that exists cannot change.
   - apiGroups: [""]
@@ -29,10 +34,10 @@ resourceRules:
     resources: [pods]
 {{- end }}
 
-{{- /* What the annotations say, for both policies. Both see pods before and after the injection. */}}
+{{- /* What the annotations of a pod say. The policies see pods before and after the injection. */}}
 {{- define "certlet.inject.variables" -}}
 - name: annotations
-  expression: object.metadata.?annotations.orValue({})
+  expression: variables.pod.?metadata.?annotations.orValue({})
 - name: mode
   expression: variables.annotations[?'certlet.io/inject'].orValue('false')
 - name: mountPath
@@ -42,7 +47,7 @@ resourceRules:
     variables.annotations.filter(key, key.startsWith('certlet.io/inject') && !(key in
     ['certlet.io/inject', 'certlet.io/inject-mount-path', 'certlet.io/inject-containers', 'certlet.io/inject-on-renewal']))
 - name: initContainers
-  expression: object.spec.?initContainers.orValue([])
+  expression: variables.pod.spec.?initContainers.orValue([])
 # Whether the pod has the sidecar: by this policy or by hand.
 - name: injected
   expression: >-
@@ -50,7 +55,7 @@ resourceRules:
     c.?volumeMounts.orValue([]).exists(mount, mount.name == 'certlet'))
 # The containers that can have the certificate, the names of those that shall have it, and these.
 - name: containers
-  expression: object.spec.containers + variables.initContainers.filter(c, c.name != 'certlet')
+  expression: variables.pod.spec.containers + variables.initContainers.filter(c, c.name != 'certlet')
 - name: chosen
   expression: >-
     'certlet.io/inject-containers' in variables.annotations ?
@@ -65,11 +70,21 @@ resourceRules:
   expression: >-
     variables.targets.filter(c, c.?volumeMounts.orValue([]).exists(mount,
     mount.name != 'certlet' && (mount.mountPath + '/').startsWith(variables.mountPath + '/'))).map(c, string(c.name))
+# The sidecar's user: that of the pod, else that of the first container that has one. It can read the key without fsGroup. -1: unknown.
+- name: podUser
+  expression: int(variables.pod.spec.?securityContext.?runAsUser.orValue(0))
+- name: containerUsers
+  expression: >-
+    variables.targets.map(c, int(c.?securityContext.?runAsUser.orValue(0))).filter(user, user != 0)
+- name: user
+  expression: >-
+    variables.podUser != 0 ? variables.podUser : variables.containerUsers.size() > 0 ? variables.containerUsers[0] :
+    {{ .Values.inject.runAsUser | int | default -1 }}
 - name: taken
   expression: >-
-    object.spec.containers.filter(c, c.name == 'certlet').map(c, 'container certlet') +
+    variables.pod.spec.containers.filter(c, c.name == 'certlet').map(c, 'container certlet') +
     (variables.injected ? [] : variables.initContainers.filter(c, c.name == 'certlet').map(c, 'init container certlet')) +
-    (variables.injected ? [] : object.spec.?volumes.orValue([]).filter(volume,
+    (variables.injected ? [] : variables.pod.spec.?volumes.orValue([]).filter(volume,
     volume.name in ['certlet', 'certlet-pod', 'certlet-token']).map(volume, 'volume ' + volume.name))
 {{- end }}
 
@@ -100,8 +115,8 @@ injected, so that the ValidatingAdmissionPolicy can refuse it by name, and not t
     'certlet.io/inject-on-renewal: "restart" is not accepted with certlet.io/inject: "once", which renews nothing; accepted: with "true"'
 - name: os
   expression: >-
-    variables.mode == 'false' || (object.spec.?os.?name.orValue('linux') != 'windows' &&
-    object.spec.?nodeSelector[?'kubernetes.io/os'].orValue('linux') != 'windows')
+    variables.mode == 'false' || (variables.pod.spec.?os.?name.orValue('linux') != 'windows' &&
+    variables.pod.spec.?nodeSelector[?'kubernetes.io/os'].orValue('linux') != 'windows')
   message: >-
     'certlet.io/inject: "' + variables.mode + '" is not accepted in a Windows pod; accepted: "false"'
 - name: names
