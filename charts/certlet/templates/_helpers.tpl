@@ -79,6 +79,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - --log-level={{ .Values.log.level }}
 - --min-renewal-interval={{ .Values.limits.minRenewalInterval }}
 - --shutdown-grace={{ .Values.shutdownGraceSeconds | int }}s
+- --max-volume-size={{ .Values.store.maxVolumeSize }}
 {{- range .Values.trust.sources }}
 - --ca-source={{ . }}
 {{- end }}
@@ -92,6 +93,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - --federated-bundle={{ $domain }}={{ . }}
 {{- end }}
 {{- end }}
+{{- with .Values.trust.configMapNames }}
+- --trust-configmap-names={{ join "," . }}
+{{- end }}
+- --trust-overlap={{ .Values.trust.overlap }}
 {{- range .Values.trust.crls }}
 - --crl={{ . }}
 {{- end }}
@@ -103,6 +108,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - --max-crl-size={{ .Values.trust.maxCrlSize }}
 {{- end }}
 {{- with .Values.certManager }}
+{{- if .enabled }}
+- --keep-requests={{ .keepRequests | int }}
+{{- end }}
 {{- if and .enabled .defaultIssuer.name }}
 - --default-issuer-name={{ .defaultIssuer.name }}
 - --default-issuer-kind={{ .defaultIssuer.kind }}
@@ -115,6 +123,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - {{ printf "--spiffe-id-template=%s" . | quote }}
 {{- end }}
 {{- end }}
+- --certificate-request-duration={{ .Values.spiffe.certificateRequestDuration }}
 {{- if .Values.localSigner.enabled }}
 - --allow-local-signer
 {{- end }}
