@@ -201,6 +201,20 @@ if in_pod app touch /tls/file; then fail "a container can write into the volume"
 in_pod app sh -c '! test -e /var/run/secrets/kubernetes.io' || fail "the container has a token, which its pod does not want"
 contains "what certlet status shows" "$(k exec app -c certlet -- certlet status)" e2e-ca
 
+# A request in the name of another pod's sidecar is refused, whoever in the namespace makes it.
+forged() { # MESSAGE JQ-FILTER KUBECTL-FLAG...
+	local message=$1 filter=$2 out
+	shift 2
+	out=$(k get certificaterequests -o json | jq "{apiVersion: \"cert-manager.io/v1\", kind: \"CertificateRequest\", metadata: (.items[0].metadata |
+		{name: \"forged\", namespace, labels, annotations, ownerReferences}), spec: (.items[0].spec | {request, issuerRef})} | $filter" |
+		k create --dry-run=server -f - "$@" 2>&1) && fail "not refused: $filter $*"
+	contains "what is said of $filter $*" "$out" "$message"
+}
+forged "must use a token that is bound to a pod" . --as="system:serviceaccount:$NS:default"
+token=$(k create token web --bound-object-kind=Pod --bound-object-name=app --bound-object-uid="$(k get pod app -o 'jsonpath={.metadata.uid}')")
+forged "metadata.ownerReferences: must be only the pod app" '.metadata.ownerReferences[0].uid = "other"' --token="$token"
+forged "a sidecar only the annotation certlet.io/volume-id" '.metadata.annotations["certlet.io/volume-id"] = "sidecar-other"' --token="$token"
+
 # Renewal in place.
 before=$(serial app)
 renewed() { [ "$(serial app)" != "$before" ]; }
