@@ -27,6 +27,7 @@ end() {
 	NS=$release helm_end sidecars
 	kubectl delete mutatingadmissionpolicybinding,mutatingadmissionpolicy z-e2e-late --ignore-not-found || true
 	drivers null || true
+	rm -f "${as_app:-}"
 	return $status
 }
 trap end EXIT
@@ -211,9 +212,11 @@ forged() { # MESSAGE JQ-FILTER KUBECTL-FLAG...
 	contains "what is said of $filter $*" "$out" "$message"
 }
 forged "must use a token that is bound to a pod" . --as="system:serviceaccount:$NS:default"
-token=$(k create token web --bound-object-kind=Pod --bound-object-name=app --bound-object-uid="$(k get pod app -o 'jsonpath={.metadata.uid}')")
-forged "metadata.ownerReferences: must be only the pod app" '.metadata.ownerReferences[0].uid = "other"' --token="$token"
-forged "a sidecar only the annotation certlet.io/volume-id" '.metadata.annotations["certlet.io/volume-id"] = "sidecar-other"' --token="$token"
+as_app=$(mktemp)
+kubectl config view --minify --raw -o json | jq --arg token "$(k create token web --bound-object-kind=Pod --bound-object-name=app)" \
+	'.users[0].user = {$token}' >"$as_app"
+forged "metadata.ownerReferences: must be only the pod app" '.metadata.ownerReferences[0].uid = "other"' --kubeconfig="$as_app"
+forged "a sidecar only the annotation certlet.io/volume-id" '.metadata.annotations["certlet.io/volume-id"] = "sidecar-other"' --kubeconfig="$as_app"
 
 # Renewal in place.
 before=$(serial app)
