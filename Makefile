@@ -56,7 +56,7 @@ docs-check:
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --no-deps --document-private-items --quiet
 	scripts/docs-check
 
-chart: ## Generate the Helm chart's schema and README, and deploy/certlet.yaml
+chart: ## Generate the Helm chart's schema and README, deploy/certlet.yaml and examples/sidecar/policies.yaml
 	scripts/chart
 
 chart-check: ## Lint, render and validate the chart, lint the Dockerfile, test the alerts, check the runbook
