@@ -290,7 +290,8 @@ equal "restarts" "$(restarts app)" 0
 
 # With permission for all namespaces each service account deletes in its own namespace only. Kubernetes' controllers delete everywhere.
 install --set requesters.allNamespaces=true
-request=$(requests | head -n 1)
+# That of a pod whose certificate is not renewed meanwhile.
+request=certificaterequest/$(k get certificaterequests -o json | jq -r '.items[] | select(.metadata.ownerReferences[0].name == "web") | .metadata.name')
 delete_as() { k delete "$request" --dry-run=server --as="system:serviceaccount:$1" 2>&1; }
 forbidden() { [[ $(delete_as "$release:default") == *"may create and delete CertificateRequests in its own namespace only"* ]]; }
 wait_for 30 forbidden
