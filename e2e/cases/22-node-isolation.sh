@@ -3,7 +3,7 @@
 # - a driver's token can use only the CertificateRequests of its own node
 # - a pod's token cannot make requests for another node
 # - nobody else can make a request that a driver watches, or change which node and volume it is for
-# - a pod's token cannot make requests for another pod
+# - a pod's token cannot make requests for another pod, neither as a driver does nor as a sidecar does
 # - a service account can make requests only in its own namespace
 # - a driver can change nothing of a node but its taint
 # Real tokens take the part of stolen credentials. The API server binds each token to a pod, and so to that pod's node.
@@ -195,3 +195,34 @@ denied "a request with a token that is not bound to a pod" "bound to a pod" \
 create_owned "$there" of-there elsewhere app-there "$there_uid"
 # Requests without the label are none of certlet's.
 create "$app" by-hand-at-home
+
+# A sidecar's request has no label of a node. It names the pod in the owner reference, in a label and in an annotation.
+as_sidecar() { # NAME OWNER-NAME OWNER-UID [VOLUME-UID] [NODE-LABEL]
+	cat <<-YAML
+		apiVersion: cert-manager.io/v1
+		kind: CertificateRequest
+		metadata:
+		  name: $1
+		  labels: { certlet.io/volume: sidecar-${4:-$3}, ${5:+"certlet.io/node: $5"} }
+		  annotations: { certlet.io/volume-id: sidecar-${4:-$3} }
+		  ownerReferences: [{ apiVersion: v1, kind: Pod, name: $2, uid: $3 }]
+		spec: { request: LS0t, issuerRef: { name: nobody } }
+	YAML
+}
+create_as_sidecar() { as_sidecar "${@:2}" | as "$1" create -f -; } # TOKEN AS-SIDECAR-ARGUMENTS
+denied "a sidecar's request for another pod" "must be only the pod app-here" create_as_sidecar "$app" forged app-there "$there_uid"
+denied "a sidecar's request that names another pod's sidecar" "must be sidecar-$app_uid" create_as_sidecar "$app" forged app-here "$app_uid" "$there_uid"
+denied "a sidecar's request that a driver would watch" "must not be there" create_as_sidecar "$app" forged app-here "$app_uid" "" "$node"
+denied "a sidecar's request with a token that is not bound to a pod" "bound to a pod" create_as_sidecar "$unbound_app" forged app-here "$app_uid"
+create_as_sidecar "$app" of-sidecar app-here "$app_uid"
+denied "a sidecar's request, given to a driver later" "cannot be changed" k label certificaterequest of-sidecar "certlet.io/node=$node"
+denied "a sidecar's request, given to another pod's sidecar" "cannot be changed" k label certificaterequest of-sidecar "certlet.io/volume=sidecar-$there_uid" --overwrite
+
+# The same where the drivers make requests as their own account: sidecars never do.
+HELM_NO_WAIT=${NO_KUBELET:-} helm_install $release isolated.csi.certlet.io --set certManager.tokenRequest.enabled=false
+k create rolebinding app-makes-requests --role=make-requests --serviceaccount="$NS:app"
+# A pod's request with the label of a node is denied again only by the label's own rule.
+in_own_account_mode() { request probe "$node" | as "$app" create --dry-run=server -f -; }
+wait_for 30 in_own_account_mode
+denied "a sidecar's request for another pod" "must be only the pod app-here" create_as_sidecar "$app" forged app-there "$there_uid"
+create_as_sidecar "$app" of-sidecar-too app-here "$app_uid"

@@ -216,7 +216,7 @@ as_app=$(mktemp)
 kubectl config view --minify --raw -o json | jq --arg token "$(k create token web --bound-object-kind=Pod --bound-object-name=app)" \
 	'.users[0].user = {$token}' >"$as_app"
 forged "metadata.ownerReferences: must be only the pod app" '.metadata.ownerReferences[0].uid = "other"' --kubeconfig="$as_app"
-forged "a sidecar only the annotation certlet.io/volume-id" '.metadata.annotations["certlet.io/volume-id"] = "sidecar-other"' --kubeconfig="$as_app"
+forged "certlet.io/volume, certlet.io/volume-id: must be sidecar-" '.metadata.annotations["certlet.io/volume-id"] = "sidecar-other"' --kubeconfig="$as_app"
 
 # Renewal in place.
 before=$(serial app)
