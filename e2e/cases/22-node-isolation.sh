@@ -221,7 +221,7 @@ denied "a sidecar's request, given to another pod's sidecar" "cannot be changed"
 # The same where the drivers make requests as their own account: sidecars never do.
 HELM_NO_WAIT=${NO_KUBELET:-} helm_install $release isolated.csi.certlet.io --set certManager.tokenRequest.enabled=false
 k create rolebinding app-makes-requests --role=make-requests --serviceaccount="$NS:app"
-# A pod's request with the label of a node is denied again only by the label's own rule.
+# Token-request mode denies this request, because it has no owner: so the policies have changed when it is allowed.
 in_own_account_mode() { request probe "$node" | as "$app" create --dry-run=server -f -; }
 wait_for 30 in_own_account_mode
 denied "a sidecar's request for another pod" "must be only the pod app-here" create_as_sidecar "$app" forged app-there "$there_uid"

@@ -4,10 +4,12 @@
 #   and nothing else; without it the pod's Events say so.
 # - With fs-group a container of that group reads the key, and one of another group does not. The certificate is no secret: here
 #   everybody in the pod reads it.
+# - The approver treats `certlet sidecar` as it treats a pod's volume: the ID of the sidecar's own account, and no other.
 # - Volumes of csi.certlet.io live beside these, even in the same pod, and do not notice when this driver is uninstalled.
 # needs: certlet own-cluster
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/support/spiffe.sh"
+. "$(dirname "$0")/support/sidecar.sh"
 
 # The approver takes the place of cert-manager's own for the other driver's requests.
 spiffe_begin --set approver.autoApproveNonSpiffe=true
@@ -58,6 +60,18 @@ wait_for 60 says_what_is_missing
 k create rolebinding nobody --role=requester --serviceaccount="$NS:nobody"
 k wait --for=condition=ready pod/no-right --timeout=120s
 has_identity no-right nobody
+
+# Sidecars ask with their own token. The second one wants the ID of another account.
+sidecar_account app
+svid=(spiffe=true duration=1h 'key-usages=digital signature,key encipherment,server auth,client auth')
+export ISSUER=spiffe-ca TRUST_DOMAIN=foo.bar
+sidecar_pod sidecar "${svid[@]}" | k apply -f -
+ENV=", { name: CERTLET_SPIFFE_ID_TEMPLATE, value: '$(spiffe_id nobody)' }" sidecar_pod sidecar-of-nobody "${svid[@]}" | k apply -f -
+unset ISSUER TRUST_DOMAIN
+running sidecar
+contains "the sidecar's identity" "$(k exec sidecar -c main -- openssl x509 -in /tls/tls.crt -noout -ext subjectAltName)" "URI:$(spiffe_id app)"
+contains "who approved it" "$(request_of sidecar '.status.conditions[].reason')" approver.certlet.io
+wait_for 60 describes sidecar-of-nobody "accepted: $(spiffe_id app)"
 
 # This driver goes, and comes back.
 others() {
