@@ -63,10 +63,9 @@ has_identity no-right nobody
 
 # Sidecars ask with their own token. The second one wants the ID of another account.
 sidecar_account app
-svid=(spiffe=true duration=1h 'key-usages=digital signature,key encipherment,server auth,client auth')
 export ISSUER=spiffe-ca TRUST_DOMAIN=foo.bar
-sidecar_pod sidecar "${svid[@]}" | k apply -f -
-ENV=", { name: CERTLET_SPIFFE_ID_TEMPLATE, value: '$(spiffe_id nobody)' }" sidecar_pod sidecar-of-nobody "${svid[@]}" | k apply -f -
+sidecar_pod sidecar spiffe=true | k apply -f -
+ENV=", { name: CERTLET_SPIFFE_ID_TEMPLATE, value: 'spiffe://{trustDomain}/ns/{namespace}/sa/nobody' }" sidecar_pod sidecar-of-nobody spiffe=true | k apply -f -
 unset ISSUER TRUST_DOMAIN
 running sidecar
 contains "the sidecar's identity" "$(k exec sidecar -c main -- openssl x509 -in /tls/tls.crt -noout -ext subjectAltName)" "URI:$(spiffe_id app)"

@@ -66,7 +66,8 @@ echo "$status"
 contains "certlet status" "$status" with-group
 
 # Mutual TLS through renewals. Each client ends after three renewals of both sides.
-renewed=(duration=20s renew-before=10s 'key-usages=digital signature,server auth,client auth')
+lifetime=(duration=20s renew-before=10s)
+renewed=("${lifetime[@]}" 'key-usages=digital signature,server auth,client auth')
 COMMAND='[mtls-peer, server]' sidecar_pod files dns-names=files.test "${renewed[@]}" | k apply -f -
 sed -n '/nginx.conf: |/,/^---/p' "$E2E/../examples/edge/nginx.yaml" | sed -e '1d;$d' -e 's/^    //' \
 	-e '/proxy_set_header/d' -e 's|proxy_pass .*|return 200 "$ssl_client_serial";|' >"$work/nginx.conf"
@@ -75,7 +76,7 @@ k create configmap edge --from-file="$work/nginx.conf" --from-file="$work/run.sh
 COMMAND='[sh, /etc/edge/run.sh]' IMAGE=localhost/nginx:1 MOUNTS=', { name: edge, mountPath: /etc/edge }, { name: tmp, mountPath: /tmp }' \
 	VOLUMES=', { name: edge, configMap: { name: edge } }, { name: tmp, emptyDir: {} }' \
 	sidecar_pod nginx dns-names=nginx.test "${renewed[@]}" | k apply -f -
-socket=(spiffe=true socket-file=socket files=false "${renewed[@]}")
+socket=(spiffe=true socket-file=socket files=false "${lifetime[@]}")
 id=spiffe://example.org/ns/$NS/sa/app
 COMMAND="[spiffe-peer, server, -socket, 'unix:///tls/socket', -peer, '$id']" IMAGE=localhost/spiffe-pod:1 sidecar_pod socket "${socket[@]}" | k apply -f -
 running files nginx socket

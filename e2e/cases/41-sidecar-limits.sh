@@ -13,7 +13,7 @@ sidecar_begin
 
 # Certificates of 80 seconds, renewed after 40: long enough to kill and come back between two renewals.
 export IMAGE=localhost/spiffe-pod:1
-attributes=(spiffe=true socket-file=socket duration=80s renew-before=40s 'key-usages=digital signature,server auth,client auth')
+attributes=(spiffe=true socket-file=socket duration=80s renew-before=40s)
 id=spiffe://example.org/ns/$NS/sa/app
 COMMAND="[spiffe-peer, server, -socket, 'unix:///tls/socket', -peer, '$id']" sidecar_pod server "${attributes[@]}" | k apply -f -
 running server
