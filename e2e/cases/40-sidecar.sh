@@ -35,7 +35,8 @@ SECURITY='' MAIN=", runAsUser: 10002, runAsGroup: 10002" sidecar_pod other-user 
 	sed -e '/^    csi.certlet.io/d' -e '/CERTLET_ATTRIBUTES_FILE/d' \
 		-e 's|args: .*|args: [sidecar, --attribute=issuer-name=e2e-ca, --attribute=issuer-kind=ClusterIssuer, --attribute=common-name=by-flags, --attribute=duration=1h]|' |
 	k apply -f -
-running with-group same-group without-group other-user
+MAIN=", runAsUser: 10002, runAsGroup: 10002" sidecar_pod writer common-name=writer duration=1h | sed 's|mountPath: /tls, readOnly: true|mountPath: /tls|' | k apply -f -
+running with-group same-group without-group other-user writer
 contains "the certificate by annotations" "$(k exec with-group -c main -- openssl x509 -in /tls/tls.crt -noout -subject)" "CN = with-group"
 contains "the certificate by a variable" "$(k exec without-group -c main -- openssl x509 -in /tls/tls.crt -noout -subject)" "CN = by-variable"
 contains "the certificate by flags" "$(k exec other-user -c main -- openssl x509 -in /tls/tls.crt -noout -subject)" "CN = by-flags"
@@ -51,6 +52,7 @@ equal "the key without fsGroup" "$(mode without-group tls.key)" 10001:10001:400
 if k exec other-user -c main -- cat /tls/tls.key >/dev/null 2>&1; then fail "another user reads a key without fsGroup"; fi
 k exec other-user -c main -- cat /tls/tls.crt >/dev/null
 if k exec same-group -c main -- ls /tls/..certlet >/dev/null 2>&1; then fail "another user reads the sidecar's state"; fi
+if k exec writer -c main -- sh -c 'rm -f /tls/..data || mv /tls/tls.key /tls/old || rm -f /tls/tls.crt' 2>/dev/null; then fail "another user replaces files"; fi
 if k exec with-group -c main -- touch /tls/file 2>/dev/null; then fail "the program writes into the directory"; fi
 
 # The request: by the pod's own account, for no driver.
