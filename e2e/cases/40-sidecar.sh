@@ -123,10 +123,11 @@ for pod in wrong-attribute wrong-owner; do
 	contains "how $pod ended" "$(ended_with $pod)" "2 "
 done
 wait_for 60 describes without-rights "cannot create resource"
-k describe pod without-rights | grep "Startup probe failed" | tail -n 1
+failing() { k describe pod "$1" | sed -n 's/.*\(Startup probe failed.*\)/\1/p' | tail -n 1; }
+echo "note: without-rights: $(failing without-rights)"
 k create rolebinding nobody --role=sidecar --serviceaccount="$NS:nobody"
 wait_for 60 describes without-issuer "Startup probe failed"
-k describe pod without-issuer | grep "Startup probe failed" | tail -n 1
+echo "note: without-issuer: $(failing without-issuer)"
 running without-rights
 
 # Meanwhile: a program that cannot read new files is restarted with the pod's other containers.
