@@ -134,8 +134,9 @@ done
 wait_for 60 describes without-rights "cannot create resource"
 failing() { k describe pod "$1" | sed -n 's/.*\(Startup probe failed.*\)/\1/p' | tail -n 1; }
 echo "note: without-rights: $(failing without-rights)"
-k create rolebinding nobody --role=sidecar --serviceaccount="$NS:nobody"
 wait_for 60 describes without-issuer "Startup probe failed"
+echo "note: without-issuer: $(failing without-issuer)"
+k create rolebinding nobody --role=sidecar --serviceaccount="$NS:nobody"
 running without-rights
 
 # Meanwhile: a program that cannot read new files is restarted with the pod's other containers.
@@ -164,8 +165,3 @@ for pod in files nginx socket; do
 done
 for pod in files nginx socket; do equal "restarts of the sidecar of $pod" "$(sidecar_restarts $pod)" 0; done
 equal "the files of a volume with the socket only" "$(k exec socket -c main -- ls /tls)" socket
-
-# An issuer that does not exist is named, at the latest when certlet begins again with the same request.
-names_issuer() { k get events --field-selector involvedObject.name=without-issuer -o json | jq -r '.items[].message' | grep -q "Startup probe failed.*missing"; }
-wait_for 90 names_issuer
-echo "note: without-issuer: $(failing without-issuer)"
