@@ -134,7 +134,9 @@ done
 wait_for 60 describes without-rights "cannot create resource"
 failing() { k describe pod "$1" | sed -n 's/.*\(Startup probe failed.*\)/\1/p' | tail -n 1; }
 echo "note: without-rights: $(failing without-rights)"
-wait_for 60 describes without-issuer "Startup probe failed"
+# Soon, because the kubelet records 25 Events of a pod only.
+names_issuer() { k get events --field-selector involvedObject.name=without-issuer -o json | jq -r '.items[].message' | grep -q "Startup probe failed.*missing"; }
+wait_for 30 names_issuer
 echo "note: without-issuer: $(failing without-issuer)"
 k create rolebinding nobody --role=sidecar --serviceaccount="$NS:nobody"
 running without-rights
