@@ -352,9 +352,15 @@ impl Obtainer {
         }
     }
 
+    /// What the pending request of a volume waits for; none if nothing is pending.
+    pub(crate) fn pending(&self, id: &VolumeId, kind: SignerKind) -> Option<String> {
+        let saved = self.store.checkpoint(id).ok().flatten()?.checkpoint()?;
+        self.signer(kind).ok().map(|signer| signer.signer.describe(&saved))
+    }
+
     fn still_waiting(&self, id: &VolumeId, signer: &dyn Signer, waited: Duration) -> Failure {
-        let saved = self.store.checkpoint(id).ok().flatten().and_then(|saved| saved.checkpoint());
-        let state = saved.map_or_else(String::new, |saved| format!(" ({})", signer.describe(&saved)));
+        let pending = self.pending(id, signer.kind());
+        let state = pending.map_or_else(String::new, |pending| format!(" ({pending})"));
         let message = format!(
             "the {} signer has not answered within {:.0} s{state}; the request stays in place and the next attempt \
              resumes it",

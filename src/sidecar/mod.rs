@@ -33,15 +33,22 @@ const MAX_CHECK_INTERVAL: Duration = Duration::from_hours(1);
 pub(crate) struct Sidecar {
     volumes: VolumeService,
     request: SidecarRequest,
-    /// Why there is no certificate yet; none: there is one.
-    missing: Mutex<Option<String>>,
+    progress: Mutex<Progress>,
+}
+
+/// Whether the first certificate is there.
+enum Progress {
+    /// The first attempt has not ended.
+    Pending,
+    /// The last attempt has failed, and this is why.
+    Failed(String),
+    Obtained,
 }
 
 impl Sidecar {
     /// Nothing is requested yet.
     pub(crate) fn new(volumes: VolumeService, request: SidecarRequest) -> Arc<Self> {
-        let missing = Mutex::new(Some("the first certificate has not been requested yet".to_owned()));
-        Arc::new(Self { volumes, request, missing })
+        Arc::new(Self { volumes, request, progress: Mutex::new(Progress::Pending) })
     }
 
     /// Gets the first certificate, or takes over that of an earlier process, however many attempts that needs. A failure that
@@ -50,10 +57,10 @@ impl Sidecar {
         for failures in 0.. {
             let request = self.request.publish(Some(ATTEMPT_TIMEOUT));
             let Err(failure) = self.volumes.publish(request).await else {
-                *self.missing.lock() = None;
+                *self.progress.lock() = Progress::Obtained;
                 return Ok(());
             };
-            *self.missing.lock() = Some(failure.to_string());
+            *self.progress.lock() = Progress::Failed(failure.to_string());
             if failure.kind == FailureKind::ShuttingDown || ends(&failure) {
                 return Err(failure);
             }
@@ -103,9 +110,14 @@ impl Sidecar {
 
     /// Whether the pod has a certificate that is valid. The error says why not.
     pub(crate) fn ready(&self, now: Timestamp) -> Result<(), String> {
-        if let Some(missing) = &*self.missing.lock() {
-            return Err(missing.clone());
+        let volume = &self.request.volume;
+        match &*self.progress.lock() {
+            Progress::Failed(failure) => Err(failure.clone()),
+            Progress::Obtained => self.volumes.is_valid(volume, now),
+            Progress::Pending => {
+                let pending = self.volumes.pending(volume, self.request.spec().signer.kind());
+                Err(pending.unwrap_or_else(|| "the first certificate has not been requested yet".to_owned()))
+            }
         }
-        self.volumes.is_valid(&self.request.volume, now)
     }
 }

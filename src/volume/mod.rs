@@ -51,7 +51,7 @@ pub use tmpfs::StoreOptions;
 
 use crate::attributes::OperatorDefaults;
 use crate::credential::{Follower, Obtainer, Work, WorkQueue};
-use crate::model::{Failure, FailureKind, VolumeId};
+use crate::model::{Failure, FailureKind, SignerKind, VolumeId};
 use crate::platform::{Clock, until};
 use crate::signer::ConfiguredSigner;
 use crate::sink::Sockets;
@@ -232,6 +232,11 @@ impl VolumeService {
             let error = record.last_error.as_ref().map(|last| last.message.as_str());
             Err(format!("the certificate has expired: {}", error.unwrap_or("its renewal has not ended yet")))
         })
+    }
+
+    /// What the pending request for the volume waits for; none if nothing is pending.
+    pub(crate) fn pending(&self, id: &VolumeId, signer: SignerKind) -> Option<String> {
+        self.context.obtainer.pending(id, signer)
     }
 
     /// How long the volume's certificate is still valid; zero without one.

@@ -50,8 +50,8 @@ node_test! {
         let (mut sidecar, server) = with_server(&OF_ISSUER).await;
         sidecar.start();
         let name = server.only().await;
-        let (code, said) = sidecar.health("--readiness");
-        assert_eq!(code, Some(1), "{said}");
+        let waits = format!("CertificateRequest shop/{name}: not approved yet");
+        eventually("what it waits for", async || sidecar.health("--readiness").1.contains(&waits)).await;
         let object = server.object(&name);
         let metadata = &object["metadata"];
         assert_eq!(metadata["namespace"], "shop");
