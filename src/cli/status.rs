@@ -10,6 +10,7 @@ use crate::model::Dialect;
 use crate::store::{RecordError, RetainedAnchor, StoreError, StoredVolume};
 use clap::Args;
 use jiff::Timestamp;
+use roots::Scope;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -72,7 +73,8 @@ impl StatusArgs {
             return Ok(json(&rows));
         }
         let mut text = table(&rows, Timestamp::now());
-        text.push_str(&roots::table(&rows));
+        let scope = if self.directory.is_some() { Scope::Pod } else { Scope::Node };
+        text.push_str(&roots::table(&rows, scope));
         // Without a driver that runs, the volumes are shown all the same.
         if let Err(ControlError::Failed(notice)) = control::ask(&control::socket_in(&root), Check::Notices) {
             text = format!("{text}\nNotice: {notice}\n");

@@ -4,6 +4,15 @@ use super::{Row, aligned, seconds};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
+/// Whose certificates are shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scope {
+    /// Those of a driver.
+    Node,
+    /// That of a sidecar.
+    Pod,
+}
+
 /// Length of a SHA-256 as it is shown.
 const SHOWN_DIGITS: usize = 16;
 
@@ -18,7 +27,7 @@ struct Root {
 }
 
 /// The table of roots; empty without any.
-pub(super) fn table(rows: &[Row]) -> String {
+pub(super) fn table(rows: &[Row], scope: Scope) -> String {
     let mut roots: BTreeMap<(String, Option<String>), Root> = BTreeMap::new();
     for row in rows {
         if let Some(subject) = &row.root {
@@ -34,12 +43,13 @@ pub(super) fn table(rows: &[Row]) -> String {
     if roots.is_empty() {
         return String::new();
     }
-    let header = ["ROOT", "SHA-256", "VOLUMES", "SAFE TO REMOVE ON THIS NODE"].map(str::to_owned);
+    let (safe, here) = match scope {
+        Scope::Node => ("SAFE TO REMOVE ON THIS NODE", "on this node"),
+        Scope::Pod => ("SAFE TO REMOVE IN THIS POD", "of this sidecar"),
+    };
+    let header = ["ROOT", "SHA-256", "VOLUMES", safe].map(str::to_owned);
     let lines: Vec<_> = std::iter::once(header).chain(roots.iter().map(line)).collect();
-    format!(
-        "\n{}A root that is not in this list: no certificate on this node leads to it.\n",
-        aligned(&lines)
-    )
+    format!("\n{}A root that is not in this list: no certificate {here} leads to it.\n", aligned(&lines))
 }
 
 fn line(((subject, sha256), root): (&(String, Option<String>), &Root)) -> [String; 4] {
@@ -88,7 +98,7 @@ mod tests {
             row("CN=foreign", None, 50),
             Row::default(),
         ];
-        insta::assert_snapshot!(table(&rows).trim_start(), @"
+        insta::assert_snapshot!(table(&rows, Scope::Node).trim_start(), @"
         ROOT        SHA-256                  VOLUMES  SAFE TO REMOVE ON THIS NODE
         CN=foreign  not in the trust bundle  1        -
         CN=gone     cccccccccccccccc         0        yes (not named any more, still trusted until 1970-01-01T00:06:40Z)
@@ -96,6 +106,6 @@ mod tests {
         CN=old      aaaaaaaaaaaaaaaa         2        not before 1970-01-01T00:03:20Z
         A root that is not in this list: no certificate on this node leads to it.
         ");
-        assert_eq!(table(&[Row::default()]), "");
+        assert_eq!(table(&[Row::default()], Scope::Pod), "");
     }
 }

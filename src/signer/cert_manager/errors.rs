@@ -35,7 +35,7 @@ pub(super) fn sign_error(error: &CallError, action: Action, pod: &WorkloadIdenti
             Failure::throttled(error.to_string(), *retry_after)
         }
         CallError::Refused { code: 403, message, .. } if is_rbac_refusal(message) => {
-            let account = if as_pod { pods_account() } else { "certlet's service account".to_owned() };
+            let account = if as_pod { pods_account() } else { "this service account".to_owned() };
             Failure::permanent(format!(
                 "{message}; {account} lacks the rule apiGroups: [{group}], resources: [{resource}], verbs: [{verb}]"
             ))
