@@ -10,9 +10,11 @@ use certlet_kubelet::{DRIVER_NAME, Driver, Kubelet, Pod, Swaps, leaf, namespace}
 use jiff::Timestamp;
 use mtls::Failure;
 use output::Output;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Names of the first two pods. The others are numbered.
 const NAMES: [&str; 2] = ["orders", "payments"];
@@ -28,49 +30,111 @@ pub struct DemoOptions {
     pub keep: bool,
 }
 
+/// The exit code after a Ctrl-C that nobody asked for, as in a shell.
+const INTERRUPTED: u8 = 130;
+
+/// Why the demo ended early, although nothing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EarlyEnd {
+    /// A signal.
+    Interrupted,
+    /// Nobody reads the output any more.
+    OutputClosed,
+}
+
+impl fmt::Display for EarlyEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupted => "interrupted; the driver is stopped, and nothing is left",
+            Self::OutputClosed => "the output was closed",
+        })
+    }
+}
+
+impl std::error::Error for EarlyEnd {}
+
 /// Runs the demo; a failure prints one line and returns exit code 1.
 pub fn run(args: &DemoOptions) -> ExitCode {
     // The name must be short: the path of a Unix socket has at most 107 bytes.
     let root = std::env::temp_dir().join(format!("certlet-demo-{}", std::process::id()));
-    if let Err(error) = namespace::enter().and_then(|()| namespace::scratch(&root)) {
-        eprintln!("certlet demo: {error}");
-        return ExitCode::FAILURE;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(steps(args, &root)));
+    let entered = namespace::enter().and_then(|()| namespace::scratch(&root));
+    let result = entered.map_err(Failure::from).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(steps(args, &root))
+    });
     // A directory with a mount in it cannot be removed.
     let _unmounted = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
     let _removed = std::fs::remove_dir(&root);
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\ncertlet demo: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let code = match error.downcast_ref() {
+        Some(EarlyEnd::OutputClosed) => return ExitCode::SUCCESS,
+        Some(EarlyEnd::Interrupted) => INTERRUPTED,
+        None => 1,
+    };
+    eprintln!("\ncertlet demo: {error}");
+    ExitCode::from(code)
+}
+
+/// The driver, the kubelet's side of it, and the pods with a certificate.
+struct Running {
+    driver: Driver,
+    kubelet: Kubelet,
+    pods: Vec<Pod>,
 }
 
 async fn steps(args: &DemoOptions, root: &Path) -> Result<(), Failure> {
     let out = Output::new();
-    out.title("certlet gives every pod its own certificate");
-    let started = Instant::now();
-    let mut driver =
-        Driver::start(&std::env::current_exe()?, root, &["--metrics-bind-address=0", "--log-format=text"])?;
-    let kubelet = driver.register().await?;
-    out.done("driver", &format!("certlet node runs, and the kubelet has registered {DRIVER_NAME}"), started);
+    let mut interrupts = Interrupts::new()?;
+    let mut running = tokio::select! {
+        biased;
+        running = show(&out, args, root) => running?,
+        () = interrupts.next() => return Err(EarlyEnd::Interrupted.into()),
+    };
+    if args.keep {
+        keep(&out, &running)?;
+        interrupts.next().await;
+    }
+    clean_up(&out, &mut running).await
+}
 
-    let pods = publish_all(&out, &kubelet, args).await?;
+/// Everything up to the rotation.
+async fn show(out: &Output, args: &DemoOptions, root: &Path) -> Result<Running, Failure> {
+    out.title("certlet gives every pod its own certificate")?;
+    let started = Instant::now();
+    let flags = ["--metrics-bind-address=0", "--log-format=text"];
+    let mut driver = Driver::start_in_own_group(&std::env::current_exe()?, root, &flags)?;
+    let kubelet = driver.register().await?;
+    out.done("driver", &format!("certlet node runs, and the kubelet has registered {DRIVER_NAME}"), started)?;
+
+    let pods = publish_all(out, &kubelet, args).await?;
     let volumes: Vec<PathBuf> = pods.iter().map(|pod| kubelet.target(pod)).collect();
     let [client, server, ..] = volumes.as_slice() else { return Err("the demo needs two pods".into()) };
-    show_files(&out, client)?;
+    show_files(out, client)?;
     let name = format!("{}.shop.svc.cluster.local", pods[1].name);
-    talk(&out, client, server, &name).await?;
-    rotate(&out, client, args.duration).await?;
-    talk(&out, client, server, &name).await?;
-    if args.keep {
-        keep(&out, &driver, &volumes).await?;
+    talk(out, client, server, &name).await?;
+    rotate(out, client, args.duration).await?;
+    talk(out, client, server, &name).await?;
+    Ok(Running { driver, kubelet, pods })
+}
+
+/// The signals that end the demo.
+struct Interrupts([Signal; 3]);
+
+impl Interrupts {
+    fn new() -> std::io::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
     }
-    clean_up(&out, &kubelet, &pods, &mut driver).await
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 async fn publish_all(out: &Output, kubelet: &Kubelet, args: &DemoOptions) -> Result<Vec<Pod>, Failure> {
@@ -96,7 +160,7 @@ async fn publish_all(out: &Output, kubelet: &Kubelet, args: &DemoOptions) -> Res
             .await
             .map_err(|status| format!("publish of {name}: {}", status.message()))?;
         let leaf = leaf(&volume)?;
-        out.done(&name, &format!("certificate {} until {}", short(&leaf.serial), leaf.not_after), started);
+        out.done(&name, &format!("certificate {} until {}", short(&leaf.serial), leaf.not_after), started)?;
         pods.push(pod);
     }
     Ok(pods)
@@ -108,16 +172,14 @@ fn show_files(out: &Output, volume: &Path) -> Result<(), Failure> {
         .collect::<Result<_, std::io::Error>>()?;
     names.retain(|name| !name.starts_with(".."));
     names.sort();
-    out.info("files", &format!("{}: on tmpfs, read-only, key 0400", names.join(", ")));
-    Ok(())
+    out.info("files", &format!("{}: on tmpfs, read-only, key 0400", names.join(", ")))
 }
 
 async fn talk(out: &Output, client: &Path, server: &Path, name: &str) -> Result<(), Failure> {
     let started = Instant::now();
     let talk = mtls::converse(client, server, name).await.map_err(|error| format!("mTLS: {error}"))?;
-    out.done("mTLS", &format!("{} -> {} ({})", talk.client, talk.server, talk.protocol), started);
-    out.info("", &format!("\"{}\"", talk.answer));
-    Ok(())
+    out.done("mTLS", &format!("{} -> {} ({})", talk.client, talk.server, talk.protocol), started)?;
+    out.info("", &format!("\"{}\"", talk.answer))
 }
 
 /// Waits for one rotation with an open watch, like a sidecar.
@@ -125,7 +187,7 @@ async fn rotate(out: &Output, volume: &Path, duration: Duration) -> Result<(), F
     let before = leaf(volume)?;
     let mut swaps = Swaps::watch(volume)?;
     let old = short(&before.serial);
-    out.info("rotation", &format!("waiting for {old} to be renewed, well before it expires ..."));
+    out.info("rotation", &format!("waiting for {old} to be renewed, well before it expires ..."))?;
     let started = Instant::now();
     tokio::time::timeout(duration, swaps.next())
         .await
@@ -135,23 +197,31 @@ async fn rotate(out: &Output, volume: &Path, duration: Duration) -> Result<(), F
         return Err("the watch fired, but the certificate is the same".into());
     }
     let rotated = format!("{old} -> {}, {:.1} s before expiry", short(&after.serial), left.as_secs_f64());
-    out.done("rotation", &rotated, started);
-    Ok(())
+    out.done("rotation", &rotated, started)
 }
 
-async fn keep(out: &Output, driver: &Driver, volumes: &[PathBuf]) -> Result<(), Failure> {
-    out.info("keep", "driver and volumes run, and certificates rotate, until Ctrl-C; from another shell:");
-    let nsenter = format!("nsenter --user --preserve-credentials --mount --target {}", driver.id());
-    for volume in volumes.iter().take(2) {
-        out.info("", &format!("{nsenter} ls -l {}", volume.display()));
+/// Prints commands that show the volumes from another shell, whoever has started the demo.
+fn keep(out: &Output, running: &Running) -> Result<(), Failure> {
+    let Running { driver, kubelet, pods } = running;
+    out.info("keep", "driver and volumes run, and certificates rotate, until Ctrl-C; from another shell:")?;
+    // The mounts are private to this process, and /proc leads to them.
+    let inside = Path::new("/proc").join(std::process::id().to_string()).join("root");
+    let seen = |path: &Path| inside.join(path.strip_prefix("/").unwrap_or(path)).display().to_string();
+    for pod in pods.iter().take(NAMES.len()) {
+        let link = driver.root.join(&pod.name);
+        // Relative: from outside, an absolute link would lead out of /proc.
+        let target = kubelet.target(pod);
+        std::os::unix::fs::symlink(target.strip_prefix(&driver.root).unwrap_or(&target), &link)?;
+        out.command(&format!("ls -l {}/", seen(&link)))?;
     }
-    out.info("", &format!("driver's log: {nsenter} cat {}", driver.root.join("driver.log").display()));
-    Ok(tokio::signal::ctrl_c().await?)
+    out.info("", "the driver's log:")?;
+    out.command(&format!("cat {}", seen(&driver.root.join("driver.log"))))
 }
 
-async fn clean_up(out: &Output, kubelet: &Kubelet, pods: &[Pod], driver: &mut Driver) -> Result<(), Failure> {
+async fn clean_up(out: &Output, running: &mut Running) -> Result<(), Failure> {
     let started = Instant::now();
-    for pod in pods {
+    let Running { driver, kubelet, pods } = running;
+    for pod in &*pods {
         kubelet
             .unpublish(pod)
             .await
@@ -167,8 +237,7 @@ async fn clean_up(out: &Output, kubelet: &Kubelet, pods: &[Pod], driver: &mut Dr
     if !ended.success() {
         return Err(format!("the driver ended with {ended}").into());
     }
-    out.done("the end", "unpublished: no mount, file or key is left; driver stopped", started);
-    Ok(())
+    out.done("the end", "unpublished: no mount, file or key is left; driver stopped", started)
 }
 
 fn short(serial: &str) -> &str {

@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -26,9 +27,20 @@ pub const DRIVER_NAME: &str = "csi.certlet.io";
 impl Driver {
     /// Starts the certlet `binary` as `certlet node`, with the local signer and its own kubelet root.
     pub fn start(binary: &Path, root: &Path, flags: &[&str]) -> io::Result<Self> {
+        Self::spawn(Command::new(binary), root, flags)
+    }
+
+    /// As [`Driver::start`], but a Ctrl-C on the terminal does not reach the driver: its owner stops it.
+    pub fn start_in_own_group(binary: &Path, root: &Path, flags: &[&str]) -> io::Result<Self> {
+        let mut command = Command::new(binary);
+        command.process_group(0);
+        Self::spawn(command, root, flags)
+    }
+
+    fn spawn(mut command: Command, root: &Path, flags: &[&str]) -> io::Result<Self> {
         fs::create_dir_all(root.join("plugins_registry"))?;
         let log = File::create(root.join("driver.log"))?;
-        let child = Command::new(binary)
+        let child = command
             .args(["node", "--allow-local-signer", "--node-id", "demo-node", "--driver-name", DRIVER_NAME])
             .arg("--endpoint")
             .arg(endpoint(root))
