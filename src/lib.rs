@@ -27,6 +27,7 @@ mod namespace;
 pub mod platform;
 #[cfg(feature = "aws")]
 pub(crate) mod policy;
+pub mod reload;
 pub mod run;
 pub(crate) mod sidecar;
 pub mod signer;

@@ -4,14 +4,15 @@
 use certlet::cli::ApproverArgs;
 #[cfg(feature = "aws")]
 use certlet::cli::{CheckArgs, PolicyAction, PolicyCheckError};
-use certlet::cli::{Cli, Command, DemoArgs, NodeArgs, SidecarArgs};
+use certlet::cli::{Cli, Command, DemoArgs, NodeArgs, ReloadArgs, SidecarArgs};
 use certlet::run::SidecarEnd;
 use certlet::{run, telemetry};
 use certlet_demo::DemoOptions;
 use clap::Parser;
+use clap::error::ErrorKind;
 use std::fmt::Display;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Demo(DemoArgs { pods, duration, keep }) => {
             certlet_demo::run(&DemoOptions { pods, duration, keep })
         }
+        Command::Reload(args) => run_reload(*args).unwrap_or_else(|code| code),
         Command::Status(args) => print(args.render()),
         Command::Health(args) => print(args.run()),
         #[cfg(feature = "aws")]
@@ -44,15 +46,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints help and version as clap formats them, and an error as one line.
+/// Prints help and version as clap formats them, and an error as one line, with clap's tips.
 fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
-        return ExitCode::SUCCESS;
+        return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
     }
     let text = error.to_string();
-    let fault: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    fail(USAGE)(format!("{}; see certlet --help", fault.join(" ").trim_start_matches("error: ")))
+    let lines = || text.lines().map(str::trim);
+    let fault: Vec<&str> = lines().take_while(|line| !line.is_empty()).collect();
+    let fault = fault.join(" ");
+    let parts = std::iter::once(fault.trim_start_matches("error: "));
+    let parts = parts.chain(lines().filter(|line| line.starts_with("tip: "))).chain(["see certlet --help"]);
+    fail(USAGE)(parts.collect::<Vec<_>>().join("; "))
 }
 
 /// Prints the decision to standard output, also if it is a denial.
@@ -60,7 +66,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn check_policy(args: &CheckArgs) -> ExitCode {
     match args.render() {
         Err(PolicyCheckError::Denied(explanation)) => {
-            print!("{explanation}");
+            write_out(&explanation);
             ExitCode::FAILURE
         }
         rendered => print(rendered),
@@ -69,11 +75,19 @@ fn check_policy(args: &CheckArgs) -> ExitCode {
 
 fn print<E: Display>(result: Result<String, E>) -> ExitCode {
     match result {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => write_out(&text),
         Err(error) => fail(FAILURE)(error),
+    }
+}
+
+/// Writes to standard output. A reader that has had enough, such as head, is no failure.
+fn write_out(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            fail(FAILURE)(format!("standard output: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -98,6 +112,17 @@ fn run_approver(args: ApproverArgs) -> Result<ExitCode, ExitCode> {
     telemetry::init_logging(args.log_format, &args.log_level).map_err(fail(USAGE))?;
     let config = args.into_config().map_err(fail(USAGE))?;
     run_until_stopped(Some(1), |shutdown| run::run_approver(config, shutdown))
+}
+
+/// Ends as the program does that it started.
+fn run_reload(args: ReloadArgs) -> Result<ExitCode, ExitCode> {
+    telemetry::init_logging(args.logs.log_format, &args.logs.log_level).map_err(fail(USAGE))?;
+    let config = args.into_config().map_err(fail(USAGE))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|error| fail(FAILURE)(format!("the runtime cannot start: {error}")))?;
+    let ended = runtime.block_on(certlet::reload::run(config));
+    runtime.shutdown_background();
+    ended.map(ExitCode::from).map_err(|error| fail(error.exit_code())(error))
 }
 
 /// Runs a sidecar until its end. Why it failed is also in the file that `kubectl describe pod` shows.

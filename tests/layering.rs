@@ -79,6 +79,11 @@ const LAYERS: [&[Module]; 9] = [
             false,
         ),
         Module(
+            "reload",
+            "`certlet reload`: signals or runs a program once for each generation; reaps processes as PID 1 must",
+            false,
+        ),
+        Module(
             "sidecar",
             "A sidecar's flags, pod and annotations to a publish; whether it has its certificate",
             false,

@@ -53,10 +53,42 @@ fn a_wrong_value_ends_with_code_2_and_one_line_that_names_the_flag() {
 }
 
 #[test]
-fn every_flag_of_the_services_is_also_an_environment_variable() {
-    for (service, one) in
-        [("node", "--data-root"), ("sidecar", "--directory"), ("approver", "--trust-domain")]
+fn a_mistyped_name_gets_a_tip_and_is_still_one_line() {
+    for (args, tip) in
+        [(&["statu"][..], "a similar subcommand exists: 'status'"), (&["node", "--node-i=n"], "'--node-id'")]
     {
+        let output = Command::new(CERTLET).args(args).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.lines().count() == 1 && said.contains("; tip: ") && said.contains(tip), "{said}");
+    }
+    let alone = Command::new(CERTLET).output().unwrap();
+    assert_eq!(alone.status.code(), Some(2));
+    assert!(String::from_utf8(alone.stderr).unwrap().contains("Usage: certlet"));
+}
+
+#[test]
+fn a_reader_that_ends_early_causes_no_panic() {
+    let mut child = Command::new(CERTLET)
+        .args(["reference", "cli"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn every_flag_of_the_services_is_also_an_environment_variable() {
+    for (service, one) in [
+        ("node", "--data-root"),
+        ("sidecar", "--directory"),
+        ("approver", "--trust-domain"),
+        ("reload", "--watch"),
+    ] {
         let help = Command::new(CERTLET).args([service, "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
         // Descriptions are indented more than flags, and can begin a line with the name of a flag.
@@ -303,8 +335,12 @@ node_test! {
 node_test! {
     async fn status_shows_every_volume_and_no_secret() {
         let mut node = Node::new();
-        assert_eq!(node.status(&[]), "no volumes on this node\n");
+        let absent = Command::new(CERTLET).args(["status", "--data-root"]).arg(node.data_root()).output().unwrap();
+        let said = String::from_utf8(absent.stderr).unwrap();
+        assert_eq!(absent.status.code(), Some(1), "{said}");
+        assert!(said.contains("there is no store in ") && said.lines().count() == 1, "{said}");
         let kubelet: Kubelet = node.started().await;
+        assert_eq!(node.status(&[]), "no volumes on this node\n");
         kubelet.publish(&pod_with("web-0", &[("pkcs12-enable", "true"), ("pkcs12-password", "hunter2")])).await.unwrap();
         kubelet.publish(&pod("web-1")).await.unwrap();
         let table = node.status(&[]);

@@ -5,6 +5,7 @@ mod approver;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod csi_driver_spiffe;
+mod examples;
 mod federated;
 mod health;
 mod node;
@@ -13,6 +14,7 @@ mod pca;
 #[cfg(feature = "aws")]
 mod policy;
 mod reference;
+mod reload;
 #[cfg(feature = "kubernetes")]
 mod runtime_issuer;
 mod shared;
@@ -32,6 +34,7 @@ pub use pca::{PcaArgs, SidecarPcaArgs};
 #[cfg(feature = "aws")]
 pub use policy::{CheckArgs, PolicyAction, PolicyCheckError};
 pub use reference::ReferenceArgs;
+pub use reload::{CommandLine, ReloadArgs, ReloadUsageError};
 #[cfg(feature = "kubernetes")]
 pub use runtime_issuer::{RuntimeIssuerArgs, RuntimeIssuerError};
 #[cfg(feature = "kubernetes")]
@@ -49,7 +52,7 @@ use std::time::Duration;
 
 /// Gives every Kubernetes pod its own short-lived X.509 certificate.
 #[derive(Debug, Parser)]
-#[command(name = "certlet", version, propagate_version = true, max_term_width = 110)]
+#[command(name = "certlet", version, propagate_version = true, max_term_width = 110, after_help = examples::CERTLET)]
 pub struct Cli {
     /// The subcommand.
     #[command(subcommand)]
@@ -60,23 +63,33 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the CSI node driver.
+    #[command(after_help = examples::NODE)]
     Node(Box<NodeArgs>),
     /// Give one pod its certificate from inside: as a sidecar, or as an init container.
+    #[command(after_help = examples::SIDECAR)]
     Sidecar(Box<SidecarArgs>),
     /// Approve and deny the CertificateRequests of SPIFFE drivers, in place of csi-driver-spiffe's approver.
     #[cfg(feature = "kubernetes")]
+    #[command(after_help = examples::APPROVER)]
     Approver(Box<ApproverArgs>),
+    /// Tell a program that its certificate has been renewed: as the program's wrapper, or as a sidecar.
+    #[command(after_help = examples::RELOAD)]
+    Reload(Box<ReloadArgs>),
     /// Show this node's volumes, or a sidecar's, and the state of their certificates.
+    #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
     /// Ask this node's driver, or a sidecar, whether it works; for the kubelet's probes.
+    #[command(after_help = examples::HEALTH)]
     Health(HealthArgs),
     /// Try certlet with the real driver and a local signer; needs no cluster and no root.
+    #[command(after_help = examples::DEMO)]
     Demo(DemoArgs),
     /// Check a policy file for AWS Private CA.
     #[cfg(feature = "aws")]
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::POLICY)]
     Policy(PolicyAction),
     /// Print a page of the documentation that is generated from the code.
+    #[command(after_help = examples::REFERENCE)]
     Reference(ReferenceArgs),
 }
 

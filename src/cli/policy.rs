@@ -14,6 +14,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, Subcommand)]
 pub enum PolicyAction {
     /// Explain the decision of the rules on one request; exit code 1 if they deny it.
+    #[command(after_help = super::examples::POLICY_CHECK)]
     Check(CheckArgs),
 }
 
@@ -51,6 +52,9 @@ pub enum PolicyCheckError {
     /// The file is invalid.
     #[error(transparent)]
     File(#[from] PolicyError),
+    /// The file still has the names of an example.
+    #[error("{0}")]
+    Placeholders(String),
     /// The attributes are invalid.
     #[error("--attributes: {0}")]
     Attributes(String),
@@ -70,10 +74,19 @@ impl CheckArgs {
         let policy = Policy::read(&self.file)?;
         let warnings: String =
             policy.warnings().iter().map(|warning| "warning: ".to_owned() + warning + "\n").collect();
+        let placeholders = policy.placeholders();
+        if !placeholders.is_empty() {
+            return Err(PolicyCheckError::Placeholders(placeholders.join("; ")));
+        }
         let Some((namespace, name)) = &self.pod else {
             let budget = budget(policy.max_issuances_per_hour());
-            let (file, rules) = (self.file.display(), policy.rules());
-            return Ok(format!("{warnings}{file}: {rules} rules, all valid\n{budget}"));
+            let file = self.file.display();
+            let rules = match policy.rules() {
+                0 => "no rules, so that nothing is allowed".to_owned(),
+                1 => "1 rule, valid".to_owned(),
+                rules => format!("{rules} rules, all valid"),
+            };
+            return Ok(format!("{warnings}{file}: {rules}\n{budget}"));
         };
         let pod = WorkloadIdentity {
             namespace: namespace.clone(),
@@ -104,6 +117,7 @@ impl CheckArgs {
 fn budget(per_hour: u32) -> String {
     match per_hour {
         0 => "budget: no limit on the certificates of a namespace\n".to_owned(),
+        1 => "budget: 1 certificate an hour for the pods of one namespace on one node\n".to_owned(),
         limit => format!("budget: {limit} certificates an hour for the pods of one namespace on one node\n"),
     }
 }
@@ -184,6 +198,41 @@ mod tests {
         );
         let odd = check("dns-nam=a.shop.svc").unwrap_err().to_string();
         assert!(odd.contains("dns-names"), "{odd}");
+    }
+
+    fn check_file(text: &str) -> Result<String, PolicyCheckError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let spiffe = SpiffeArgs { trust_domain: None, spiffe_id_template: String::new() };
+        let (pod, service_account, attributes) = (None, "default".to_owned(), Vec::new());
+        CheckArgs { file: file.path().to_owned(), pod, service_account, upgrade: false, attributes, spiffe }
+            .render()
+    }
+
+    #[test]
+    fn one_is_counted_in_the_singular() {
+        let rule = |name: &str| {
+            format!("{{name: {name}, allow: {{certificateAuthorities: ['**'], maxDuration: 24h}}}}")
+        };
+        let with = |rules: &[String], budget| {
+            let text =
+                format!("{{version: 2, maxIssuancesPerHour: {budget}, rules: [{}]}}", rules.join(", "));
+            let said = check_file(&text).unwrap();
+            said.lines().filter(|line| !line.starts_with("warning: ")).collect::<Vec<_>>().join("\n")
+        };
+        let one = with(&[rule("a")], 1);
+        assert!(one.contains(": 1 rule, valid\nbudget: 1 certificate an hour"), "{one}");
+        let two = with(&[rule("a"), rule("b")], 2);
+        assert!(two.contains(": 2 rules, all valid\nbudget: 2 certificates an hour"), "{two}");
+        assert!(with(&[], 0).contains("no rules"));
+    }
+
+    #[test]
+    fn placeholders_of_an_example_are_refused_with_a_hint() {
+        let text = "{version: 2, rules: [{name: shop, allow: {certificateAuthorities: [CA-ARN], callers: [driver], maxDuration: 24h}}]}";
+        let said = check_file(text).unwrap_err().to_string();
+        assert!(said.contains("rule \"shop\": certificateAuthorities: \"CA-ARN\""), "{said}");
+        assert!(said.contains("aws acm-pca list-certificate-authorities"), "{said}");
     }
 
     #[test]

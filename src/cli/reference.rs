@@ -55,6 +55,13 @@ fn render(command: &Command, page: &mut String) {
     let usage = usage.trim_start_matches("Usage: ");
     let name = command.get_bin_name().unwrap_or_default().trim_start_matches("certlet ");
     let _infallible = write!(page, "\n## certlet {name}\n\n{about}\n\n```text\n{usage}\n```\n");
+    if let Some(example) = command.get_after_help() {
+        // The first line says what it is for.
+        let example = example.to_string();
+        let (purpose, lines) = example.split_once("\n  ").unwrap_or(("Example", &example));
+        let purpose = purpose.replace('\n', " ");
+        let _infallible = write!(page, "\n{purpose}:\n\n```sh\n{}\n```\n", lines.replace("\n  ", "\n"));
+    }
     for arg in command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
         render_arg(arg, page);
     }

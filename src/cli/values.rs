@@ -1,9 +1,12 @@
 //! Parsers of flag values. Each error says what is accepted.
 
+use super::reload::CommandLine;
 use super::sidecar::Attribute;
 use crate::attributes::{self, OptionalAttribute};
 use http::Uri;
+use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
@@ -203,7 +206,6 @@ pub(super) fn issuer_group(value: &str) -> Result<String, String> {
     accept(attributes::issuer_name(value).ok(), "an API group such as cert-manager.io")
 }
 
-/// A text that is not empty.
 /// `NAME=VALUE`
 pub(super) fn attribute(value: &str) -> Result<Attribute, String> {
     let attribute = value.split_once('=').filter(|(name, _)| !name.trim().is_empty());
@@ -218,6 +220,52 @@ pub(super) fn exit_code(value: &str) -> Result<u8, String> {
     accept(code.filter(|code| (3..=127).contains(code)), "exit=CODE, with a code from 3 to 127")
 }
 
+/// `HUP` or `SIGHUP`, in any case.
+pub(super) fn signal(value: &str) -> Result<Signal, String> {
+    let name = value.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    accept(format!("SIG{name}").parse().ok(), "the name of a signal, such as HUP, USR1 or TERM")
+}
+
+/// The name of a process. A path is the likely mistake.
+pub(super) fn process_name(value: &str) -> Result<String, String> {
+    let is_name = !value.trim().is_empty() && !value.contains('/');
+    accept_text(value, is_name, "the name of a process without its directory, such as nginx")
+}
+
+/// A program and its arguments: words with the quotes and backslashes of a shell (POSIX Shell Command Language, section 2.2).
+pub(super) fn command_line(value: &str) -> Result<CommandLine, String> {
+    let words = words(value).filter(|words| !words.is_empty());
+    let accepted = "a program and its arguments, with quotes in pairs, such as 'nginx -s reload'";
+    let words: Option<Vec<_>> = words.map(|words| words.into_iter().map(OsString::from).collect());
+    accept(words.map(CommandLine), accepted)
+}
+
+/// None: a quote or a backslash at the end is open.
+fn words(text: &str) -> Option<Vec<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            // Between double quotes a backslash stands for itself, except before these.
+            (Some('"'), '\\') if !matches!(characters.peek(), Some('"' | '\\' | '$' | '`')) => {
+                word.get_or_insert_default().push('\\');
+            }
+            (None | Some('"'), '\\') => word.get_or_insert_default().push(characters.next()?),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
+/// A text that is not empty.
 pub(super) fn not_empty(value: &str) -> Result<String, String> {
     accept_text(value, !value.trim().is_empty(), "any text that is not empty")
 }
@@ -234,6 +282,33 @@ mod tests {
             ["", "169.254.170.23", "https://169.254.170.23/v1/credentials", "http://", "/v1/credentials"]
         {
             assert!(http_url(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_is_split_as_a_shell_splits_it() {
+        for (text, expected) in [
+            ("nginx -s reload", &["nginx", "-s", "reload"][..]),
+            ("  a \t b\n", &["a", "b"]),
+            ("sh -c 'kill -HUP \"$(cat pid)\"'", &["sh", "-c", "kill -HUP \"$(cat pid)\""]),
+            (r#"a "b \"c\" \d" e\ f ''"#, &["a", r#"b "c" \d"#, "e f", ""]),
+            ("a'b'\"c\"", &["abc"]),
+        ] {
+            let expected: Vec<OsString> = expected.iter().map(OsString::from).collect();
+            assert_eq!(command_line(text).unwrap().0, expected, "{text}");
+        }
+        for odd in ["", "  ", "'a", "a \"b", "a\\"] {
+            assert!(command_line(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn signals_have_their_names() {
+        for name in ["HUP", "SIGHUP", "hup"] {
+            assert_eq!(signal(name), Ok(Signal::SIGHUP));
+        }
+        for odd in ["", "1", "SIG", "RELOAD"] {
+            assert!(signal(odd).is_err(), "{odd}");
         }
     }
 

@@ -5,8 +5,8 @@ use super::file::{Allow, DRIVER, Match, POD_IDENTITY, Policy, Rule};
 use super::matched::{MATCHED, Matched};
 use super::pattern::{Kind, Pattern};
 use crate::model::{
-    CertificateSpec, PcaCaller, PcaRequest, Subject, SubjectFields, Usage, WorkloadIdentity, shown,
-    shown_list,
+    CertificateSpec, PcaCaller, PcaRequest, Subject, SubjectFields, Usage, WorkloadIdentity,
+    short_go_duration, shown, shown_list,
 };
 use std::fmt;
 use std::time::Duration;
@@ -231,8 +231,8 @@ impl Check<'_> {
         let (duration, most, least) = (spec.duration, allow.max_duration.0, allow.min_duration());
         for (is_fault, than, limit) in [(duration > most, "more", most), (duration < least, "less", least)] {
             if is_fault {
-                let (seconds, limit) = (duration.as_secs(), limit.as_secs());
-                self.fault(|| format!("duration: {seconds} s is {than} than {limit} s"));
+                let (duration, limit) = (in_words(duration), in_words(limit));
+                self.fault(|| format!("duration: {duration} is {than} than {limit}"));
             }
         }
         self.renewal(allow);
@@ -249,15 +249,13 @@ impl Check<'_> {
         let least = allow.min_renewal_interval(lifetime);
         if interval < least {
             let cut = if lifetime < spec.duration {
-                format!("the private CA cuts the lifetime to {} s, and so ", lifetime.as_secs())
+                format!("the private CA cuts the lifetime to {}, and so ", in_words(lifetime))
             } else {
                 String::new()
             };
-            let (seconds, least) = (interval.as_secs(), least.as_secs());
+            let (after, least) = (in_words(interval), in_words(least));
             self.fault(|| {
-                format!(
-                    "renew-before: {cut}the renewal comes after {seconds} s; at least {least} s are required"
-                )
+                format!("renew-before: {cut}the renewal comes after {after}; at least {least} is required")
             });
         }
     }
@@ -361,6 +359,12 @@ fn is_host_name(text: &str) -> bool {
         !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
     text.strip_prefix("*.").unwrap_or(text).split('.').all(is_label)
+}
+
+/// A duration as people write it, in whole seconds.
+fn in_words(duration: Duration) -> String {
+    let whole = Duration::from_secs(duration.as_secs());
+    short_go_duration(if whole.is_zero() { duration } else { whole })
 }
 
 fn listed(items: &[impl ToString]) -> String {

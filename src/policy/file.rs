@@ -2,8 +2,9 @@
 
 use super::matched::MATCHED;
 use super::pattern::Pattern;
+use super::placeholder::{authority_fault, caller_fault};
 use super::upgrade::upgrade;
-use crate::model::{Usage, nearest_name};
+use crate::model::{Usage, nearest_name, short_go_duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -187,10 +188,10 @@ impl Policy {
             let (least, most) = (rule.allow.min_duration(), rule.allow.max_duration.0);
             if least > most {
                 return Err(format!(
-                    "rule {:?}: allow.minDuration: {} s is more than maxDuration, {} s; accepted: at most maxDuration",
+                    "rule {:?}: allow.minDuration: {} is more than maxDuration, {}; accepted: at most maxDuration",
                     rule.name,
-                    least.as_secs(),
-                    most.as_secs()
+                    short_go_duration(least),
+                    short_go_duration(most)
                 ));
             }
         }
@@ -222,6 +223,22 @@ impl Policy {
                 )
             });
             ambiguous.chain(open).collect::<Vec<_>>()
+        };
+        self.rules.iter().flat_map(of_rule).collect()
+    }
+
+    /// Patterns that no ARN can fit, such as the placeholders of an example, and what is accepted in their stead.
+    pub fn placeholders(&self) -> Vec<String> {
+        let of_rule = |Rule { name, allow, .. }: &Rule| {
+            let authorities = allow.certificate_authorities.iter().filter_map(|pattern| {
+                let fault = authority_fault(&pattern.text)?;
+                Some(format!("rule {name:?}: certificateAuthorities: {:?} {fault}", pattern.text))
+            });
+            let callers = allow.callers.iter().filter_map(|pattern| {
+                let fault = caller_fault(&pattern.text)?;
+                Some(format!("rule {name:?}: callers: {:?} {fault}", pattern.text))
+            });
+            authorities.chain(callers).collect::<Vec<_>>()
         };
         self.rules.iter().flat_map(of_rule).collect()
     }

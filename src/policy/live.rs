@@ -79,4 +79,7 @@ fn warn(path: &Path, policy: &Policy) {
     for warning in policy.warnings() {
         tracing::warn!(path = %path.display(), "the policy may allow more than is meant: {warning}");
     }
+    for placeholder in policy.placeholders() {
+        tracing::warn!(path = %path.display(), "the policy has a pattern that nothing fits: {placeholder}");
+    }
 }

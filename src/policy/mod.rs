@@ -7,6 +7,7 @@ mod file;
 mod live;
 mod matched;
 mod pattern;
+mod placeholder;
 #[cfg(test)]
 mod tests;
 mod upgrade;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::{
     Arn, CertificateSpec, PcaCaller, PcaRequest, SignerSpec, Subject, SubjectFields, Usage, WorkloadIdentity,
+    short_go_duration,
 };
 use crate::x509::testing::attributes;
 use std::fs;
@@ -91,8 +92,8 @@ fn a_denial_shows_the_nearest_rule_and_what_does_not_fit() {
 fn every_attribute_of_a_request_is_checked() {
     type Change = fn(&mut CertificateSpec);
     let cases: [(Change, &str); 12] = [
-        (|a| a.duration = Duration::from_hours(25), "duration: 90000 s is more than 86400 s"),
-        (|a| a.duration = Duration::from_secs(2), "duration: 2 s is less than 3600 s"),
+        (|a| a.duration = Duration::from_hours(25), "duration: 25h is more than 24h"),
+        (|a| a.duration = Duration::from_secs(2), "duration: 2s is less than 1h"),
         (|a| a.is_ca = true, "is-ca: true is not allowed"),
         (|a| a.sans.uris = vec!["spiffe://example.org/ns/bank/sa/web".into()], "uri-sans: "),
         (
@@ -155,7 +156,7 @@ fn what_is_not_listed_is_not_allowed() {
                 a.duration = Duration::from_hours(24);
                 a.renew_before = Some(Duration::from_hours(23));
             },
-            "renew-before: the renewal comes after 3600 s; at least 43200 s are required",
+            "renew-before: the renewal comes after 1h; at least 12h is required",
         ),
         (
             "      commonNames: [\"{serviceAccount}\"]\n      dnsNames: [\"*.{namespace}.svc\"]\n",
@@ -213,8 +214,8 @@ fn the_renewal_interval_is_that_of_the_lifetime_that_the_private_ca_gives() {
     spec.renew_before = Some(Duration::from_mins(10_070));
     assert_eq!(denial(&spec, spec.duration), None);
     let denial = denial(&spec, lifetime).unwrap();
-    let fault = "renew-before: the private CA cuts the lifetime to 604500 s, and so the renewal comes after 300 s; at least \
-                 302250 s are required";
+    let fault = "renew-before: the private CA cuts the lifetime to 167h55m, and so the renewal comes after 5m; at least \
+                 83h57m30s is required";
     assert!(denial.ends_with(fault), "{denial}");
 }
 
@@ -396,7 +397,9 @@ fn the_shortest_duration_is_an_hour_unless_the_rule_sets_another() {
         };
         assert_eq!(denial(shortest), None, "{durations}");
         let text = denial(shortest - 1).unwrap_or_else(|| panic!("{durations}: a second less is allowed"));
-        let fault = format!("duration: {} s is less than {shortest} s", shortest - 1);
+        let [given, least] =
+            [shortest - 1, shortest].map(|seconds| short_go_duration(Duration::from_secs(seconds)));
+        let fault = format!("duration: {given} is less than {least}");
         assert!(text.ends_with(&fault), "{durations}: {text}");
     }
 }
@@ -406,7 +409,7 @@ fn a_shortest_duration_above_the_longest_makes_the_file_invalid() {
     let refused = Policy::parse(&with_durations("maxDuration: 24h, minDuration: 25h")).unwrap_err();
     assert_eq!(
         refused,
-        "rule \"shops\": allow.minDuration: 90000 s is more than maxDuration, 86400 s; accepted: at most maxDuration"
+        "rule \"shops\": allow.minDuration: 25h is more than maxDuration, 24h; accepted: at most maxDuration"
     );
 }
 

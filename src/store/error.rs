@@ -88,6 +88,16 @@ pub enum StoreError {
         /// The directory.
         root: PathBuf,
     },
+    /// There is no store.
+    #[error(
+        "there is no store in {}: no certlet node has run with this --data-root or --driver-name, and no certlet sidecar with \
+         this --directory",
+        root.display()
+    )]
+    Absent {
+        /// Where it was sought.
+        root: PathBuf,
+    },
     /// A directory with files that the store has not made, and would remove.
     #[error("{} holds {name:?}, which certlet has not made; give a directory of its own, such as an emptyDir", directory.display())]
     Foreign {

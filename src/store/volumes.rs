@@ -1,6 +1,6 @@
 //! The directories of the volumes, and the records in them.
 
-use super::error::StoreError;
+use super::error::{Attempt, StoreError};
 use super::{MOUNT, RECORD, Record, RecordError, UNREADABLE_RECORD, VOLUMES, files};
 use crate::model::{VolumeId, hex, sha256};
 use std::fmt;
@@ -22,9 +22,12 @@ pub(crate) struct StoredVolume {
 }
 
 /// Every volume below a data root, ordered by directory, without opening the store: for `certlet status`, beside a
-/// driver that is running.
+/// driver that is running. Without a store it fails.
 pub(crate) fn read_volumes(root: &Path) -> Result<Vec<StoredVolume>, StoreError> {
     let volumes = root.join(VOLUMES);
+    if !volumes.try_exists().attempt("examine", &volumes)? {
+        return Err(StoreError::Absent { root: root.to_owned() });
+    }
     let read = |dir: VolumeDir| StoredVolume { record: read_record(&volumes.join(&dir.0), &dir), dir };
     Ok(volume_dirs(root)?.into_iter().map(read).collect())
 }

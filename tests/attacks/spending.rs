@@ -110,7 +110,12 @@ async fn bound(interval: &str, seconds: u64) {
         |namespace: &str, before: &str| pca_pod(namespace, &[("duration", "24h"), ("renew-before", before)]);
     let refused = kubelet.publish(&pod("hostile", "23h59m")).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    let fault = format!("renew-before: the renewal comes after 60 s; at least {seconds} s are required");
+    let required = if seconds.is_multiple_of(3600) {
+        format!("{}h", seconds / 3600)
+    } else {
+        format!("{}m", seconds / 60)
+    };
+    let fault = format!("renew-before: the renewal comes after 1m; at least {required} is required");
     assert!(refused.message().contains(&fault), "{refused}");
     assert_eq!((fake.calls(DESCRIBE), fake.calls(ISSUE)), (0, 0));
     kubelet.publish(&pod("innocent", &format!("{}s", 24 * 3600 - seconds))).await.unwrap();
