@@ -4,7 +4,9 @@
 use certlet::cli::ApproverArgs;
 #[cfg(feature = "aws")]
 use certlet::cli::{CheckArgs, PolicyAction, PolicyCheckError};
-use certlet::cli::{Cli, Command, DemoArgs, NodeArgs, ReloadArgs, SidecarArgs};
+use certlet::cli::{
+    Cli, Command, DemoArgs, NodeArgs, ReloadArgs, RenewArgs, RenewError, SidecarArgs,
+};
 use certlet::run::SidecarEnd;
 use certlet::{run, telemetry};
 use certlet_demo::DemoOptions;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         }
         Command::Reload(args) => run_reload(*args).unwrap_or_else(|code| code),
         Command::Status(args) => print(args.render()),
+        Command::Renew(args) => renew(&args),
         Command::Health(args) => print(args.run()),
         #[cfg(feature = "aws")]
         Command::Policy(PolicyAction::Check(args)) => check_policy(&args),
@@ -70,6 +73,17 @@ fn check_policy(args: &CheckArgs) -> ExitCode {
             ExitCode::FAILURE
         }
         rendered => print(rendered),
+    }
+}
+
+/// Prints what has become of each volume to standard output, also if some are not renewed.
+fn renew(args: &RenewArgs) -> ExitCode {
+    match args.run() {
+        Err(RenewError::NotRenewed(lines)) => {
+            write_out(&lines);
+            ExitCode::FAILURE
+        }
+        renewed => print(renewed),
     }
 }
 

@@ -88,7 +88,11 @@ const LAYERS: [&[Module]; 9] = [
             "A sidecar's flags, pod and annotations to a publish; whether it has its certificate",
             false,
         ),
-        Module("control", "The local socket that only root reaches: health for the kubelet's probes", false),
+        Module(
+            "control",
+            "The local socket that only root reaches: health for the kubelet's probes, and renewals that are asked for",
+            false,
+        ),
     ],
     &[Module(
         "run",

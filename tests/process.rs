@@ -19,7 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
-use support::{CERTLET, Node, eventually, get_from, pod, pod_with};
+use support::{CERTLET, Node, eventually, get_from, pod, pod_with, serial};
 use tonic::transport::Endpoint;
 
 #[test]
@@ -356,5 +356,78 @@ node_test! {
         assert_eq!(rows[0]["pod"], "web-0");
         assert!(rows[0]["expires_at"].is_string() && rows[0]["renews_at"].is_string(), "{json}");
         assert!(!table.contains("hunter2") && !json.contains("hunter2"));
+    }
+}
+
+node_test! {
+    async fn a_renewal_that_is_asked_for_comes_at_once_and_of_that_pod_alone() {
+        let mut node = Node::new();
+        let (code, said) = node.renew(&["shop/web-0"]);
+        assert!(code == Some(1) && said.contains("control.sock: No such file"), "{said}");
+        let kubelet = node.started().await;
+        assert_eq!(node.renew(&["--all"]), (Some(0), "no certificate to renew\n".to_owned()));
+        let first = kubelet.publish(&pod("web-0")).await.unwrap();
+        let second = kubelet.publish(&pod("web-1")).await.unwrap();
+        let before = [serial(&first), serial(&second)];
+        let (code, said) = node.renew(&["shop/web-0"]);
+        assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
+        assert!(said.starts_with("shop/web-0: renewed, expires 2"), "{said}");
+        assert_ne!(serial(&first), before[0]);
+        assert_eq!(serial(&second), before[1]);
+        support::assert_whole(&first);
+
+        let rows: serde_json::Value = serde_json::from_str(&node.status(&["--json"])).unwrap();
+        let id = rows[1]["volume"].as_str().unwrap();
+        let (code, said) = node.renew(&[id, "shop/nobody"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("shop/nobody: not renewed: shop/nobody has no certificate of this driver"), "{said}");
+        assert!(said.contains("shop/web-1: renewed"), "{said}");
+        assert_ne!(serial(&second), before[1]);
+        assert_eq!(node.renew(&["--all", "--timeout=0"]), (Some(0), "renewals started: 2\n".to_owned()));
+    }
+}
+
+#[test]
+fn a_renewal_needs_a_target_and_one_that_can_be_a_pod() {
+    for args in [&[][..], &["web 0"], &["--all", "shop/web-0"], &["shop/web-0/tls"]] {
+        let output = Command::new(CERTLET).arg("renew").args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+    }
+}
+
+node_test! {
+    async fn a_renewal_that_the_signer_refuses_is_told_and_the_old_certificate_stays() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        let volume = kubelet.publish(&pod("web-0")).await.unwrap();
+        let before = serial(&volume);
+        node.stop();
+        // Without its signer, the driver has the volume all the same.
+        node.replace_flag("--allow-local-signer", "--log-level=info");
+        node.started().await;
+        let (code, said) = node.renew(&["shop/web-0"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("shop/web-0: not renewed, the old certificate stays: "), "{said}");
+        assert_eq!(serial(&volume), before);
+        let rows: serde_json::Value = serde_json::from_str(&node.status(&["--json"])).unwrap();
+        assert!(rows[0]["last_error"].is_string() && rows[0]["retries_at"].is_string(), "{rows}");
+    }
+}
+
+node_test! {
+    async fn the_report_for_kubectl_has_version_driver_and_volumes() {
+        let mut node = Node::new();
+        let kubelet = node.started().await;
+        kubelet.publish(&pod("web-0")).await.unwrap();
+        let report: serde_json::Value = serde_json::from_str(&node.status(&["--report"])).unwrap();
+        assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(report["driver"], support::DRIVER);
+        assert!(report["notice"].is_null(), "{report}");
+        let volume = &report["volumes"][0];
+        assert_eq!((&volume["namespace"], &volume["pod"]), (&"shop".into(), &"web-0".into()));
+        assert!(volume["pod_volume"].is_string() && volume["ends_at"].is_string(), "{volume}");
+        node.stop();
+        let report: serde_json::Value = serde_json::from_str(&node.status(&["--report"])).unwrap();
+        assert!(report["notice"].as_str().unwrap().contains("does not listen"), "{report}");
     }
 }

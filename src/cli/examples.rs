@@ -29,6 +29,10 @@ pub(super) const STATUS: &str = "\
 Example: the volumes of the node whose driver is in this pod, as JSON
   certlet status --json";
 
+pub(super) const RENEW: &str = "\
+Example: new certificates for a pod whose key may be known to others
+  certlet renew shop/web-0";
+
 pub(super) const HEALTH: &str = "\
 Example: a readiness probe
   certlet health --readiness";

@@ -15,6 +15,7 @@ mod pca;
 mod policy;
 mod reference;
 mod reload;
+mod renew;
 #[cfg(feature = "kubernetes")]
 mod runtime_issuer;
 mod shared;
@@ -35,6 +36,7 @@ pub use pca::{PcaArgs, SidecarPcaArgs};
 pub use policy::{CheckArgs, PolicyAction, PolicyCheckError};
 pub use reference::ReferenceArgs;
 pub use reload::{CommandLine, ReloadArgs, ReloadUsageError};
+pub use renew::{RenewArgs, RenewError};
 #[cfg(feature = "kubernetes")]
 pub use runtime_issuer::{RuntimeIssuerArgs, RuntimeIssuerError};
 #[cfg(feature = "kubernetes")]
@@ -78,6 +80,10 @@ pub enum Command {
     /// Show this node's volumes, or a sidecar's, and the state of their certificates.
     #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
+    /// Renew certificates of this node's volumes, or a sidecar's, now, and wait until that is done. The limits and budgets of every
+    /// renewal apply, and the old certificate stays until the new one is in place.
+    #[command(after_help = examples::RENEW)]
+    Renew(RenewArgs),
     /// Ask this node's driver, or a sidecar, whether it works; for the kubelet's probes.
     #[command(after_help = examples::HEALTH)]
     Health(HealthArgs),

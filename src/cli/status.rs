@@ -12,7 +12,7 @@ use clap::Args;
 use jiff::Timestamp;
 use roots::Scope;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `certlet status`
 #[derive(Clone, Debug, Args)]
@@ -32,6 +32,10 @@ pub struct StatusArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
+
+    /// Print JSON with the version, the driver's name and its notice too. `kubectl certlet` reads it.
+    #[arg(long, conflicts_with = "json")]
+    pub report: bool,
 }
 
 /// One volume.
@@ -50,13 +54,26 @@ struct Row {
     /// The SHA-256 of that root in the pod's trust bundle; none: it has none that the certificate leads to.
     root_sha256: Option<String>,
     /// When certificate and chain end.
-    #[serde(skip)]
     ends_at: Option<Timestamp>,
     /// Anchors that are trusted only for a while.
     retained: Vec<RetainedAnchor>,
     remark: Option<String>,
     last_error: Option<String>,
+    /// When a failed renewal is tried again.
+    retries_at: Option<Timestamp>,
+    /// The name of the volume in its pod.
+    pod_volume: Option<String>,
     volume: String,
+}
+
+/// What `kubectl certlet` reads.
+#[derive(Debug, Serialize)]
+struct Report<'r> {
+    version: &'static str,
+    driver: &'r str,
+    /// What the operator should know; also that the process does not answer.
+    notice: Option<String>,
+    volumes: &'r [Row],
 }
 
 impl StatusArgs {
@@ -71,6 +88,12 @@ impl StatusArgs {
         rows.sort_by(|a, b| (&a.namespace, &a.pod, &a.volume).cmp(&(&b.namespace, &b.pod, &b.volume)));
         if self.json {
             return Ok(json(&rows));
+        }
+        if self.report {
+            let notice = control::ask(&control::socket_in(&root), Check::Notices).err();
+            let notice = notice.map(|error| error.to_string());
+            let (version, driver) = (env!("CARGO_PKG_VERSION"), self.driver_name.as_str());
+            return Ok(json(&Report { version, driver, notice, volumes: &rows }));
         }
         let mut text = table(&rows, Timestamp::now());
         let scope = if self.directory.is_some() { Scope::Pod } else { Scope::Node };
@@ -112,6 +135,8 @@ impl StatusArgs {
             namespace: record.pod.namespace,
             pod: record.pod.name,
             signer: record.signer,
+            pod_volume: pod_volume(&record.target),
+            retries_at: record.last_error.as_ref().and_then(|last| last.retry_at),
             last_error: record.last_error.map(|last| {
                 format!("{} ({} in a row, last at {})", last.message, last.consecutive, seconds(last.at))
             }),
@@ -138,8 +163,14 @@ impl StatusArgs {
     }
 }
 
-fn json(rows: &[Row]) -> String {
-    let text = serde_json::to_string_pretty(rows);
+/// The name of a volume in its pod: the kubelet's path is `.../volumes/kubernetes.io~csi/NAME/mount`.
+fn pod_volume(target: &Path) -> Option<String> {
+    let name = target.parent()?.file_name()?.to_str()?;
+    target.ends_with("mount").then(|| name.to_owned())
+}
+
+fn json(shown: &(impl Serialize + ?Sized)) -> String {
+    let text = serde_json::to_string_pretty(shown);
     text.unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")) + "\n"
 }
 

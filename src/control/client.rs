@@ -1,6 +1,7 @@
 //! The client, without an async runtime: the kubelet starts it for each probe.
 
-use super::{Check, MAX_ANSWER_BYTES, OK};
+use super::{Answer, Check, MAX_ANSWER_BYTES, OK, Request};
+use crate::volume::RenewTarget;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -37,19 +38,38 @@ pub enum ControlError {
     Failed(String),
 }
 
-/// Asks the driver that listens on `socket`.
+/// Asks the driver that listens on `socket` how it is.
 pub(crate) fn ask(socket: &Path, check: Check) -> Result<(), ControlError> {
+    send(socket, &Request::Check(check)).map(|_none| ())
+}
+
+/// Starts renewals of the driver that listens on `socket`. Returns their number.
+pub(crate) fn renew(socket: &Path, target: &RenewTarget) -> Result<usize, ControlError> {
+    send(socket, &Request::Renew(target.clone())).map(Option::unwrap_or_default)
+}
+
+fn send(socket: &Path, request: &Request) -> Result<Option<usize>, ControlError> {
     let path = || socket.to_owned();
     let stream =
         UnixStream::connect(socket).map_err(|source| ControlError::Unreachable { path: path(), source })?;
-    let answer = exchange(stream, check).map_err(|source| ControlError::NoAnswer { path: path(), source })?;
-    if answer == OK { Ok(()) } else { Err(ControlError::Failed(answer)) }
+    let answer =
+        exchange(stream, request).map_err(|source| ControlError::NoAnswer { path: path(), source })?;
+    parse(answer).map_err(ControlError::Failed)
 }
 
-fn exchange(mut stream: UnixStream, check: Check) -> io::Result<String> {
+/// What an answer says. A failure begins with no such word.
+fn parse(answer: String) -> Answer {
+    match answer.split_once(' ') {
+        None if answer == OK => Ok(None),
+        Some((OK, number)) if let Ok(number) = number.parse() => Ok(Some(number)),
+        _ => Err(answer),
+    }
+}
+
+fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<String> {
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.write_all(format!("{}\n", check.as_str()).as_bytes())?;
+    stream.write_all(format!("{request}\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
     if answer.is_empty() {

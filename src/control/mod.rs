@@ -1,18 +1,33 @@
 //! The control socket: a Unix socket of mode 0600 in the data root, which is a directory of mode 0700. Only root on the node
 //! reaches it, and no pod; that of a sidecar only the sidecar's own user. The kubelet's probes use it by `certlet health`, so that no pod can make them fail. `certlet status` asks it for notices.
 //!
-//! A client sends one line, the name of a [`Check`], and reads one line: `ok`, or what is wrong.
+//! A client sends one line, a [`Request`], and reads one line: `ok`, after which a number can follow, or what is wrong. Checks change
+//! nothing. `renew` is the only request that does.
 
 mod client;
 mod server;
 
 pub use client::ControlError;
-pub(crate) use client::ask;
+pub(crate) use client::{ask, renew};
 pub(crate) use server::serve;
 
+use crate::volume::RenewTarget;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What a client may ask.
+/// What a client may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// How the process is.
+    Check(Check),
+    /// Renewals, whether or not they are due. The answer has their number, and comes before they end.
+    Renew(RenewTarget),
+}
+
+/// The result of a request: the number that follows `ok`, if one does.
+pub(crate) type Answer = Result<Option<usize>, String>;
+
+/// A question about the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
     /// Whether the process works.
@@ -21,6 +36,26 @@ pub(crate) enum Check {
     Readiness,
     /// What the operator should know although nothing fails.
     Notices,
+}
+
+impl Request {
+    /// Reads a line.
+    fn parse(line: &str) -> Option<Self> {
+        match line.split_once(' ') {
+            None => Check::from_name(line).map(Self::Check),
+            Some(("renew", target)) => target.parse().ok().map(Self::Renew),
+            Some(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Check(check) => f.write_str(check.as_str()),
+            Self::Renew(target) => write!(f, "renew {target}"),
+        }
+    }
 }
 
 impl Check {
@@ -42,7 +77,7 @@ impl Check {
 const OK: &str = "ok";
 
 /// Limit on a request.
-const MAX_REQUEST_BYTES: u64 = 64;
+const MAX_REQUEST_BYTES: u64 = 512;
 
 /// Limit on an answer. A longer one is cut.
 const MAX_ANSWER_BYTES: u64 = 4096;

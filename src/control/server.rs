@@ -1,7 +1,7 @@
 //! The server. Time, size and number of requests are limited, though only root can send any: a client that hangs must not make
 //! the kubelet's next probe fail.
 
-use super::{Check, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, OK};
+use super::{Answer, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, OK, Request};
 use crate::telemetry::{Claim, Connections};
 use std::io;
 use std::time::Duration;
@@ -19,11 +19,11 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Answers each request with the result of `check`, until `shutdown`.
-pub(crate) async fn serve<C, F>(listener: UnixListener, check: C, shutdown: CancellationToken)
+/// Answers each request with the result of `handle`, until `shutdown`.
+pub(crate) async fn serve<H, F>(listener: UnixListener, handle: H, shutdown: CancellationToken)
 where
-    C: Fn(Check) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<(), String>> + Send + 'static,
+    H: Fn(Request) -> F + Clone + Send + 'static,
+    F: Future<Output = Answer> + Send + 'static,
 {
     // All clients are root, so they count as one source.
     let mut connections = Connections::new(MAX_CONNECTIONS, MAX_CONNECTIONS);
@@ -32,8 +32,8 @@ where
         while !connections.make_space(()).await {
             connections.tasks.join_next().await;
         }
-        let (claim, check) = (Claim::default(), check.clone());
-        let answered = answer(stream, check, claim.clone());
+        let (claim, handle) = (Claim::default(), handle.clone());
+        let answered = answer(stream, handle, claim.clone());
         connections.add((), claim, async {
             // A client that is too slow, or disconnects, is not an error of the server.
             let _ = tokio::time::timeout(CONNECTION_TIMEOUT, answered).await;
@@ -58,10 +58,10 @@ async fn accept(listener: &UnixListener) -> UnixStream {
 }
 
 /// Answers one request. When the request has come, takes `claim`.
-async fn answer<C, F>(stream: UnixStream, check: C, claim: Claim) -> io::Result<()>
+async fn answer<H, F>(stream: UnixStream, handle: H, claim: Claim) -> io::Result<()>
 where
-    C: Fn(Check) -> F,
-    F: Future<Output = Result<(), String>>,
+    H: Fn(Request) -> F,
+    F: Future<Output = Answer>,
 {
     let (reading, mut writing) = stream.into_split();
     let mut request = String::new();
@@ -69,11 +69,20 @@ where
     if !claim.take() {
         return Ok(());
     }
-    let result = match Check::from_name(request.trim_end()) {
-        Some(asked) => check(asked).await,
-        None => Err("not a request of the control socket; accepted: liveness, readiness, notices".to_owned()),
+    let result = match Request::parse(request.trim_end()) {
+        Some(request) => handle(request).await,
+        None => {
+            Err("not a request of the control socket; accepted: liveness, readiness, notices, renew --all, \
+                     renew NAMESPACE/POD, renew VOLUME"
+                .to_owned())
+        }
     };
-    let mut answer = result.err().unwrap_or_else(|| OK.to_owned()).into_bytes();
+    let answer = match result {
+        Ok(None) => OK.to_owned(),
+        Ok(Some(number)) => format!("{OK} {number}"),
+        Err(reason) => reason,
+    };
+    let mut answer = answer.into_bytes();
     answer.truncate(usize::try_from(MAX_ANSWER_BYTES - 1).unwrap_or(usize::MAX));
     answer.push(b'\n');
     writing.write_all(&answer).await
@@ -82,7 +91,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{ControlError, ask, socket_in};
+    use crate::control::{Check, ControlError, ask, renew, socket_in};
     use crate::platform::listen;
     use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
@@ -125,7 +134,7 @@ mod tests {
         let (socket, shutdown) = (socket_in(directory.path()), CancellationToken::new());
         let checks = Arc::<Checks>::default();
         let counted = Arc::clone(&checks);
-        let check = move |check| {
+        let handle = move |request| {
             let checks = Arc::clone(&counted);
             async move {
                 checks.started.fetch_add(1, Ordering::Relaxed);
@@ -133,13 +142,14 @@ mod tests {
                 checks.most_running.fetch_max(running, Ordering::Relaxed);
                 tokio::time::sleep(time).await;
                 checks.running.fetch_sub(1, Ordering::Relaxed);
-                match (check, failure) {
-                    (Check::Readiness, Some(reason)) => Err(reason.to_owned()),
-                    _ => Ok(()),
+                match (request, failure) {
+                    (Request::Check(Check::Readiness), Some(reason)) => Err(reason.to_owned()),
+                    (Request::Check(_), _) => Ok(None),
+                    (Request::Renew(target), _) => Ok(Some(target.to_string().len())),
                 }
             }
         };
-        tokio::spawn(serve(listen(&socket).unwrap(), check, shutdown.clone()));
+        tokio::spawn(serve(listen(&socket).unwrap(), handle, shutdown.clone()));
         Served { socket, checks, _directory: directory, _shutdown: shutdown.drop_guard() }
     }
 
@@ -167,6 +177,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_renewal_is_answered_with_its_number_whatever_its_length() {
+        let server = served(None, Duration::ZERO);
+        let longest = format!("{}/{}", "n".repeat(63), "p".repeat(253));
+        for target in ["--all", "shop/web-0", "csi-0a1b", &longest] {
+            let (socket, parsed) = (server.socket.clone(), target.parse().unwrap());
+            let number = tokio::task::spawn_blocking(move || renew(&socket, &parsed)).await.unwrap();
+            assert_eq!(number.unwrap(), target.len());
+        }
+    }
+
+    #[tokio::test]
     async fn without_a_driver_the_error_names_the_socket() {
         let directory = tempfile::tempdir().unwrap();
         let socket = socket_in(directory.path());
@@ -177,7 +198,9 @@ mod tests {
     #[tokio::test]
     async fn a_line_that_is_too_long_or_unknown_is_refused_at_once() {
         let server = served(None, Duration::ZERO);
-        for line in ["x".repeat(100), "certificates\n".to_owned()] {
+        for line in
+            ["x".repeat(1000), "certificates\n".to_owned(), "renew\n".to_owned(), "renew a b\n".to_owned()]
+        {
             let mut stream = UnixStream::connect(&server.socket).await.unwrap();
             stream.write_all(line.as_bytes()).await.unwrap();
             let mut answer = Vec::new();

@@ -1,11 +1,11 @@
 //! Whether the driver works, for the admin server and the control socket.
 
 use super::notices::Notices;
-use crate::control::Check;
+use crate::control::{Answer, Check, Request};
 use crate::csi::RegistrationState;
 use crate::proto::csi::ProbeRequest;
 use crate::proto::csi::identity_client::IdentityClient;
-use crate::volume::VolumeService;
+use crate::volume::{RenewTarget, VolumeService};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,14 @@ pub(super) struct Health {
 
 impl Health {
     /// The answer on the control socket.
-    pub(super) async fn check(&self, check: Check) -> Result<(), String> {
+    pub(super) async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Check(check) => self.check(check).await.map(|()| None),
+            Request::Renew(target) => renew(&self.volumes, &target),
+        }
+    }
+
+    async fn check(&self, check: Check) -> Result<(), String> {
         match check {
             Check::Liveness => self.alive().await,
             Check::Readiness => {
@@ -83,4 +90,9 @@ impl Health {
         let decided = registered.wait_for(|state| *state != RegistrationState::Waiting);
         let _late = tokio::time::timeout(REGISTRATION_TIMEOUT, decided).await;
     }
+}
+
+/// Starts renewals, for the control socket.
+pub(super) fn renew(volumes: &VolumeService, target: &RenewTarget) -> Answer {
+    volumes.renew_now(target).map(Some).map_err(|failure| failure.to_string())
 }

@@ -183,11 +183,11 @@ impl Node {
         });
         let control_socket = control::socket_in(&config.store.root);
         let (checked, control) = (Arc::clone(&health), platform::listen(&control_socket)?);
-        let check = move |check| {
+        let handle = move |request| {
             let health = Arc::clone(&checked);
-            async move { health.check(check).await }
+            async move { health.answer(request).await }
         };
-        tokio::spawn(control::serve(control, check, shutdown.clone()));
+        tokio::spawn(control::serve(control, handle, shutdown.clone()));
         if let Some(address) = config.metrics_bind_address {
             let admin = bind(address).await.map_err(|source| NodeError::Admin { address, source })?;
             let pages = AdminPages { metrics: Arc::clone(&metrics), health };

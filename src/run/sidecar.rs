@@ -7,7 +7,7 @@ use super::notices::Notices;
 use super::observer::CallObserver;
 use super::{bind, local_signer};
 use crate::attributes::{AttributeError, AttributeErrors, OperatorDefaults};
-use crate::control::{self, Check};
+use crate::control::{self, Answer, Check, Request};
 #[cfg(feature = "kubernetes")]
 use crate::kube::{Cluster, EventRecorder, KubeError};
 use crate::model::Failure;
@@ -264,8 +264,8 @@ impl Running {
     async fn serve(self) -> Result<SidecarEnd, SidecarError> {
         let control_socket = control::socket_in(&self.config.directory.join(INSIDE));
         let listener = platform::listen(&control_socket)?;
-        let check = self.check();
-        tokio::spawn(control::serve(listener, check, self.shutdown.clone()));
+        let handle = self.handle();
+        tokio::spawn(control::serve(listener, handle, self.shutdown.clone()));
         if let Some(address) = self.config.metrics_bind_address {
             let admin = bind(address).await.map_err(|source| SidecarError::Admin { address, source })?;
             tokio::spawn(serve_admin(admin, self.pages(), self.shutdown.clone()));
@@ -318,19 +318,20 @@ impl Running {
     }
 
     /// The answers on the control socket.
-    fn check(&self) -> impl Fn(Check) -> std::future::Ready<Result<(), String>> + Clone + Send + 'static {
+    fn handle(&self) -> impl Fn(Request) -> std::future::Ready<Answer> + Clone + Send + 'static {
         let (volumes, sidecar, clock) =
             (self.volumes.clone(), Arc::clone(&self.sidecar), Arc::clone(&self.clock));
         let (notices, warnings) = (Arc::clone(&self.notices), self.warnings.clone());
-        move |check| {
-            std::future::ready(match check {
-                Check::Liveness => alive(&volumes),
-                Check::Readiness => sidecar.ready(clock.now()),
-                Check::Notices => {
+        move |request| {
+            std::future::ready(match request {
+                Request::Renew(target) => super::health::renew(&volumes, &target),
+                Request::Check(Check::Liveness) => alive(&volumes).map(|()| None),
+                Request::Check(Check::Readiness) => sidecar.ready(clock.now()).map(|()| None),
+                Request::Check(Check::Notices) => {
                     let notices = notices.all().into_iter().chain(warnings.clone());
                     let notices = notices.chain(volumes.rejections()).chain(volumes.trust_faults());
                     let notices: Vec<String> = notices.collect();
-                    if notices.is_empty() { Ok(()) } else { Err(notices.join("; ")) }
+                    if notices.is_empty() { Ok(None) } else { Err(notices.join("; ")) }
                 }
             })
         }

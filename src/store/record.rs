@@ -114,6 +114,9 @@ pub struct LastError {
     /// Its kind, which decides when the issuance is tried again.
     #[serde(rename = "class")]
     pub kind: FailureKind,
+    /// When it is tried again; none: an earlier build has not written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
 }
 
 impl Record {

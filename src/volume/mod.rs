@@ -2,7 +2,7 @@
 //!
 //! Each part has one duty:
 //! [`registry`] owns the state of each volume and its lock; [`admission`], [`publish_slots`] and [`volume_counts`] admit new
-//! volumes; [`publish`], [`remove`], [`renew`] and [`recover`] are the operations; [`issue`] is the part that publish and renewal
+//! volumes; [`publish`], [`remove`], [`renew`] and [`recover`] are the operations, [`renew_now`] brings renewals forward; [`issue`] is the part that publish and renewal
 //! share, and [`context`] holds what all of them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`targets`] says where a pod finds it, [`tmpfs`]
 //! the node's store; [`report`] counts issuances and records Events.
 //!
@@ -26,6 +26,7 @@ mod recover;
 mod registry;
 mod remove;
 mod renew;
+mod renew_now;
 mod report;
 mod request;
 mod socket;
@@ -44,6 +45,7 @@ pub use mount_error::MountError;
 pub(crate) use publish::InUse;
 pub(crate) use recover::Recovered;
 pub(crate) use registry::Registry;
+pub use renew_now::RenewTarget;
 pub(crate) use report::EventSink;
 pub(crate) use request::{PublishRequest, RefusedPublish, accepted_spec};
 pub(crate) use tmpfs::Opened;

@@ -221,8 +221,8 @@ impl Renewals {
             consecutive, retry_in_seconds = pause.as_secs_f64(), remaining_fraction = remaining,
             "renewal failed; the old certificate stays in place"
         );
-        record.last_error =
-            Some(LastError { at: now, message: failure.recorded_message(), consecutive, kind });
+        let (message, retry_at) = (failure.recorded_message(), now.saturating_add(pause).ok());
+        record.last_error = Some(LastError { at: now, message, consecutive, kind, retry_at });
         if let Err(error) = self.context.files.store.write_record(&record) {
             tracing::warn!(volume = %id, %error, "the failure could not be written to the volume's record");
         }

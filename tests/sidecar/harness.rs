@@ -124,6 +124,10 @@ impl Sidecar {
         self.ask(&["status"]).1
     }
 
+    pub(crate) fn renew(&self) -> (Option<i32>, String) {
+        self.ask(&["renew"])
+    }
+
     fn ask(&self, args: &[&str]) -> (Option<i32>, String) {
         let output =
             Command::new(CERTLET).args(args).env("CERTLET_DIRECTORY", &self.directory).output().unwrap();

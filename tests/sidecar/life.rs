@@ -40,6 +40,21 @@ node_test! {
 }
 
 node_test! {
+    async fn a_renewal_that_is_asked_for_comes_at_once() {
+        let mut sidecar = Sidecar::new(&LOCAL);
+        let (code, said) = sidecar.renew();
+        assert!(code == Some(1) && said.contains("certlet does not listen on"), "{said}");
+        sidecar.started().await;
+        let first = sidecar.serial();
+        let (code, said) = sidecar.renew();
+        assert!(code == Some(0) && said.starts_with("shop/web-0: renewed, expires "), "{said}");
+        assert_ne!(sidecar.serial(), first);
+        assert_whole(&sidecar.directory);
+        assert_eq!(sidecar.stop().code(), Some(0));
+    }
+}
+
+node_test! {
     async fn the_group_of_a_pods_volumes_reads_the_key_and_connects() {
         const GROUP: u32 = 2000;
         let mut sidecar = Sidecar::new(&SPIFFE);

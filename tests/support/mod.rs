@@ -253,6 +253,14 @@ impl Node {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// `certlet renew`: its exit code and its output.
+    pub fn renew(&self, args: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(CERTLET);
+        let output =
+            command.arg("renew").args(args).arg("--data-root").arg(self.data_root()).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    }
+
     /// `certlet health`: its exit code and its output.
     pub fn health(&self, check: &str) -> (Option<i32>, String) {
         health(&self.data_root(), check)

@@ -39,6 +39,7 @@ fn whole() -> Record {
             at,
             message: "throttled".into(),
             consecutive: 3,
+            retry_at: None,
             kind: FailureKind::Throttled,
         }),
         ..record("v", Path::new("/var/lib/kubelet/pods/x/mount"))
