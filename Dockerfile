@@ -41,6 +41,7 @@ COPY kubelet kubelet
 COPY demo demo
 # Cargo reads every member of the workspace, even those that it does not build.
 COPY bench bench
+COPY kubectl kubectl
 COPY e2e/bench e2e/bench
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc

@@ -22,8 +22,9 @@ demo: ## Show the driver at work: real driver, local signer, no cluster, no root
 		"they are downloaded first. Cargo shows its progress; then the demo takes 13 s." >&2
 	@$(CARGO) run --profile demo --no-default-features --bin certlet -- demo
 
-build: ## Build the release binary
-	$(CARGO) build --release --bin certlet
+build: ## Build the release binaries: the driver, and the kubectl plugin
+	$(CARGO) build --release --package certlet --bin certlet
+	$(CARGO) build --release --package kubectl-certlet
 
 test: ## Run unit and integration tests; needs no root and no cluster
 	$(CARGO) test --workspace
