@@ -6,6 +6,8 @@ use crate::model::{
     shown,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -26,6 +28,54 @@ pub struct OperatorDefaults {
     pub trust: TrustDefaults,
     /// The user that owns all files; none: the one that a volume names. A sidecar cannot give files away.
     pub owner: Option<u32>,
+    /// `--node-id` or `--node-name`: `${NODE_NAME}`; none: not known.
+    pub node_name: Option<String>,
+    /// Where `${POD_IP}` comes from.
+    pub pod_ip: PodIp,
+    /// `--cluster-domain`: the end of the names of Services.
+    pub cluster_domain: ClusterDomain,
+}
+
+/// Where the address of a pod comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodIp {
+    /// It cannot be known: `${POD_IP}` is refused.
+    #[default]
+    Unknown,
+    /// `--pod-ip`: this is the address of the only pod.
+    Known(IpAddr),
+    /// `--pod-readiness-gate=pod-ip:...`: the pod is read before a certificate is requested.
+    Read,
+}
+
+/// The DNS domain of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterDomain(String);
+
+impl Default for ClusterDomain {
+    fn default() -> Self {
+        Self("cluster.local".to_owned())
+    }
+}
+
+impl FromStr for ClusterDomain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        names::cluster_domain(text).map(Self)
+    }
+}
+
+impl ClusterDomain {
+    /// The names of a Service in a namespace, from the shortest to the whole name.
+    pub(super) fn names_of(&self, service: &str, namespace: &str) -> [String; 4] {
+        [
+            service.to_owned(),
+            format!("{service}.{namespace}"),
+            format!("{service}.{namespace}.svc"),
+            format!("{service}.{namespace}.svc.{}", self.0),
+        ]
+    }
 }
 
 /// Where trust bundles come from.

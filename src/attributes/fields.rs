@@ -1,22 +1,27 @@
 //! The attributes of one volume: sorted by name, then read one by one while faults are collected.
 
 use super::context::MAX_BYTES;
-use super::defaults::OperatorDefaults;
+use super::defaults::{OperatorDefaults, PodIp};
 use super::errors::{AttributeError, AttributeErrors, named};
 use super::passwords::may_hold_password;
 use super::rows::{Key, TABLE};
 use super::table::{Default, Presence, Row};
+use super::values::list;
 use super::values::names::is_annotation_key;
-use super::values::{list, template};
+use super::values::template::{self, OwnValues, Values};
 use crate::model::{
     CertificateFacts, Dialect, Doubts, RawAttributes, WorkloadIdentity, nearest_name, parse_duration, shown,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Limit on the values of one volume that can have variables, with these replaced. They are the names in the certificate: AWS
 /// Private CA accepts signing requests of as many bytes, and a volume that waits for its issuer keeps them several times.
 const MAX_EXPANDED_BYTES: usize = 32 * 1024;
+
+/// An element of `ip-sans` that stands for the pod's address, which is not known yet.
+pub(super) const POD_IP: &str = "${POD_IP}";
 
 /// The attributes of one volume. A method that returns `None`, or fewer elements than given, has added a fault. The only
 /// exception is an attribute without value and default.
@@ -148,15 +153,32 @@ impl<'a> Fields<'a> {
         if !key.row().has_variables(self.dialect) {
             return Some(text.to_owned());
         }
-        let expanded = template::expand(text, self.pod).or_else(|problem| {
+        let pod_ip = self.pod_ip(key);
+        let values = Values {
+            pod: self.pod,
+            own: (!self.dialect.is_peers()).then(|| OwnValues {
+                node_name: self
+                    .defaults
+                    .node_name
+                    .as_deref()
+                    .ok_or("and the name of the node is not known here (--node-name)"),
+                pod_ip: pod_ip.as_deref().map_err(|why| *why),
+            }),
+        };
+        let expanded = template::expand(text, values).or_else(|problem| {
             if !self.dialect.is_peers() {
                 return Err(problem);
             }
-            let served = template::expand_as_go(text, self.pod)?;
+            let served = template::expand_as_go(text, values)?;
             self.doubt_value(key, text, &format!("{problem}, which is removed"));
             Ok(served)
         });
+        // Addresses without variables were never counted, and many are accepted.
+        let is_counted = key != Key::IpSans || text.contains('$');
         let expanded = expanded.and_then(|expanded| {
+            if !is_counted {
+                return Ok(expanded);
+            }
             self.expanded_bytes = self.expanded_bytes.saturating_add(expanded.len());
             // An earlier build accepted as much as a volume may have without variables.
             let limit = if self.is_stored { MAX_BYTES } else { MAX_EXPANDED_BYTES };
@@ -168,6 +190,20 @@ impl<'a> Fields<'a> {
             ))
         });
         expanded.map_err(|problem| self.invalid(key, text, &problem)).ok()
+    }
+
+    /// What `${POD_IP}` stands for in an attribute: the address, or [`POD_IP`] as long as it is not known. A volume that was published
+    /// before keeps it, whatever the operator's flags are today.
+    fn pod_ip(&self, key: Key) -> Result<Cow<'static, str>, &'static str> {
+        match self.defaults.pod_ip {
+            _ if key != Key::IpSans => Err("which is for ip-sans alone"),
+            PodIp::Known(address) => Ok(address.to_string().into()),
+            PodIp::Unknown if !self.is_stored => {
+                Err("and the pod's address is not known here: on a node it needs \
+                 --pod-readiness-gate=pod-ip:any, in a sidecar --pod-ip")
+            }
+            PodIp::Unknown | PodIp::Read => Ok(POD_IP.into()),
+        }
     }
 
     /// The value after a check.

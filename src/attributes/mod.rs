@@ -30,7 +30,8 @@ pub use context::VolumeContext;
 #[cfg(feature = "kubernetes")]
 pub(crate) use defaults::is_trust_domain;
 pub use defaults::{
-    OperatorDefaults, OptionalAttribute, SpiffeIds, SpiffeIdsError, SvidDefaults, TrustDefaults,
+    ClusterDomain, OperatorDefaults, OptionalAttribute, PodIp, SpiffeIds, SpiffeIdsError, SvidDefaults,
+    TrustDefaults,
 };
 pub(crate) use defaults::{SPIFFE_ID_TEMPLATE, annotations, file_name, is_annotation};
 #[cfg(feature = "kubernetes")]
@@ -42,7 +43,7 @@ pub(crate) use parse::parse_stored;
 pub(crate) use passwords::take_mistyped;
 pub(crate) use reference::reference_markdown;
 pub(crate) use size::check_names;
-pub(crate) use token_claims::{check_tokens, workload_of};
+pub(crate) use token_claims::{check_tokens, node_of, workload_of};
 
 /// The names, without a prefix, of all attributes that a volume with `signer: acm-pca` may carry.
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::defaults::OperatorDefaults;
 use super::errors::AttributeErrors;
 use super::federation::federated;
-use super::fields::Fields;
+use super::fields::{Fields, POD_IP};
 use super::rows::{Key, TABLE};
 use super::svid;
 use super::values::{arn, distinguished_name, list, names};
@@ -12,10 +12,14 @@ use crate::model::{
     PcaRequest, RawAttributes, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields, Usage,
     WorkloadIdentity, parse_duration,
 };
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The highest id of a user or group. `chown(2)` takes the number above it as "no change".
 const MAX_ID: u32 = u32::MAX - 1;
+
+/// Limit on the Services of a volume: each gives four names.
+const MAX_SERVICES: usize = 32;
 
 /// Reads the author's attributes, with the defaults of their prefix and with the pod's variables replaced. The error lists
 /// all faults.
@@ -49,7 +53,8 @@ fn read(mut fields: Fields<'_>) -> Result<CertificateSpec, AttributeErrors> {
 /// Reads every attribute before it gives up, so that all faults are collected.
 fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
     let signer = signer(fields);
-    let Identity { is_spiffe, subject, sans, is_ca, usages, usage_words } = identity(fields);
+    let Identity { is_spiffe, subject, names, is_ca, usages, usage_words } = identity(fields);
+    let Names { sans, services, wants_pod_ip } = names;
     let duration = match fields.given(Key::Duration) {
         None if is_spiffe => Some(fields.defaults.svid.duration),
         _ => fields.duration(Key::Duration),
@@ -80,6 +85,8 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         is_spiffe,
         subject: subject?,
         sans,
+        services,
+        wants_pod_ip,
         duration: duration?,
         is_ca: is_ca?,
         usages,
@@ -110,10 +117,18 @@ fn owner_of_files(fields: &mut Fields<'_>) -> Option<u32> {
 struct Identity {
     is_spiffe: bool,
     subject: Option<Subject>,
-    sans: SubjectAltNames,
+    names: Names,
     is_ca: Option<bool>,
     usages: Vec<Usage>,
     usage_words: Vec<String>,
+}
+
+/// The alternative names.
+#[derive(Default)]
+struct Names {
+    sans: SubjectAltNames,
+    services: Vec<String>,
+    wants_pod_ip: bool,
 }
 
 fn identity(fields: &mut Fields<'_>) -> Identity {
@@ -125,28 +140,70 @@ fn identity(fields: &mut Fields<'_>) -> Identity {
         return Identity {
             is_spiffe: true,
             subject: Some(subject),
-            sans,
+            names: Names { sans, ..Names::default() },
             is_ca: Some(false),
             usages,
             usage_words,
         };
     }
     let subject = subject(fields);
+    let names = alternative_names(fields);
+    let is_ca = fields.switch(Key::IsCa);
+    let (usages, usage_words) = usages(fields);
+    svid::check(fields, &names.sans.uris, is_ca == Some(true), &usages);
+    Identity { is_spiffe: false, subject, names, is_ca, usages, usage_words }
+}
+
+fn alternative_names(fields: &mut Fields<'_>) -> Names {
+    let mut dns_names = dns_names(fields);
+    let services = services(fields);
+    let (domain, namespace) = (&fields.defaults.cluster_domain, &fields.pod.namespace);
+    for name in services.iter().flat_map(|service| domain.names_of(service, namespace)) {
+        if !dns_names.contains(&name) {
+            dns_names.push(name);
+        }
+    }
+    let (ip_addresses, wants_pod_ip) = ip_addresses(fields);
     let sans = SubjectAltNames {
-        dns_names: dns_names(fields),
+        dns_names,
         uris: match fields.dialect {
             Dialect::Certlet => plain_uris(fields),
             Dialect::CertManager | Dialect::CsiDriverSpiffe => {
                 fields.list_or(Key::UriSans, list::split_at_commas, names::uri_as_go, names::any_uri)
             }
         },
-        ip_addresses: fields.list(Key::IpSans, names::ip_address),
+        ip_addresses,
         emails: fields.list(Key::EmailSans, names::email_address),
     };
-    let is_ca = fields.switch(Key::IsCa);
-    let (usages, usage_words) = usages(fields);
-    svid::check(fields, &sans.uris, is_ca == Some(true), &usages);
-    Identity { is_spiffe: false, subject, sans, is_ca, usages, usage_words }
+    Names { sans, services, wants_pod_ip }
+}
+
+/// The names of the Services, each once.
+fn services(fields: &mut Fields<'_>) -> Vec<String> {
+    let given = fields.list(Key::Services, names::service_name);
+    if given.len() > MAX_SERVICES {
+        let value = fields.given(Key::Services).unwrap_or_default();
+        fields.invalid(Key::Services, value, &format!("names {} Services", given.len()));
+        return Vec::new();
+    }
+    let mut services = Vec::new();
+    for service in given {
+        if !services.contains(&service) {
+            services.push(service);
+        }
+    }
+    services
+}
+
+/// The addresses, and whether the pod's own is to be among them.
+fn ip_addresses(fields: &mut Fields<'_>) -> (Vec<IpAddr>, bool) {
+    let has_variables = Key::IpSans.row().has_variables(fields.dialect);
+    let elements = fields.list(Key::IpSans, |text| match text {
+        POD_IP if has_variables => Ok(None),
+        _ => names::ip_address(text).map(Some),
+    });
+    let wants_pod_ip = elements.contains(&None);
+    (elements.into_iter().flatten().collect(), wants_pod_ip)
 }
 
 /// The signer with its own attributes. Attributes of the other signers are refused.

@@ -2,7 +2,7 @@
 
 use super::rows::{Key, TABLE};
 use super::table::{Default, Presence, Row, Topic};
-use super::values::template::VARIABLES;
+use super::values::template::{OWN_VARIABLES, VARIABLES};
 use crate::model::Dialect;
 use std::fmt::Write;
 
@@ -80,14 +80,18 @@ fn described(default: Default) -> String {
 }
 
 fn rules() -> String {
-    let variables: Vec<_> = VARIABLES.iter().map(|name| format!("- `${{{name}}}`")).collect();
+    let listed = |names: &[&str]| {
+        let lines: Vec<_> = names.iter().map(|name| format!("- `${{{name}}}`")).collect();
+        lines.join("\n")
+    };
     let templated: Vec<_> = TABLE
         .iter()
         .filter(|row| row.has_variables(Dialect::Certlet))
         .map(|row| format!("`{}`", row.name))
         .collect();
     RULES
-        .replace("{variables}", &variables.join("\n"))
+        .replace("{variables}", &listed(&VARIABLES))
+        .replace("{own variables}", &listed(&OWN_VARIABLES))
         .replace("{templated}", &templated.join(", "))
         .replace("{migrate}", MIGRATE)
         .replace("{federation}", FEDERATION)
@@ -115,7 +119,7 @@ mod tests {
             assert!(TABLE.iter().any(|row| row.topic == topic), "{heading}");
         }
         assert!(
-            ["{templated}", "{variables}", "{migrate}", "{federation}", "{optional}"]
+            ["{templated}", "{variables}", "{own variables}", "{migrate}", "{federation}", "{optional}"]
                 .iter()
                 .all(|mark| !page.contains(mark))
         );

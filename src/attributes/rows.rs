@@ -94,7 +94,13 @@ attributes! {
         DnsNames: "dns-names", "DNS names of the certificate.",
             "a list of host names of at most 253 characters, labels of at most 63 letters, digits, `-` and `_`, the first \
              label may be `*`; no IP addresses" => optional(TEMPLATED);
-        IpSans: "ip-sans", "IP addresses of the certificate.", "a list of IPv4 or IPv6 addresses" => PLAIN;
+        Services: "services",
+            "Services of the pod's namespace by whose names the pod is reached. Each `NAME` gives the DNS names `NAME`, `NAME.NAMESPACE`, \
+             `NAME.NAMESPACE.svc` and `NAME.NAMESPACE.svc.CLUSTER-DOMAIN` (`--cluster-domain`), besides those of `dns-names`.",
+            "a list of at most 32 names of Services, without their namespace"
+            => Options { certlet_only: true, ..TEMPLATED };
+        IpSans: "ip-sans", "IP addresses of the certificate. `${POD_IP}` is the pod's own.",
+            "a list of IPv4 or IPv6 addresses" => Options { variables: Variables::Certlet, ..PLAIN };
         UriSans: "uri-sans", "URIs of the certificate, such as a SPIFFE ID.",
             "a list of absolute URIs (RFC 3986) of at most 2,048 bytes, without `.` and `..` in the path and without an empty \
              fragment; or one SPIFFE ID such as `spiffe://example.org/ns/shop`, without a path if and only if `is-ca` is `true`" => TEMPLATED;

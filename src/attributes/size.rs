@@ -18,7 +18,7 @@ pub(crate) fn check_names(
     let mut parts: Vec<_> = subject_parts(&spec.subject)
         .into_iter()
         .map(|(key, subject)| (measure(&subject, &SubjectAltNames::default()), key))
-        .chain(alternative_parts(&spec.sans).map(|(key, sans)| (measure(&no_subject(), &sans), key)))
+        .chain(alternative_parts(spec).map(|(key, sans)| (measure(&no_subject(), &sans), key)))
         .filter(|(bytes, _)| *bytes > measure(&no_subject(), &SubjectAltNames::default()))
         .collect();
     parts.sort_by(|(one, _), (other, _)| other.cmp(one));
@@ -65,9 +65,15 @@ fn subject_parts(subject: &Subject) -> Vec<(Key, Subject)> {
 }
 
 /// The alternative names of each attribute alone.
-fn alternative_parts(names: &SubjectAltNames) -> impl Iterator<Item = (Key, SubjectAltNames)> {
-    let SubjectAltNames { dns_names, uris, ip_addresses, emails } = names.clone();
+fn alternative_parts(spec: &CertificateSpec) -> impl Iterator<Item = (Key, SubjectAltNames)> {
+    let SubjectAltNames { dns_names, uris, ip_addresses, emails } = spec.sans.clone();
+    let is_of_service = |name: &String| {
+        let first = name.split('.').next().unwrap_or_default();
+        spec.services.iter().any(|service| service == first)
+    };
+    let (of_services, dns_names) = dns_names.into_iter().partition(is_of_service);
     [
+        (Key::Services, SubjectAltNames { dns_names: of_services, ..Default::default() }),
         (Key::DnsNames, SubjectAltNames { dns_names, ..Default::default() }),
         (Key::UriSans, SubjectAltNames { uris, ..Default::default() }),
         (Key::IpSans, SubjectAltNames { ip_addresses, ..Default::default() }),

@@ -17,7 +17,8 @@ pub(super) fn is_asked_for(fields: &mut Fields<'_>) -> bool {
 /// The names of such a volume: no subject, and the pod's SPIFFE ID alone. Volumes of csi-driver-spiffe may have DNS names as well, if
 /// the operator allows them.
 pub(super) fn names(fields: &mut Fields<'_>, dns_names: Vec<String>) -> (Subject, SubjectAltNames) {
-    let others = [Key::LiteralSubject, Key::DnsNames, Key::IpSans, Key::UriSans, Key::EmailSans];
+    let others =
+        [Key::LiteralSubject, Key::DnsNames, Key::Services, Key::IpSans, Key::UriSans, Key::EmailSans];
     let of_subject = TABLE.iter().filter(|row| row.options.part_of_subject).map(|row| row.key);
     let names: Vec<Key> = of_subject.chain(others).collect();
     let problem = "cannot be combined with spiffe: \"true\", whose only name is the pod's SPIFFE ID";

@@ -22,6 +22,8 @@ struct Claims {
     namespace: String,
     serviceaccount: Named,
     pod: Named,
+    /// From Kubernetes 1.30 on.
+    node: Option<Named>,
 }
 
 #[derive(Deserialize)]
@@ -55,10 +57,18 @@ pub(crate) fn check_tokens(spec: &CertificateSpec, context: &VolumeContext) -> R
 
 /// The workload that a token's claims name; none if it is not a token of a pod.
 pub(crate) fn workload_of(token: &str) -> Option<WorkloadIdentity> {
-    let payload = Base64UrlUnpadded::decode_vec(token.split('.').nth(1)?).ok()?;
-    let Payload { kubernetes: Claims { namespace, serviceaccount, pod } } =
-        serde_json::from_slice(&payload).ok()?;
+    let Claims { namespace, serviceaccount, pod, .. } = claims(token)?;
     Some(WorkloadIdentity { namespace, name: pod.name, uid: pod.uid, service_account: serviceaccount.name })
+}
+
+/// The node that a token's claims name; none if it is not a token of a pod, or names none.
+pub(crate) fn node_of(token: &str) -> Option<String> {
+    claims(token)?.node.map(|node| node.name)
+}
+
+fn claims(token: &str) -> Option<Claims> {
+    let payload = Base64UrlUnpadded::decode_vec(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice::<Payload>(&payload).ok().map(|payload| payload.kubernetes)
 }
 
 fn told(workload: &WorkloadIdentity) -> String {

@@ -4,6 +4,7 @@ use super::node::UsageError;
 use super::runtime_issuer::RuntimeIssuerArgs;
 use super::shared::IssuerArgs;
 use super::values;
+use crate::attributes::PodIp;
 use crate::model::{Dialect, OperatorIssuer};
 use crate::run::{ClusterConfig, RateLimit};
 use crate::signer::{CertManagerOptions, Following, Gate, GateBackoff};
@@ -105,6 +106,12 @@ impl ClusterArgs {
             return Err(UsageError::NoIssuer);
         }
         Ok(OperatorIssuer::new(of_flags, config_map))
+    }
+
+    /// Where `${POD_IP}` comes from: the pods may be read if a gate waits for their address.
+    pub(super) fn pod_ip(&self) -> PodIp {
+        let is_awaited = self.pod_readiness_gate.iter().any(|gate| matches!(gate, Gate::PodIp(_)));
+        if is_awaited { PodIp::Read } else { PodIp::Unknown }
     }
 
     /// The configuration, on this node.

@@ -41,7 +41,7 @@ pub use renew::{RenewArgs, RenewError};
 pub use runtime_issuer::{RuntimeIssuerArgs, RuntimeIssuerError};
 #[cfg(feature = "kubernetes")]
 pub use shared::IssuerArgs;
-pub use shared::{LocalSignerArgs, LogArgs, SdsArgs};
+pub use shared::{ClusterDomainArgs, GivenAddress, LocalSignerArgs, LogArgs, SdsArgs, VariableArgs};
 #[cfg(feature = "kubernetes")]
 pub use sidecar::SidecarClusterArgs;
 pub use sidecar::{Attribute, SidecarArgs};

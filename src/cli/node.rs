@@ -3,9 +3,9 @@
 use super::csi_driver_spiffe::{CsiDriverSpiffeArgs, CsiDriverSpiffeError};
 #[cfg(feature = "kubernetes")]
 use super::runtime_issuer::RuntimeIssuerError;
-use super::shared::{LocalSignerArgs, LogArgs, SdsArgs};
+use super::shared::{ClusterDomainArgs, LocalSignerArgs, LogArgs, SdsArgs};
 use super::values::{self, Bind};
-use crate::attributes::{OperatorDefaults, SpiffeIdsError};
+use crate::attributes::{OperatorDefaults, PodIp, SpiffeIdsError};
 use crate::csi::Driver;
 #[cfg(not(feature = "kubernetes"))]
 use crate::model::OperatorIssuer;
@@ -82,6 +82,10 @@ pub struct NodeArgs {
     /// The names of SDS secrets.
     #[command(flatten)]
     pub sds: SdsArgs,
+
+    /// The cluster's DNS domain.
+    #[command(flatten)]
+    pub cluster_domain: ClusterDomainArgs,
 
     /// Limit on the memory of the store; a volume needs 8 to 40 KiB.
     #[arg(long, env = "CERTLET_STORE_SIZE", value_name = "BYTES", default_value = "64Mi", value_parser = values::size)]
@@ -204,8 +208,22 @@ pub enum UsageError {
 }
 
 impl NodeArgs {
+    /// Where `${POD_IP}` comes from.
+    #[cfg(feature = "kubernetes")]
+    fn pod_ip(&self) -> PodIp {
+        self.cluster.pod_ip()
+    }
+
+    /// Without a cluster no pod is read.
+    #[cfg(not(feature = "kubernetes"))]
+    #[expect(clippy::unused_self, reason = "it is not unused with the feature kubernetes")]
+    fn pod_ip(&self) -> PodIp {
+        PodIp::Unknown
+    }
+
     /// The configuration.
     pub fn into_config(self) -> Result<Config, UsageError> {
+        let pod_ip = self.pod_ip();
         let root = path_or_default(self.data_root, &self.driver_name, DATA_ROOT);
         let root =
             std::path::absolute(&root).map_err(|source| UsageError::DataRoot { path: root, source })?;
@@ -230,6 +248,9 @@ impl NodeArgs {
             svid: self.csi_driver_spiffe.defaults(!trust.sources.is_empty())?,
             trust,
             owner: None,
+            node_name: Some(self.node_id.clone()),
+            pod_ip,
+            cluster_domain: self.cluster_domain.cluster_domain,
         };
         Ok(Config {
             crls: self.trust.crls(),

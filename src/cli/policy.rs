@@ -1,6 +1,8 @@
 //! `certlet policy check`: explains the decision of a policy file on one request.
 
+use super::shared::{ClusterDomainArgs, VariableArgs};
 use super::spiffe::SpiffeArgs;
+use super::values;
 use crate::attributes::{self, OperatorDefaults};
 use crate::model::{Dialect, RawAttributes, WorkloadIdentity};
 use crate::policy::{Policy, PolicyError, Question, upgrade};
@@ -25,7 +27,7 @@ pub struct CheckArgs {
     pub file: PathBuf,
 
     /// Pod of the request: NAMESPACE/NAME. Without it, only the file is checked.
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod_name)]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = values::pod_name)]
     pub pod: Option<(String, String)>,
 
     /// Service account of the pod.
@@ -40,6 +42,14 @@ pub struct CheckArgs {
     /// "signer=acm-pca" are added if missing.
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub attributes: Vec<String>,
+
+    /// What variables stand for.
+    #[command(flatten)]
+    pub variables: VariableArgs,
+
+    /// The cluster's DNS domain.
+    #[command(flatten)]
+    pub cluster_domain: ClusterDomainArgs,
 
     /// SPIFFE IDs, as for `certlet node`.
     #[command(flatten)]
@@ -97,7 +107,13 @@ impl CheckArgs {
         let raw = raw(&self.attributes).map_err(PolicyCheckError::Attributes)?;
         let refused = |error: &dyn Display| PolicyCheckError::Attributes(error.to_string());
         let spiffe_ids = self.spiffe.ids(Dialect::Certlet).map_err(|error| refused(&error))?;
-        let defaults = OperatorDefaults { spiffe_ids, ..OperatorDefaults::default() };
+        let defaults = OperatorDefaults {
+            spiffe_ids,
+            node_name: self.variables.node_name.clone(),
+            pod_ip: self.variables.pod_ip(),
+            cluster_domain: self.cluster_domain.cluster_domain.clone(),
+            ..OperatorDefaults::default()
+        };
         let spec = attributes::parse(&raw, &pod, &defaults).map_err(|error| refused(&error))?;
         let pca = spec.signer.acm_pca().ok_or_else(|| {
             let fault = "signer: a policy is for acm-pca only; accepted: signer=acm-pca";
@@ -119,15 +135,6 @@ fn budget(per_hour: u32) -> String {
         0 => "budget: no limit on the certificates of a namespace\n".to_owned(),
         1 => "budget: 1 certificate an hour for the pods of one namespace on one node\n".to_owned(),
         limit => format!("budget: {limit} certificates an hour for the pods of one namespace on one node\n"),
-    }
-}
-
-fn pod_name(value: &str) -> Result<(String, String), String> {
-    match value.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok((namespace.to_owned(), name.to_owned()))
-        }
-        _ => Err("accepted: NAMESPACE/NAME".to_owned()),
     }
 }
 
@@ -175,6 +182,8 @@ mod tests {
         )
         .unwrap();
         let args = CheckArgs {
+            variables: VariableArgs { node_name: None, pod_ip: None },
+            cluster_domain: ClusterDomainArgs { cluster_domain: crate::attributes::ClusterDomain::default() },
             upgrade: false,
             file: file.path().to_owned(),
             pod: Some(("shop".into(), "web-0".into())),

@@ -2,12 +2,14 @@
 
 use super::node::UsageError;
 use super::values;
+use crate::attributes::{ClusterDomain, PodIp};
 use crate::model::SecretNames;
 #[cfg(feature = "kubernetes")]
 use crate::model::{Dialect, IssuerRef};
 use crate::run::LocalSigner;
 use crate::telemetry::LogFormat;
 use clap::Args;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// What is logged.
@@ -21,6 +23,38 @@ pub struct LogArgs {
     /// drivers are accepted too.
     #[arg(long, short = 'v', env = "CERTLET_LOG_LEVEL", default_value = "info", value_parser = values::log_level)]
     pub log_level: String,
+}
+
+/// The cluster's DNS domain.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterDomainArgs {
+    /// DNS domain of the cluster, with which the names of the attribute services end.
+    #[arg(long, env = "CERTLET_CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", value_parser = values::cluster_domain)]
+    pub cluster_domain: ClusterDomain,
+}
+
+/// What variables stand for, besides the names of the pod.
+#[derive(Clone, Debug, Args)]
+pub struct VariableArgs {
+    /// Name of the pod's node, for `${NODE_NAME}`. In a sidecar by the downward API; without it, the node in the pod's service account
+    /// token.
+    #[arg(long, env = "CERTLET_NODE_NAME", value_name = "NAME", value_parser = values::not_empty)]
+    pub node_name: Option<String>,
+
+    /// Address of the pod, for `${POD_IP}` in ip-sans; in a sidecar by the downward API (status.podIP). Empty: it is not known.
+    #[arg(long, env = "CERTLET_POD_IP", value_name = "ADDRESS", value_parser = values::ip_address)]
+    pub pod_ip: Option<GivenAddress>,
+}
+
+/// An address; none if it is given empty, as the downward API does while there is none.
+#[derive(Clone, Copy, Debug)]
+pub struct GivenAddress(pub(super) Option<IpAddr>);
+
+impl VariableArgs {
+    /// Where `${POD_IP}` comes from.
+    pub(super) fn pod_ip(&self) -> PodIp {
+        self.pod_ip.and_then(|GivenAddress(address)| address).map_or(PodIp::Unknown, PodIp::Known)
+    }
 }
 
 /// The local signer.

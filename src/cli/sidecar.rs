@@ -4,7 +4,7 @@ use super::csi_driver_spiffe::CsiDriverSpiffeArgs;
 use super::node::UsageError;
 #[cfg(feature = "kubernetes")]
 use super::shared::IssuerArgs;
-use super::shared::{LocalSignerArgs, LogArgs, SdsArgs};
+use super::shared::{ClusterDomainArgs, LocalSignerArgs, LogArgs, SdsArgs, VariableArgs};
 use super::values::{self, Bind};
 use crate::attributes::{OperatorDefaults, TrustDefaults};
 use crate::model::{Dialect, OperatorIssuer};
@@ -76,6 +76,14 @@ pub struct SidecarArgs {
     /// Name of this pod's service account.
     #[arg(long, env = "CERTLET_SERVICE_ACCOUNT", value_name = "NAME", value_parser = values::not_empty)]
     pub service_account: Option<String>,
+
+    /// What variables stand for.
+    #[command(flatten)]
+    pub variables: VariableArgs,
+
+    /// The cluster's DNS domain.
+    #[command(flatten)]
+    pub cluster_domain: ClusterDomainArgs,
 
     /// Address for /healthz, /readyz and /metrics: address:port, :port, or 0 for no admin server.
     #[arg(long, env = "CERTLET_METRICS_BIND_ADDRESS", value_name = "ADDRESS", default_value = "0", value_parser = values::bind_address)]
@@ -191,6 +199,10 @@ impl SidecarArgs {
             svid: self.csi_driver_spiffe.defaults(!trust.sources.is_empty())?,
             trust,
             owner: Some(nix::unistd::geteuid().as_raw()),
+            // The token of the pod names it too.
+            node_name: None,
+            pod_ip: self.variables.pod_ip(),
+            cluster_domain: self.cluster_domain.cluster_domain,
         };
         Ok(SidecarConfig {
             directory,
@@ -199,6 +211,7 @@ impl SidecarArgs {
                 name: self.pod_name,
                 uid: self.pod_uid,
                 service_account: self.service_account,
+                node: self.variables.node_name,
             },
             attributes: self.attributes.into_iter().map(|Attribute(name, value)| (name, value)).collect(),
             attributes_file: self.attributes_file,

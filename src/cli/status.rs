@@ -112,6 +112,7 @@ impl StatusArgs {
             dialect: Dialect::of_driver(&self.driver_name),
             trust: TrustDefaults { are_unknown: true, ..TrustDefaults::default() },
             svid: SvidDefaults { attributes, ..SvidDefaults::default() },
+            node_name: Some("node".to_owned()),
             ..OperatorDefaults::default()
         }
     }

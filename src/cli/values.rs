@@ -1,8 +1,10 @@
 //! Parsers of flag values. Each error says what is accepted.
 
 use super::reload::CommandLine;
+use super::shared::GivenAddress;
 use super::sidecar::Attribute;
-use crate::attributes::{self, OptionalAttribute};
+use crate::attributes::{self, ClusterDomain, OptionalAttribute};
+use crate::model::shown;
 use http::Uri;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
@@ -211,6 +213,31 @@ pub(super) fn attribute(value: &str) -> Result<Attribute, String> {
     let attribute = value.split_once('=').filter(|(name, _)| !name.trim().is_empty());
     let attribute = attribute.map(|(name, value)| Attribute(name.trim().to_owned(), value.to_owned()));
     accept(attribute, "NAME=VALUE, such as dns-names=web.shop.svc")
+}
+
+/// A cluster's DNS domain.
+pub(super) fn cluster_domain(value: &str) -> Result<ClusterDomain, String> {
+    value.parse().map_err(|problem| {
+        format!("{} {problem}; accepted: a DNS domain in lower case, of at most 121 characters, such as cluster.local", shown(value))
+    })
+}
+
+/// An IP address, or nothing.
+pub(super) fn ip_address(value: &str) -> Result<GivenAddress, String> {
+    if value.is_empty() {
+        return Ok(GivenAddress(None));
+    }
+    accept(value.parse().ok().map(|address| GivenAddress(Some(address))), "an IPv4 or IPv6 address")
+}
+
+/// `NAMESPACE/NAME`
+pub(super) fn pod_name(value: &str) -> Result<(String, String), String> {
+    match value.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("accepted: NAMESPACE/NAME".to_owned()),
+    }
 }
 
 /// `exit=CODE`, with a code that certlet does not use itself.

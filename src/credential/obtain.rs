@@ -13,7 +13,9 @@ use crate::model::{
     SignerKind, VolumeId, WorkloadIdentity,
 };
 use crate::platform::{Clock, until};
-use crate::signer::{ConfiguredSigner, Purpose, RequestId, SignedChain, Signer, SigningRequest};
+use crate::signer::{
+    ConfiguredSigner, PodAddresses, Purpose, RequestId, SignedChain, Signer, SigningRequest,
+};
 use crate::store::{CheckpointFile, IssuedRecord, Refusal, Store};
 use crate::trust::{Pins, TrustBundle, read_pinned};
 use crate::x509::{self, PrivateKey, SignerAnswer, VerifiedChain, pem};
@@ -41,6 +43,7 @@ pub(crate) struct Obtainer {
     keys: KeyMaker,
     pins: Pins,
     issuer: OperatorIssuer,
+    addresses: Option<Arc<dyn PodAddresses>>,
 }
 
 /// The workload that a credential is obtained for.
@@ -102,7 +105,12 @@ impl Obtainer {
         pins: Pins,
         issuer: OperatorIssuer,
     ) -> Self {
-        Self { signers, store, clock, keys: KeyMaker::new(), pins, issuer }
+        Self { signers, store, clock, keys: KeyMaker::new(), pins, issuer, addresses: None }
+    }
+
+    /// The same, which reads the addresses of pods. None: specs that want one are refused.
+    pub(crate) fn with_addresses(self, addresses: Option<Arc<dyn PodAddresses>>) -> Self {
+        Self { addresses, ..self }
     }
 
     /// The signer of that kind.
@@ -152,7 +160,7 @@ impl Obtainer {
     ) -> Result<Obtained, Failure> {
         let signer = &*self.signer(workload.spec.signer.kind())?.signer;
         let timeout = options.timeout.unwrap_or(Duration::MAX);
-        let signing = tokio::time::timeout(timeout, self.sign_with_issuer(workload, signer));
+        let signing = tokio::time::timeout(timeout, self.sign_with_address(workload, signer));
         match options.cancel.run_until_cancelled(signing).await {
             Some(Ok(obtained)) => obtained,
             Some(Err(_)) => Err(self.still_waiting(workload.id, signer, timeout)),
@@ -161,6 +169,35 @@ impl Obtainer {
                 Err(Failure::new(FailureKind::Cancelled, message))
             }
         }
+    }
+
+    /// Signs, and fills in the pod's address if the spec wants it.
+    async fn sign_with_address(
+        &self,
+        workload: Workload<'_>,
+        signer: &dyn Signer,
+    ) -> Result<Obtained, Failure> {
+        if workload.spec.wants_pod_ip {
+            // Boxed: few volumes want an address, and the futures of the others stay small.
+            return Box::pin(self.read_address_and_sign(workload, signer)).await;
+        }
+        self.sign_with_issuer(workload, signer).await
+    }
+
+    /// The address is read before each request: a pod can get another one.
+    async fn read_address_and_sign(
+        &self,
+        workload: Workload<'_>,
+        signer: &dyn Signer,
+    ) -> Result<Obtained, Failure> {
+        let addresses = self.addresses.as_ref().ok_or_else(|| {
+            Failure::permanent(
+                "ip-sans: ${POD_IP} needs the pod's address, and the driver is connected to no cluster",
+            )
+        })?;
+        let address = addresses.primary(workload.identity, workload.not_ready_count).await?;
+        let spec = workload.spec.with_pod_ip(address);
+        self.sign_with_issuer(Workload { spec: &spec, ..workload }, signer).await
     }
 
     /// Signs, and fills in the operator's issuer if the volume names none. If that changes while it is asked, the new one is asked at

@@ -66,6 +66,10 @@ pub struct CertificateSpec {
     pub subject: Subject,
     /// Subject alternative names.
     pub sans: SubjectAltNames,
+    /// `services`: the Services whose names are among the DNS names.
+    pub services: Vec<String>,
+    /// Whether `ip-sans` has `${POD_IP}`, and the pod's address is not among the addresses yet. See [`Self::with_pod_ip`].
+    pub wants_pod_ip: bool,
     /// Requested lifetime; positive.
     pub duration: Duration,
     /// Whether to request a CA certificate (RFC 5280 section 4.2.1.9).
@@ -167,6 +171,16 @@ impl CertificateSpec {
         let mut spec = self.clone();
         if let SignerSpec::CertManager { issuer, .. } = &mut spec.signer {
             *issuer = Some(named);
+        }
+        spec
+    }
+
+    /// The same with the pod's address among its addresses.
+    pub(crate) fn with_pod_ip(&self, address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        let mut spec = Self { wants_pod_ip: false, ..self.clone() };
+        if !spec.sans.ip_addresses.contains(&address) {
+            spec.sans.ip_addresses.push(address);
         }
         spec
     }

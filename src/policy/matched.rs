@@ -19,7 +19,7 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 47] = [
+pub(super) static MATCHED: [Matched; 48] = [
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),
@@ -29,6 +29,7 @@ pub(super) static MATCHED: [Matched; 47] = [
     of("spiffe", Kind::Text, |q| vec![q.spec.is_spiffe.to_string()]),
     of("common-name", Kind::Dns, |q| field(q, |fields| fields.common_name.as_slice())),
     of("dns-names", Kind::Dns, |q| q.spec.sans.dns_names.clone()),
+    of("services", Kind::Dns, |q| q.spec.services.clone()),
     of("ip-sans", Kind::Text, |q| q.spec.sans.ip_addresses.iter().map(ToString::to_string).collect()),
     of("uri-sans", Kind::Uri, |q| q.spec.sans.uris.clone()),
     of("email-sans", Kind::Text, |q| q.spec.sans.emails.clone()),

@@ -7,7 +7,7 @@ use crate::csi::{Driver, RegistrationState};
 use crate::kube::{Cluster, EventRecorder, KubeError, follow_issuer, remove_startup_taint};
 use crate::model::{CurrentIssuer, EventKind, OperatorIssuer, PodEvent, RuntimeConfigMap, WorkloadIdentity};
 use crate::platform::Backoff;
-use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner};
+use crate::signer::{CertManager, CertManagerOptions, ConfiguredSigner, PodReader};
 use crate::volume::{EventSink, Parts};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +49,7 @@ pub(super) async fn join(
     };
     parts.trust.connect(cluster.clone());
     parts.crls.connect(cluster.clone());
+    parts.addresses = Some(Arc::new(PodReader::new(cluster.clone(), options.cert_manager.gate_backoff)));
     parts.signers.push(ConfiguredSigner::new(Arc::new(CertManager::new(
         cluster.clone(),
         options.cert_manager.clone(),

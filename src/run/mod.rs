@@ -148,6 +148,7 @@ impl Node {
             clock,
             metrics: Arc::clone(&metrics),
             events: None,
+            addresses: None,
             limits: config.limits,
             pins: Pins::new(config.pins.clone())?,
             defaults: Arc::clone(&defaults),

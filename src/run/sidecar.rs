@@ -13,7 +13,7 @@ use crate::kube::{Cluster, EventRecorder, KubeError};
 use crate::model::Failure;
 use crate::platform::{self, Clock, SocketError, SystemClock};
 use crate::sidecar::{AttributeSources, PodError, PodNames, Sidecar, SidecarRequest};
-use crate::sidecar::{directory_group, identity, token_file};
+use crate::sidecar::{OwnPod, directory_group, own_pod, token_file};
 #[cfg(feature = "aws")]
 use crate::signer::OwnCredentials;
 #[cfg(feature = "kubernetes")]
@@ -222,11 +222,12 @@ struct Running {
 }
 
 impl Running {
-    async fn start(config: SidecarConfig, shutdown: CancellationToken) -> Result<Self, SidecarError> {
+    async fn start(mut config: SidecarConfig, shutdown: CancellationToken) -> Result<Self, SidecarError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (metrics, notices) = (Arc::new(Metrics::default()), Arc::<Notices>::default());
-        let pod = identity(&config.pod, &token_file())?;
-        let request = request(&config, pod)?;
+        let OwnPod { identity, node } = own_pod(&config.pod, &token_file())?;
+        config.defaults.node_name = node;
+        let request = request(&config, identity)?;
         let directory = &config.directory;
         let in_directory = |source| SidecarError::Directory { path: directory.clone(), source };
         let (files, warnings) = VolumeFiles::open_inside(directory).map_err(in_directory)?;
@@ -386,13 +387,17 @@ fn password(path: &Path) -> Result<SecretString, SidecarError> {
     Ok(SecretString::from(text.trim_end_matches('\n').to_owned()))
 }
 
-/// Removes the record of a workload with other attributes, which an earlier process has left. Its files stay until those of the new
+/// Removes the record of a workload with other attributes or another address, which an earlier process has left. Its files stay until those of the new
 /// certificate replace them.
 fn forget_others(files: &VolumeFiles, request: &SidecarRequest) -> Result<(), MountError> {
     for stored in files.store.list()? {
         let Ok(record) = stored.record else { continue };
-        if record.volume_id != request.volume || record.attributes != *request.attributes() {
-            tracing::info!(volume = %record.volume_id, "the attributes have changed; a new certificate is requested");
+        let names = record.issued.as_ref().map(|issued| &issued.facts.sans);
+        let mut addresses = request.spec().sans.ip_addresses.iter().map(|address| format!("IP:{address}"));
+        // The kubelet makes the pod's sandbox anew, with another address, while the shared directory stays.
+        let lacks_address = names.is_some_and(|names| addresses.any(|address| !names.contains(&address)));
+        if record.volume_id != request.volume || record.attributes != *request.attributes() || lacks_address {
+            tracing::info!(volume = %record.volume_id, "other attributes, or another address of the pod; a new certificate is requested");
             files.store.remove_dir(&stored.dir)?;
         }
     }
@@ -420,6 +425,7 @@ fn parts(
         clock: Arc::clone(clock),
         metrics: Arc::clone(metrics),
         events: None,
+        addresses: None,
         limits: Limits {
             publishes: 1,
             renewals: 1,

@@ -8,8 +8,8 @@ mod pod;
 mod request;
 
 pub(crate) use annotations::AttributeSources;
+pub(crate) use pod::{OwnPod, own_pod, token_file};
 pub use pod::{PodError, PodNames};
-pub(crate) use pod::{identity, token_file};
 pub(crate) use request::{SidecarRequest, directory_group};
 
 use crate::model::{Failure, FailureKind};

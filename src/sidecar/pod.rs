@@ -1,6 +1,6 @@
 //! Which pod a sidecar is in: by its flags, and by its own service account token.
 
-use crate::attributes::workload_of;
+use crate::attributes::{node_of, workload_of};
 use crate::model::{WorkloadIdentity, shown};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -24,6 +24,17 @@ pub struct PodNames {
     pub uid: Option<String>,
     /// `--service-account`
     pub service_account: Option<String>,
+    /// `--node-name`
+    pub node: Option<String>,
+}
+
+/// The pod, and its node where that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnPod {
+    /// The pod.
+    pub(crate) identity: WorkloadIdentity,
+    /// The node.
+    pub(crate) node: Option<String>,
 }
 
 /// Why it is not known which pod this is.
@@ -67,18 +78,22 @@ pub(crate) fn token_file() -> PathBuf {
 
 /// The pod, by the flags and by the token in this file, if there is one. Its signature is not verified here: the API server
 /// authenticates it with each request.
-pub(crate) fn identity(given: &PodNames, token_file: &Path) -> Result<WorkloadIdentity, PodError> {
+pub(crate) fn own_pod(given: &PodNames, token_file: &Path) -> Result<OwnPod, PodError> {
     let token = read(token_file).map_err(|source| PodError::Token { path: token_file.to_owned(), source })?;
-    let found = token.and_then(|token| workload_of(&token));
-    let one = |flag, given: &Option<String>, found: Option<&String>| match (given, found) {
+    let found = token.as_ref().and_then(|token| workload_of(token));
+    let node = token.as_ref().and_then(|token| node_of(token));
+    let optional = |flag, given: &Option<String>, found: Option<&String>| match (given, found) {
         (Some(given), Some(found)) if given != found => {
             Err(PodError::Contradiction { flag, given: given.clone(), found: found.clone() })
         }
-        (Some(name), _) | (None, Some(name)) if !name.is_empty() => Ok(name.clone()),
-        _ => Err(PodError::Missing { flag, token_file: token_file.to_owned() }),
+        (given, found) => Ok(given.as_ref().or(found).filter(|name| !name.is_empty()).cloned()),
+    };
+    let one = |flag, given: &Option<String>, found: Option<&String>| {
+        let missing = || PodError::Missing { flag, token_file: token_file.to_owned() };
+        optional(flag, given, found)?.ok_or_else(missing)
     };
     let found = found.as_ref();
-    Ok(WorkloadIdentity {
+    let identity = WorkloadIdentity {
         namespace: one("--pod-namespace", &given.namespace, found.map(|found| &found.namespace))?,
         name: one("--pod-name", &given.name, found.map(|found| &found.name))?,
         uid: one("--pod-uid", &given.uid, found.map(|found| &found.uid))?,
@@ -87,7 +102,8 @@ pub(crate) fn identity(given: &PodNames, token_file: &Path) -> Result<WorkloadId
             &given.service_account,
             found.map(|found| &found.service_account),
         )?,
-    })
+    };
+    Ok(OwnPod { identity, node: optional("--node-name", &given.node, node.as_ref())? })
 }
 
 /// The token; none if there is no file.
@@ -109,7 +125,7 @@ mod tests {
     use base64ct::{Base64UrlUnpadded, Encoding};
 
     fn token() -> tempfile::NamedTempFile {
-        let payload = r#"{"kubernetes.io":{"namespace":"shop","pod":{"name":"cart-0","uid":"b8f1"},"serviceaccount":{"name":"cart"}}}"#;
+        let payload = r#"{"kubernetes.io":{"namespace":"shop","node":{"name":"node-1","uid":"n"},"pod":{"name":"cart-0","uid":"b8f1"},"serviceaccount":{"name":"cart"}}}"#;
         let file = tempfile::NamedTempFile::new().unwrap();
         let token = format!("h.{}.s", Base64UrlUnpadded::encode_string(payload.as_bytes()));
         std::fs::write(file.path(), token).unwrap();
@@ -119,15 +135,16 @@ mod tests {
     #[test]
     fn the_token_names_what_the_flags_leave_out() {
         let given = PodNames { name: Some("cart-0".into()), ..PodNames::default() };
-        let pod = identity(&given, token().path()).unwrap();
+        let OwnPod { identity: pod, node } = own_pod(&given, token().path()).unwrap();
         let expected = ["shop", "cart-0", "b8f1", "cart"].map(str::to_owned);
         assert_eq!([pod.namespace, pod.name, pod.uid, pod.service_account], expected);
+        assert_eq!(node.as_deref(), Some("node-1"));
     }
 
     #[test]
     fn a_flag_that_the_token_contradicts_is_refused() {
         let given = PodNames { service_account: Some("admin".into()), ..PodNames::default() };
-        let error = identity(&given, token().path()).unwrap_err().to_string();
+        let error = own_pod(&given, token().path()).unwrap_err().to_string();
         assert_eq!(
             error,
             "--service-account: \"admin\", but the service account token of this pod says \"cart\"; accepted: the name that the \
@@ -139,11 +156,24 @@ mod tests {
     fn without_a_token_the_flags_name_all() {
         let nowhere = Path::new("/nonexistent/token");
         let name = |text: &str| Some(text.to_owned());
-        let mut given =
-            PodNames { namespace: name("n"), name: name("p"), uid: name("u"), service_account: name("s") };
-        assert_eq!(identity(&given, nowhere).unwrap().account(), "n/s");
+        let mut given = PodNames {
+            namespace: name("n"),
+            name: name("p"),
+            uid: name("u"),
+            service_account: name("s"),
+            node: None,
+        };
+        let pod = own_pod(&given, nowhere).unwrap();
+        assert_eq!((pod.identity.account().as_str(), pod.node), ("n/s", None));
+        given.node = name("node-2");
+        assert_eq!(own_pod(&given, nowhere).unwrap().node.as_deref(), Some("node-2"));
+        let error = own_pod(&given, token().path()).unwrap_err().to_string();
+        assert!(error.starts_with("--pod-namespace: \"n\", but the service account token"), "{error}");
+        let other = PodNames { node: name("node-2"), ..PodNames::default() };
+        let error = own_pod(&other, token().path()).unwrap_err().to_string();
+        assert!(error.starts_with("--node-name: \"node-2\", but the service account token"), "{error}");
         given.uid = None;
-        let error = identity(&given, nowhere).unwrap_err().to_string();
+        let error = own_pod(&given, nowhere).unwrap_err().to_string();
         assert!(error.starts_with("--pod-uid: is missing, and /nonexistent/token is no token"), "{error}");
     }
 }

@@ -16,6 +16,7 @@ use crate::model::{CertificateSpec, Failure, PodTokens, SignerKind, Usage, Workl
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use secrecy::SecretString;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 #[cfg(feature = "aws")]
@@ -25,7 +26,7 @@ pub use acm_pca::{
 #[cfg(all(fuzzing, feature = "kubernetes"))]
 pub(crate) use cert_manager::fuzz_certificate_request;
 #[cfg(feature = "kubernetes")]
-pub use cert_manager::{CertManager, CertManagerOptions, Following, Gate, GateBackoff};
+pub use cert_manager::{CertManager, CertManagerOptions, Following, Gate, GateBackoff, PodReader};
 pub use counted::CountedSigner;
 pub use local::{LocalCa, LocalCaError};
 
@@ -60,6 +61,17 @@ pub trait SignerNotification: Send + Sync + 'static {
 
     /// The workload is gone: deletes its remaining requests in the background, best effort.
     fn removed(&self, issued: &IssuedCertificate<'_>);
+}
+
+/// Reads the addresses of pods, for `${POD_IP}` in `ip-sans`.
+pub trait PodAddresses: Send + Sync + 'static {
+    /// The primary address of a pod at present. As long as it has none, the failure is that it is not ready, for which `attempts`
+    /// counts the earlier attempts.
+    fn primary<'a>(
+        &'a self,
+        pod: &'a WorkloadIdentity,
+        attempts: u32,
+    ) -> BoxFuture<'a, Result<IpAddr, Failure>>;
 }
 
 /// A signer with the receiver of its notifications.

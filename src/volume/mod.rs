@@ -55,7 +55,7 @@ use crate::attributes::OperatorDefaults;
 use crate::credential::{Follower, Obtainer, Work, WorkQueue};
 use crate::model::{Failure, FailureKind, SignerKind, VolumeId};
 use crate::platform::{Clock, until};
-use crate::signer::ConfiguredSigner;
+use crate::signer::{ConfiguredSigner, PodAddresses};
 use crate::sink::Sockets;
 use crate::store::{IssuedRecord, ShareLimits, Shares};
 use crate::telemetry::Metrics;
@@ -107,6 +107,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// Records Events on pods; none without a cluster.
     pub(crate) events: Option<Box<dyn EventSink>>,
+    /// Reads the addresses of pods; none without a cluster.
+    pub(crate) addresses: Option<Arc<dyn PodAddresses>>,
     /// Limits on concurrent work.
     pub(crate) limits: Limits,
     /// Trust anchors by issuer.
@@ -138,6 +140,7 @@ impl VolumeService {
         let issuer = parts.defaults.issuer.clone();
         let Parts { files, registry, signers, clock, metrics, events, limits, pins, trust, crls, .. } = parts;
         let store = Arc::clone(&files.store);
+        let obtainer = Obtainer::new(signers, Arc::clone(&store), Arc::clone(&clock), pins, issuer);
         let admission = Admission::new(Arc::clone(&store));
         let shares = Shares::new(ShareLimits {
             volume_bytes: limits.volume_bytes,
@@ -150,7 +153,7 @@ impl VolumeService {
             shares,
             counts: VolumeCounts::new(limits.volumes_per_pod, limits.volumes_per_namespace),
             queue: WorkQueue::new(Arc::clone(&clock)),
-            obtainer: Obtainer::new(signers, store, Arc::clone(&clock), pins, issuer),
+            obtainer: obtainer.with_addresses(parts.addresses),
             sockets: Sockets::new(
                 parts.defaults.secret_names.clone(),
                 Arc::clone(&metrics),

@@ -82,6 +82,8 @@ pub(crate) fn attributes() -> CertificateSpec {
             ip_addresses: vec!["10.1.2.3".parse().unwrap(), "2001:db8::7".parse().unwrap()],
             emails: Vec::new(),
         },
+        services: Vec::new(),
+        wants_pod_ip: false,
         duration: Duration::from_hours(24),
         is_ca: false,
         usages: vec![Usage::DigitalSignature, Usage::KeyEncipherment],

@@ -7,6 +7,7 @@ mod crl;
 mod crls;
 mod files;
 mod life;
+mod names;
 mod refused;
 mod root_rotation;
 mod spiffe;

@@ -45,7 +45,7 @@ const ADDRESSES: &[&str] = &[
 #[rustfmt::skip]
 const SUBJECTS: &[&str] = &[
     "example.com", "CN=", "CN=a,", "CN=a,,O=b", "XX=a", "=a", "CN=a;O=b", "CN=\"a\"", "/CN=a/O=b", "CN=a\\",
-    "CN=#zz", "CN=\\FF", "C=\u{d6}", "CN=a+CN=a", "CN=${NODE_NAME}", "1.2.x=a",
+    "CN=#zz", "CN=\\FF", "C=\u{d6}", "CN=a+CN=a", "CN=${HOST_NAME}", "1.2.x=a",
 ];
 
 /// Texts that are not durations above zero.
@@ -141,6 +141,11 @@ fn single_values(inputs: &mut Inputs, group: &str) {
     for value in ["-1", "1.5", "root", "4294967295", "4294967296", " 5"] {
         inputs.value(group, "owner", value);
     }
+    for value in
+        ["a.b", "A", "a_b", "*", "-a", "a,,b", "a b", "web.shop.svc", "${POD_IP}", "${X}", "10.0.0.1"]
+    {
+        inputs.value(group, "services", value);
+    }
     for value in ["My_Issuer", "Issuer", "a b", "a/b", "-a", "a.", "${POD_NAME}", "a\n"] {
         inputs.value(group, "issuer-name", value);
     }
@@ -150,7 +155,7 @@ fn single_values(inputs: &mut Inputs, group: &str) {
     for value in ["cert manager", "cert-manager.io/v1", "Cert-Manager.io", "a..b"] {
         inputs.value(group, "issuer-group", value);
     }
-    for value in [&"a".repeat(65), "${POD_NAME}-${NODE_NAME}", "a\nb", "$1", "$$", "${", "${}", "a${POD_NAME"]
+    for value in [&"a".repeat(65), "${POD_NAME}-${HOST_NAME}", "a\nb", "$1", "$$", "${", "${}", "a${POD_NAME"]
     {
         inputs.value(group, "common-name", value);
     }
@@ -283,7 +288,7 @@ fn subjects(inputs: &mut Inputs, group: &str) {
         "postalcodes",
         "countries",
     ] {
-        for value in ["a,,b", "\"a", "${NODE_NAME}", "a\u{7}b", "a,\nb\nc"] {
+        for value in ["a,,b", "\"a", "${HOST_NAME}", "a\u{7}b", "a,\nb\nc"] {
             inputs.value(group, name, value);
         }
         inputs.beside(group, name, "a", &[("literal-subject", "CN=a")]);

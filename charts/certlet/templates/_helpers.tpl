@@ -117,6 +117,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - --default-issuer-group={{ .defaultIssuer.group }}
 {{- end }}
 {{- end }}
+{{- if ne .Values.clusterDomain "cluster.local" }}
+- --cluster-domain={{ .Values.clusterDomain }}
+{{- end }}
 {{- with .Values.spiffe.trustDomain }}
 - --trust-domain={{ . }}
 {{- with $.Values.spiffe.idTemplate }}

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod csi_driver_spiffe;
+mod names;
 mod peer;
 mod refused;
 mod size;

@@ -280,6 +280,25 @@ pub(in crate::attributes) fn resource_name(text: &str) -> Result<String, String>
     dns_name(text)
 }
 
+/// The name of a Service: one label in lower case (RFC 1123, as Kubernetes accepts it from 1.34 on).
+pub(in crate::attributes) fn service_name(text: &str) -> Result<String, String> {
+    match text.chars().find(|c| c.is_ascii_uppercase() || matches!(c, '_' | '*' | '.')) {
+        Some('.') => Err("has a dot (write the name of the Service alone, without its namespace)".into()),
+        Some(c) => Err(format!("has the character {c:?}")),
+        None => dns_name(text),
+    }
+}
+
+/// A cluster's DNS domain: a host name in lower case, short enough for the longest names of Services.
+pub(in crate::attributes) fn cluster_domain(text: &str) -> Result<String, String> {
+    /// 253 characters without SERVICE.NAMESPACE.svc and a dot.
+    const MAX_BYTES: usize = MAX_DNS_NAME_BYTES - 2 * (MAX_DNS_LABEL_BYTES + 1) - 4;
+    match text.len() {
+        length if length > MAX_BYTES => Err(format!("is {length} characters long")),
+        _ => resource_name(text),
+    }
+}
+
 /// The kind of a Kubernetes resource.
 pub(in crate::attributes) fn kind(text: &str) -> Result<String, String> {
     match text.chars().find(|c| !c.is_ascii_alphanumeric()) {

@@ -6,18 +6,39 @@
 
 use crate::model::{WorkloadIdentity, shown};
 
-/// The variables, in the order the documentation lists them.
+/// The variables of every prefix, in the order the documentation lists them.
 pub(in crate::attributes) const VARIABLES: [&str; 4] =
     ["POD_NAME", "POD_NAMESPACE", "POD_UID", "SERVICE_ACCOUNT_NAME"];
 
+/// The variables that the prefix `csi.certlet.io/` has besides.
+pub(in crate::attributes) const OWN_VARIABLES: [&str; 2] = ["NODE_NAME", "POD_IP"];
+
+/// What variables stand for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::attributes) struct Values<'a> {
+    /// The pod.
+    pub(in crate::attributes) pod: &'a WorkloadIdentity,
+    /// [`OWN_VARIABLES`]; none under the prefixes of other drivers.
+    pub(in crate::attributes) own: Option<OwnValues<'a>>,
+}
+
+/// What [`OWN_VARIABLES`] stand for. An error says why one has no value here.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::attributes) struct OwnValues<'a> {
+    /// `NODE_NAME`
+    pub(in crate::attributes) node_name: Result<&'a str, &'a str>,
+    /// `POD_IP`
+    pub(in crate::attributes) pod_ip: Result<&'a str, &'a str>,
+}
+
 /// Replaces every variable. Variables in the value of a variable are not replaced.
-pub(in crate::attributes) fn expand(text: &str, pod: &WorkloadIdentity) -> Result<String, String> {
-    replace(text, pod, |broken| Err(broken.problem().into()))
+pub(in crate::attributes) fn expand(text: &str, values: Values<'_>) -> Result<String, String> {
+    replace(text, values, |broken| Err(broken.problem().into()))
 }
 
 /// As [`expand`], but without what `os.Expand` removes.
-pub(in crate::attributes) fn expand_as_go(text: &str, pod: &WorkloadIdentity) -> Result<String, String> {
-    replace(text, pod, |_| Ok(()))
+pub(in crate::attributes) fn expand_as_go(text: &str, values: Values<'_>) -> Result<String, String> {
+    replace(text, values, |_| Ok(()))
 }
 
 /// Braces that hold no variable.
@@ -46,7 +67,7 @@ enum Reference<'a> {
 
 fn replace(
     text: &str,
-    pod: &WorkloadIdentity,
+    values: Values<'_>,
     broken: impl Fn(Broken) -> Result<(), String>,
 ) -> Result<String, String> {
     let mut expanded = String::with_capacity(text.len());
@@ -55,7 +76,7 @@ fn replace(
         expanded.push_str(head);
         let (reference, after) = reference(tail);
         match reference {
-            Reference::Name(name) => expanded.push_str(value(name, pod)?),
+            Reference::Name(name) => expanded.push_str(values.of(name)?),
             Reference::None => expanded.push('$'),
             Reference::Broken(found) => broken(found)?,
         }
@@ -83,13 +104,23 @@ fn reference(tail: &str) -> (Reference<'_>, &str) {
     (if name.is_empty() { Reference::None } else { Reference::Name(name) }, after)
 }
 
-fn value<'a>(name: &str, pod: &'a WorkloadIdentity) -> Result<&'a str, String> {
-    match name {
-        "POD_NAME" => Ok(&pod.name),
-        "POD_NAMESPACE" => Ok(&pod.namespace),
-        "POD_UID" => Ok(&pod.uid),
-        "SERVICE_ACCOUNT_NAME" => Ok(&pod.service_account),
-        _ => Err(format!("has the unknown variable {} (known: {})", shown(name), VARIABLES.join(", "))),
+impl<'a> Values<'a> {
+    /// The value of a variable.
+    fn of(self, name: &str) -> Result<&'a str, String> {
+        let missing = |why: &str| format!("has the variable {name}, {why}");
+        match (name, self.own) {
+            ("POD_NAME", _) => Ok(&self.pod.name),
+            ("POD_NAMESPACE", _) => Ok(&self.pod.namespace),
+            ("POD_UID", _) => Ok(&self.pod.uid),
+            ("SERVICE_ACCOUNT_NAME", _) => Ok(&self.pod.service_account),
+            ("NODE_NAME", Some(own)) => own.node_name.map_err(missing),
+            ("POD_IP", Some(own)) => own.pod_ip.map_err(missing),
+            (_, own) => {
+                let own = if own.is_some() { &OWN_VARIABLES[..] } else { &[] };
+                let known = [&VARIABLES[..], own].concat().join(", ");
+                Err(format!("has the unknown variable {} (known: {known})", shown(name)))
+            }
+        }
     }
 }
 
@@ -97,6 +128,14 @@ fn value<'a>(name: &str, pod: &'a WorkloadIdentity) -> Result<&'a str, String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn expand(text: &str, pod: &WorkloadIdentity) -> Result<String, String> {
+        super::expand(text, Values { pod, own: None })
+    }
+
+    fn expand_as_go(text: &str, pod: &WorkloadIdentity) -> Result<String, String> {
+        super::expand_as_go(text, Values { pod, own: None })
+    }
 
     fn pod() -> WorkloadIdentity {
         WorkloadIdentity {
@@ -137,6 +176,16 @@ mod tests {
         for text in ["$$", "$1", "$*", "${$}", "$pod_name", "${ POD_NAME}", "$POD_NAMES"] {
             assert!(expand(text, &pod()).unwrap_err().contains("unknown variable"), "{text}");
         }
+    }
+
+    #[test]
+    fn our_own_variables_are_known_under_our_own_prefix_alone() {
+        let pod = pod();
+        let own = OwnValues { node_name: Ok("node-1"), pod_ip: Err("which is not known yet") };
+        let expand = |text| super::expand(text, Values { pod: &pod, own: Some(own) });
+        assert_eq!(expand("${NODE_NAME}.$POD_NAME"), Ok("node-1.cart-0".into()));
+        assert_eq!(expand("${POD_IP}").unwrap_err(), "has the variable POD_IP, which is not known yet");
+        assert!(expand("${POD_IPS}").unwrap_err().ends_with("SERVICE_ACCOUNT_NAME, NODE_NAME, POD_IP)"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::errors::{Action, sign_error};
 use super::pod::{Pod, VolumeOfPod};
 use crate::kube::{CallError, Caller, Cluster};
 use crate::model::named::named_enum;
-use crate::model::{CertificateSpec, Failure, jitter};
+use crate::model::{CertificateSpec, Failure, WorkloadIdentity, jitter};
 use crate::platform::Backoff;
 use crate::signer::SigningRequest;
 use kube::api::GetParams;
@@ -89,7 +89,7 @@ impl Default for GateBackoff {
 
 impl GateBackoff {
     /// The pause after this number of earlier attempts; `jitter` is in [0, 1).
-    fn pause(&self, attempts: u32, jitter: f64) -> Duration {
+    pub(super) fn pause(&self, attempts: u32, jitter: f64) -> Duration {
         /// The cap if the operator sets none.
         const MAX_PAUSE: Duration = Duration::from_hours(1);
         let cap = if self.cap.is_zero() { MAX_PAUSE } else { self.cap };
@@ -109,15 +109,7 @@ pub(super) async fn check(
     if gates.is_empty() {
         return Ok(None);
     }
-    let identity = request.identity;
-    let pods = Request::new(format!("/api/v1/namespaces/{}/pods", identity.namespace));
-    let get = pods.get(&identity.name, &GetParams::default());
-    let answer = cluster.call(Caller::Driver, get).await;
-    let pod = answer.and_then(|answer| {
-        let volume = VolumeOfPod { id: request.id.as_str(), pod_uid: &identity.uid };
-        Pod::read(&answer, gates, volume).map_err(|error| CallError::Unreadable(error.to_string()))
-    });
-    let pod = pod.map_err(|error| sign_error(&error, Action::ReadPod, identity))?;
+    let pod = read_pod(cluster, gates, request.identity, request.id.as_str()).await?;
     let reasons: Vec<String> = gates.iter().filter_map(|gate| gate.objection(&pod)).collect();
     if reasons.is_empty() {
         return Ok(advice(&pod, request.spec));
@@ -126,6 +118,23 @@ pub(super) async fn check(
     let jitter = jitter(request.id.as_str(), &attempts.to_be_bytes());
     let message = format!("no certificate is asked for yet: {}", reasons.join("; "));
     Err(Failure::not_ready(message, backoff.pause(attempts, jitter)))
+}
+
+/// Reads a pod, for its volume with this id.
+pub(super) async fn read_pod<'g>(
+    cluster: &Cluster,
+    gates: &'g [Gate],
+    identity: &WorkloadIdentity,
+    id: &str,
+) -> Result<Pod<'g>, Failure> {
+    let pods = Request::new(format!("/api/v1/namespaces/{}/pods", identity.namespace));
+    let get = pods.get(&identity.name, &GetParams::default());
+    let answer = cluster.call(Caller::Driver, get).await;
+    let pod = answer.and_then(|answer| {
+        let volume = VolumeOfPod { id, pod_uid: &identity.uid };
+        Pod::read(&answer, gates, volume).map_err(|error| CallError::Unreadable(error.to_string()))
+    });
+    pod.map_err(|error| sign_error(&error, Action::ReadPod, identity))
 }
 
 /// What makes the volume useless for a container: a mount that never changes, and a key that it cannot read.

@@ -19,6 +19,7 @@ mod gate;
 mod limiter;
 mod object;
 mod pod;
+mod pod_address;
 mod polling;
 mod signing;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod tracker;
 mod watching;
 
 pub use gate::{Gate, GateBackoff};
+pub use pod_address::PodReader;
 #[cfg(fuzzing)]
 pub(crate) use tracker::fuzz_certificate_request;
 

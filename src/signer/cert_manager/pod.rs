@@ -1,4 +1,4 @@
-//! What the readiness gates need of a pod, and how its containers mount the volume. Everything else is skipped while the pod is read:
+//! What the readiness gates and `${POD_IP}` need of a pod, and how its containers mount the volume. Everything else is skipped while the pod is read:
 //! parsed whole, the 2 MiB that an answer may have can take 95 MiB.
 
 use super::gate::Gate;
@@ -14,6 +14,10 @@ use std::net::IpAddr;
 /// What a pod has of that which the gates name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Pod<'g> {
+    /// Its uid.
+    pub(super) uid: String,
+    /// Its primary address: the first of `status.podIPs`.
+    pub(super) address: Option<IpAddr>,
     /// Whether it has an IPv4 address.
     pub(super) has_ipv4: bool,
     /// Whether it has an IPv6 address.
@@ -168,6 +172,9 @@ impl<'g> Reader<'_, 'g> {
     /// Keeps a field of this part. False if it is none that is kept.
     fn keep<'de, A: MapAccess<'de>>(&mut self, name: &str, fields: &mut A) -> Result<bool, A::Error> {
         match (self.part, name) {
+            (Part::Metadata, "uid") => {
+                self.pod.uid = clipped(&fields.next_value::<Cow<'_, str>>()?, MAX_NAME);
+            }
             (Part::Security, "fsGroup") => {
                 self.pod.has_fs_group = fields.next_value::<Option<i64>>()?.is_some();
             }
@@ -188,11 +195,12 @@ impl<'g> Reader<'_, 'g> {
     }
 
     fn add_address(&mut self, address: &Address<'_>) {
-        match address.ip.parse() {
-            Ok(IpAddr::V4(_)) => self.pod.has_ipv4 = true,
-            Ok(IpAddr::V6(_)) => self.pod.has_ipv6 = true,
-            Err(_) => {}
+        let Ok(address) = address.ip.parse::<IpAddr>() else { return };
+        match address {
+            IpAddr::V4(_) => self.pod.has_ipv4 = true,
+            IpAddr::V6(_) => self.pod.has_ipv6 = true,
         }
+        self.pod.address.get_or_insert(address);
     }
 
     fn add_condition(&mut self, condition: &Condition<'_>) {
@@ -314,6 +322,7 @@ mod tests {
             }
         }"#;
         let expected = Pod {
+            address: Some([10, 0, 0, 1].into()),
             has_ipv4: true,
             has_ipv6: false,
             conditions: [("Net", "False".to_owned())].into(),

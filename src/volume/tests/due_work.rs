@@ -43,6 +43,7 @@ impl Node {
             clock,
             metrics: Arc::default(),
             events: None,
+            addresses: None,
             limits: LIMITS,
             pins: Pins::default(),
             continue_on_not_ready: false,

@@ -129,6 +129,7 @@ fn service(
         clock,
         metrics: Arc::default(),
         events: Some(Box::new(events.clone())),
+        addresses: None,
         limits: LIMITS,
         pins: Pins::default(),
         continue_on_not_ready: false,
