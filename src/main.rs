@@ -5,7 +5,8 @@ use certlet::cli::ApproverArgs;
 #[cfg(feature = "aws")]
 use certlet::cli::{CheckArgs, PolicyAction, PolicyCheckError};
 use certlet::cli::{
-    Cli, Command, DemoArgs, NodeArgs, ReloadArgs, RenewArgs, RenewError, SidecarArgs,
+    Cli, Command, DemoArgs, ExplainArgs, ExplainError, NodeArgs, ReloadArgs, RenewArgs, RenewError,
+    SidecarArgs,
 };
 use certlet::run::SidecarEnd;
 use certlet::{run, telemetry};
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Reload(args) => run_reload(*args).unwrap_or_else(|code| code),
         Command::Status(args) => print(args.render()),
         Command::Renew(args) => renew(&args),
+        Command::Explain(args) => explain(*args),
         Command::Health(args) => print(args.run()),
         #[cfg(feature = "aws")]
         Command::Policy(PolicyAction::Check(args)) => check_policy(&args),
@@ -84,6 +86,14 @@ fn renew(args: &RenewArgs) -> ExitCode {
             ExitCode::FAILURE
         }
         renewed => print(renewed),
+    }
+}
+
+/// Flags that do not go together have the exit code of a wrong flag.
+fn explain(args: ExplainArgs) -> ExitCode {
+    match args.render() {
+        Err(error @ ExplainError::Usage(_)) => fail(USAGE)(error),
+        rendered => print(rendered),
     }
 }
 

@@ -37,6 +37,11 @@ pub(super) const HEALTH: &str = "\
 Example: a readiness probe
   certlet health --readiness";
 
+pub(super) const EXPLAIN: &str = "\
+Example: what two attributes ask for in a pod
+  certlet explain --attributes issuer-name=internal-ca,services=web \
+    --pod shop/web-0";
+
 pub(super) const DEMO: &str = "\
 Example: stay until Ctrl-C, with certificates of half a minute
   certlet demo --keep --duration 30s";

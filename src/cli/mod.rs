@@ -6,6 +6,7 @@ mod approver;
 mod cluster;
 mod csi_driver_spiffe;
 mod examples;
+mod explain;
 mod federated;
 mod health;
 mod node;
@@ -28,6 +29,7 @@ mod values;
 #[cfg(feature = "kubernetes")]
 pub use approver::{ApproverArgs, ApproverUsageError};
 pub use csi_driver_spiffe::{CsiDriverSpiffeArgs, CsiDriverSpiffeError};
+pub use explain::{ExplainArgs, ExplainError};
 pub use health::{ControlError, HealthArgs};
 pub use node::{NodeArgs, UsageError};
 #[cfg(feature = "aws")]
@@ -87,6 +89,9 @@ pub enum Command {
     /// Ask this node's driver, or a sidecar, whether it works; for the kubelet's probes.
     #[command(after_help = examples::HEALTH)]
     Health(HealthArgs),
+    /// Say what attributes ask for, in words and as a signing request; needs no cluster.
+    #[command(after_help = examples::EXPLAIN)]
+    Explain(Box<ExplainArgs>),
     /// Try certlet with the real driver and a local signer; needs no cluster and no root.
     #[command(after_help = examples::DEMO)]
     Demo(DemoArgs),
