@@ -19,9 +19,6 @@ use thiserror::Error;
 
 /// `certlet explain`
 #[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Example:\n  certlet explain --pod shop/cart-0 --attributes issuer-name=internal-ca --attributes services=cart"
-)]
 pub struct ExplainArgs {
     /// An attribute, as a CSI volume has it. A name without a prefix gets csi.certlet.io/. Can be given several times. --attribute is
     /// the same.
