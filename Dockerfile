@@ -1,13 +1,41 @@
 # syntax=docker/dockerfile:1
-# certlet's image: the binary, the libc that it is linked to, CA roots, and nothing else.
+# certlet's image: the binary, the libraries that it is linked to, CA roots, and nothing else. Two ways to make it:
 #
-#   docker buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max \
-#     --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" --tag ghcr.io/certlet/certlet:0.1.0 --push .
+#   make image               with a binary that was built outside (target `prebuilt`); needs no container registry and no Docker
+#   docker build .           compiles the binary in the build
 #
-# Both stages use the same Debian release, so that build and run have the same libc. A release names the base images by digest:
-# --build-arg RUST_IMAGE=docker.io/library/rust@sha256:... --build-arg BASE_IMAGE=gcr.io/distroless/cc-debian12@sha256:...
+# All stages use the same Debian release, so that build and run have the same libc. A release names the base images by digest:
+# --build-arg RUST_IMAGE=docker.io/library/rust@sha256:... --build-arg DEBIAN_IMAGE=docker.io/library/debian@sha256:...
 ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm
-ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:latest
+ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-slim
+
+# Takes the files that the binary needs out of Debian's packages for the image's architecture. Nothing of that architecture runs.
+FROM --platform=$BUILDPLATFORM ${DEBIAN_IMAGE} AS libraries
+ARG TARGETARCH
+COPY scripts/image-root /usr/local/bin/image-root
+RUN image-root "$TARGETARCH" /image
+
+FROM scratch AS base
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="certlet" \
+      org.opencontainers.image.description="Gives every Kubernetes pod its own short-lived X.509 certificate" \
+      org.opencontainers.image.source="https://github.com/certlet/certlet" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=libraries /image /
+# Runtimes search PATH for `certlet` in `kubectl exec` and in probes.
+ENV PATH=/usr/bin
+# Only root can mount. The chart sets the same user.
+# hadolint ignore=DL3002
+USER 0:0
+ENTRYPOINT ["/usr/bin/certlet"]
+
+# The image with the binary in dist/linux/ARCHITECTURE, which scripts/dist puts there.
+FROM base AS prebuilt
+ARG TARGETARCH
+COPY dist/linux/${TARGETARCH}/certlet /usr/bin/certlet
 
 # Builds on the machine's own architecture and cross-compiles for the other, because emulation would take an hour.
 FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS build
@@ -50,18 +78,6 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     CARGO_TARGET_DIR=/target cargo auditable build --locked --release --bin certlet --target "$triple"; \
     install -D -m 0755 "/target/$triple/release/certlet" /out/usr/bin/certlet
 
-# distroless cc has libc, libm, libgcc and CA roots; no shell, no package manager.
-FROM ${BASE_IMAGE}
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="certlet" \
-      org.opencontainers.image.description="Gives every Kubernetes pod its own short-lived X.509 certificate" \
-      org.opencontainers.image.source="https://github.com/certlet/certlet" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+# The image with the binary that the stage before compiled.
+FROM base
 COPY --from=build /out/usr/bin/certlet /usr/bin/certlet
-# Only root can mount. The chart sets the same user.
-# hadolint ignore=DL3002
-USER 0:0
-ENTRYPOINT ["/usr/bin/certlet"]
