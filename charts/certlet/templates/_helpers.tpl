@@ -68,11 +68,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- /* Whether the API server has ValidatingAdmissionPolicy and puts node names into service account tokens. */}}
-{{- define "certlet.policies" -}}
-{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}true{{ end }}
-{{- end }}
-
 {{- /* The flags that `certlet node` and `certlet sidecar` have in common. */}}
 {{- define "certlet.sharedArgs" -}}
 - --log-format={{ .Values.log.format }}
