@@ -11,7 +11,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check consumers fuzz fuzz-build fuzz-lock bench bench-spire bench-cluster e2e e2e-two-clusters e2e-up e2e-down size clean
+.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check consumers fuzz fuzz-build fuzz-lock bench bench-spire bench-cluster e2e e2e-two-clusters e2e-up e2e-down image release-rehearsal workflows-check size clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,7 +89,7 @@ bench-cluster: ## Measure what the driver adds to cert-manager's own time, on a 
 ifeq ($(origin KUBECONFIG),command line)
 e2e: export CERTLET_E2E_KUBECONFIG := $(abspath $(KUBECONFIG))
 endif
-e2e: ## Run the cases on a real Kubernetes node (CASE=name: one case, KUBECONFIG=file: another cluster)
+e2e: ## Run the cases on a real Kubernetes node (CASE=name: one case, KUBERNETES=1.30: another version, KUBECONFIG=file: another cluster)
 	e2e/run $(CASE)
 
 e2e-two-clusters: ## Run the cases of two connected clusters (CASE=name: one case)
@@ -100,6 +100,15 @@ e2e-up: ## Start a cluster with certlet to play with: e2e/cluster/in kubectl ...
 
 e2e-down: ## Stop that cluster
 	e2e/cluster/down
+
+image: ## Make the image, as an OCI archive in dist/, without a registry and without Docker; needs root
+	@scripts/image
+
+release-rehearsal: ## Run every step of a release that can run on this machine; needs root
+	scripts/release rehearse
+
+workflows-check: ## Lint the workflows in .github/
+	scripts/workflows-check
 
 size: ## Lines of code by module, without blank lines, comments and tests
 	scripts/size
