@@ -7,11 +7,12 @@ export PATH := $(TOOLS)/bin:$(PATH)
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
+MDBOOK_VERSION := 0.5.4
 # How long each fuzz target runs, in seconds.
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check fmt clippy deny docs proto docs-check chart chart-check consumers fuzz fuzz-build fuzz-lock bench bench-spire bench-cluster e2e e2e-two-clusters e2e-up e2e-down image release-rehearsal workflows-check size clean
+.PHONY: help demo build test check fmt clippy deny docs proto docs-check book chart chart-check consumers fuzz fuzz-build fuzz-lock bench bench-spire bench-cluster e2e e2e-two-clusters e2e-up e2e-down image release-rehearsal workflows-check size clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +60,11 @@ proto: ## Generate the code of the gRPC protocols in proto/
 docs-check:
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --no-deps --document-private-items --quiet
 	scripts/docs-check
+
+book: $(TOOLS)/bin/mdbook ## Build the documentation as a site in target/book, and check its links
+	scripts/link-check
+	mdbook build
+	scripts/link-check target/book
 
 chart: ## Generate the Helm chart's schema and README, deploy/certlet.yaml and examples/sidecar/policies.yaml
 	scripts/chart
@@ -122,3 +128,6 @@ $(TOOLS)/bin/cargo-deny:
 
 $(TOOLS)/bin/cargo-fuzz:
 	env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --debug --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ_VERSION)
+
+$(TOOLS)/bin/mdbook:
+	env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --debug --no-default-features --features search --root $(TOOLS) mdbook@$(MDBOOK_VERSION)

@@ -1,4 +1,4 @@
-//! Checks that code and docs use the words of the glossary in docs/architecture.md, and not others for the same things.
+//! Checks that code and docs use the words of docs/glossary.md, and not others for the same things.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
