@@ -39,8 +39,8 @@ Example: a readiness probe
 
 pub(super) const EXPLAIN: &str = "\
 Example: what two attributes ask for in a pod
-  certlet explain --attributes issuer-name=internal-ca,services=web \
-    --pod shop/web-0";
+  certlet explain --pod shop/web-0 \\
+    --attributes issuer-name=internal-ca --attributes services=web";
 
 pub(super) const DEMO: &str = "\
 Example: stay until Ctrl-C, with certificates of half a minute

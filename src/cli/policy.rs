@@ -173,6 +173,19 @@ mod tests {
 
     const CA: &str = "certificate-authority-arn=arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
 
+    fn only_the_file(file: &tempfile::NamedTempFile) -> CheckArgs {
+        CheckArgs {
+            file: file.path().to_owned(),
+            pod: None,
+            service_account: "default".to_owned(),
+            upgrade: false,
+            attributes: Vec::new(),
+            variables: VariableArgs { node_name: None, pod_ip: None },
+            cluster_domain: ClusterDomainArgs { cluster_domain: attributes::ClusterDomain::default() },
+            spiffe: SpiffeArgs { trust_domain: None, spiffe_id_template: String::new() },
+        }
+    }
+
     fn check(attributes: &str) -> Result<String, PolicyCheckError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(
@@ -182,14 +195,10 @@ mod tests {
         )
         .unwrap();
         let args = CheckArgs {
-            variables: VariableArgs { node_name: None, pod_ip: None },
-            cluster_domain: ClusterDomainArgs { cluster_domain: crate::attributes::ClusterDomain::default() },
-            upgrade: false,
-            file: file.path().to_owned(),
             pod: Some(("shop".into(), "web-0".into())),
             service_account: "web".into(),
             attributes: vec![CA.into(), attributes.into()],
-            spiffe: SpiffeArgs { trust_domain: None, spiffe_id_template: String::new() },
+            ..only_the_file(&file)
         };
         args.render()
     }
@@ -212,10 +221,7 @@ mod tests {
     fn check_file(text: &str) -> Result<String, PolicyCheckError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let spiffe = SpiffeArgs { trust_domain: None, spiffe_id_template: String::new() };
-        let (pod, service_account, attributes) = (None, "default".to_owned(), Vec::new());
-        CheckArgs { file: file.path().to_owned(), pod, service_account, upgrade: false, attributes, spiffe }
-            .render()
+        only_the_file(&file).render()
     }
 
     #[test]
