@@ -7,56 +7,119 @@ use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 const CERTLET: &str = env!("CARGO_BIN_EXE_certlet");
+const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Starts the demo with its directory in `directory`, in a process group of its own, as a shell does.
-fn start(directory: &Path, flags: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut command = Command::new(CERTLET);
-    command.arg("demo").args(flags).env("TMPDIR", directory).process_group(0);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    (child, out)
+/// A demo in a process group of its own, as a shell starts it. Whatever a test does, nothing of it stays.
+///
+/// A test that is killed closes the pipe of the output, which ends the demo too.
+struct Demo {
+    directory: TempDir,
+    child: Child,
+    out: Option<BufReader<ChildStdout>>,
 }
 
-fn id(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).unwrap())
-}
-
-/// Reads lines until one has this text.
-fn read_until(out: &mut impl BufRead, text: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    while lines.last().is_none_or(|line: &String| !line.contains(text)) {
-        let mut line = String::new();
-        assert!(out.read_line(&mut line).unwrap() > 0, "{text:?} is not in {lines:#?}");
-        lines.push(line.trim_end().to_owned());
+impl Demo {
+    /// Starts the demo with its files in a directory of its own.
+    fn start(flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new(CERTLET);
+        command.arg("demo").args(flags).env("TMPDIR", directory.path()).process_group(0);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = child.stdout.take().map(BufReader::new);
+        Self { directory, child, out }
     }
-    lines
+
+    fn id(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    /// Reads lines until one has this text.
+    fn read_until(&mut self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        while lines.last().is_none_or(|line: &String| !line.contains(text)) {
+            let mut line = String::new();
+            let read = self.out.as_mut().unwrap().read_line(&mut line).unwrap();
+            assert!(read > 0, "{text:?} is not in {lines:#?}");
+            lines.push(line.trim_end().to_owned());
+        }
+        lines
+    }
+
+    /// Closes the output.
+    fn close(&mut self) {
+        self.out = None;
+    }
+
+    fn read_to_end(&mut self) -> String {
+        let mut rest = String::new();
+        self.out.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    /// Its exit code and its errors.
+    fn end(&mut self) -> (Option<i32>, String) {
+        let status = self.wait().expect("it ends");
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (status.code(), said)
+    }
+
+    fn wait(&mut self) -> Option<ExitStatus> {
+        let begun = Instant::now();
+        while begun.elapsed() < DEADLINE {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
+    /// Nothing is left of the demo: no directory, and no driver with files in it.
+    fn assert_gone(&self) {
+        assert_eq!(fs::read_dir(self.directory.path()).unwrap().count(), 0);
+        assert_eq!(self.processes(), []);
+    }
+
+    /// The processes with the directory in their command lines: the driver.
+    fn processes(&self) -> Vec<Pid> {
+        let mark = self.directory.path().display().to_string();
+        let ids = fs::read_dir("/proc").unwrap().flatten();
+        let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let is_its = |id: &i32| {
+            let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&command).contains(&mark)
+        };
+        ids.filter(is_its).map(Pid::from_raw).collect()
+    }
 }
 
-fn stderr(child: &mut Child) -> String {
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-    text
-}
-
-/// Nothing is left of the demo: no directory, and no driver with files in it.
-fn assert_gone(directory: &Path) {
-    assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
-    let mark = directory.display().to_string();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        assert!(!String::from_utf8_lossy(&command).contains(&mark), "{} runs", entry.path().display());
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.close();
+        if let Ok(None) = self.child.try_wait() {
+            let _ended = killpg(self.id(), Signal::SIGTERM);
+            if self.wait().is_none() {
+                let _killed = killpg(self.id(), Signal::SIGKILL);
+                let _reaped = self.child.wait();
+            }
+        }
+        for process in self.processes() {
+            let _killed = kill(process, Signal::SIGKILL);
+        }
     }
 }
 
 #[test]
 fn keep_prints_commands_that_work_and_ends_with_ctrl_c() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut child, mut out) = start(directory.path(), &["--keep", "--duration=5s"]);
-    let lines = read_until(&mut out, "cat /proc/");
+    let mut demo = Demo::start(&["--keep", "--duration=5s"]);
+    let lines = demo.read_until("cat /proc/");
     for line in &lines {
         assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
     }
@@ -69,34 +132,51 @@ fn keep_prints_commands_that_work_and_ends_with_ctrl_c() {
         assert!(said.status.success() && text.contains(expected), "{command}: {said:?}");
     }
     // The terminal sends it to the whole process group.
-    killpg(id(&child), Signal::SIGINT).unwrap();
-    let mut rest = String::new();
-    out.read_to_string(&mut rest).unwrap();
-    let status = child.wait().unwrap();
-    assert_eq!(status.code(), Some(0), "{rest}{}", stderr(&mut child));
+    killpg(demo.id(), Signal::SIGINT).unwrap();
+    let rest = demo.read_to_end();
+    let (code, said) = demo.end();
+    assert_eq!(code, Some(0), "{rest}{said}");
     assert!(rest.contains("no mount, file or key is left"), "{rest}");
-    assert_gone(directory.path());
+    demo.assert_gone();
 }
 
 #[test]
 fn a_reader_that_ends_early_leaves_nothing_behind() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut child, mut out) = start(directory.path(), &["--duration=5s"]);
-    read_until(&mut out, "certlet gives every pod");
-    drop(out);
-    let status = child.wait().unwrap();
-    assert_eq!((status.code(), stderr(&mut child).as_str()), (Some(0), ""));
-    assert_gone(directory.path());
+    let mut demo = Demo::start(&["--duration=5s"]);
+    demo.read_until("certlet gives every pod");
+    demo.close();
+    assert_eq!(demo.end(), (Some(0), String::new()));
+    demo.assert_gone();
+}
+
+#[test]
+fn a_demo_that_is_kept_ends_with_its_reader() {
+    let mut demo = Demo::start(&["--keep", "--duration=5s"]);
+    demo.read_until("cat /proc/");
+    sleep(Duration::from_millis(300));
+    assert!(demo.child.try_wait().unwrap().is_none(), "its reader is still there");
+    demo.close();
+    assert_eq!(demo.end(), (Some(0), String::new()));
+    demo.assert_gone();
 }
 
 #[test]
 fn an_interrupted_demo_stops_its_driver() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut child, mut out) = start(directory.path(), &["--duration=1h"]);
-    read_until(&mut out, "waiting for");
-    kill(id(&child), Signal::SIGINT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    let said = stderr(&mut child);
+    let mut demo = Demo::start(&["--duration=1h"]);
+    demo.read_until("waiting for");
+    kill(demo.id(), Signal::SIGINT).unwrap();
+    let (code, said) = demo.end();
+    assert_eq!(code, Some(130), "{said}");
     assert!(said.contains("certlet demo: interrupted"), "{said}");
-    assert_gone(directory.path());
+    demo.assert_gone();
+}
+
+#[test]
+fn a_test_that_fails_leaves_no_process() {
+    let mut demo = Demo::start(&["--keep", "--duration=1h"]);
+    demo.read_until("waiting for");
+    let (id, mark) = (demo.id(), demo.directory.path().to_owned());
+    assert_eq!(demo.processes().len(), 1, "the driver");
+    drop(demo);
+    assert!(kill(id, None).is_err() && !mark.exists());
 }

@@ -92,7 +92,10 @@ async fn steps(args: &DemoOptions, root: &Path) -> Result<(), Failure> {
     };
     if args.keep {
         keep(&out, &running)?;
-        interrupts.next().await;
+        tokio::select! {
+            () = interrupts.next() => {}
+            () = output::closed() => {}
+        }
     }
     clean_up(&out, &mut running).await
 }

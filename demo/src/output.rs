@@ -2,8 +2,12 @@
 
 use crate::EarlyEnd;
 use crate::mtls::Failure;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::Instant;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
 
 /// The width of a terminal that nobody has made wider.
 const COLUMNS: usize = 80;
@@ -68,6 +72,16 @@ fn write_line(line: &str) -> Result<(), Failure> {
         io::ErrorKind::BrokenPipe => EarlyEnd::OutputClosed.into(),
         _ => format!("standard output: {error}").into(),
     })
+}
+
+/// Waits until nobody reads the pipe that the output is. For a file it waits for ever.
+pub(super) async fn closed() {
+    // Unchecked: the pipe stays as it is, and is not made one that does not block.
+    let out = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    match out.and_then(pipe::Sender::from_file_unchecked) {
+        Ok(out) => drop(out.ready(Interest::ERROR).await),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// The text in lines that fit beside a label. A longer word has a line of its own.
