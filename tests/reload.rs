@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::sleep;
@@ -23,7 +24,8 @@ echo started >> "$OUT"
 while [ -d /proc/$PPID ]; do sleep 0.02; done
 "#;
 
-/// A directory with a volume, and `certlet reload` that follows it.
+/// A directory with a volume, and `certlet reload` that follows it. Each process that it starts has a group of its own, which ends
+/// with it.
 struct Stage {
     root: TempDir,
     children: Vec<Child>,
@@ -55,8 +57,10 @@ impl Stage {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(CERTLET);
-        command.args(["reload", "--log-format=text", "--watch"]).arg(self.volume()).args(arguments);
+        let mut command = Command::new("setpriv");
+        // It ends also if the test is killed, and its program ends with it.
+        command.args(["--pdeathsig", "KILL", CERTLET, "reload", "--log-format=text", "--watch"]);
+        command.arg(self.volume()).args(arguments).process_group(0);
         command.env("OUT", self.path("out")).env("VOLUME", self.volume()).stdin(Stdio::null());
         command
     }
@@ -72,7 +76,8 @@ impl Stage {
 
     /// Starts a program that is not certlet's.
     fn other(&mut self, command: &mut Command) -> i32 {
-        let child = command.env("OUT", self.path("out")).stdin(Stdio::null()).spawn().unwrap();
+        command.env("OUT", self.path("out")).stdin(Stdio::null()).process_group(0);
+        let child = command.spawn().unwrap();
         let id = i32::try_from(child.id()).unwrap();
         self.children.push(child);
         id
@@ -118,7 +123,9 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         for child in &mut self.children {
-            let _ended = child.kill();
+            if let (Ok(None), Ok(id)) = (child.try_wait(), i32::try_from(child.id())) {
+                let _ended = killpg(Pid::from_raw(id), Signal::SIGKILL);
+            }
             let _reaped = child.wait();
         }
     }
@@ -211,6 +218,31 @@ fn generations_that_come_while_the_command_runs_count_as_one() {
     assert_eq!(stage.out().lines().count(), 2, "{}", stage.out());
     kill(stage.id(certlet), Signal::SIGTERM).unwrap();
     assert_eq!(stage.wait(certlet).code(), Some(0), "a sidecar has no program to wait for");
+}
+
+/// Whether a process is there, and no zombie.
+fn runs(id: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+#[test]
+fn a_command_that_runs_ends_with_certlet_and_reads_no_input() {
+    let mut stage = Stage::new();
+    let command = "sh -c 'cat; sleep 60 & echo $! > \"$OUT\"; wait'";
+    let certlet = stage.start(&["--exec", command]);
+    stage.until("the command runs", |stage| stage.out().ends_with('\n'));
+    let id: i32 = stage.out().trim().parse().unwrap();
+    assert!(runs(id));
+    kill(stage.id(certlet), Signal::SIGTERM).unwrap();
+    assert_eq!(stage.wait(certlet).code(), Some(0));
+    stage.until("the command ends", |_| !runs(id));
+}
+
+#[test]
+fn a_program_that_ends_by_a_real_time_signal_ends_certlet() {
+    let output = run(&["--watch=/nonexistent", "--signal=HUP", "--", "sh", "-c", "kill -40 $$"]);
+    assert_eq!(output.status.code(), Some(168), "{output:?}");
 }
 
 #[test]
@@ -330,6 +362,26 @@ fn of_processes_with_one_name_the_parents_get_the_signal() {
 }
 
 #[test]
+fn a_process_that_cannot_be_signalled_does_not_keep_others_from_it() {
+    let mut stage = Stage::new();
+    let name = unique(&stage, "n");
+    let shell = named_shell(&stage, &name);
+    sleep(Duration::from_millis(200));
+    // Both orders of the ids: those without a handler first, and last.
+    let without = "while [ -d /proc/$PPID ]; do sleep 0.02; done";
+    stage.other(Command::new(&shell).args(["-c", without]));
+    stage.other(Command::new(&shell).args(["-c", PROGRAM]));
+    stage.other(Command::new(&shell).args(["-c", without]));
+    stage.until("the program starts", |stage| stage.count("started") == 1);
+    stage.start(&["--signal=HUP", "--process", &name]);
+    stage.swap("..2");
+    stage.until("the signal", |stage| stage.count("hup") == 1);
+    stage.until("the refusal", |stage| stage.log().contains("does not handle SIGHUP"));
+    sleep(Duration::from_millis(1500));
+    assert_eq!(stage.count("hup"), 1, "not again with each attempt for the others: {}", stage.log());
+}
+
+#[test]
 fn a_process_that_started_after_the_generation_is_left_alone_and_an_older_one_is_told_at_the_start() {
     let mut stage = Stage::new();
     let name = unique(&stage, "a-program-with-a-long-name");
@@ -368,6 +420,8 @@ fn a_directory_that_does_not_exist_yet_is_waited_for() {
     stage.start(&["--signal", "HUP", "--", "sh", "-c", PROGRAM]);
     stage.until("the program starts", |stage| stage.count("started") == 1);
     stage.until("it waits", |stage| stage.log().contains("does not exist yet"));
+    fs::create_dir(stage.volume()).unwrap();
+    stage.until("it still waits", |stage| stage.log().contains("it has no link ..data yet"));
     stage.swap("..1");
     stage.until("the signal", |stage| stage.count("hup") == 1);
 }

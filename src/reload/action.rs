@@ -2,11 +2,11 @@
 
 use super::children::{Children, Started, exit_code};
 use super::generation::Generation;
-use super::process::{self, Process, ProcessError};
+use super::process::{self, Clock, Process, ProcessError};
 use crate::model::short_go_duration;
 use crate::platform::Backoff;
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -78,11 +78,12 @@ pub(super) struct Actor {
     action: Action,
     program: Option<Pid>,
     children: Arc<Children>,
+    clock: Clock,
 }
 
 impl Actor {
     pub(super) fn new(action: Action, program: Option<Pid>, children: Arc<Children>) -> Self {
-        Self { action, program, children }
+        Self { action, program, children, clock: Clock::new() }
     }
 
     /// Acts on every generation, and again after a failure, until it succeeds or a newer generation comes.
@@ -117,24 +118,38 @@ impl Actor {
     ) -> Result<(), ActionError> {
         match &self.action {
             Action::Run { command, timeout } => self.execute(generation, command, *timeout).await,
-            Action::Signal { signal, target } => {
-                for process in self.targets(target)? {
-                    // Started afterwards, it has read the new files.
-                    let needs_it = *target == Target::Program
-                        || process.started_before(generation.swapped_at) != Some(false);
-                    if needs_it && !signalled.contains(&(process.id, process.started)) {
-                        send(&process, *signal)?;
-                        signalled.insert((process.id, process.started));
-                        tracing::info!(
-                            process = process.id, name = process.name, %signal,
-                            directory = %generation.directory.display(), generation = %generation.name.display(),
-                            "the process has been told of the renewal"
-                        );
-                    }
-                }
-                Ok(())
-            }
+            Action::Signal { signal, target } => self.signal(generation, *signal, target, signalled),
         }
+    }
+
+    /// Signals every process of the target that needs it. Returns the first failure, after it has tried all of them.
+    fn signal(
+        &self,
+        generation: &Generation,
+        signal: Signal,
+        target: &Target,
+        signalled: &mut HashSet<(i32, Duration)>,
+    ) -> Result<(), ActionError> {
+        let mut result = Ok(());
+        for process in self.targets(target)? {
+            // Started afterwards, it has read the new files.
+            let needs_it = *target == Target::Program
+                || process.started_before(generation.swapped_at, &self.clock) != Some(false);
+            if !needs_it || signalled.contains(&(process.id, process.started)) {
+                continue;
+            }
+            if let Err(error) = send(&process, signal) {
+                result = result.and(Err(error));
+                continue;
+            }
+            signalled.insert((process.id, process.started));
+            tracing::info!(
+                process = process.id, name = process.name, %signal,
+                directory = %generation.directory.display(), generation = %generation.name.display(),
+                "the process has been told of the renewal"
+            );
+        }
+        result
     }
 
     fn targets(&self, target: &Target) -> Result<Vec<Process>, ProcessError> {
@@ -142,7 +157,7 @@ impl Actor {
             Target::Program => {
                 Ok(self.program.and_then(|id| Process::read(id.as_raw())).into_iter().collect())
             }
-            Target::PidFile(path) => process::by_pid_file(path).map(|process| vec![process]),
+            Target::PidFile(path) => process::by_pid_file(path, &self.clock).map(|process| vec![process]),
             Target::Name(name) => process::by_name(name),
         }
     }
@@ -154,12 +169,11 @@ impl Actor {
         timeout: Duration,
     ) -> Result<(), ActionError> {
         let program = command.first().cloned().unwrap_or_default();
-        let Started { pid, ended } = self
+        let (Started { ended, .. }, _killed_at_the_end) = self
             .children
-            .spawn(command, true)
+            .spawn_command(command)
             .map_err(|source| ActionError::Start { program: program.clone(), source })?;
         let Ok(status) = tokio::time::timeout(timeout, ended).await else {
-            let _has_ended = killpg(pid, Signal::SIGKILL);
             return Err(ActionError::TimedOut { program, timeout });
         };
         match status.map_or(u8::MAX, exit_code) {

@@ -2,6 +2,7 @@
 
 use crate::platform::DirectoryWatch;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,15 +25,16 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    /// The generation in a directory, if there is one.
-    fn in_directory(directory: &Path) -> Option<Self> {
+    /// The generation in a directory.
+    fn in_directory(directory: &Path) -> io::Result<Self> {
         let link = directory.join(LINK);
-        let name = fs::read_link(&link).ok()?;
+        let name = fs::read_link(&link)?;
         // Renaming changes this time, and not that of the modification.
-        let metadata = fs::symlink_metadata(&link).ok()?;
+        let metadata = fs::symlink_metadata(&link)?;
         let nanoseconds = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
-        let since_epoch = Duration::from_nanos_u128(u128::try_from(nanoseconds).ok()?);
-        Some(Self { directory: directory.to_owned(), name, swapped_at: UNIX_EPOCH + since_epoch })
+        // A time before 1970 is a clock that was never set.
+        let since_epoch = Duration::from_nanos_u128(u128::try_from(nanoseconds).unwrap_or_default());
+        Ok(Self { directory: directory.to_owned(), name, swapped_at: UNIX_EPOCH + since_epoch })
     }
 }
 
@@ -46,25 +48,35 @@ struct Directory {
     path: PathBuf,
     seen: Option<Generation>,
     watched: Option<Watched>,
+    /// Why there is no generation, and why there is no watch, as logged last.
+    logged: [Option<String>; 2],
 }
 
 /// What is watched: the directory, or the closest one above it that exists.
 #[derive(Debug)]
 struct Watched {
-    /// Device and inode: a directory that was made anew is another one.
-    inode: (u64, u64),
+    inode: Inode,
     watch: DirectoryWatch,
+}
+
+/// Identifies a directory: one that was made anew is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Inode {
+    device: u64,
+    number: u64,
+    /// Some file systems give the number of a removed directory to the next one.
+    created: Option<SystemTime>,
 }
 
 impl Directories {
     pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        Self(paths.into_iter().map(|path| Directory { path, seen: None, watched: None }).collect())
+        Self(paths.into_iter().map(Directory::new).collect())
     }
 
     /// The generations that are there now count as seen.
     pub(super) fn skip_present(&mut self) {
         for directory in &mut self.0 {
-            directory.seen = Generation::in_directory(&directory.path);
+            directory.seen = Generation::in_directory(&directory.path).ok();
         }
     }
 
@@ -73,11 +85,11 @@ impl Directories {
         let follow = |mut directory: Directory| async move {
             loop {
                 let generation = directory.next().await;
-                // The one that came last stays, so that a process that started before it is not missed.
                 newest.send_modify(|newest| {
-                    if newest.as_ref().is_none_or(|newest| newest.swapped_at <= generation.swapped_at) {
-                        *newest = Some(generation);
-                    }
+                    // The latest time of all directories stays, so that a process that started before it is not missed.
+                    let before = newest.as_ref().map_or(UNIX_EPOCH, |newest| newest.swapped_at);
+                    let swapped_at = before.max(generation.swapped_at);
+                    *newest = Some(Generation { swapped_at, ..generation });
                 });
             }
         };
@@ -86,17 +98,22 @@ impl Directories {
 }
 
 impl Directory {
+    fn new(path: PathBuf) -> Self {
+        Self { path, seen: None, watched: None, logged: [None, None] }
+    }
+
     /// Waits for a generation that has not been seen.
     async fn next(&mut self) -> Generation {
         loop {
             // Watching begins before the link is read, so that no swap is missed.
             self.watch();
             match Generation::in_directory(&self.path) {
-                Some(present) if self.seen.as_ref() != Some(&present) => {
+                Ok(present) if self.seen.as_ref() != Some(&present) => {
                     self.seen = Some(present.clone());
                     return present;
                 }
-                _ => {}
+                Ok(_) => {}
+                Err(error) => self.log_absence(&error),
             }
             match &self.watched {
                 Some(Watched { watch, .. }) if self.seen.is_some() => watch.changed().await,
@@ -112,28 +129,48 @@ impl Directory {
             if self.watched.as_ref().is_some_and(|watched| watched.inode == inode) {
                 return;
             }
-            if path != self.path {
-                tracing::info!(path = %self.path.display(), "waiting for the directory, which does not exist yet");
-            }
             self.watched = match DirectoryWatch::new(&path) {
                 Ok(watch) => Some(Watched { inode, watch }),
                 Err(error) => {
                     self.watched = None;
-                    tracing::warn!(path = %path.display(), %error, "the directory cannot be watched; it is read every ten seconds");
+                    if is_new(&mut self.logged[1], &error.to_string()) {
+                        tracing::warn!(path = %path.display(), %error, "the directory cannot be watched; it is read every ten seconds");
+                    }
                     return;
                 }
             };
         }
     }
+
+    /// Says why there is no generation, once for each reason.
+    fn log_absence(&mut self, error: &io::Error) {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound if self.path.is_dir() => format!("it has no link {LINK} yet"),
+            io::ErrorKind::NotFound => "it does not exist yet".to_owned(),
+            _ => format!("its link {LINK} cannot be read: {error}"),
+        };
+        if is_new(&mut self.logged[0], &reason) {
+            tracing::warn!(path = %self.path.display(), reason, "there is no certificate in the directory; waiting for it");
+        }
+    }
+}
+
+/// Whether this text is another one than that which was logged last. It is kept.
+fn is_new(logged: &mut Option<String>, text: &str) -> bool {
+    let is_new = logged.as_deref() != Some(text);
+    *logged = Some(text.to_owned());
+    is_new
 }
 
 /// The closest directory that exists, and its inode.
-fn closest(path: &Path) -> Option<(PathBuf, (u64, u64))> {
+fn closest(path: &Path) -> Option<(PathBuf, Inode)> {
     let absolute = std::path::absolute(path).ok()?;
     absolute.ancestors().find_map(|ancestor| {
         let metadata = fs::metadata(ancestor).ok().filter(fs::Metadata::is_dir)?;
         let path = if ancestor == absolute { path } else { ancestor };
-        Some((path.to_owned(), (metadata.dev(), metadata.ino())))
+        let inode =
+            Inode { device: metadata.dev(), number: metadata.ino(), created: metadata.created().ok() };
+        Some((path.to_owned(), inode))
     })
 }
 
@@ -147,10 +184,6 @@ mod tests {
         fs::rename(directory.join("..data_tmp"), directory.join(LINK)).unwrap();
     }
 
-    fn directory(path: PathBuf) -> Directory {
-        Directory { path, seen: None, watched: None }
-    }
-
     async fn soon(directory: &mut Directory) -> Option<String> {
         let next = tokio::time::timeout(Duration::from_secs(5), directory.next()).await.ok()?;
         Some(next.name.display().to_string())
@@ -160,7 +193,7 @@ mod tests {
     async fn a_directory_that_comes_later_and_one_that_is_made_anew_are_followed() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b");
-        let mut followed = directory(path.clone());
+        let mut followed = Directory::new(path.clone());
         let early = tokio::time::timeout(Duration::from_millis(50), followed.next()).await;
         assert!(early.is_err(), "there is no generation yet");
         let maker = path.clone();
@@ -177,10 +210,54 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_latest_time_stays_and_the_directory_is_that_of_the_last_swap() {
+        let root = tempfile::tempdir().unwrap();
+        let [first, second] = ["a", "b"].map(|name| root.path().join(name));
+        for directory in [&first, &second] {
+            fs::create_dir(directory).unwrap();
+            swap(directory, "..1");
+        }
+        // A clock that is set back gives the next generation an earlier time.
+        let later = SystemTime::now() + Duration::from_hours(1);
+        let generation = Generation { directory: second.clone(), name: "..1".into(), swapped_at: later };
+        let (newest, mut generations) = watch::channel(Some(generation));
+        let directories = Directories::new(vec![first.clone()]);
+        let follow = directories.follow(&newest);
+        let next = tokio::time::timeout(Duration::from_secs(5), generations.changed());
+        tokio::select! {
+            changed = next => changed.unwrap().unwrap(),
+            () = follow => unreachable!("it never ends"),
+        }
+        let newest = generations.borrow().clone().unwrap();
+        assert_eq!((newest.directory, newest.swapped_at), (first, later));
+    }
+
+    #[tokio::test]
+    async fn a_directory_with_the_inode_of_a_removed_one_is_another_one() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        let inode = || {
+            fs::create_dir(&path).unwrap();
+            let (_, inode) = closest(&path).unwrap();
+            fs::remove_dir(&path).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            inode
+        };
+        assert_ne!(inode(), inode());
+    }
+
+    #[test]
+    fn a_reason_is_logged_once() {
+        let mut logged = None;
+        let logs = ["a", "a", "b", "b", "a"].map(|text| is_new(&mut logged, text));
+        assert_eq!(logs, [true, false, true, false, true]);
+    }
+
+    #[tokio::test]
     async fn a_swap_counts_once_also_if_the_name_stays_the_same() {
         let root = tempfile::tempdir().unwrap();
         swap(root.path(), "..1");
-        let mut followed = directory(root.path().to_owned());
+        let mut followed = Directory::new(root.path().to_owned());
         assert_eq!(soon(&mut followed).await.as_deref(), Some("..1"));
         fs::write(root.path().join("other"), "").unwrap();
         let again = tokio::time::timeout(Duration::from_millis(100), followed.next()).await;

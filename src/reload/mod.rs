@@ -15,7 +15,7 @@ use action::Actor;
 use children::{Children, Started};
 use generation::{Directories, Generation};
 use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getsid};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -93,7 +93,7 @@ pub async fn run(config: ReloadConfig) -> Result<u8, ReloadError> {
 /// Starts the program, if there is one.
 fn start(children: &Children, command: &[OsString]) -> Result<Option<Started>, ReloadError> {
     let Some(program) = command.first().cloned() else { return Ok(None) };
-    children.spawn(command, false).map(Some).map_err(|source| ReloadError::Program { program, source })
+    children.spawn_program(command).map(Some).map_err(|source| ReloadError::Program { program, source })
 }
 
 /// Waits for the program's end. Without a program it waits for ever.
@@ -130,10 +130,11 @@ fn received_signals() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
 
 /// Passes signals on to the program. Without a program, returns at the first SIGTERM or SIGINT.
 async fn pass_on(mut signals: mpsc::UnboundedReceiver<Signal>, program: Option<Pid>) {
-    // The terminal sends these to the program itself, which is in the same process group.
-    let from_terminal = |signal: Signal| {
-        matches!(signal, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGWINCH) && io::stdin().is_terminal()
-    };
+    // A shell's terminal sends these to the program itself, which is in the same process group. In a container with a terminal, whose
+    // first process leads the session, they can be the kubelet's stop signal.
+    let has_shell = io::stdin().is_terminal() && getsid(None) != Ok(getpid());
+    let from_terminal =
+        |signal: Signal| has_shell && matches!(signal, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGWINCH);
     while let Some(signal) = signals.recv().await {
         match program {
             Some(program) if !from_terminal(signal) => {

@@ -2,7 +2,10 @@
 
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use thiserror::Error;
@@ -13,6 +16,35 @@ const MAX_NAME_BYTES: usize = 15;
 const TICKS_PER_SECOND: u64 = 100;
 /// Tolerance when times are compared: the clock of files and that of processes are coarse.
 const TOLERANCE: Duration = Duration::from_millis(50);
+
+/// So much of a pid file is read. A process id has ten digits at most.
+const MAX_PID_FILE_BYTES: u64 = 64;
+
+/// Compares the times of files, which are those of the wall clock, with the starts of processes, which count from the system's start.
+///
+/// The wall clock can be set forward after a file was written, as after a pause of a virtual machine. The file then seems older than its
+/// process. So the earlier of two starts of the system counts: the one that was computed first, and that of now.
+#[derive(Debug)]
+pub(super) struct Clock {
+    first_boot: SystemTime,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self { first_boot: boot() }
+    }
+
+    /// How long after the system's start this was. None: before it.
+    fn since_boot(&self, time: SystemTime) -> Option<Duration> {
+        time.duration_since(self.first_boot.min(boot())).ok()
+    }
+}
+
+/// The system's start, if the wall clock was right then.
+fn boot() -> SystemTime {
+    let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    SystemTime::now().checked_sub(uptime).unwrap_or(SystemTime::UNIX_EPOCH)
+}
 
 /// A process that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +61,7 @@ pub(super) struct Process {
 #[derive(Debug, Error)]
 pub(super) enum ProcessError {
     #[error("--pid-file {}: {source}", path.display())]
-    PidFile { path: PathBuf, source: std::io::Error },
+    PidFile { path: PathBuf, source: io::Error },
     #[error("--pid-file {}: {text:?} is no process id; accepted: a number in the first line", path.display())]
     NotAnId { path: PathBuf, text: String },
     #[error("--pid-file {}: stale: process {id} {why}", path.display())]
@@ -46,7 +78,9 @@ pub(super) enum ProcessError {
 impl Process {
     /// The process with that id, if it runs.
     pub(super) fn read(id: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The kernel can cut a name in the middle of a character.
+        let stat = fs::read(format!("/proc/{id}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
         // The name is in parentheses, and can contain them.
         let (before, rest) = stat.rsplit_once(')')?;
         let name = before.split_once('(')?.1.to_owned();
@@ -57,9 +91,9 @@ impl Process {
         (!is_zombie).then_some(Self { id, name, parent: fields.get(1)?.parse().ok()?, started })
     }
 
-    /// Whether the process was there before that time. None: the time is before the system's start, if its clock was right then.
-    pub(super) fn started_before(&self, time: SystemTime) -> Option<bool> {
-        since_boot(time).map(|time| self.started <= time + TOLERANCE)
+    /// Whether the process was there before that time. None: the time is before the system's start.
+    pub(super) fn started_before(&self, time: SystemTime, clock: &Clock) -> Option<bool> {
+        clock.since_boot(time).map(|time| self.started <= time + TOLERANCE)
     }
 
     /// Whether the process has its own handler for a signal, or ignores it.
@@ -74,9 +108,9 @@ impl Process {
 }
 
 /// The process of a pid file. A file that is older than its process is not that process's: the id has been given anew.
-pub(super) fn by_pid_file(path: &Path) -> Result<Process, ProcessError> {
+pub(super) fn by_pid_file(path: &Path, clock: &Clock) -> Result<Process, ProcessError> {
     let failed = |source| ProcessError::PidFile { path: path.to_owned(), source };
-    let text = fs::read_to_string(path).map_err(failed)?;
+    let (text, written) = read_pid_file(path).map_err(failed)?;
     let first = text.lines().next().unwrap_or_default().trim();
     let id: i32 = first.parse().ok().filter(|id| *id > 0).ok_or_else(|| ProcessError::NotAnId {
         path: path.to_owned(),
@@ -87,13 +121,24 @@ pub(super) fn by_pid_file(path: &Path) -> Result<Process, ProcessError> {
     }
     let stale = |why| ProcessError::Stale { path: path.to_owned(), id, why };
     let process = Process::read(id).ok_or_else(|| stale("does not run"))?;
-    let written = fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(failed)?;
     // A file from before the system's start is one that a volume has kept.
-    if process.started_before(written) == Some(true) {
+    if process.started_before(written, clock) == Some(true) {
         Ok(process)
     } else {
         Err(stale("is another one, which started after the file was written"))
     }
+}
+
+/// The beginning of the file, and when it was written.
+fn read_pid_file(path: &Path) -> io::Result<(String, SystemTime)> {
+    let metadata = fs::metadata(path)?;
+    // Opening a named pipe would block.
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_PID_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), metadata.modified()?))
 }
 
 /// The processes with that name. Of a process and its children with the same name, it is the parent: nginx's workers follow their
@@ -110,27 +155,19 @@ pub(super) fn by_name(name: &str) -> Result<Vec<Process>, ProcessError> {
     if parents.is_empty() { Err(ProcessError::Unknown { name: name.to_owned() }) } else { Ok(parents) }
 }
 
-/// Whether a process has this name. A name that the kernel has cut is compared with the program's path too.
+/// Whether a process has this name. A name that the kernel has cut is compared with the paths of the program and of its script too.
 fn has_name(process: &Process, name: &str) -> bool {
     if name.len() <= MAX_NAME_BYTES {
         return process.name == name;
     }
-    if !name.as_bytes().starts_with(process.name.as_bytes()) || process.name.len() < MAX_NAME_BYTES {
+    // The end of a name that was cut can be a part of a character.
+    let start = process.name.trim_end_matches(char::REPLACEMENT_CHARACTER);
+    if !name.starts_with(start) || process.name.len() < MAX_NAME_BYTES {
         return false;
     }
     let command = fs::read(format!("/proc/{}/cmdline", process.id)).unwrap_or_default();
-    let program =
-        String::from_utf8_lossy(command.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
-    Path::new(&program).file_name().is_some_and(|file| file == name)
-}
-
-/// A time on the clock of /proc. None: before the system's start.
-fn since_boot(time: SystemTime) -> Option<Duration> {
-    let uptime = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
-    match SystemTime::now().duration_since(time) {
-        Ok(ago) => uptime.checked_sub(ago),
-        Err(ahead) => Some(uptime + ahead.duration()),
-    }
+    let mut paths = command.split(|byte| *byte == 0).take(2).map(|path| Path::new(OsStr::from_bytes(path)));
+    paths.any(|path| path.file_name().is_some_and(|file| file == name))
 }
 
 #[cfg(test)]
@@ -140,9 +177,10 @@ mod tests {
     #[test]
     fn this_process_is_read_as_it_is() {
         let own = Process::read(i32::try_from(std::process::id()).unwrap()).unwrap();
-        assert_eq!(own.started_before(SystemTime::now()), Some(true));
+        let clock = Clock::new();
+        assert_eq!(own.started_before(SystemTime::now(), &clock), Some(true));
         let long_ago = SystemTime::now() - Duration::from_hours(24 * 365);
-        assert_ne!(own.started_before(long_ago), Some(true));
+        assert_ne!(own.started_before(long_ago, &clock), Some(true));
         assert!(Process::read(i32::MAX).is_none());
     }
 
@@ -159,10 +197,31 @@ mod tests {
             (own.as_str(), "shareProcessNamespace"),
         ] {
             fs::write(file.path(), text).unwrap();
-            let error = by_pid_file(file.path()).unwrap_err().to_string();
+            let error = by_pid_file(file.path(), &Clock::new()).unwrap_err().to_string();
             assert!(error.contains(said) && error.starts_with("--pid-file "), "{text:?}: {error}");
         }
-        let missing = by_pid_file(Path::new("/nonexistent/pid")).unwrap_err().to_string();
+        let missing = by_pid_file(Path::new("/nonexistent/pid"), &Clock::new()).unwrap_err().to_string();
         assert!(missing.contains("No such file"), "{missing}");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_makes_no_file_older_than_its_process() {
+        let own = Process::read(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let step = Duration::from_hours(1);
+        let written = SystemTime::now() - step;
+        assert_ne!(own.started_before(written, &Clock::new()), Some(true));
+        let clock = Clock { first_boot: boot() - step };
+        assert_eq!(own.started_before(written, &clock), Some(true));
+    }
+
+    #[test]
+    fn a_pid_file_that_is_a_pipe_or_endless_does_not_block() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            let error = by_pid_file(path, &Clock::new()).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{error}");
+        }
     }
 }
