@@ -164,3 +164,25 @@ fn object_name(text: &str) -> Result<String, String> {
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     if is_name && begins { Ok(text.to_owned()) } else { Err("accepted: the name of an object".to_owned()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_subcommand_has_an_example_that_parses() {
+        for command in Cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
+            let name = command.get_name();
+            let help =
+                command.get_after_help().unwrap_or_else(|| panic!("{name} has no example")).to_string();
+            let (_, line) =
+                help.split_once("kubectl certlet ").unwrap_or_else(|| panic!("{name}: no command: {help}"));
+            let words = line.trim_end_matches(')').split(' ');
+            assert!(line.starts_with(name) && help.len() <= 80, "{name}: {help}");
+            if let Err(error) = Cli::try_parse_from(std::iter::once("kubectl-certlet").chain(words)) {
+                panic!("{name}: {help}\n{error}");
+            }
+        }
+    }
+}
