@@ -63,6 +63,7 @@ unchanged() { # WHAT
 	equal "the mounts after $1" "$(mounts)" "$live_mounts"
 	no_request_failed "$1"
 }
+volumes() { find $data/inmemfs -mindepth 1 -maxdepth 1 | wc -l; }
 # volume_of POD: prints the volume's ID, from csi-driver's file.
 volume_of() { basename "$(dirname "$(grep -rl "\"csi.storage.k8s.io/pod.name\":\"$1\"" $data/inmemfs/*/metadata.json)")"; }
 
@@ -145,10 +146,10 @@ by_csi_driver=$(contents)
 
 # Steps 2 and 3: csi-driver is uninstalled.
 listed=$(kubectl get pods -A -o json | jq -r '.items[] | select(.spec.volumes[]?.csi?.driver == "csi.cert-manager.io") | .metadata.namespace + "/" + .metadata.name')
-equal "the pods that the page's command lists" "$(sort <<<"$listed" | xargs)" "$(printf "$NS/%s\n" client plain group keystore names renewing $(servers) | sort | xargs)"
 csi_driver_ends
 # shellcheck disable=SC2046 # several names
 remember client plain group keystore names renewing $(servers)
+equal "the pods that the page's command lists" "$(sort <<<"$listed" | xargs)" "$(printf "$NS/%s\n" "${live[@]}" | sort | xargs)"
 certificate_pod waiting common-name=waiting duration=1h | k apply -f -
 unchanged "the uninstall of csi-driver"
 
@@ -158,8 +159,8 @@ running waiting
 unchanged "the install of certlet"
 ctl restart kubelet
 unchanged "a restart of the kubelet"
-warned() { [ "$(certlet_log | grep -c "another driver's volume is mounted here")" -ge ${#live[@]} ]; }
-wait_for 120 warned
+for pod in "${live[@]}"; do wait_for 120 events_say "$pod" "^CertificateNotRenewed: another driver's volume"; done
+equal "what certlet's log says of another driver's volumes" "$(certlet_log | grep "another driver's volume" | jq -r .pod | sort | xargs)" "$(printf '%s\n' "${live[@]}" | sort | xargs)"
 sleep 25 # longer than csi-driver waits for the next renewal of `renewing`
 unchanged "the time of a renewal, which nobody made"
 
@@ -180,9 +181,9 @@ is_renewed
 unchanged "the restart of the others"
 
 # Step 6, on a node that still has pods with the other driver's volumes.
-equal "the volumes in csi-driver's tmpfs" "$(ls $data/inmemfs | wc -l)" 8
-for dir in $data/inmemfs/*/; do grep -q "/$(basename "$dir")/data " /proc/self/mountinfo || rm -r "$dir"; done
-equal "the volumes of running pods in csi-driver's tmpfs" "$(ls $data/inmemfs | wc -l)" 2
+equal "the volumes in csi-driver's tmpfs" "$(volumes)" 8
+for dir in "$data"/inmemfs/*/; do grep -q "/$(basename "$dir")/data " /proc/self/mountinfo || rm -r "$dir"; done
+equal "the volumes of running pods in csi-driver's tmpfs" "$(volumes)" 2
 unchanged "the removal of what ended pods had"
 
 # Back: csi-driver renews its own volumes again, and leaves certlet's as they are.
@@ -193,6 +194,7 @@ csi_driver_begins
 unchanged "the way back"
 ctl restart kubelet
 unchanged "a restart of the kubelet on the way back"
+wait_for 60 volume_of waiting # csi-driver made one of its own, which the pod does not see
 certificate_pod fresh common-name=fresh duration=1h | k apply -f -
 running fresh
 k delete pod waiting keystore names fresh --wait --timeout=60s

@@ -126,7 +126,12 @@ impl Publisher {
         if known.is_none() {
             match found {
                 Found::Nothing => {}
-                Found::AnotherDrivers => return Ok(()),
+                Found::AnotherDrivers => {
+                    let PublishRequest { volume, target, context, .. } = &request;
+                    let events = registry.events(volume);
+                    self.context.reporter.not_renewed(volume, target, &context.pod, &events);
+                    return Ok(());
+                }
                 Found::OursWithoutRecord => return self.adopt(&request).await,
             }
         }
@@ -306,13 +311,7 @@ impl Publisher {
                 AtTarget::Volume => Ok(Found::OursWithoutRecord),
                 AtTarget::AnotherVolume(another) => occupied(&format!("the volume {another}")),
                 AtTarget::Foreign if !certificate.exists() => occupied("something else"),
-                AtTarget::Foreign => {
-                    tracing::warn!(
-                        volume = %id, target = %target.display(),
-                        "another driver's volume is mounted here: it stays as it is, and is not renewed; restart the pod to replace it"
-                    );
-                    Ok(Found::AnotherDrivers)
-                }
+                AtTarget::Foreign => Ok(Found::AnotherDrivers),
             }
         });
         examined.await

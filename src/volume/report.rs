@@ -1,9 +1,13 @@
 //! Reports issuances: by metrics to operators, by Events to pods' authors.
 
+use super::event_history::EventHistory;
 use super::volume::Volume;
-use crate::model::{Dialect, EventKind, Failure, FailureKind, PodEvent, WorkloadIdentity, shown, shown_list};
+use crate::model::{
+    Dialect, EventKind, Failure, FailureKind, PodEvent, VolumeId, WorkloadIdentity, shown, shown_list,
+};
 use crate::signer::Purpose;
 use crate::telemetry::Metrics;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +106,31 @@ impl Reporter {
             let message =
                 format!("the pod is served without a federated trust bundle until it can be read: {missing}");
             self.warn(volume, "FederatedBundleMissing", message);
+        }
+    }
+
+    /// Tells the pod's author that another driver has mounted the volume, and that certlet does not renew it.
+    pub(super) fn not_renewed(
+        &self,
+        volume: &VolumeId,
+        target: &Path,
+        pod: &WorkloadIdentity,
+        events: &EventHistory,
+    ) {
+        let message = "another driver's volume is mounted here: it stays as it is, and is not renewed; restart the pod to replace it";
+        let event = PodEvent {
+            kind: EventKind::Warning,
+            reason: "CertificateNotRenewed",
+            message: message.to_owned(),
+        };
+        // The kubelet may publish it every minute, so the log is limited as the Events are.
+        if !events.admits(&event) {
+            return;
+        }
+        let WorkloadIdentity { namespace, name, .. } = pod;
+        tracing::warn!(%volume, namespace, pod = name, target = %target.display(), "{message}");
+        if let Some(events) = &self.events {
+            events.record(pod, event);
         }
     }
 
@@ -273,6 +302,19 @@ mod tests {
         assert_eq!(told(Ok(())), (1, Some("1".into())), "the retry");
         assert_eq!(told(Err(&Failure::transient("a renewal"))), (1, Some("1".into())));
         assert_eq!(told(Ok(())), (1, Some("1".into())), "a renewal");
+    }
+
+    #[test]
+    fn the_author_is_told_once_that_another_drivers_volume_is_not_renewed() {
+        let volume = volume_in_memory("v");
+        let events = Events::default();
+        let reporter = Reporter { metrics: Arc::default(), events: Some(Box::new(events.clone())) };
+        let pod = volume.record().pod;
+        for _ in 0..3 {
+            reporter.not_renewed(&volume.id, Path::new("/target"), &pod, &volume.events);
+        }
+        let told: Vec<&str> = events.0.lock().iter().map(|event| event.reason).collect();
+        assert_eq!(told, ["CertificateNotRenewed"]);
     }
 
     fn issued() -> IssuedRecord {
