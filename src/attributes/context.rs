@@ -109,7 +109,7 @@ impl VolumeContext {
 
 /// Checks the size before anything is parsed. Kubernetes sets no limit, so a pod could keep the driver busy with parsing,
 /// or fill the store with records.
-fn within_limits(raw: &RawAttributes) -> Result<(), AttributeError> {
+pub(super) fn within_limits(raw: &RawAttributes) -> Result<(), AttributeError> {
     let (count, bytes) = (raw.map().len(), raw.bytes());
     if bytes <= MAX_BYTES && count <= MAX_ATTRIBUTES {
         return Ok(());

@@ -1,5 +1,6 @@
 //! What the operator's flags give to volumes.
 
+use super::classes::OperatorClasses;
 use super::values::{list, names};
 use crate::model::{
     Dialect, OperatorIssuer, PemFiles, SecretNames, TrustDomain, TrustSource, WorkloadIdentity, named_enum,
@@ -18,6 +19,8 @@ pub struct OperatorDefaults {
     pub dialect: Dialect,
     /// `--trust-domain` and `--spiffe-id-template`; none: `spiffe: "true"` is refused.
     pub spiffe_ids: Option<SpiffeIds>,
+    /// `--classes` and `--require-class`.
+    pub classes: OperatorClasses,
     /// `--default-issuer-name`, `--default-issuer-kind` and `--default-issuer-group`: for volumes that name no issuer.
     pub issuer: OperatorIssuer,
     /// Of volumes with a SPIFFE ID.
@@ -148,6 +151,7 @@ const PLACEHOLDERS: &str = "{namespace}, {serviceAccount}, {podName} and {podUID
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpiffeIds {
     trust_domain: String,
+    template: String,
     path: Vec<Part>,
 }
 
@@ -191,7 +195,11 @@ impl SpiffeIds {
         let path = template
             .strip_prefix(PREFIX)
             .ok_or_else(|| of_template(format!("does not begin with {PREFIX}")))?;
-        let ids = Self { trust_domain: trust_domain.to_owned(), path: parts(path).map_err(of_template)? };
+        let ids = Self {
+            trust_domain: trust_domain.to_owned(),
+            template: template.to_owned(),
+            path: parts(path).map_err(of_template)?,
+        };
         let longest = |length| "a".repeat(length);
         let pod = WorkloadIdentity {
             namespace: longest(63),
@@ -207,6 +215,11 @@ impl SpiffeIds {
     /// `--trust-domain`
     pub(crate) fn trust_domain(&self) -> &str {
         &self.trust_domain
+    }
+
+    /// `--spiffe-id-template`
+    pub(super) fn template(&self) -> &str {
+        &self.template
     }
 
     /// The SPIFFE ID of a pod.

@@ -1,6 +1,6 @@
 //! Faults of one volume, worded so that the pod's author can fix them from `kubectl describe pod`.
 
-use crate::model::shown;
+use crate::model::{RawAttributes, shown};
 use std::fmt::{self, Display};
 use thiserror::Error;
 
@@ -62,6 +62,16 @@ impl AttributeErrors {
         let more = faults.len().saturating_sub(MAX_SHOWN_FAULTS);
         faults.truncate(MAX_SHOWN_FAULTS);
         Self { first: faults, more }
+    }
+
+    /// The same faults of a volume of a class, whose author wrote `raw`: those of other attributes are the operator's to fix.
+    pub(super) fn beside(mut self, raw: &RawAttributes) -> Self {
+        for fault in &mut self.first {
+            if !raw.map().contains_key(&fault.attribute) {
+                fault.problem.push_str(" (the volume's class decides it)");
+            }
+        }
+        self
     }
 
     /// The first faults, ordered by attribute.

@@ -1,7 +1,7 @@
 //! The attributes of one volume: sorted by name, then read one by one while faults are collected.
 
 use super::context::MAX_BYTES;
-use super::defaults::{OperatorDefaults, PodIp};
+use super::defaults::{OperatorDefaults, PodIp, SpiffeIds};
 use super::errors::{AttributeError, AttributeErrors, named};
 use super::passwords::may_hold_password;
 use super::rows::{Key, TABLE};
@@ -35,6 +35,8 @@ pub(super) struct Fields<'a> {
     pub(super) pod: &'a WorkloadIdentity,
     /// What the operator's flags give to the volume.
     pub(super) defaults: &'a OperatorDefaults,
+    /// The SPIFFE IDs of the volume's class, or of the flags.
+    pub(super) spiffe_ids: Option<&'a SpiffeIds>,
     /// An empty value counts as missing, as in cert-manager's csi-driver.
     given: BTreeMap<Key, &'a str>,
     /// Attributes for the `CertificateRequest`, which certlet only copies.
@@ -59,6 +61,7 @@ impl<'a> Fields<'a> {
             in_use: None,
             pod,
             defaults,
+            spiffe_ids: defaults.spiffe_ids.as_ref(),
             given: BTreeMap::new(),
             annotations: BTreeMap::new(),
             expanded_bytes: 0,
@@ -74,6 +77,11 @@ impl<'a> Fields<'a> {
     /// The same, of a volume that an earlier process has published.
     pub(super) fn of_stored(self, in_use: Option<&'a CertificateFacts>) -> Self {
         Self { is_stored: true, in_use, ..self }
+    }
+
+    /// The same, with the SPIFFE IDs of the volume's class; none: the class has none of its own.
+    pub(super) fn with_ids(self, ids: Option<&'a SpiffeIds>) -> Self {
+        Self { spiffe_ids: ids.or(self.spiffe_ids), ..self }
     }
 
     fn add(&mut self, key: &str, value: &'a str) -> Result<(), AttributeError> {

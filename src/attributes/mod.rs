@@ -7,8 +7,9 @@
 //! [`VolumeContext::parse`] splits the kubelet's part of a publish from the author's part, which [`parse()`] reads.
 //! `fields` sorts the attributes by name and reads single ones, by the rules in `rows` and with the checks in `values`;
 //! `parse`, `svid`, `files`, `trust` and `federation` combine them; `size` limits the names as a whole, and `token_claims` compares the pod with its tokens.
-//! What the operator's flags give to volumes is in `defaults`. `reference` generates docs/attributes.md from the same table.
+//! What the operator's flags give to volumes is in `defaults`, and what a file of classes gives is in `classes`. `reference` generates docs/attributes.md from the same table.
 
+mod classes;
 mod context;
 mod defaults;
 mod errors;
@@ -26,6 +27,8 @@ mod token_claims;
 mod trust;
 mod values;
 
+pub(crate) use classes::ClassFile;
+pub use classes::OperatorClasses;
 pub use context::VolumeContext;
 #[cfg(feature = "kubernetes")]
 pub(crate) use defaults::is_trust_domain;
@@ -39,7 +42,7 @@ pub(crate) use defaults::{issuer_kind, issuer_name};
 pub use errors::{AttributeError, AttributeErrors};
 pub(crate) use files::check_secret;
 pub use parse::parse;
-pub(crate) use parse::parse_stored;
+pub(crate) use parse::{parse_again, parse_stored, parse_stored_class};
 pub(crate) use passwords::take_mistyped;
 pub(crate) use reference::reference_markdown;
 pub(crate) use size::check_names;

@@ -1,5 +1,6 @@
 //! From the author's attributes to the certificate spec.
 
+use super::classes::{self, Last};
 use super::defaults::OperatorDefaults;
 use super::errors::AttributeErrors;
 use super::federation::federated;
@@ -10,9 +11,10 @@ use super::values::{arn, distinguished_name, list, names};
 use crate::model::{
     CertificateFacts, CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller,
     PcaRequest, RawAttributes, SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields, Usage,
-    WorkloadIdentity, parse_duration,
+    VolumeClass, WorkloadIdentity, parse_duration,
 };
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The highest id of a user or group. `chown(2)` takes the number above it as "no change".
@@ -21,14 +23,42 @@ const MAX_ID: u32 = u32::MAX - 1;
 /// Limit on the Services of a volume: each gives four names.
 const MAX_SERVICES: usize = 32;
 
-/// Reads the author's attributes, with the defaults of their prefix and with the pod's variables replaced. The error lists
-/// all faults.
+/// Reads the author's attributes, with those of the volume's class, with the defaults of their prefix and with the pod's variables
+/// replaced. The error lists all faults.
 pub fn parse(
     raw: &RawAttributes,
     pod: &WorkloadIdentity,
     defaults: &OperatorDefaults,
 ) -> Result<CertificateSpec, AttributeErrors> {
-    read(Fields::new(raw, pod, defaults)?)
+    match classes::resolve(raw, pod, defaults, None)? {
+        Some(class) => parse_class(Arc::new(class), pod, defaults).map_err(|faults| faults.beside(raw)),
+        None => read(Fields::new(raw, pod, defaults)?),
+    }
+}
+
+/// Reads the attributes of a volume that is running and is of a class, as the operator's class is now. None if the class gives what it
+/// gave before.
+pub(crate) fn parse_again(
+    raw: &RawAttributes,
+    pod: &WorkloadIdentity,
+    defaults: &OperatorDefaults,
+    last: &VolumeClass,
+    is_mounted: bool,
+) -> Result<Option<CertificateSpec>, AttributeErrors> {
+    let class = classes::resolve(raw, pod, defaults, Some(Last { class: last, is_mounted }))?;
+    let Some(class) = class.filter(|class| class != last) else { return Ok(None) };
+    parse_class(Arc::new(class), pod, defaults).map(Some).map_err(|faults| faults.beside(raw))
+}
+
+/// Reads the attributes of pod and class together.
+pub(super) fn parse_class(
+    class: Arc<VolumeClass>,
+    pod: &WorkloadIdentity,
+    defaults: &OperatorDefaults,
+) -> Result<CertificateSpec, AttributeErrors> {
+    let ids = classes::spiffe_ids(&class, defaults);
+    let spec = read(Fields::new(&class.attributes, pod, defaults)?.with_ids(ids.as_ref()));
+    spec.map(|spec| CertificateSpec { class: Some(Arc::clone(&class)), ..spec })
 }
 
 /// Reads the attributes of a volume that an earlier process has published. What was accepted then, and would be refused now, is
@@ -41,6 +71,18 @@ pub(crate) fn parse_stored(
     in_use: Option<&CertificateFacts>,
 ) -> Result<CertificateSpec, AttributeErrors> {
     read(Fields::new(raw, pod, defaults)?.of_stored(in_use))
+}
+
+/// The same, of a volume of a class: what the class gave when the files in use were made.
+pub(crate) fn parse_stored_class(
+    class: &Arc<VolumeClass>,
+    pod: &WorkloadIdentity,
+    defaults: &OperatorDefaults,
+    in_use: Option<&CertificateFacts>,
+) -> Result<CertificateSpec, AttributeErrors> {
+    let ids = classes::spiffe_ids(class, defaults);
+    let fields = Fields::new(&class.attributes, pod, defaults)?.with_ids(ids.as_ref()).of_stored(in_use);
+    read(fields).map(|spec| CertificateSpec { class: Some(Arc::clone(class)), ..spec })
 }
 
 fn read(mut fields: Fields<'_>) -> Result<CertificateSpec, AttributeErrors> {
@@ -97,6 +139,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<CertificateSpec> {
         renew_before: renew_before.flatten(),
         trust_sources,
         federated,
+        class: None,
         doubts: std::mem::take(&mut fields.doubts),
     })
 }

@@ -70,6 +70,11 @@ macro_rules! attributes {
 
 attributes! {
     Signer {
+        Class: "class",
+            "The operator's class of identity, which gives the volume its other attributes and says which of them a pod may still set: \
+             [Classes](classes.md).",
+            "the name of a class that the operator lets the pod use (`--classes`)"
+            => Options { certlet_only: true, ..default(Derived("the operator's default class for a volume without attributes, else none")) };
         Signer: "signer", "Who signs the certificate.", "`cert-manager`, `acm-pca` or `local`"
             => Options { certlet_only: true, ..default(Value("cert-manager")) };
         IssuerName: "issuer-name", "The cert-manager issuer that signs.",

@@ -34,7 +34,7 @@ pub(super) fn names(fields: &mut Fields<'_>, dns_names: Vec<String>) -> (Subject
 
 /// The pod's SPIFFE ID. Where the operator has taken the trust domain away, a running volume keeps the ID of its certificate.
 fn id(fields: &mut Fields<'_>) -> Option<String> {
-    let id = match (&fields.defaults.spiffe_ids, fields.in_use.and_then(CertificateFacts::spiffe_id)) {
+    let id = match (fields.spiffe_ids, fields.in_use.and_then(CertificateFacts::spiffe_id)) {
         (Some(ids), _) => ids.of(fields.pod).map_err(|problem| format!("gives an ID that {problem}")),
         (None, Some(in_use)) => Ok(in_use.to_owned()),
         (None, None) => Err("needs a trust domain, and the driver runs without --trust-domain".to_owned()),

@@ -148,6 +148,7 @@ impl ExplainArgs {
             },
             node_name: self.variables.node_name,
             cluster_domain: self.cluster_domain.cluster_domain,
+            ..OperatorDefaults::default()
         })
     }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "kubernetes")]
 mod approver;
+mod classes;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod csi_driver_spiffe;

@@ -148,6 +148,10 @@ pub struct NodeArgs {
     #[command(flatten)]
     pub spiffe: super::spiffe::SpiffeArgs,
 
+    /// Classes of identity.
+    #[command(flatten)]
+    pub classes: super::classes::ClassArgs,
+
     /// The volumes of csi-driver-spiffe.
     #[command(flatten)]
     pub csi_driver_spiffe: CsiDriverSpiffeArgs,
@@ -251,6 +255,7 @@ impl NodeArgs {
             node_name: Some(self.node_id.clone()),
             pod_ip,
             cluster_domain: self.cluster_domain.cluster_domain,
+            ..OperatorDefaults::default()
         };
         Ok(Config {
             crls: self.trust.crls(),
@@ -272,6 +277,7 @@ impl NodeArgs {
             #[cfg(feature = "aws")]
             pca: self.pca.into_config(),
             defaults,
+            classes: self.classes.into_config(),
             pins: self.trust.pin_ca,
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,

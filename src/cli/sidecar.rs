@@ -203,6 +203,7 @@ impl SidecarArgs {
             node_name: None,
             pod_ip: self.variables.pod_ip(),
             cluster_domain: self.cluster_domain.cluster_domain,
+            ..OperatorDefaults::default()
         };
         Ok(SidecarConfig {
             directory,

@@ -44,6 +44,8 @@ struct Row {
     namespace: String,
     pod: String,
     signer: String,
+    /// The operator's class; none: the volume is of no class.
+    class: Option<String>,
     subject: String,
     sans: Vec<String>,
     issued_at: Option<Timestamp>,
@@ -128,9 +130,12 @@ impl StatusArgs {
             }
         };
         let in_use = record.issued.as_ref().map(|issued| &*issued.facts);
-        let doubts = attributes::parse_stored(&record.attributes, &record.pod, &self.defaults(), in_use)
-            .map(|spec| spec.doubts)
-            .unwrap_or_default();
+        let (pod, defaults) = (&record.pod, self.defaults());
+        let spec = match &record.class {
+            Some(class) => attributes::parse_stored_class(class, pod, &defaults, in_use),
+            None => attributes::parse_stored(&record.attributes, pod, &defaults, in_use),
+        };
+        let doubts = spec.map(|spec| spec.doubts).unwrap_or_default();
         let remarks = (!doubts.is_empty()).then(|| doubts.to_string());
         let mut row = Row {
             namespace: record.pod.namespace,
@@ -138,6 +143,7 @@ impl StatusArgs {
             signer: record.signer,
             pod_volume: pod_volume(&record.target),
             retries_at: record.last_error.as_ref().and_then(|last| last.retry_at),
+            class: record.class.map(|class| class.name.clone()),
             last_error: record.last_error.map(|last| {
                 format!("{} ({} in a row, last at {})", last.message, last.consecutive, seconds(last.at))
             }),

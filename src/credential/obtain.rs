@@ -330,11 +330,13 @@ impl Obtainer {
         let Workload { id, identity, spec, in_use, key_in_use, .. } = workload;
         let follows = in_use.map(|in_use| in_use.generation);
         let issuer = spec.signer.issuer_text();
+        let class = spec.class.as_ref().map(|class| class.digest());
         let fits = |key: &PrivateKey| key.algorithm() == spec.key.algorithm;
         if signer.is_resumable()
             && let Some(checkpoint) = self.store.checkpoint(id)?
             && checkpoint.follows() == follows
             && checkpoint.asks(issuer.as_deref())
+            && checkpoint.is_of_class(class.as_deref())
             && self.is_resumed(&checkpoint, in_use)?
             && let Some(key) = PrivateKey::from_pem(&checkpoint.key_pem).ok().filter(fits)
         {
@@ -354,7 +356,7 @@ impl Obtainer {
         let key_pem =
             key.to_pem(KeyEncoding::Pkcs8).map_err(|error| Failure::transient(error.to_string()))?;
         let checkpoint = self.store.new_checkpoint(id, key_pem, pem::certificate_request(&csr_der), follows);
-        let checkpoint = checkpoint.of_issuer(issuer);
+        let checkpoint = checkpoint.of_issuer(issuer).of_class(class);
         if signer.is_resumable() && spec.key.algorithm.is_slow_to_make() {
             // Saved now, so that attempts which end before the signer's first checkpoint do not make a new key each time.
             checkpoint.save("")?;

@@ -15,6 +15,8 @@ mod identity;
 mod issuer;
 pub(crate) mod named;
 mod nearest;
+#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only AWS Private CA's policy uses all of it"))]
+mod pattern;
 mod raw;
 mod shown;
 mod spec;
@@ -23,6 +25,7 @@ mod trust_domain;
 mod trust_source;
 mod uri;
 mod usage;
+mod volume_class;
 
 pub use arn::Arn;
 pub(crate) use digest::{fingerprint, hex, jitter, sha256};
@@ -41,6 +44,7 @@ pub(crate) use issuer::CurrentIssuer;
 pub use issuer::{OperatorIssuer, RuntimeConfigMap};
 pub(crate) use named::named_enum;
 pub(crate) use nearest::nearest as nearest_name;
+pub(crate) use pattern::{Pattern, PatternKind};
 pub use raw::RawAttributes;
 pub(crate) use shown::{MAX_MESSAGE_BYTES, clipped, shown, shown_list};
 pub use spec::{
@@ -53,3 +57,4 @@ pub use trust_source::TrustSource;
 pub(crate) use trust_source::is_name as is_object_name;
 pub(crate) use uri::encoded_separator;
 pub use usage::Usage;
+pub use volume_class::VolumeClass;

@@ -8,9 +8,11 @@ use super::named::named_enum;
 use super::trust_domain::TrustDomain;
 use super::trust_source::TrustSource;
 use super::usage::Usage;
+use super::volume_class::VolumeClass;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The attribute prefix of a volume, which decides the defaults.
@@ -90,6 +92,8 @@ pub struct CertificateSpec {
     pub trust_sources: Vec<TrustSource>,
     /// `federated-bundles`: the trust domains besides its own, and where their trust bundles come from; none: not asked for.
     pub federated: Option<BTreeMap<TrustDomain, Vec<TrustSource>>>,
+    /// The class that it is of, with the attributes of pod and class together.
+    pub class: Option<Arc<VolumeClass>>,
     /// What is doubtful in the attributes and is served all the same: under a peer's prefix, and in volumes that an earlier process
     /// has published.
     pub doubts: Doubts,

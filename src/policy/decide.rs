@@ -3,11 +3,11 @@
 
 use super::file::{Allow, DRIVER, Match, POD_IDENTITY, Policy, Rule};
 use super::matched::{MATCHED, Matched};
-use super::pattern::{Kind, Pattern};
 use crate::model::{
     CertificateSpec, PcaCaller, PcaRequest, Subject, SubjectFields, Usage, WorkloadIdentity,
     short_go_duration, shown, shown_list,
 };
+use crate::model::{Pattern, PatternKind as Kind};
 use std::fmt;
 use std::time::Duration;
 

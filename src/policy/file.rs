@@ -1,10 +1,9 @@
 //! The policy file, in YAML. An unknown field is an error, because a mistyped limit must not become no limit.
 
 use super::matched::MATCHED;
-use super::pattern::Pattern;
 use super::placeholder::{authority_fault, caller_fault};
 use super::upgrade::upgrade;
-use crate::model::{Usage, nearest_name, short_go_duration};
+use crate::model::{Pattern, Usage, nearest_name, short_go_duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::BTreeMap;

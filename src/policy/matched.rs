@@ -1,7 +1,7 @@
 //! The attributes that rules can check: one table.
 
 use super::decide::Question;
-use super::pattern::Kind;
+use crate::model::PatternKind as Kind;
 use crate::model::{
     KeyEncoding, KeystorePassword, PcaCaller, Pkcs12, Subject, SubjectFields, short_go_duration,
 };
@@ -19,7 +19,8 @@ pub(super) struct Matched {
 }
 
 /// Every attribute that a volume with `signer: acm-pca` may have, except the keystore's password.
-pub(super) static MATCHED: [Matched; 48] = [
+pub(super) static MATCHED: [Matched; 49] = [
+    of("class", Kind::Text, |q| q.spec.class.iter().map(|class| class.name.clone()).collect()),
     of("certificate-authority-arn", Kind::Path, |q| text(Some(q.pca.certificate_authority_arn.as_str()))),
     // The template in use, whether requested or chosen.
     of("template-arn", Kind::Path, |q| vec![q.template.to_owned()]),

@@ -6,7 +6,6 @@ mod decide;
 mod file;
 mod live;
 mod matched;
-mod pattern;
 mod placeholder;
 #[cfg(test)]
 mod tests;

@@ -70,6 +70,7 @@ pub(super) async fn join(
         ));
     }
     tokio::spawn(tell_operator(Arc::clone(notices), events.clone(), node_id.clone()));
+    tokio::spawn(tell_of_classes(notices.class_faults(), events.clone(), node_id.clone()));
     parts.events = Some(Box::new(events));
     if let Some(taint) = options.startup_taint.clone() {
         tokio::spawn(untaint(cluster, node_id.clone(), taint, registered));
@@ -111,6 +112,17 @@ async fn tell_operator(notices: Arc<Notices>, events: EventRecorder, node: Strin
         message: APPROVED_UNCHECKED.to_owned(),
     };
     events.record_on_node(&node, event);
+}
+
+/// Records what is wrong with the file of classes as an Event on the node.
+async fn tell_of_classes(mut faults: watch::Receiver<Option<String>>, events: EventRecorder, node: String) {
+    while faults.changed().await.is_ok() {
+        let fault = faults.borrow_and_update().clone();
+        if let Some(message) = fault {
+            let event = PodEvent { kind: EventKind::Warning, reason: "ClassesInvalid", message };
+            events.record_on_node(&node, event);
+        }
+    }
 }
 
 /// Removes the startup taint once the kubelet has accepted the driver, however many attempts that needs.

@@ -1,5 +1,6 @@
 //! The configuration of the driver.
 
+use super::ClassConfig;
 use crate::attributes::OperatorDefaults;
 use crate::csi::Driver;
 use crate::trust::{CrlOptions, Pin};
@@ -32,6 +33,8 @@ pub struct Config {
     pub pca: Option<super::PcaConfig>,
     /// What the flags give to volumes.
     pub defaults: OperatorDefaults,
+    /// The operator's classes; none: there are none.
+    pub classes: Option<ClassConfig>,
     /// Trust anchors by issuer.
     pub pins: Vec<Pin>,
     /// CRLs.

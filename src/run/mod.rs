@@ -4,6 +4,7 @@
 mod admin;
 #[cfg(feature = "kubernetes")]
 mod approver;
+mod classes;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod config;
@@ -14,9 +15,11 @@ mod observer;
 #[cfg(feature = "aws")]
 mod pca;
 mod sidecar;
+mod watched_file;
 
 #[cfg(feature = "kubernetes")]
 pub use approver::{ApproverConfig, ApproverError, run_approver};
+pub use classes::{ClassConfig, ClassesError};
 #[cfg(feature = "kubernetes")]
 pub use cluster::ClusterConfig;
 pub use config::{Config, LocalSigner};
@@ -42,6 +45,7 @@ use crate::telemetry::{Metrics, serve_admin};
 use crate::trust::{CrlMetrics, Crls, PinError, Pins, TrustMetrics, TrustSources};
 use crate::volume::{MountError, Parts, Recovered, Registry, VolumeFiles, VolumeService};
 use admin::AdminPages;
+use classes::LiveClasses;
 use health::Health;
 use notices::Notices;
 use std::io;
@@ -62,6 +66,9 @@ pub enum NodeError {
     /// The local signer's CA.
     #[error(transparent)]
     LocalCa(#[from] LocalCaError),
+    /// The file of classes.
+    #[error(transparent)]
+    Classes(#[from] ClassesError),
     /// A file of pinned anchors.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -132,7 +139,10 @@ impl Node {
             let name = &config.driver.node_id;
             signers.push(pca::signer(pca, name, &clock, &metrics, &files.store, &signers_end)?);
         }
-        let defaults = Arc::new(config.defaults.clone());
+        let mut defaults = config.defaults.clone();
+        let classes = config.classes.as_ref();
+        let classes = classes.map(|config| LiveClasses::open(config, &mut defaults, &metrics)).transpose()?;
+        let defaults = Arc::new(defaults);
         let trust_metrics = TrustMetrics::default();
         metrics.extend(|registry| trust_metrics.register(registry));
         let crl_metrics = CrlMetrics::default();
@@ -165,6 +175,9 @@ impl Node {
         metrics.watch_volumes(volumes.sampler(), config.metrics_per_volume);
         let Recovered { adopted, waiting, removed, unreadable } =
             volumes.recover().await.map_err(NodeError::Recovery)?;
+        if let Some(classes) = classes {
+            tokio::spawn(classes.follow(volumes.clone(), Arc::clone(&notices), shutdown.clone()));
+        }
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"), driver = config.driver.name, node = config.driver.node_id,
             signers = ?kinds, adopted, waiting, removed, unreadable, "certlet starts"

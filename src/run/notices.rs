@@ -11,6 +11,8 @@ pub(super) const APPROVED_UNCHECKED: &str = "cert-manager's own approver approve
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     approved_unchecked: watch::Sender<bool>,
+    /// Why the newest version of the file of classes is not in force.
+    class_fault: watch::Sender<Option<String>>,
 }
 
 impl Notices {
@@ -20,9 +22,26 @@ impl Notices {
         self.approved_unchecked.send_if_modified(|noticed| !std::mem::replace(noticed, true));
     }
 
+    /// The newest version of the file of classes is not valid, or is again.
+    pub(super) fn class_fault(&self, fault: Option<String>) {
+        self.class_fault.send_if_modified(|last| {
+            let has_changed = *last != fault;
+            *last = fault;
+            has_changed
+        });
+    }
+
+    /// Follows what is wrong with the file of classes.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn class_faults(&self) -> watch::Receiver<Option<String>> {
+        self.class_fault.subscribe()
+    }
+
     /// All notices so far, for `certlet status`.
     pub(super) fn all(&self) -> Option<String> {
-        self.approved_unchecked.borrow().then(|| APPROVED_UNCHECKED.to_owned())
+        let approved = self.approved_unchecked.borrow().then(|| APPROVED_UNCHECKED.to_owned());
+        let all: Vec<String> = approved.into_iter().chain(self.class_fault.borrow().clone()).collect();
+        (!all.is_empty()).then(|| all.join("\nNotice: "))
     }
 
     /// Resolves when a request has been approved unchecked.

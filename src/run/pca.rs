@@ -1,6 +1,7 @@
 //! AWS Private CA: its signer, and the policy file that the signer follows.
 
-use crate::platform::{Clock, DirectoryWatch};
+use super::watched_file;
+use crate::platform::Clock;
 use crate::policy::{LivePolicy, PolicyError};
 use crate::signer::{AcmPca, AcmPcaParts, ConfiguredSigner, Fleet, PcaMetrics};
 use crate::store::Store;
@@ -80,21 +81,10 @@ pub(super) fn signer(
 /// Reads the policy and follows its file until `end`.
 fn live_policy(path: &Path, end: &CancellationToken) -> Result<Arc<LivePolicy>, PcaError> {
     // The watch starts before the file is read, so that no change is missed.
-    let watch = watch_file(path).map_err(|source| PcaError::PolicyWatch { path: path.to_owned(), source })?;
+    let watch = watched_file::watch(path)
+        .map_err(|source| PcaError::PolicyWatch { path: path.to_owned(), source })?;
     let policy = Arc::new(LivePolicy::open(path)?);
-    tokio::spawn(follow_policy(Arc::clone(&policy), watch, end.clone()));
+    let followed = Arc::clone(&policy);
+    tokio::spawn(watched_file::follow(watch, end.clone(), move || followed.reload()));
     Ok(policy)
-}
-
-/// Watches the file's directory, because a ConfigMap's volume swaps the symlink `..data` beside the file.
-fn watch_file(path: &Path) -> io::Result<DirectoryWatch> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    DirectoryWatch::new(directory.unwrap_or(Path::new(".")))
-}
-
-/// Reads the policy again whenever its directory changes, until `end`.
-async fn follow_policy(policy: Arc<LivePolicy>, watch: DirectoryWatch, end: CancellationToken) {
-    while end.run_until_cancelled(watch.changed()).await.is_some() {
-        policy.reload();
-    }
 }

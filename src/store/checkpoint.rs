@@ -43,6 +43,9 @@ struct State {
     /// The issuer that is asked; text of older versions has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     issuer: Option<String>,
+    /// The digest of the class that the request was made by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    class: Option<String>,
     #[serde(skip)]
     checkpoint: Option<String>,
 }
@@ -123,6 +126,17 @@ impl CheckpointFile {
     pub(crate) fn asks(&self, issuer: Option<&str>) -> bool {
         let state = self.state.lock();
         state.issuer.is_none() || state.issuer.as_deref() == issuer
+    }
+
+    /// The same, with the digest of the class that the request is made by.
+    pub(crate) fn of_class(self, class: Option<String>) -> Self {
+        self.state.lock().class = class;
+        self
+    }
+
+    /// Whether the request was made by that class.
+    pub(crate) fn is_of_class(&self, class: Option<&str>) -> bool {
+        self.state.lock().class.as_deref() == class
     }
 
     /// Records the generation that a new trust bundle has made of the certificate in use.

@@ -1,6 +1,6 @@
 //! The record: all that a restart needs to know about a volume.
 
-use crate::model::{CertificateFacts, FailureKind, RawAttributes, VolumeId, WorkloadIdentity};
+use crate::model::{CertificateFacts, FailureKind, RawAttributes, VolumeClass, VolumeId, WorkloadIdentity};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
@@ -26,6 +26,9 @@ pub struct Record {
     pub fs_group: Option<u32>,
     /// The signer's name, for people to read.
     pub signer: String,
+    /// What the operator's class made of the attributes when its files were made; none: it is of no class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Arc<VolumeClass>>,
     /// The certificate that was written last.
     #[serde(default)]
     pub issued: Option<IssuedRecord>,

@@ -273,6 +273,7 @@ mod tests {
     fn two_volumes() -> VolumeSamples {
         let sample = |state, remaining| VolumeSample {
             state,
+            class: None,
             namespace: "shop".to_owned(),
             pod: "web-0".to_owned(),
             volume: "csi-1".to_owned(),

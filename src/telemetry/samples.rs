@@ -32,6 +32,8 @@ pub(crate) struct VolumeSample {
     pub pod: String,
     /// The volume id.
     pub volume: String,
+    /// The operator's class that it is of.
+    pub class: Option<String>,
     /// When its certificate expires.
     pub not_after: Option<Timestamp>,
     /// The root that its certificate leads to, and the SHA-256 of that anchor in its trust bundle; none: it has no such anchor.
@@ -92,12 +94,15 @@ impl<F: Fn() -> VolumeSamples + Send + Sync + 'static> Collector for VolumeColle
             )?)?;
         }
         encode_roots(&volumes, &mut encoder)?;
+        encode_classes(&volumes, &mut encoder)?;
         if self.per_volume { encode_each(&volumes, encoder) } else { Ok(()) }
     }
 }
 
 /// Roots with series of their own. Pods' authors choose issuers, so the number is bounded; all further ones are one series.
 const MAX_ROOTS: usize = 20;
+/// Classes with series of their own; all further ones are one series.
+const MAX_CLASSES: usize = 50;
 /// What the further ones are called.
 const OTHER: &str = "other";
 
@@ -126,6 +131,21 @@ fn encode_roots(volumes: &[VolumeSample], encoder: &mut DescriptorEncoder) -> Re
             let labels = [("root", *root), ("sha256", *sha256)];
             ConstGauge::new(end.as_second()).encode(gauges.encode_family(&labels)?)?;
         }
+    }
+    Ok(())
+}
+
+/// Volumes by their class, those without one left out.
+fn encode_classes(volumes: &[VolumeSample], encoder: &mut DescriptorEncoder) -> Result<(), fmt::Error> {
+    let mut classes: BTreeMap<&str, i64> = BTreeMap::new();
+    for class in volumes.iter().filter_map(|volume| volume.class.as_deref()) {
+        let class = if classes.len() < MAX_CLASSES || classes.contains_key(class) { class } else { OTHER };
+        *classes.entry(class).or_default() += 1;
+    }
+    let help = "Volumes by the operator's class that they are of";
+    let mut gauges = encoder.encode_descriptor("volumes_by_class", help, None, MetricType::Gauge)?;
+    for (class, count) in classes {
+        ConstGauge::new(count).encode(gauges.encode_family(&[("class", class)])?)?;
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! What every operation on volumes uses.
 
-use super::federation::Federation;
 use super::files::VolumeFiles;
 use super::issuing_cas::IssuingCas;
 use super::registry::Registry;
@@ -54,11 +53,8 @@ impl Context {
         let schedule = self.queue.register(&record.volume_id, &record.pod.namespace);
         let events = self.registry.events(&record.volume_id);
         let account = self.shares.open(&record.pod.namespace);
-        let trust_sources = self.trust.follow(&spec.trust_sources);
-        let federation = Federation::follow(&spec, &self.trust, self.volume_bytes);
-        let crls = self.crls.of_volume(spec.files.crl.is_some(), &record.pod.namespace);
-        let trust = (trust_sources, federation, crls);
-        Volume::new(record, spec, tokens, schedule, events, (account, counted), trust)
+        let applied = self.apply(spec, &record.pod.namespace);
+        Volume::new(record, applied, tokens, schedule, events, (account, counted))
     }
 
     /// Removes a volume that is not mounted: from the store and from memory. Notifies its signer, which removes what it
@@ -90,13 +86,28 @@ impl Context {
         superseded: Option<&str>,
         notify: fn(&(dyn SignerNotification + 'static), &IssuedCertificate<'_>),
     ) {
-        let Ok(signer) = self.obtainer.signer(volume.spec.signer.kind()) else { return };
-        let serial = volume.fact(|facts| facts.serial.clone());
+        let (spec, serial) = (volume.spec(), volume.fact(|facts| facts.serial.clone()));
         let serial = serial.as_deref();
         let superseded = superseded.filter(|old| serial != Some(*old));
+        self.notify(volume, &spec, (serial, superseded), notify);
+    }
+
+    /// Notifies the signer of a certificate that its volume now has from another signer, or from another private CA. A signer that has
+    /// the volume's new certificate too is notified of that one.
+    pub(super) fn notify_last_signer(&self, volume: &Volume, last: &CertificateSpec, serial: Option<&str>) {
+        self.notify(volume, last, (serial, None), <dyn SignerNotification>::removed);
+    }
+
+    fn notify(
+        &self,
+        volume: &Volume,
+        spec: &CertificateSpec,
+        (serial, superseded): (Option<&str>, Option<&str>),
+        notify: fn(&(dyn SignerNotification + 'static), &IssuedCertificate<'_>),
+    ) {
+        let Ok(signer) = self.obtainer.signer(spec.signer.kind()) else { return };
         let id = &RequestId::new(volume.id.clone());
         let namespace = &volume.with_record(|record| record.pod.namespace.clone());
-        let issued = IssuedCertificate { id, namespace, spec: &volume.spec, serial, superseded };
-        notify(&*signer.notification, &issued);
+        notify(&*signer.notification, &IssuedCertificate { id, namespace, spec, serial, superseded });
     }
 }

@@ -3,6 +3,7 @@
 //! They are never a reason for a volume to wait: another trust domain must not decide whether a pod starts. A trust domain whose
 //! sources fail keeps the anchors that the pod has of it.
 
+use super::applied::AppliedSpec;
 use super::context::Context;
 use super::volume::Volume;
 use crate::credential::Current;
@@ -122,9 +123,14 @@ impl Federation {
 impl Context {
     /// The trust bundle of a new generation with the federated ones. A trust domain that has no usable source keeps what the pod has
     /// of it, and is missing where the pod has nothing: the pod's author is told.
-    pub(super) fn with_federated(&self, volume: &Volume, trust: Arc<TrustBundle>) -> Arc<TrustBundle> {
+    pub(super) fn with_federated(
+        &self,
+        volume: &Volume,
+        applied: &AppliedSpec,
+        trust: Arc<TrustBundle>,
+    ) -> Arc<TrustBundle> {
         let in_use = || self.trust_in_use(volume).map(|trust| trust.federated.clone()).unwrap_or_default();
-        let (trust, missing) = volume.federation.added_to(trust, in_use);
+        let (trust, missing) = applied.federation.added_to(trust, in_use);
         self.reporter.federated_missing(volume, &missing);
         trust
     }
@@ -136,8 +142,9 @@ impl Context {
         current: Current,
         record: TrustRecord,
     ) -> Result<(), Failure> {
-        let trust = volume.federation.refreshed(Arc::clone(&current.trust), &current.trust);
-        let trust = self.files.with_crls(volume, &current.credential, &trust)?;
+        let applied = volume.applied();
+        let trust = applied.federation.refreshed(Arc::clone(&current.trust), &current.trust);
+        let trust = self.files.with_crls(volume, &applied, &current.credential, &trust)?;
         if trust == current.trust {
             return Ok(());
         }

@@ -1,11 +1,12 @@
 //! A volume on the node's file systems: its generations, record, checkpoint and bind mount.
 
+use super::applied::AppliedSpec;
 use super::mounts::Mounts;
 use super::targets::Targets;
 use super::volume::Volume;
 use super::{MountError, Opened, StoreOptions, tmpfs};
 use crate::credential::{Credential, Current, Follower};
-use crate::model::{Failure, FailureKind, Files, KeystorePassword, VolumeId, hex};
+use crate::model::{CertificateSpec, Failure, FailureKind, Files, KeystorePassword, VolumeId, hex};
 use crate::platform::cores;
 use crate::sink::files;
 use crate::store::{Record, Shared, Size, Store, TrustRecord, Want};
@@ -63,18 +64,18 @@ impl VolumeFiles {
 
     /// Writes a credential with a trust bundle as the volume's next generation, and swaps it in atomically. No signer is
     /// involved, so this also writes a new trust bundle alone. Returns the generation's number.
-    pub(super) fn write_generation(&self, volume: &Volume, current: &Current) -> Result<u64, Failure> {
-        let password = self.keystore_password(volume)?;
-        let mut new = files::encode(
-            &current.credential,
-            &current.trust,
-            &volume.spec,
-            volume.group(),
-            password.as_ref(),
-        )?;
+    pub(super) fn write_generation(
+        &self,
+        volume: &Volume,
+        spec: &CertificateSpec,
+        current: &Current,
+    ) -> Result<u64, Failure> {
+        let password = self.keystore_password(volume, spec)?;
+        let group = volume.group(spec);
+        let mut new = files::encode(&current.credential, &current.trust, spec, group, password.as_ref())?;
         volume.account.check_size(&new)?;
         let crls = self.shared_crls(&current.trust)?;
-        new.extend(crls.as_ref().zip(volume.spec.files.crl.as_deref()).map(|(crls, name)| crls.file(name)));
+        new.extend(crls.as_ref().zip(spec.files.crl.as_deref()).map(|(crls, name)| crls.file(name)));
         let store = self.store.capacity()?;
         let generation = store.generation(&new);
         let mut besides = volume.with_record(|record| store.besides_generation(record));
@@ -82,7 +83,7 @@ impl VolumeFiles {
             besides = besides.plus(Size { bytes: store.page, inodes: 1 });
         }
         // A socket is an inode without contents. So is the directory of generations that no pod sees.
-        let Files { socket, is_socket_only, .. } = &volume.spec.files;
+        let Files { socket, is_socket_only, .. } = &spec.files;
         let inodes = u64::from(socket.is_some()) + u64::from(*is_socket_only);
         besides = besides.plus(Size { bytes: 0, inodes });
         let is_renewal = volume.with_record(|record| record.issued.is_some());
@@ -90,7 +91,7 @@ impl VolumeFiles {
         let promise = volume
             .account
             .promise(&store, &Want { is_renewal, after, extra: after, record: besides.bytes })?;
-        self.prepare_generations(volume)?;
+        self.prepare_generations(volume, spec)?;
         let (number, retained) = if promise.examine {
             self.store.write_generation_examined(&volume.id, &new)?
         } else {
@@ -102,8 +103,8 @@ impl VolumeFiles {
     }
 
     /// Before a generation is written: those of a volume that is handed over by its socket only are outside of what its pod sees.
-    pub(super) fn prepare_generations(&self, volume: &Volume) -> Result<(), Failure> {
-        if volume.spec.files.is_socket_only {
+    pub(super) fn prepare_generations(&self, volume: &Volume, spec: &CertificateSpec) -> Result<(), Failure> {
+        if spec.files.is_socket_only {
             self.store.keep_unmounted(&volume.id)?;
         }
         Ok(())
@@ -122,18 +123,23 @@ impl VolumeFiles {
     pub(super) fn with_crls(
         &self,
         volume: &Volume,
+        applied: &AppliedSpec,
         credential: &Credential,
         trust: &Arc<TrustBundle>,
     ) -> Result<Arc<TrustBundle>, Failure> {
-        volume.crls.follow(credential.chain(), &trust.anchors);
-        volume.crls.add_to(trust, || {
+        applied.crls.follow(credential.chain(), &trust.anchors);
+        applied.crls.add_to(trust, || {
             Ok(self.read_back(volume)?.map(|current| current.trust.crls.clone()).unwrap_or_default())
         })
     }
 
     /// The password of the volume's keystores, if it names one. A random one is made when it is first needed.
-    fn keystore_password(&self, volume: &Volume) -> Result<Option<SecretString>, Failure> {
-        let source = match &volume.spec.files.password {
+    fn keystore_password(
+        &self,
+        volume: &Volume,
+        spec: &CertificateSpec,
+    ) -> Result<Option<SecretString>, Failure> {
+        let source = match &spec.files.password {
             None => return Ok(None),
             Some(KeystorePassword::Given(password)) => return Ok(Some(password.clone())),
             Some(source) => source,
@@ -175,7 +181,7 @@ impl VolumeFiles {
         current: Current,
         trust: TrustRecord,
     ) -> Result<(), Failure> {
-        let generation = self.write_generation(volume, &current)?;
+        let generation = self.write_generation(volume, &volume.spec(), &current)?;
         let mut record = volume.record();
         let before = record.issued.as_mut().map(|issued| {
             issued.trust = trust;
@@ -201,14 +207,15 @@ impl VolumeFiles {
 
     /// Reads the credential in use with its trust bundle back from the live generation.
     pub(super) fn read_back(&self, volume: &Volume) -> Result<Option<Current>, Failure> {
-        let (spec, crl) = (&volume.spec, &volume.spec.files.crl);
+        let applied = volume.applied();
+        let (spec, crl) = (&applied.spec, &applied.spec.files.crl);
         let read = self.store.read_generation(&volume.id, |generation| {
             // Lists that are in memory are not read: they can have megabytes.
             let is_known = |lists: &Vec<Arc<Crl>>| {
                 let name = files::name_of_crls(lists);
                 crl.as_ref().is_some_and(|file| self.store.is_shared_as(generation, file, &name))
             };
-            let known = volume.crls.known().into_iter().find(is_known);
+            let known = applied.crls.known().into_iter().find(is_known);
             let file = crl.as_deref().filter(|_| known.is_none());
             let Some((credential, mut trust)) = files::read(generation, spec, file)? else {
                 return Ok(None);

@@ -2,15 +2,16 @@
 //! the renewal.
 
 use super::admission::Admission;
+use super::applied::AppliedSpec;
 use super::context::Context;
 use super::registry::Guard;
 use super::report::Before;
 use super::volume::Volume;
 use crate::credential::{Current, IssueOptions, Lifetime, Obtained, Work, Workload, renew_at};
-use crate::model::{Failure, FailureKind, MAX_MESSAGE_BYTES, clipped};
+use crate::model::{CertificateSpec, Failure, FailureKind, MAX_MESSAGE_BYTES, SignerKind, VolumeId, clipped};
 use crate::signer::{Purpose, SignerNotification};
 use crate::store::IssuedRecord;
-use crate::trust::joined_within;
+use crate::trust::{joined_within, read_within};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,8 +39,13 @@ impl Issuance {
     ) -> Result<(), Failure> {
         let started = Instant::now();
         let before = Before::of(volume);
+        let last = volume.applied();
         let options = IssueOptions { purpose, timeout, cancel: guard.cancel().clone() };
-        let result = self.obtain_and_write(volume, &options).await;
+        let is_mounted = purpose == Purpose::Renewal || before.serial.is_some();
+        let result = match self.context.apply_class(volume, is_mounted) {
+            Ok(applied) => self.obtain_and_write(volume, applied, &options).await,
+            Err(failure) => Err(failure),
+        };
         let reported = result.as_ref().copied();
         self.context.reporter.issuance(volume, purpose, &before, reported, started.elapsed());
         if result.is_err() {
@@ -47,31 +53,46 @@ impl Issuance {
         }
         result?;
         self.schedule_renewal(volume);
-        self.context.follow_issuing_ca(volume, before.issuing_ca.as_deref());
-        self.context.notify_signer(volume, before.serial.as_deref(), <dyn SignerNotification>::in_use);
+        let (mut replaced, mut superseded) = (before.issuing_ca.as_deref(), before.serial.as_deref());
+        if has_other_signer(volume, &last.spec) {
+            self.context.notify_last_signer(volume, &last.spec, superseded);
+            (replaced, superseded) = (None, None);
+        }
+        self.context.follow_issuing_ca(volume, replaced);
+        self.context.notify_signer(volume, superseded, <dyn SignerNotification>::in_use);
         Ok(())
     }
 
     async fn obtain_and_write(
         self: &Arc<Self>,
         volume: &Arc<Volume>,
+        applied: Arc<AppliedSpec>,
         options: &IssueOptions,
     ) -> Result<(), Failure> {
         let Context { obtainer, files, .. } = &*self.context;
-        let record = volume.record();
+        if volume.with_record(|record| record.issued.is_none()) {
+            // No files depend on what applied before.
+            volume.set_applied(&applied);
+        }
+        let (record, spec) = (volume.record(), &*applied.spec);
         let in_use = record.issued.as_ref();
         let _promise = self.admission.admit(volume, &record)?;
         if in_use.is_none() {
             // Before a signer is asked: without a trust bundle there would be nothing to hand over.
             let timeout = options.timeout.unwrap_or(TRUST_TIMEOUT).min(TRUST_TIMEOUT);
             let (own, ()) = tokio::join!(
-                joined_within(&volume.trust_sources, timeout),
-                volume.federation.read_within(timeout)
+                joined_within(&applied.trust_sources, timeout),
+                applied.federation.read_within(timeout)
             );
             own.map_err(Failure::transient)?;
-            volume.crls.check_before_first(timeout).await?;
+            applied.crls.check_before_first(timeout).await?;
+        } else if !Arc::ptr_eq(&applied, &volume.applied()) {
+            // Sources that the class names only now. Until they can be read, the volume trusts what it trusted before.
+            let sources: Vec<_> =
+                applied.trust_sources.iter().chain(applied.federation.sources()).map(Arc::clone).collect();
+            read_within(&sources, TRUST_TIMEOUT).await;
         }
-        if in_use.is_none() && obtainer.is_resumable(&volume.spec) {
+        if in_use.is_none() && obtainer.is_resumable(spec) {
             // Written before the first wait: a restart removes a volume without a record as unfinished.
             files.store.write_record(&record)?;
         }
@@ -79,7 +100,7 @@ impl Issuance {
             id: &volume.id,
             identity: &record.pod,
             tokens: &volume.tokens(),
-            spec: &volume.spec,
+            spec,
             in_use,
             not_ready_count: volume.not_ready_count(),
             key_in_use: &|| files.key_in_use(volume),
@@ -92,34 +113,43 @@ impl Issuance {
         }
         let (obtained, issuance, volume) = (obtained?, Arc::clone(self), Arc::clone(volume));
         let bind = options.purpose == Purpose::Publish;
-        issuance.wait_for_crls(&volume, &obtained).await?;
-        files.run(move |_| issuance.write(&volume, obtained, bind)).await
+        issuance.wait_for_crls(&applied, &obtained).await?;
+        files.run(move |_| issuance.write(&volume, &applied, obtained, bind)).await
     }
 
     /// Writes files and record and, for a publish, makes the mount. Blocks this thread.
-    fn write(&self, volume: &Arc<Volume>, obtained: Obtained, bind: bool) -> Result<(), Failure> {
+    fn write(
+        &self,
+        volume: &Arc<Volume>,
+        applied: &Arc<AppliedSpec>,
+        obtained: Obtained,
+        bind: bool,
+    ) -> Result<(), Failure> {
         let Context { obtainer, files, clock, .. } = &*self.context;
-        let anchored = self.context.anchored(volume, &obtained)?;
+        let spec = &*applied.spec;
+        let anchored = self.context.anchored(volume, applied, &obtained)?;
         let Obtained { credential, warning, .. } = obtained;
         let warnings: Vec<String> = warning.into_iter().chain(anchored.warning).collect();
         let warning = (!warnings.is_empty()).then(|| clipped(&warnings.join("; "), MAX_MESSAGE_BYTES));
         // Before the write, which can take long.
         let issued_at = clock.now();
         let facts = Arc::clone(&credential.facts);
-        let trust = files.with_crls(volume, &credential, &anchored.trust)?;
+        let trust = files.with_crls(volume, applied, &credential, &anchored.trust)?;
         let current = Current { credential: Arc::new(credential), trust };
-        let generation = match files.write_generation(volume, &current) {
+        let generation = match files.write_generation(volume, spec, &current) {
             // The same certificate cannot be written later either.
             Err(failure) if failure.kind == FailureKind::Permanent => {
-                obtainer.refuse_answer(&volume.id, &volume.spec)?;
+                obtainer.refuse_answer(&volume.id, spec)?;
                 return Err(failure);
             }
             written => written?,
         };
+        // From here on the files are read by it.
+        volume.set_applied(applied);
         let mut record = volume.record();
         let trust = anchored.record;
         let mut issued = IssuedRecord { facts, issued_at, renew_at: issued_at, generation, warning, trust };
-        issued.renew_at = self.renew_at(volume, &issued);
+        issued.renew_at = self.renew_at(&volume.id, spec, &issued);
         record.issued = Some(issued);
         record.last_error = None;
         files.store.write_record(&record)?;
@@ -130,14 +160,15 @@ impl Issuance {
         volume.live.publish(current);
         volume.schedule_retained();
         // The trust sources can have changed during the write.
-        volume.refresh_sources();
-        let has_changed = volume.present_sources().is_ok_and(|sources| sources != anchored.sources);
-        let has_changed = has_changed || volume.crls.has_changed();
-        if has_changed || volume.federation.refreshed(Arc::clone(&trust), &trust) != trust {
+        applied.refresh_sources();
+        let has_changed = applied.present_sources().is_ok_and(|sources| sources != anchored.sources);
+        let has_changed = has_changed || applied.crls.has_changed();
+        if has_changed || applied.federation.refreshed(Arc::clone(&trust), &trust) != trust {
             volume.schedule.put_now(Work::RefreshTrust);
         }
         // Cleared last: after a crash before this point, the same request is resumed.
-        if obtainer.is_resumable(&volume.spec) {
+        // A class can have had a resumable signer before.
+        if obtainer.is_resumable(spec) || spec.class.is_some() {
             files.store.clear_checkpoint(&volume.id)?;
         }
         // A socket that could not be served at a restart is served now.
@@ -145,8 +176,7 @@ impl Issuance {
     }
 
     /// When a new certificate is renewed.
-    fn renew_at(&self, volume: &Volume, issued: &IssuedRecord) -> Timestamp {
-        let Volume { id, spec, .. } = volume;
+    fn renew_at(&self, id: &VolumeId, spec: &CertificateSpec, issued: &IssuedRecord) -> Timestamp {
         let at = renew_at(id, Lifetime::of(issued), spec.renew_before, self.renewal_interval);
         if issued.end() == issued.facts.not_after {
             return at;
@@ -162,4 +192,17 @@ impl Issuance {
         let renew_at = volume.with_record(|record| record.issued.as_ref().map(|issued| issued.renew_at));
         volume.schedule.put(Work::Renew, renew_at.unwrap_or_else(|| self.context.clock.now()));
     }
+}
+
+/// Whether the certificate before is another signer's, or another private CA's, than the one in use.
+fn has_other_signer(volume: &Volume, last: &CertificateSpec) -> bool {
+    let spec = volume.spec();
+    let (now, before) = (&spec.signer, &last.signer);
+    // One signer keeps all requests of a volume to cert-manager, whichever issuer they name.
+    now.kind() != before.kind()
+        || now.kind() == SignerKind::AcmPca
+            && volume.with_record(|record| {
+                let namespace = &record.pod.namespace;
+                now.authority(namespace) != before.authority(namespace)
+            })
 }

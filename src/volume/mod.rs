@@ -3,13 +3,14 @@
 //! Each part has one duty:
 //! [`registry`] owns the state of each volume and its lock; [`admission`], [`publish_slots`] and [`volume_counts`] admit new
 //! volumes; [`publish`], [`remove`], [`renew`] and [`recover`] are the operations, [`renew_now`] brings renewals forward; [`issue`] is the part that publish and renewal
-//! share, and [`context`] holds what all of them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`targets`] says where a pod finds it, [`tmpfs`]
+//! share, [`applied`] is the spec that a volume's files are made by, and [`context`] holds what all of them use; [`files`] handles a volume's files, [`mounts`] its bind mount, [`targets`] says where a pod finds it, [`tmpfs`]
 //! the node's store; [`report`] counts issuances and records Events.
 //!
 //! Every operation runs in a task of its own. A caller that goes away cancels the wait for the signer and nothing else, so that
 //! files and mounts are never left half done.
 
 mod admission;
+mod applied;
 mod context;
 mod crls;
 mod event_history;
@@ -52,12 +53,12 @@ pub(crate) use tmpfs::Opened;
 pub use tmpfs::StoreOptions;
 
 use crate::attributes::OperatorDefaults;
-use crate::credential::{Follower, Obtainer, Work, WorkQueue};
+use crate::credential::{Follower, Obtainer, Work, WorkQueue, offset_within};
 use crate::model::{Failure, FailureKind, SignerKind, VolumeId};
 use crate::platform::{Clock, until};
 use crate::signer::{ConfiguredSigner, PodAddresses};
 use crate::sink::Sockets;
-use crate::store::{IssuedRecord, ShareLimits, Shares};
+use crate::store::{IssuedRecord, LastError, ShareLimits, Shares};
 use crate::telemetry::Metrics;
 use crate::trust::{Crls, Pins, TrustBundle, TrustSources};
 use admission::Admission;
@@ -122,6 +123,9 @@ pub(crate) struct Parts {
     /// Whether a volume is mounted empty while its pod is not ready to have a certificate requested.
     pub(crate) continue_on_not_ready: bool,
 }
+
+/// The time in which volumes are renewed whose class was refused before the operator's classes changed.
+const CLASS_RETRY: Duration = Duration::from_secs(10);
 
 /// Rejections of secrets that `certlet status` shows.
 const MAX_REJECTIONS: usize = 5;
@@ -222,7 +226,7 @@ impl VolumeService {
     /// bundles come from the operator's sources alone.
     pub fn set_trust(&self, id: &VolumeId, trust: TrustBundle) -> Result<(), Failure> {
         let volume = self.volume(id)?;
-        volume.set_trust(Arc::new(trust));
+        volume.applied().set_trust(Arc::new(trust));
         volume.schedule.put_now(Work::RefreshTrust);
         Ok(())
     }
@@ -267,6 +271,19 @@ impl VolumeService {
             self.volume(id)?.schedule.put_now(Work::Renew);
         }
         Ok(())
+    }
+
+    /// Renews the volumes of classes soon whose renewal was refused: the operator's classes have changed.
+    pub(crate) fn retry_refused_classes(&self) {
+        for volume in self.context.registry.all() {
+            let is_refused = volume.with_record(|record| {
+                let is_permanent = |last: &LastError| last.kind == FailureKind::Permanent;
+                record.class.is_some() && record.last_error.as_ref().is_some_and(is_permanent)
+            });
+            if is_refused {
+                volume.schedule.bring_forward(Work::Renew, offset_within(CLASS_RETRY, &volume.id));
+            }
+        }
     }
 
     /// Stops starting new work. Operations in flight have `grace` to end by themselves. Then they are cancelled and

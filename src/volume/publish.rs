@@ -157,7 +157,8 @@ impl Publisher {
             Ok(()) => {
                 registry.insert(Arc::clone(&volume));
                 // A source that changed before went through the volumes that were known then.
-                if volume.refresh_sources() || volume.crls.has_changed() {
+                let applied = volume.applied();
+                if applied.refresh_sources() || applied.crls.has_changed() {
                     volume.schedule.put_now(Work::RefreshTrust);
                 }
             }
@@ -195,7 +196,7 @@ impl Publisher {
     async fn mount_empty(&self, volume: Arc<Volume>, retry_after: Duration) -> Result<(), Failure> {
         let (context, mounting) = (Arc::clone(&self.context), Arc::clone(&volume));
         let mounted = self.context.files.run(move |files| {
-            files.prepare_generations(&mounting)?;
+            files.prepare_generations(&mounting, &mounting.spec())?;
             files.store.write_generation(&mounting.id, &[])?;
             files.store.write_record(&mounting.record())?;
             files.measure(&mounting);
@@ -213,7 +214,7 @@ impl Publisher {
     /// Keeps the keystore's password of this call for the renewals, which get none. Not for a mounted volume: its keystore has
     /// the password that the pod knows.
     async fn keep_password(&self, volume: &Volume, request: &PublishRequest) -> Result<(), Failure> {
-        let Some(KeystorePassword::Secret(_)) = &volume.spec.files.password else { return Ok(()) };
+        let Some(KeystorePassword::Secret(_)) = &volume.spec().files.password else { return Ok(()) };
         let (id, password) = (volume.id.clone(), request.context.keystore_password.clone());
         let keep = move |files: &VolumeFiles| match password {
             Some(password) => Ok(files.store.keep_password(&id, &password)?),
@@ -266,7 +267,7 @@ impl Publisher {
                 let failed = volume.with_record(|record| {
                     record.last_error.as_ref().is_some_and(|error| error.kind == FailureKind::Transient)
                 });
-                has_fresh_token && failed && obtainer.needs_token(&volume.spec)
+                has_fresh_token && failed && obtainer.needs_token(&volume.spec())
             }
             // An error here could make the kubelet unmount the volume of a running pod (kubernetes#121271). So the renewal
             // is started now, and its failure is reported by metric, log and volume condition.
@@ -364,7 +365,7 @@ impl Publisher {
     async fn undo(&self, volume: Arc<Volume>) {
         let Context { files, obtainer, registry, .. } = &*self.context;
         let is_issued = volume.with_record(|record| record.issued.is_some());
-        if files.store.has_checkpoint(&volume.id) || is_issued && obtainer.is_resumable(&volume.spec) {
+        if files.store.has_checkpoint(&volume.id) || is_issued && obtainer.is_resumable(&volume.spec()) {
             registry.insert(Arc::clone(&volume));
             volume.schedule.put_in(Work::Reap, REAP_AFTER);
         } else if let Err(error) = self.context.remove(&volume.id).await {

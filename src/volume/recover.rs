@@ -68,7 +68,11 @@ impl VolumeService {
         // On this thread: nothing else runs yet, and a hop to the blocking pool for each volume would take longer.
         let presence = context.files.presence_now(&id, &record.target);
         let in_use = record.issued.as_ref().map(|issued| &*issued.facts);
-        let parsed = attributes::parse_stored(&record.attributes, &record.pod, &context.defaults, in_use);
+        let parsed = match &record.class {
+            // The files are as the class was. Its next renewal follows the class that is in force now.
+            Some(class) => attributes::parse_stored_class(class, &record.pod, &context.defaults, in_use),
+            None => attributes::parse_stored(&record.attributes, &record.pod, &context.defaults, in_use),
+        };
         let spec = match parsed {
             Ok(spec) => spec,
             // It is not mounted, and its next publish would be refused.
@@ -93,10 +97,10 @@ impl VolumeService {
                     tracing::error!(volume = %id, %error, "the volume's socket could not be served; the next renewal tries again");
                 }
                 self.schedule_adopted(&volume);
-                if volume.spec.federated.is_some() {
+                if volume.spec().federated.is_some() {
                     // The operator may have removed a trust domain, whose anchors are still in the files.
                     volume.schedule.put_now(Work::RefreshTrust);
-                } else if volume.crls.is_asked_for() {
+                } else if volume.applied().crls.is_asked_for() {
                     // It follows the sources of CRLs again, and writes nothing if they are the same.
                     volume.schedule.put_in(Work::RefreshTrust, offset_within(CATCH_UP, &volume.id));
                 }

@@ -190,7 +190,7 @@ impl Renewals {
     /// Whether a renewal must wait for the pod's token. Tokens are never stored: after a start they come with the
     /// kubelet's next call, and a renewal before that would fail.
     fn awaits_token(&self, volume: &Volume) -> bool {
-        self.context.obtainer.needs_token(&volume.spec)
+        self.context.obtainer.needs_token(&volume.spec())
             && volume.tokens().is_empty()
             && self.started.elapsed() < MAX_WAIT_FOR_TOKENS
     }

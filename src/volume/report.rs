@@ -58,12 +58,13 @@ impl Reporter {
 
     /// Counts a doubtful volume, and tells the pod's author of what is doubtful in the attributes of a volume and is served all the same.
     fn doubts(&self, volume: &Volume) {
-        let doubts = &volume.spec.doubts;
+        let spec = volume.spec();
+        let doubts = &spec.doubts;
         if doubts.is_empty() {
             return;
         }
         self.metrics.doubtful_volume();
-        let as_whom = match volume.spec.dialect {
+        let as_whom = match spec.dialect {
             Dialect::CertManager => "as cert-manager's csi-driver does",
             Dialect::CsiDriverSpiffe => "as csi-driver-spiffe does",
             Dialect::Certlet => "as before an upgrade of certlet",
@@ -159,7 +160,7 @@ impl Reporter {
         took: Duration,
     ) {
         let failed = result.err().map(|failure| failure.kind);
-        self.metrics.issuance(volume.spec.signer.kind(), purpose.as_str(), failed, took);
+        self.metrics.issuance(volume.spec().signer.kind(), purpose.as_str(), failed, took);
         let is_first = before.serial.is_none() && volume.with_record(|record| record.issued.is_some());
         if is_first {
             self.doubts(volume);

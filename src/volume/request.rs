@@ -44,7 +44,11 @@ pub(crate) fn accepted_spec(
     context: &VolumeContext,
     defaults: &OperatorDefaults,
 ) -> Result<CertificateSpec, AttributeErrors> {
-    let spec = attributes::parse(&context.raw, &context.pod, defaults)?;
+    check_names(attributes::parse(&context.raw, &context.pod, defaults)?)
+}
+
+/// The spec, if a request can hold its names.
+pub(super) fn check_names(spec: CertificateSpec) -> Result<CertificateSpec, AttributeErrors> {
     // In every dialect: a longer answer of the signer could not be read.
     attributes::check_names(&spec, x509::MAX_NAMES_BYTES, |subject, names| {
         // What cannot be encoded has no length yet. The request says what is wrong with it.
@@ -64,6 +68,7 @@ impl PublishRequest {
             attributes: context.raw.clone(),
             fs_group: *mount_group,
             signer: spec.signer.kind().to_string(),
+            class: spec.class.clone(),
             issued: None,
             last_error: None,
         };

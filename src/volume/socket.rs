@@ -18,12 +18,13 @@ impl Context {
 
     /// Serves the volume's socket, if it asks for one and none is served yet. Blocks this thread.
     pub(super) fn serve_socket(self: &Arc<Self>, volume: &Arc<Volume>) -> Result<(), Failure> {
-        let Some(name) = &volume.spec.files.socket else { return Ok(()) };
+        let spec = volume.spec();
+        let Some(name) = &spec.files.socket else { return Ok(()) };
         let mut served = volume.socket.lock();
         if served.is_some() {
             return Ok(());
         }
-        let new = Access::new(&volume.spec, volume.group()).socket(name);
+        let new = Access::new(&spec, volume.group(&spec)).socket(name);
         let listener = self.files.store.listen(&volume.id, &new)?;
         let workload = VolumeWorkload {
             volume: Arc::downgrade(volume),

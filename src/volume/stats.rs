@@ -65,6 +65,7 @@ fn sample(volume: &Volume, now: Timestamp) -> VolumeSample {
         namespace: record.pod.namespace.clone(),
         pod: record.pod.name.clone(),
         volume: record.volume_id.to_string(),
+        class: record.class.as_ref().map(|class| class.name.clone()),
         not_after: record.issued.as_ref().map(|issued| issued.facts.not_after),
         end: record.issued.as_ref().map(IssuedRecord::end),
         root: record.issued.as_ref().and_then(|issued| {

@@ -1,5 +1,6 @@
 //! The trust bundles of volumes: composed of what sources and signers name, handed over without an issuance when they change.
 
+use super::applied::AppliedSpec;
 use super::context::Context;
 use super::volume::Volume;
 use crate::attributes::TrustDefaults;
@@ -39,7 +40,8 @@ impl Context {
             let volumes = self.registry.all();
             // Both, also if the first has changed: each compares with its last time.
             let pause = hand_over(&volumes, |volume| {
-                volume.refresh_sources() | volume.federation.has_changed(&volume.id)
+                let applied = volume.applied();
+                applied.refresh_sources() | applied.federation.has_changed(&volume.id)
             });
             for volume in &volumes {
                 self.reporter.trust_sources(volume);
@@ -59,10 +61,12 @@ impl Context {
             return Ok(());
         }
         let volumes = self.registry.all();
-        let of_namespace = volumes
+        let of_namespace: Vec<_> = volumes
             .iter()
             .filter(|volume| volume.with_record(|record| record.pod.namespace == pod.namespace))
-            .map(|volume| volume.spec.trust_sources.as_slice());
+            .map(|volume| volume.spec())
+            .collect();
+        let of_namespace = of_namespace.iter().map(|spec| spec.trust_sources.as_slice());
         let all: HashSet<&TrustSource> =
             of_namespace.chain([sources]).flat_map(|sources| chosen(sources, defaults)).collect();
         if all.len() <= MAX_CHOSEN_SOURCES {
@@ -79,8 +83,13 @@ impl Context {
 
     /// The trust bundle of a new certificate. An error if the certificate is held back: its root is not in the trust bundle yet,
     /// and that of the certificate in use is.
-    pub(super) fn anchored(&self, volume: &Volume, obtained: &Obtained) -> Result<Anchored, Failure> {
-        let (composed, sources) = self.compose_for(volume, obtained)?;
+    pub(super) fn anchored(
+        &self,
+        volume: &Volume,
+        applied: &AppliedSpec,
+        obtained: &Obtained,
+    ) -> Result<Anchored, Failure> {
+        let (composed, sources) = self.compose_for(volume, applied, obtained)?;
         let lead = lead(&obtained.credential, &composed.trust)?;
         let is_held_back = lead.anchor.is_none() && self.leads_to(volume, &composed.trust);
         volume.set_held_back(is_held_back);
@@ -89,7 +98,7 @@ impl Context {
                 "the new certificate is held back, because its root ({}) is not in the trust bundle ({}): peers would refuse it; \
                  accepted: that root in the trust bundle, or an issuer under a root that is; the certificate in use stays until it ends",
                 lead.root,
-                sources_text(&volume.spec.trust_sources)
+                sources_text(&applied.spec.trust_sources)
             )));
         }
         let is_foreign = lead.anchor.is_none() && !composed.trust.anchors.is_empty();
@@ -100,7 +109,7 @@ impl Context {
             )
         });
         let record = trust_record(&composed, lead);
-        let trust = self.with_federated(volume, Arc::new(composed.trust));
+        let trust = self.with_federated(volume, applied, Arc::new(composed.trust));
         Ok(Anchored { trust, sources, record, warning })
     }
 
@@ -109,10 +118,11 @@ impl Context {
     fn compose_for(
         &self,
         volume: &Volume,
+        applied: &AppliedSpec,
         obtained: &Obtained,
     ) -> Result<(Composed, Option<Arc<TrustBundle>>), Failure> {
         let issued = volume.with_record(|record| record.issued.clone());
-        let sources = match volume.joined_sources() {
+        let sources = match applied.joined_sources() {
             Ok(sources) => sources,
             Err(fault) => {
                 let last = self.trust_in_use(volume).zip(issued);
@@ -121,7 +131,7 @@ impl Context {
                 return Ok((Composed { trust: (*trust).clone(), signer_anchors, retained }, None));
             }
         };
-        let by_signer = volume.trusts_signer().then_some(obtained.trust.anchors.as_slice());
+        let by_signer = applied.trusts_signer().then_some(obtained.trust.anchors.as_slice());
         let named = Named { by_sources: sources.as_deref(), by_signer };
         let Some(issued) = issued else {
             let overlap = Overlap { of_signer: None, of_sources: None, now: self.clock.now() };
@@ -184,11 +194,13 @@ impl Context {
         };
         let issued = volume.with_record(|record| record.issued.clone());
         let Some((current, issued)) = current.zip(issued) else { return Ok(()) };
+        let applied = volume.applied();
         // A source that has not been read since the start comes here again once it is.
-        let Ok(sources) = volume.present_sources() else {
+        let Ok(sources) = applied.present_sources() else {
             return self.refresh_federated(volume, current, issued.trust);
         };
-        let signers = volume.trusts_signer().then(|| signer_anchors(volume, &issued.trust, &current.trust));
+        let signers =
+            applied.trusts_signer().then(|| signer_anchors(&applied, &issued.trust, &current.trust));
         let by_signer = signers.as_deref();
         let named = Named { by_sources: sources.as_deref(), by_signer };
         let composed = compose(named, &current.trust, &issued.trust, self.overlap());
@@ -196,8 +208,8 @@ impl Context {
         let has_lost_root =
             lead.anchor.is_none() && issued.trust.root.is_some_and(|root| root.sha256.is_some());
         let record = trust_record(&composed, lead);
-        let trust = volume.federation.refreshed(Arc::new(composed.trust), &current.trust);
-        let trust = self.files.with_crls(volume, &current.credential, &trust)?;
+        let trust = applied.federation.refreshed(Arc::new(composed.trust), &current.trust);
+        let trust = self.files.with_crls(volume, &applied, &current.credential, &trust)?;
         if current.trust == trust {
             // Handed over already: with a certificate, or by the process before this one.
             self.keep_trust_record(volume, record)?;
@@ -237,9 +249,7 @@ impl Context {
     /// After an issuance: if the volume's certificate is the first of another CA, the other volumes of the same signer are renewed early,
     /// within a tenth of what their certificates have left.
     pub(super) fn follow_issuing_ca(&self, volume: &Volume, replaced: Option<&str>) {
-        let key = |volume: &Volume| {
-            volume.with_record(|record| volume.spec.signer.authority(&record.pod.namespace))
-        };
+        let key = |volume: &Volume| volume.authority();
         let Some(issuing_ca) = issuing_ca(volume).filter(|ca| replaced != Some(ca)) else { return };
         let signer = key(volume);
         // Most publishes end here.
@@ -299,8 +309,8 @@ fn has_named(record: &TrustRecord, anchors: &[Vec<u8>]) -> bool {
 }
 
 /// The anchors that the signer named.
-fn signer_anchors(volume: &Volume, record: &TrustRecord, trust: &TrustBundle) -> Vec<Vec<u8>> {
-    let has_others = !volume.trust_sources.is_empty();
+fn signer_anchors(applied: &AppliedSpec, record: &TrustRecord, trust: &TrustBundle) -> Vec<Vec<u8>> {
+    let has_others = !applied.trust_sources.is_empty();
     let is_signers = |anchor: &&Vec<u8>| was_named_by_signer(record, &anchor_id(anchor), has_others);
     trust.anchors.iter().filter(is_signers).cloned().collect()
 }

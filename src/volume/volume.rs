@@ -1,13 +1,12 @@
 //! One volume in memory. Dropping it removes its work from the queue and its credential from memory.
 
+use super::applied::AppliedSpec;
 use super::event_history::EventHistory;
-use super::federation::Federation;
 use super::volume_counts::Counted;
 use crate::credential::{LiveCredential, Schedule, Work};
-use crate::model::{CertificateFacts, CertificateSpec, PodTokens, TrustSource, VolumeId};
+use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
 use crate::sink::ServedSocket;
 use crate::store::{Account, IssuedRecord, Record};
-use crate::trust::{FollowedSource, TrustBundle, VolumeCrls, joined};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -17,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 /// without the lock.
 pub(super) struct Volume {
     pub(super) id: VolumeId,
-    /// Shared with the request for its publish.
-    pub(super) spec: Arc<CertificateSpec>,
+    /// What its files are made by.
+    applied: Mutex<Arc<AppliedSpec>>,
     /// When work on it is due.
     pub(super) schedule: Schedule,
     /// The channel that sinks follow.
@@ -35,14 +34,6 @@ pub(super) struct Volume {
     _counted: Counted,
     record: Mutex<Record>,
     tokens: Mutex<Arc<PodTokens>>,
-    /// The trust sources that it uses besides the signer.
-    pub(super) trust_sources: Vec<Arc<FollowedSource>>,
-    /// The other trust domains whose trust bundles it gets.
-    pub(super) federation: Federation,
-    /// The CRLs that it asks for.
-    pub(super) crls: VolumeCrls,
-    /// The trust bundle of a source other than the signer, as it was last set.
-    trust: Mutex<Option<Arc<TrustBundle>>>,
     /// What its pod's author was told last of its sources.
     fault: Mutex<Option<String>>,
     is_held_back: AtomicBool,
@@ -52,17 +43,16 @@ pub(super) struct Volume {
 impl Volume {
     pub(super) fn new(
         record: Record,
-        spec: Arc<CertificateSpec>,
+        applied: Arc<AppliedSpec>,
         tokens: PodTokens,
         schedule: Schedule,
         events: Arc<EventHistory>,
         (account, counted): (Account, Counted),
-        (trust_sources, federation, crls): (Vec<Arc<FollowedSource>>, Federation, VolumeCrls),
     ) -> Arc<Self> {
         schedule.set_end(end(&record));
         Arc::new(Self {
             id: record.volume_id.clone(),
-            spec,
+            applied: Mutex::new(applied),
             schedule,
             live: Arc::default(),
             events,
@@ -72,10 +62,6 @@ impl Volume {
             _counted: counted,
             record: Mutex::new(record),
             tokens: Mutex::new(Arc::new(tokens)),
-            trust_sources,
-            federation,
-            crls,
-            trust: Mutex::default(),
             fault: Mutex::default(),
             is_held_back: AtomicBool::new(false),
             not_ready_count: AtomicU32::new(0),
@@ -96,14 +82,38 @@ impl Volume {
         *self.record.lock() = record;
     }
 
+    /// What its files are made by.
+    pub(super) fn applied(&self) -> Arc<AppliedSpec> {
+        Arc::clone(&self.applied.lock())
+    }
+
+    /// The spec that its files are made by.
+    pub(super) fn spec(&self) -> Arc<CertificateSpec> {
+        Arc::clone(&self.applied.lock().spec)
+    }
+
+    /// What signs it, for comparisons.
+    pub(super) fn authority(&self) -> String {
+        let spec = self.spec();
+        self.with_record(|record| spec.signer.authority(&record.pod.namespace))
+    }
+
+    /// Sets what its files are made by from now on.
+    pub(super) fn set_applied(&self, applied: &Arc<AppliedSpec>) {
+        let mut record = self.record.lock();
+        record.class.clone_from(&applied.spec.class);
+        record.signer = applied.spec.signer.kind().to_string();
+        *self.applied.lock() = Arc::clone(applied);
+    }
+
     /// A fact of the certificate in use.
     pub(super) fn fact<T>(&self, of: impl FnOnce(&CertificateFacts) -> T) -> Option<T> {
         self.with_record(|record| record.issued.as_ref().map(|issued| of(&issued.facts)))
     }
 
-    /// The group that may read its key: the attribute `fs-group`, or else CSI's `volume_mount_group`.
-    pub(super) fn group(&self) -> Option<u32> {
-        self.spec.fs_group.or_else(|| self.with_record(|record| record.fs_group))
+    /// The group that may read its key with this spec: the attribute `fs-group`, or else CSI's `volume_mount_group`.
+    pub(super) fn group(&self, spec: &CertificateSpec) -> Option<u32> {
+        spec.fs_group.or_else(|| self.with_record(|record| record.fs_group))
     }
 
     pub(super) fn tokens(&self) -> Arc<PodTokens> {
@@ -122,35 +132,6 @@ impl Volume {
         lasts_longer
     }
 
-    /// Sets the trust bundle of every later generation. It replaces the one that the signer names.
-    pub(super) fn set_trust(&self, trust: Arc<TrustBundle>) {
-        *self.trust.lock() = Some(trust);
-    }
-
-    /// The trust bundle of a source other than the signer, if there is one.
-    pub(super) fn trust(&self) -> Option<Arc<TrustBundle>> {
-        self.trust.lock().clone()
-    }
-
-    /// Whether it trusts what its signer names.
-    pub(super) fn trusts_signer(&self) -> bool {
-        let sources = &self.spec.trust_sources;
-        if sources.is_empty() { self.trust.lock().is_none() } else { sources.contains(&TrustSource::Signer) }
-    }
-
-    /// What its sources other than the signer name now; none if it has none. An error while one of them has never been read.
-    pub(super) fn joined_sources(&self) -> Result<Option<Arc<TrustBundle>>, String> {
-        if self.trust_sources.is_empty() { Ok(self.trust()) } else { joined(&self.trust_sources).map(Some) }
-    }
-
-    /// As [`Self::joined_sources`], as it was last set.
-    pub(super) fn present_sources(&self) -> Result<Option<Arc<TrustBundle>>, ()> {
-        match self.trust() {
-            None if !self.trust_sources.is_empty() => Err(()),
-            trust => Ok(trust),
-        }
-    }
-
     /// Notes whether its new certificate waits until its root is trusted.
     pub(super) fn set_held_back(&self, is_held_back: bool) {
         self.is_held_back.store(is_held_back, Ordering::Relaxed);
@@ -163,8 +144,7 @@ impl Volume {
 
     /// Whether its sources work, with what is wrong; none if that is as when it was last asked.
     pub(super) fn changed_fault(&self) -> Option<Result<(), String>> {
-        let fault =
-            self.trust_sources.iter().chain(self.federation.sources()).find_map(|source| source.fault());
+        let fault = self.applied().fault();
         let mut last = self.fault.lock();
         if *last == fault {
             return None;
@@ -183,21 +163,6 @@ impl Volume {
         if let Some(end) = end.filter(|end| due.is_none_or(|due| *end < due)) {
             self.schedule.put(Work::RefreshTrust, end);
         }
-    }
-
-    /// Sets the trust bundle to that of its sources. Returns whether it is another one than before. While a source has never had
-    /// anchors, nothing changes.
-    pub(super) fn refresh_sources(&self) -> bool {
-        if self.trust_sources.is_empty() {
-            return false;
-        }
-        let Ok(sources) = joined(&self.trust_sources) else { return false };
-        let mut trust = self.trust.lock();
-        let is_new = trust.as_ref() != Some(&sources);
-        if is_new {
-            *trust = Some(sources);
-        }
-        is_new
     }
 
     /// What its Envoy says of the secret that it was sent; none: nothing.

@@ -107,6 +107,7 @@ pub(crate) fn attributes() -> CertificateSpec {
         renew_before: None,
         trust_sources: Vec::new(),
         federated: None,
+        class: None,
         doubts: crate::model::Doubts::default(),
     }
 }

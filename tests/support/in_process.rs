@@ -80,6 +80,7 @@ impl InProcess {
             metrics_per_volume: false,
             local_signer: None,
             pca: None,
+            classes: None,
             pins: Vec::new(),
             crls: certlet::trust::CrlOptions::default(),
             limits: Limits {

@@ -73,6 +73,9 @@ pub fn rejected_inputs() -> Vec<Rejected> {
     kubelet(&mut inputs);
     spiffe(&mut inputs);
     trust_sources(&mut inputs);
+    for value in ["mesh", "a b", "${POD_NAME}"] {
+        inputs.value(CERTLET, "class", value);
+    }
     inputs.0
 }
 

@@ -277,6 +277,7 @@ fn record() -> crate::store::Record {
         attributes: [].into_iter().collect(),
         fs_group: None,
         signer: "local".into(),
+        class: None,
         issued: None,
         last_error: None,
     }

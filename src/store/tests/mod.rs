@@ -79,6 +79,7 @@ fn record(id: &str, target: &Path) -> Record {
         attributes: [("csi.certlet.io/pkcs12-password".into(), "hunter2".into())].into_iter().collect(),
         fs_group: Some(2000),
         signer: "local".into(),
+        class: None,
         issued: None,
         last_error: None,
     }

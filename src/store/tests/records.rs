@@ -1,5 +1,5 @@
 use super::{generation, mode, mount_dir, open, record, volume};
-use crate::model::{CertificateFacts, FailureKind};
+use crate::model::{CertificateFacts, FailureKind, VolumeClass};
 use crate::namespace::in_namespace;
 use crate::store::{
     IssuedRecord, LastError, LeafRoot, Record, RecordError, RetainedAnchor, Store, StoreError, TrustRecord,
@@ -14,7 +14,14 @@ use std::sync::Arc;
 
 fn whole() -> Record {
     let at: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+    let class = VolumeClass {
+        name: "mesh".into(),
+        attributes: [("csi.certlet.io/class".to_owned(), "mesh".to_owned())].into_iter().collect(),
+        trust_domain: Some("example.org".into()),
+        spiffe_id_template: None,
+    };
     Record {
+        class: Some(Arc::new(class)),
         issued: Some(IssuedRecord {
             facts: Arc::new(CertificateFacts {
                 serial: "0a1b".into(),
@@ -67,7 +74,7 @@ fn unknown_fields_are_ignored_and_absent_ones_have_defaults() {
     json["mood"] = "good".into();
     json["record"]["colour"] = "green".into();
     assert_eq!(Record::parse(json.to_string().as_bytes()).unwrap(), whole());
-    for absent in ["fs_group", "issued", "last_error"] {
+    for absent in ["fs_group", "class", "issued", "last_error"] {
         json["record"].as_object_mut().unwrap().remove(absent);
     }
     let read = Record::parse(json.to_string().as_bytes()).unwrap();

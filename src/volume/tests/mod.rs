@@ -5,6 +5,7 @@ mod mistyped_passwords;
 mod mounts;
 mod opening;
 
+use super::applied::AppliedSpec;
 use super::federation::Federation;
 use super::targets::Targets;
 use super::volume::Volume;
@@ -93,6 +94,7 @@ pub(super) fn volume_of(id: &str, spec: CertificateSpec) -> Arc<Volume> {
         attributes: [].into_iter().collect(),
         fs_group: None,
         signer: "local".into(),
+        class: None,
         issued: None,
         last_error: None,
     };
@@ -100,12 +102,11 @@ pub(super) fn volume_of(id: &str, spec: CertificateSpec) -> Arc<Volume> {
     let shares = Shares::new(ShareLimits { volume_bytes: u64::MAX, namespace_percent: 100 });
     Volume::new(
         record,
-        Arc::new(spec),
+        Arc::new(AppliedSpec::new(Arc::new(spec), Vec::new(), Federation::none(), VolumeCrls::default())),
         PodTokens::default(),
         schedule,
         Arc::default(),
         (shares.open("shop"), VolumeCounts::new(0, 0).count(&pod())),
-        (Vec::new(), Federation::none(), VolumeCrls::default()),
     )
 }
 

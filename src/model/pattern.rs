@@ -1,19 +1,19 @@
 //! Patterns for names, with `*`, `**` and variables.
 
-use crate::model::{WorkloadIdentity, encoded_separator};
+use super::{WorkloadIdentity, encoded_separator};
 use serde::Deserialize;
 use std::fmt;
 
 /// A valid pattern.
 ///
-/// `*` matches any text within one part of a name, `**` matches any text. The separators of parts depend on the [`Kind`] of the
+/// `*` matches any text within one part of a name, `**` matches any text. The separators of parts depend on the [`PatternKind`] of the
 /// name. Neither matches an asterisk in the name: only `{wildcard}` does, so that nobody gets a wildcard certificate by
 /// accident. `{namespace}`, `{serviceAccount}` and `{pod}` match exactly those of the pod.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Pattern {
     /// The pattern as written.
-    pub(super) text: String,
+    pub(crate) text: String,
     pieces: Vec<Piece>,
 }
 
@@ -31,7 +31,7 @@ enum Piece {
 
 /// The kind of a name. Its parts end at separators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum PatternKind {
     /// Separated by dots. Case is ignored (RFC 5280 section 7.2).
     Dns,
     /// An ARN, or the name of a template: separated by slashes.
@@ -46,7 +46,7 @@ pub(super) enum Kind {
     DistinguishedName,
 }
 
-impl Kind {
+impl PatternKind {
     fn separators(self) -> &'static [char] {
         match self {
             Self::Dns => &['.'],
@@ -89,13 +89,14 @@ impl TryFrom<String> for Pattern {
 impl Pattern {
     /// Whether a name fits. A URI with a percent-encoded separator fits no pattern, because servers differ in whether they
     /// decode it.
-    pub(super) fn fits(&self, name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
-        !(kind == Kind::Uri && encoded_separator(name).is_some()) && fits(&self.pieces, name, kind, pod)
+    pub(crate) fn fits(&self, name: &str, kind: PatternKind, pod: &WorkloadIdentity) -> bool {
+        !(kind == PatternKind::Uri && encoded_separator(name).is_some())
+            && fits(&self.pieces, name, kind, pod)
     }
 
     /// Whether an asterisk can stand for the Region in the ARN of a CA: `arn:PARTITION:acm-pca:REGION:ACCOUNT:RESOURCE`. In these
     /// ARNs only the five separators are colons.
-    pub(super) fn leaves_region_open(&self) -> bool {
+    pub(crate) fn leaves_region_open(&self) -> bool {
         let parts: Vec<&str> = self.text.split(':').collect();
         let is_fixed = |part: &&str| !part.contains('*');
         // The Region is the fourth part from the left, and the third from the right, if no asterisk stands for several parts.
@@ -116,7 +117,7 @@ impl Pattern {
 
     /// Whether a variable stands beside an asterisk, so that the name of one pod's namespace can begin or end another's:
     /// `{namespace}-*` for the namespace `shop` matches what `{namespace}` is for `shop-a`.
-    pub(super) fn is_ambiguous(&self) -> bool {
+    pub(crate) fn is_ambiguous(&self) -> bool {
         let is_variable =
             |piece: &Piece| matches!(piece, Piece::Namespace | Piece::ServiceAccount | Piece::Pod);
         let is_any = |piece: &Piece| matches!(piece, Piece::Part | Piece::Anything);
@@ -152,7 +153,7 @@ fn special_piece(whole: &str, special: &str) -> Result<(Piece, usize), String> {
 
 /// Walks over the name once for each piece, so that the time grows with the product of their lengths and no faster:
 /// backtracking would let a name of some kilobytes hold a thread for seconds.
-fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
+fn fits(pieces: &[Piece], name: &str, kind: PatternKind, pod: &WorkloadIdentity) -> bool {
     // The positions in the name at which the pieces before can end.
     let mut ends = vec![false; name.len() + 1];
     ends[0] = true;
@@ -173,10 +174,12 @@ fn fits(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> boo
     ends[name.len()]
 }
 
-fn after_literal(ends: &[bool], name: &str, text: &str, kind: Kind) -> Vec<bool> {
+fn after_literal(ends: &[bool], name: &str, text: &str, kind: PatternKind) -> Vec<bool> {
     let same = |part: &[u8]| match kind {
-        Kind::Dns => part.eq_ignore_ascii_case(text.as_bytes()),
-        Kind::Path | Kind::Uri | Kind::Text | Kind::DistinguishedName => part == text.as_bytes(),
+        PatternKind::Dns => part.eq_ignore_ascii_case(text.as_bytes()),
+        PatternKind::Path | PatternKind::Uri | PatternKind::Text | PatternKind::DistinguishedName => {
+            part == text.as_bytes()
+        }
     };
     let mut after = vec![false; ends.len()];
     for (at, _) in ends.iter().enumerate().filter(|(_, ends_here)| **ends_here) {
@@ -208,17 +211,25 @@ impl fmt::Display for Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::x509::testing::pod;
 
-    fn fit(pattern: &str, name: &str, kind: Kind) -> bool {
+    fn pod() -> WorkloadIdentity {
+        WorkloadIdentity {
+            namespace: "shop".into(),
+            name: "web-0".into(),
+            uid: "u".into(),
+            service_account: "web".into(),
+        }
+    }
+
+    fn fit(pattern: &str, name: &str, kind: PatternKind) -> bool {
         Pattern::try_from(pattern.to_owned()).unwrap().fits(name, kind, &pod())
     }
 
     #[test]
     fn a_star_stays_within_one_label() {
         let pattern = "*.{namespace}.svc.cluster.local";
-        assert!(fit(pattern, "web.shop.svc.cluster.local", Kind::Dns));
-        assert!(fit(pattern, "WEB.Shop.svc.CLUSTER.local", Kind::Dns));
+        assert!(fit(pattern, "web.shop.svc.cluster.local", PatternKind::Dns));
+        assert!(fit(pattern, "WEB.Shop.svc.CLUSTER.local", PatternKind::Dns));
         for other in [
             "web.bank.svc.cluster.local",
             "a.web.shop.svc.cluster.local",
@@ -226,33 +237,37 @@ mod tests {
             "shop.svc.cluster.local",
             "web.shop.svc.cluster.local.evil.example",
         ] {
-            assert!(!fit(pattern, other, Kind::Dns), "{other}");
+            assert!(!fit(pattern, other, PatternKind::Dns), "{other}");
         }
-        assert!(fit("**.shop.svc", "a.b.shop.svc", Kind::Dns));
+        assert!(fit("**.shop.svc", "a.b.shop.svc", PatternKind::Dns));
     }
 
     #[test]
     fn a_wildcard_certificate_needs_its_own_permission() {
-        assert!(!fit("*.shop.svc", "*.shop.svc", Kind::Dns));
-        assert!(!fit("**", "*.shop.svc", Kind::Dns));
-        assert!(fit("{wildcard}.shop.svc", "*.shop.svc", Kind::Dns));
-        assert!(!fit("{wildcard}.shop.svc", "a.shop.svc", Kind::Dns));
+        assert!(!fit("*.shop.svc", "*.shop.svc", PatternKind::Dns));
+        assert!(!fit("**", "*.shop.svc", PatternKind::Dns));
+        assert!(fit("{wildcard}.shop.svc", "*.shop.svc", PatternKind::Dns));
+        assert!(!fit("{wildcard}.shop.svc", "a.shop.svc", PatternKind::Dns));
     }
 
     #[test]
     fn variables_match_exactly_those_of_the_pod() {
         let spiffe = "spiffe://example.org/ns/{namespace}/sa/{serviceAccount}";
-        assert!(fit(spiffe, "spiffe://example.org/ns/shop/sa/web", Kind::Path));
-        assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/web/x", Kind::Path));
-        assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/Web", Kind::Path));
+        assert!(fit(spiffe, "spiffe://example.org/ns/shop/sa/web", PatternKind::Path));
+        assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/web/x", PatternKind::Path));
+        assert!(!fit(spiffe, "spiffe://example.org/ns/shop/sa/Web", PatternKind::Path));
         let other = WorkloadIdentity { namespace: "*".into(), ..pod() };
-        assert!(!Pattern::try_from("{namespace}.svc".to_owned()).unwrap().fits("any.svc", Kind::Dns, &other));
+        assert!(!Pattern::try_from("{namespace}.svc".to_owned()).unwrap().fits(
+            "any.svc",
+            PatternKind::Dns,
+            &other
+        ));
     }
 
     #[test]
     fn a_star_in_a_uri_stays_within_the_host() {
         let pattern = "https://*.example.org/**";
-        assert!(fit(pattern, "https://web.example.org/a/b?c=d:e@f#g", Kind::Uri));
+        assert!(fit(pattern, "https://web.example.org/a/b?c=d:e@f#g", PatternKind::Uri));
         for other in [
             "https://evil.com#.example.org/x",
             "https://evil.com?.example.org/x",
@@ -261,28 +276,31 @@ mod tests {
             "https://evil@x.example.org/x",
             "https://evil.com:1.example.org/x",
         ] {
-            assert!(!fit(pattern, other, Kind::Uri), "{other}");
-            assert!(fit("https://**.example.org/x", other, Kind::Uri), "{other}");
+            assert!(!fit(pattern, other, PatternKind::Uri), "{other}");
+            assert!(fit("https://**.example.org/x", other, PatternKind::Uri), "{other}");
         }
-        assert!(!fit("spiffe://example.org/sa/*", "spiffe://example.org/sa/web?admin", Kind::Uri));
+        assert!(!fit("spiffe://example.org/sa/*", "spiffe://example.org/sa/web?admin", PatternKind::Uri));
     }
 
     #[test]
     fn a_star_in_an_arn_stops_only_at_slashes() {
         let role = "arn:aws:iam::123456789012:role/shop-a@b";
         for pattern in ["arn:aws:iam::*:role/{namespace}-*", "*/shop-*", "arn:*:role/*"] {
-            assert!(fit(pattern, role, Kind::Path), "{pattern}");
-            assert!(!fit(pattern, &format!("{role}/c"), Kind::Path), "{pattern}");
+            assert!(fit(pattern, role, PatternKind::Path), "{pattern}");
+            assert!(!fit(pattern, &format!("{role}/c"), PatternKind::Path), "{pattern}");
         }
-        assert!(fit("*/V1", "EndEntityCertificate/V1", Kind::Path), "a template is named without its ARN");
+        assert!(
+            fit("*/V1", "EndEntityCertificate/V1", PatternKind::Path),
+            "a template is named without its ARN"
+        );
     }
 
     /// The same by backtracking, as the definition reads.
-    fn fits_by_definition(pieces: &[Piece], name: &str, kind: Kind, pod: &WorkloadIdentity) -> bool {
+    fn fits_by_definition(pieces: &[Piece], name: &str, kind: PatternKind, pod: &WorkloadIdentity) -> bool {
         let Some((piece, others)) = pieces.split_first() else { return name.is_empty() };
         let literal = |text: &str| {
             let same = name.get(..text.len()).is_some_and(|head| match kind {
-                Kind::Dns => head.eq_ignore_ascii_case(text),
+                PatternKind::Dns => head.eq_ignore_ascii_case(text),
                 _ => head == text,
             });
             same && fits_by_definition(others, &name[text.len()..], kind, pod)
@@ -309,7 +327,7 @@ mod tests {
             name in "(shop|[aA.*/é])[aA.*/é]{0,5}",
         ) {
             let pattern = Pattern::try_from(pattern).unwrap();
-            for kind in [Kind::Dns, Kind::Path, Kind::Uri, Kind::Text, Kind::DistinguishedName] {
+            for kind in [PatternKind::Dns, PatternKind::Path, PatternKind::Uri, PatternKind::Text, PatternKind::DistinguishedName] {
                 let expected = fits_by_definition(&pattern.pieces, &name, kind, &pod());
                 proptest::prop_assert_eq!(pattern.fits(&name, kind, &pod()), expected, "{} {:?}", pattern, kind);
             }
@@ -322,10 +340,10 @@ mod tests {
             ["spiffe://example.org/a%2Fb", "spiffe://example.org/a%2fb", "spiffe://example.org/%252F"]
         {
             for pattern in ["spiffe://example.org/*", "**"] {
-                assert!(!fit(pattern, other, Kind::Uri), "{pattern} {other}");
+                assert!(!fit(pattern, other, PatternKind::Uri), "{pattern} {other}");
             }
         }
-        assert!(fit("https://example.org/*", "https://example.org/a%20b", Kind::Uri));
+        assert!(fit("https://example.org/*", "https://example.org/a%20b", PatternKind::Uri));
     }
 
     #[test]
