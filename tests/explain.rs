@@ -91,6 +91,89 @@ fn the_address_of_the_pod_is_filled_in_or_asked_for() {
     assert!(request(&text).contains("DNS:node-1, IP Address:10.1.2.3"));
 }
 
+const CLASSES: &str = "
+version: 1
+default: mesh
+classes:
+  mesh:
+    use: { namespaces: [shop] }
+    attributes: { issuer-name: internal-ca, issuer-kind: ClusterIssuer, spiffe: 'true', duration: 1h }
+    trustDomain: mesh.example
+    allow: [layout, duration]
+  bank:
+    use: { namespaces: [bank] }
+    attributes: { issuer-name: bank, dns-names: a.example }
+";
+
+/// The output with [`CLASSES`].
+fn of_class(flags: &[&str], attributes: &[&str]) -> Output {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), CLASSES).unwrap();
+    let classes = format!("--class={}", file.path().display());
+    run(&[flags, &[&classes]].concat(), attributes)
+}
+
+#[test]
+fn what_a_class_gives_and_what_a_pod_may_set_is_told() {
+    let output = of_class(&POD, &["class=mesh", "duration=2h"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "class:         mesh\n",
+        "class gives:   issuer-kind: ClusterIssuer\n               issuer-name: internal-ca\n               spiffe: true\n               trustDomain: mesh.example\n",
+        "pod may set:   duration, layout\n",
+        "signed by:     cert-manager, ClusterIssuer internal-ca (cert-manager.io)\n",
+        "URIs:          spiffe://mesh.example/ns/shop/sa/cart\n",
+        "lifetime:      2h,",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    let json: Value =
+        serde_json::from_slice(&of_class(&[&POD[..], &["-o", "json"]].concat(), &[]).stdout).unwrap();
+    assert_eq!((&json["class"]["name"], &json["class"]["is_default"]), (&"mesh".into(), &true.into()));
+    assert_eq!(json["class"]["gives"]["duration"], "1h");
+    assert_eq!(json["class"]["allows"], serde_json::json!(["duration", "layout"]));
+    // Volumes without a class are as they are without the file.
+    let own = of_class(&POD, &["signer=local", "dns-names=a"]);
+    assert!(own.status.success() && !String::from_utf8(own.stdout).unwrap().contains("class"));
+}
+
+#[test]
+fn what_a_class_refuses_is_refused_with_the_words_of_the_event() {
+    for (flags, attributes, said) in [
+        (
+            &POD[..],
+            &["class=mesh", "issuer-name=other"][..],
+            "csi.certlet.io/issuer-name: is decided by the class \"mesh\", and a pod cannot change it",
+        ),
+        (
+            &POD,
+            &["class=bank"],
+            "csi.certlet.io/class: the class \"bank\" is not for the service account \"cart\" in the namespace \"shop\"; accepted: mesh",
+        ),
+        (&POD, &["class=other"], "csi.certlet.io/class: \"other\" is not a class; accepted: mesh"),
+        (
+            &[&POD[..], &["--require-class"]].concat(),
+            &["signer=local", "dns-names=a"],
+            "csi.certlet.io/class: is required (--require-class)",
+        ),
+    ] {
+        let output = of_class(flags, attributes);
+        let found = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && found.starts_with(&format!("certlet: {said}")), "{found}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), CLASSES.replace("duration: 1h", "duration: 1d")).unwrap();
+    let classes = format!("--class={}", file.path().display());
+    let found = String::from_utf8(run(&[&classes], &[]).stderr).unwrap();
+    let said = format!(
+        "certlet: --classes {}: class \"mesh\": csi.certlet.io/duration: \"1d\" has",
+        file.path().display()
+    );
+    assert!(found.starts_with(&said), "{found}");
+    let found = String::from_utf8(run(&[], &["class=mesh"]).stderr).unwrap();
+    assert!(found.contains("\"mesh\" is not a class: the driver runs without --classes"), "{found}");
+}
+
 #[test]
 fn json_has_the_same() {
     let attributes = ["csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/dns-names=a."];

@@ -18,22 +18,46 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The operator's classes: `--classes` and `--require-class`. Clones share the file that is in force.
-#[derive(Clone, Debug, Default)]
-pub struct OperatorClasses {
-    /// None: the driver runs without `--classes`.
-    current: Option<Arc<RwLock<Arc<ClassFile>>>>,
-    is_required: bool,
+#[derive(Clone, Debug)]
+pub struct OperatorClasses(Origin);
+
+/// Where classes come from.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// There are none.
+    Absent {
+        /// Why not, for people.
+        why: &'static str,
+    },
+    /// Those of a file.
+    File {
+        /// The version that is in force. Clones share it.
+        current: Arc<RwLock<Arc<ClassFile>>>,
+        /// `--require-class`: a volume without a class is refused.
+        is_required: bool,
+    },
+}
+
+impl Default for OperatorClasses {
+    fn default() -> Self {
+        Self(Origin::Absent { why: "the driver runs without --classes" })
+    }
 }
 
 impl OperatorClasses {
     /// The classes of a file. With `is_required`, a volume without a class is refused.
     pub(crate) fn new(file: ClassFile, is_required: bool) -> Self {
-        Self { current: Some(Arc::new(RwLock::new(Arc::new(file)))), is_required }
+        Self(Origin::File { current: Arc::new(RwLock::new(Arc::new(file))), is_required })
+    }
+
+    /// Those of a sidecar, which has none: its pod's author writes its attributes, and the operator has no file there.
+    pub(crate) fn of_sidecar() -> Self {
+        Self(Origin::Absent { why: "classes are for the volumes of the CSI driver, and a sidecar has none" })
     }
 
     /// Puts another version of the file in force. Returns whether it differs from the last one.
     pub(crate) fn set(&self, file: ClassFile) -> bool {
-        let Some(current) = &self.current else { return false };
+        let Origin::File { current, .. } = &self.0 else { return false };
         let mut current = current.write();
         let is_new = **current != file;
         if is_new {
@@ -42,9 +66,10 @@ impl OperatorClasses {
         is_new
     }
 
-    /// The file in force; none without `--classes`.
-    fn current(&self) -> Option<Arc<ClassFile>> {
-        self.current.as_ref().map(|current| Arc::clone(&current.read()))
+    /// What a pod may set in a class; none: there is no such class.
+    pub(crate) fn allowed(&self, name: &str) -> Option<Vec<String>> {
+        let Origin::File { current, .. } = &self.0 else { return None };
+        Some(current.read().class(name)?.allow.iter().cloned().collect())
     }
 }
 
@@ -66,31 +91,31 @@ pub(super) fn resolve(
     defaults: &OperatorDefaults,
     last: Option<Last<'_>>,
 ) -> Result<Option<VolumeClass>, AttributeErrors> {
-    let OperatorDefaults { classes, dialect: usual, .. } = defaults;
     // The parser says what is wrong with two prefixes in one volume.
-    let Ok(dialect) = dialect(raw, *usual) else { return Ok(None) };
-    let file = classes.current();
-    let key = Key::Class.full(Dialect::Certlet);
-    let named = raw.map().get(&key).map(String::as_str).filter(|name| !name.is_empty());
+    let Ok(dialect) = dialect(raw, defaults.dialect) else { return Ok(None) };
+    let named = raw.value(&Key::Class.full(Dialect::Certlet)).filter(|name| !name.is_empty());
+    let (file, is_required) = match &defaults.classes.0 {
+        Origin::File { current, is_required } => (Arc::clone(&current.read()), *is_required),
+        Origin::Absent { why } => {
+            let last = last.map(|last| last.class.name.as_str());
+            let Some(name) = named.or(last) else { return Ok(None) };
+            let problem = format!("{} is not a class: {why}", shown(name));
+            return Err(refused(&problem, "no class, but the attributes that it would give"));
+        }
+    };
     let is_bare = dialect == Dialect::Certlet && raw.map().values().all(String::is_empty);
-    let default = file.as_ref().filter(|_| is_bare).and_then(|file| file.default_class());
-    let usable = || file.as_ref().map_or_else(|| "none".to_owned(), |file| usable_by(file, pod));
+    let default = file.default_class().filter(|_| is_bare);
+    let usable = || usable_by(&file, pod);
     let Some(name) = named.or(default) else {
         return match last {
             Some(last) => {
-                let problem = format!(
-                    "was the default class {}, and the operator has no default class any more",
-                    shown(&last.class.name)
-                );
+                let name = shown(&last.class.name);
+                let problem = format!("was the default class {name}, and there is no default class any more");
                 Err(refused(&problem, &usable()))
             }
-            None if classes.is_required => Err(refused("is required (--require-class)", &usable())),
+            None if is_required => Err(refused("is required (--require-class)", &usable())),
             None => Ok(None),
         };
-    };
-    let Some(file) = &file else {
-        let problem = format!("{} is not a class: the driver runs without --classes", shown(name));
-        return Err(refused(&problem, "no class"));
     };
     let Some(class) = file.class(name) else {
         return Err(refused(&format!("{} is not a class", shown(name)), &usable()));

@@ -10,12 +10,24 @@ use thiserror::Error;
 pub struct AttributeError {
     attribute: String,
     problem: String,
+    is_of_value: bool,
 }
 
 impl AttributeError {
     /// A fault of `attribute`, which is named with its prefix.
     pub(crate) fn new(attribute: impl Into<String>, problem: impl Display, accepted: impl Display) -> Self {
-        Self { attribute: named(attribute.into()), problem: format!("{problem}; accepted: {accepted}") }
+        let problem = format!("{problem}; accepted: {accepted}");
+        Self { attribute: named(attribute.into()), problem, is_of_value: false }
+    }
+
+    /// The same fault, which the value has whatever the other attributes are.
+    pub(super) fn of_value(self) -> Self {
+        Self { is_of_value: true, ..self }
+    }
+
+    /// Whether the value has the fault whatever the other attributes are.
+    pub(super) fn is_of_value(&self) -> bool {
+        self.is_of_value
     }
 
     /// A required attribute is missing or empty.
@@ -26,7 +38,7 @@ impl AttributeError {
     /// No attribute has this name. The value is not shown, since it may be a password under a mistyped name.
     pub(super) fn unknown(attribute: &str, nearest: &str) -> Self {
         let problem = format!("is not a known attribute; the nearest known one is {nearest}");
-        Self { attribute: named(attribute.to_owned()), problem }
+        Self { attribute: named(attribute.to_owned()), problem, is_of_value: false }
     }
 
     /// The attribute, with its prefix, as [`named`] shows it.

@@ -197,7 +197,7 @@ impl<'a> Fields<'a> {
                 "makes the values of the volume longer than {limit} bytes together, with variables replaced"
             ))
         });
-        expanded.map_err(|problem| self.invalid(key, text, &problem)).ok()
+        expanded.map_err(|problem| self.invalid_value(key, text, &problem)).ok()
     }
 
     /// What `${POD_IP}` stands for in an attribute: the address, or [`POD_IP`] as long as it is not known. A volume that was published
@@ -249,7 +249,7 @@ impl<'a> Fields<'a> {
             },
             Err(problem) => problem,
         };
-        self.invalid(key, text, &problem);
+        self.invalid_value(key, text, &problem);
         None
     }
 
@@ -303,14 +303,19 @@ impl<'a> Fields<'a> {
         self.checked(key, parse_duration)
     }
 
-    /// Adds the fault that a value breaks the attribute's rule.
+    /// Adds the fault that a value breaks the attribute's rule, together with others.
     pub(super) fn invalid(&mut self, key: Key, value: &str, problem: &str) {
+        self.faults.push(self.broken_rule(key, value, problem));
+    }
+
+    /// Adds the fault that a value breaks the attribute's rule by itself.
+    fn invalid_value(&mut self, key: Key, value: &str, problem: &str) {
+        self.faults.push(self.broken_rule(key, value, problem).of_value());
+    }
+
+    fn broken_rule(&self, key: Key, value: &str, problem: &str) -> AttributeError {
         let (row, value) = (key.row(), Self::shown(key, value));
-        self.faults.push(AttributeError::new(
-            key.full(self.dialect),
-            format_args!("{value} {problem}"),
-            row.rule,
-        ));
+        AttributeError::new(key.full(self.dialect), format_args!("{value} {problem}"), row.rule)
     }
 
     /// A value as a message shows it.

@@ -5,12 +5,12 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// The operator's classes.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Classes")]
 pub struct ClassArgs {
-    /// File with the classes that volumes may name in "class", as docs/classes.md describes it. It is read again when it changes; a
-    /// version that is not valid changes nothing.
-    #[arg(long, env = "CERTLET_CLASSES", value_name = "FILE")]
+    /// File with the classes that volumes may name in "class", as docs/classes.md describes it. The driver reads it again when it
+    /// changes; a version that is not valid changes nothing.
+    #[arg(long, alias = "class", env = "CERTLET_CLASSES", value_name = "FILE")]
     pub classes: Option<PathBuf>,
 
     /// Refuse volumes without a class, whatever prefix their attributes have. Volumes that are in use stay.
@@ -20,8 +20,8 @@ pub struct ClassArgs {
 
 impl ClassArgs {
     /// None without a file.
-    pub(super) fn into_config(self) -> Option<ClassConfig> {
-        let Self { classes, require_class: is_required } = self;
-        classes.map(|file| ClassConfig { file, is_required })
+    pub(super) fn config(&self) -> Option<ClassConfig> {
+        let file = self.classes.clone()?;
+        Some(ClassConfig { file, is_required: self.require_class })
     }
 }

@@ -2,6 +2,7 @@
 
 mod explanation;
 
+use super::classes::ClassArgs;
 use super::csi_driver_spiffe::CsiDriverSpiffeArgs;
 use super::node::UsageError;
 #[cfg(feature = "kubernetes")]
@@ -9,8 +10,9 @@ use super::shared::IssuerArgs;
 use super::shared::{ClusterDomainArgs, SdsArgs, VariableArgs};
 use super::sidecar::Attribute;
 use super::values;
-use crate::attributes::{AttributeErrors, OperatorDefaults, PodIp, VolumeContext};
+use crate::attributes::{AttributeErrors, OperatorClasses, OperatorDefaults, PodIp, VolumeContext};
 use crate::model::{Dialect, OperatorIssuer, WorkloadIdentity};
+use crate::run::ClassesError;
 use crate::volume::accepted_spec;
 use crate::x509::{KeyError, PrivateKey, RequestError, csr, pem};
 use clap::{Args, ValueEnum};
@@ -62,6 +64,10 @@ pub struct ExplainArgs {
     #[command(flatten)]
     pub spiffe: super::spiffe::SpiffeArgs,
 
+    /// Classes of identity.
+    #[command(flatten)]
+    pub classes: ClassArgs,
+
     /// The volumes of csi-driver-spiffe.
     #[command(flatten)]
     pub csi_driver_spiffe: CsiDriverSpiffeArgs,
@@ -90,6 +96,9 @@ pub enum ExplainError {
     /// The flags.
     #[error(transparent)]
     Usage(#[from] UsageError),
+    /// The file of classes.
+    #[error(transparent)]
+    Classes(#[from] ClassesError),
     /// The attributes: what the pod's Events would say.
     #[error(transparent)]
     Attributes(#[from] AttributeErrors),
@@ -112,8 +121,11 @@ impl ExplainArgs {
             (if name.contains('/') { name.clone() } else { format!("{prefix}/{name}") }, value.clone())
         };
         let raw = self.attributes.iter().map(with_prefix).collect();
-        let output = self.output;
-        let defaults = self.defaults()?;
+        let (output, classes) = (self.output, self.classes.config());
+        let mut defaults = self.defaults()?;
+        if let Some(classes) = classes {
+            classes.load(&mut defaults)?;
+        }
         let context = VolumeContext::of_sidecar(pod, raw, None, defaults.dialect)?;
         let spec = accepted_spec(&context, &defaults)?;
         let key = PrivateKey::generate(spec.key.algorithm)?;
@@ -148,7 +160,7 @@ impl ExplainArgs {
             },
             node_name: self.variables.node_name,
             cluster_domain: self.cluster_domain.cluster_domain,
-            ..OperatorDefaults::default()
+            classes: OperatorClasses::default(),
         })
     }
 }

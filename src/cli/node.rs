@@ -5,7 +5,7 @@ use super::csi_driver_spiffe::{CsiDriverSpiffeArgs, CsiDriverSpiffeError};
 use super::runtime_issuer::RuntimeIssuerError;
 use super::shared::{ClusterDomainArgs, LocalSignerArgs, LogArgs, SdsArgs};
 use super::values::{self, Bind};
-use crate::attributes::{OperatorDefaults, PodIp, SpiffeIdsError};
+use crate::attributes::{OperatorClasses, OperatorDefaults, PodIp, SpiffeIdsError};
 use crate::csi::Driver;
 #[cfg(not(feature = "kubernetes"))]
 use crate::model::OperatorIssuer;
@@ -255,7 +255,8 @@ impl NodeArgs {
             node_name: Some(self.node_id.clone()),
             pod_ip,
             cluster_domain: self.cluster_domain.cluster_domain,
-            ..OperatorDefaults::default()
+            // Read when the node starts.
+            classes: OperatorClasses::default(),
         };
         Ok(Config {
             crls: self.trust.crls(),
@@ -277,7 +278,7 @@ impl NodeArgs {
             #[cfg(feature = "aws")]
             pca: self.pca.into_config(),
             defaults,
-            classes: self.classes.into_config(),
+            classes: self.classes.config(),
             pins: self.trust.pin_ca,
             limits: Limits {
                 publishes: self.max_volumes_in_flight as usize,

@@ -1,11 +1,13 @@
 //! `certlet policy check`: explains the decision of a policy file on one request.
 
+use super::classes::ClassArgs;
 use super::shared::{ClusterDomainArgs, VariableArgs};
 use super::spiffe::SpiffeArgs;
 use super::values;
 use crate::attributes::{self, OperatorDefaults};
 use crate::model::{Dialect, RawAttributes, WorkloadIdentity};
 use crate::policy::{Policy, PolicyError, Question, upgrade};
+use crate::run::ClassesError;
 use crate::signer::template_of;
 use clap::{Args, Subcommand};
 use std::fmt::Display;
@@ -39,7 +41,7 @@ pub struct CheckArgs {
     pub upgrade: bool,
 
     /// Attributes of the volume: KEY=VALUE, separated by commas or in repeated flags. The prefix csi.certlet.io/ and
-    /// "signer=acm-pca" are added if missing.
+    /// "signer=acm-pca" are added if missing, the second one not to a volume that names its class.
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub attributes: Vec<String>,
 
@@ -54,6 +56,10 @@ pub struct CheckArgs {
     /// SPIFFE IDs, as for `certlet node`.
     #[command(flatten)]
     pub spiffe: SpiffeArgs,
+
+    /// Classes of identity, as for `certlet node`.
+    #[command(flatten)]
+    pub classes: ClassArgs,
 }
 
 /// Why the request is not allowed.
@@ -65,6 +71,9 @@ pub enum PolicyCheckError {
     /// The file still has the names of an example.
     #[error("{0}")]
     Placeholders(String),
+    /// The file of classes is invalid.
+    #[error(transparent)]
+    Classes(#[from] ClassesError),
     /// The attributes are invalid.
     #[error("--attributes: {0}")]
     Attributes(String),
@@ -107,13 +116,16 @@ impl CheckArgs {
         let raw = raw(&self.attributes).map_err(PolicyCheckError::Attributes)?;
         let refused = |error: &dyn Display| PolicyCheckError::Attributes(error.to_string());
         let spiffe_ids = self.spiffe.ids(Dialect::Certlet).map_err(|error| refused(&error))?;
-        let defaults = OperatorDefaults {
+        let mut defaults = OperatorDefaults {
             spiffe_ids,
             node_name: self.variables.node_name.clone(),
             pod_ip: self.variables.pod_ip(),
             cluster_domain: self.cluster_domain.cluster_domain.clone(),
             ..OperatorDefaults::default()
         };
+        if let Some(classes) = self.classes.config() {
+            classes.load(&mut defaults)?;
+        }
         let spec = attributes::parse(&raw, &pod, &defaults).map_err(|error| refused(&error))?;
         let pca = spec.signer.acm_pca().ok_or_else(|| {
             let fault = "signer: a policy is for acm-pca only; accepted: signer=acm-pca";
@@ -159,7 +171,8 @@ fn raw(flags: &[String]) -> Result<RawAttributes, String> {
             }
         }
     }
-    if !pairs.iter().any(|(key, _)| key.ends_with("signer")) {
+    let is_of = |name: &str| pairs.iter().any(|(key, _)| key.rsplit('/').next() == Some(name));
+    if !is_of("signer") && !is_of("class") {
         pairs.push(("signer".to_owned(), "acm-pca".to_owned()));
     }
     let full = |key: String| if key.contains('/') { key } else { format!("csi.certlet.io/{key}") };
@@ -183,10 +196,15 @@ mod tests {
             variables: VariableArgs { node_name: None, pod_ip: None },
             cluster_domain: ClusterDomainArgs { cluster_domain: attributes::ClusterDomain::default() },
             spiffe: SpiffeArgs { trust_domain: None, spiffe_id_template: String::new() },
+            classes: ClassArgs::default(),
         }
     }
 
     fn check(attributes: &str) -> Result<String, PolicyCheckError> {
+        check_with(&[CA, attributes], ClassArgs::default())
+    }
+
+    fn check_with(attributes: &[&str], classes: ClassArgs) -> Result<String, PolicyCheckError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(
             b"{version: 2, rules: [{name: shop, match: {namespaces: [shop]}, allow: {certificateAuthorities: ['**'],
@@ -197,7 +215,8 @@ mod tests {
         let args = CheckArgs {
             pod: Some(("shop".into(), "web-0".into())),
             service_account: "web".into(),
-            attributes: vec![CA.into(), attributes.into()],
+            attributes: attributes.iter().map(|&attribute| attribute.into()).collect(),
+            classes,
             ..only_the_file(&file)
         };
         args.render()
@@ -248,6 +267,24 @@ mod tests {
         let said = check_file(text).unwrap_err().to_string();
         assert!(said.contains("rule \"shop\": certificateAuthorities: \"CA-ARN\""), "{said}");
         assert!(said.contains("aws acm-pca list-certificate-authorities"), "{said}");
+    }
+
+    #[test]
+    fn a_volume_of_a_class_is_decided_with_what_the_class_gives() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let (key, authority) = CA.split_once('=').unwrap();
+        let text = format!(
+            "{{version: 1, classes: {{mesh: {{attributes: {{signer: acm-pca, {key}: '{authority}', dns-names: a.shop.svc}}}}}}}}"
+        );
+        file.write_all(text.as_bytes()).unwrap();
+        let classes = ClassArgs { classes: Some(file.path().to_owned()), require_class: true };
+        let allowed = check_with(&["class=mesh"], classes.clone()).unwrap();
+        assert!(allowed.ends_with("allowed by rule \"shop\"\n"), "{allowed}");
+        let refused = check_with(&[CA, "dns-names=a.shop.svc"], classes).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "--attributes: csi.certlet.io/class: is required (--require-class); accepted: mesh"
+        );
     }
 
     #[test]

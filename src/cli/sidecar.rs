@@ -6,7 +6,7 @@ use super::node::UsageError;
 use super::shared::IssuerArgs;
 use super::shared::{ClusterDomainArgs, LocalSignerArgs, LogArgs, SdsArgs, VariableArgs};
 use super::values::{self, Bind};
-use crate::attributes::{OperatorDefaults, TrustDefaults};
+use crate::attributes::{OperatorClasses, OperatorDefaults, TrustDefaults};
 use crate::model::{Dialect, OperatorIssuer};
 #[cfg(feature = "kubernetes")]
 use crate::run::SidecarClusterConfig;
@@ -203,7 +203,7 @@ impl SidecarArgs {
             node_name: None,
             pod_ip: self.variables.pod_ip(),
             cluster_domain: self.cluster_domain.cluster_domain,
-            ..OperatorDefaults::default()
+            classes: OperatorClasses::of_sidecar(),
         };
         Ok(SidecarConfig {
             directory,

@@ -28,7 +28,6 @@ impl RawAttributes {
     }
 
     /// The value of one attribute by its full key.
-    #[cfg(test)]
     pub(crate) fn value(&self, key: &str) -> Option<&str> {
         self.map().get(key).map(String::as_str)
     }

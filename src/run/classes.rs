@@ -24,6 +24,18 @@ pub struct ClassConfig {
     pub is_required: bool,
 }
 
+impl ClassConfig {
+    /// Reads the file, which must be valid, and puts it in force in `defaults`.
+    pub fn load(&self, defaults: &mut OperatorDefaults) -> Result<(), ClassesError> {
+        let Self { file: path, is_required } = self;
+        let file = read(path)
+            .and_then(|text| load(path, &text, defaults))
+            .map_err(|problem| ClassesError::File { path: path.clone(), problem })?;
+        defaults.classes = OperatorClasses::new(file, *is_required);
+        Ok(())
+    }
+}
+
 /// Why the classes cannot be used.
 #[derive(Debug, Error)]
 pub enum ClassesError {
@@ -63,13 +75,10 @@ impl LiveClasses {
         defaults: &mut OperatorDefaults,
         metrics: &Metrics,
     ) -> Result<Self, ClassesError> {
-        let ClassConfig { file: path, is_required } = config;
+        let path = &config.file;
         let watch =
             watched_file::watch(path).map_err(|source| ClassesError::Watch { path: path.clone(), source })?;
-        let file = read(path)
-            .and_then(|text| load(path, &text, defaults))
-            .map_err(|problem| ClassesError::File { path: path.clone(), problem })?;
-        defaults.classes = OperatorClasses::new(file, *is_required);
+        config.load(defaults)?;
         let (loads, refusals) = (Counter::default(), Counter::default());
         loads.inc();
         metrics.extend(|registry| {
@@ -94,7 +103,7 @@ impl LiveClasses {
                     if defaults.classes.set(file) {
                         tracing::info!(path = %path.display(), classes, "the classes have changed");
                         loads.inc();
-                        volumes.retry_refused_classes();
+                        volumes.retry_failed_classes();
                     }
                 }
                 Err(error) => {

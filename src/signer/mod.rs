@@ -108,8 +108,8 @@ impl RequestId {
 
 /// A read-only view of the ids of this node.
 pub trait LiveRequests: Send + Sync + 'static {
-    /// What this node has under an id, for a pod of this namespace.
-    fn liveness(&self, id: &RequestId, namespace: &str) -> Liveness;
+    /// What this node has under an id, for a pod of this namespace and with this signer.
+    fn liveness(&self, signer: SignerKind, id: &RequestId, namespace: &str) -> Liveness;
 }
 
 /// What a node has under an id.
@@ -119,7 +119,7 @@ pub enum Liveness {
     Unknown,
     /// It has it.
     Present,
-    /// It was removed recently and has not been added again.
+    /// It was removed recently and has not been added again, or it has another signer now.
     Removed,
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Named<'a> {
     pub(crate) by_sources: Option<&'a TrustBundle>,
     /// By the signer, DER; none: the volume does not trust what its signer names.
     pub(crate) by_signer: Option<&'a [Vec<u8>]>,
+    /// Whether what the volume trusted before came from such sources too, and not from its signer alone.
+    pub(crate) had_sources: bool,
 }
 
 /// How long an anchor stays trusted that is no longer named.
@@ -68,13 +70,12 @@ pub(crate) fn compose(
             trust.anchors.push(anchor.clone());
         }
     }
-    let has_others = named.by_sources.is_some();
     let mut kept: Vec<(RetainedAnchor, &Vec<u8>)> = Vec::new();
     for anchor in before.anchors.iter().filter(|anchor| !trust.anchors.contains(anchor)) {
         let sha256 = anchor_id(anchor);
         let until = match record.retained.iter().find(|retained| retained.sha256 == sha256) {
             Some(retained) => Some(retained.until),
-            None if was_named_by_signer(record, &sha256, has_others) => {
+            None if was_named_by_signer(record, &sha256, named.had_sources) => {
                 overlap.of_signer.filter(|_| named.by_signer.is_some())
             }
             None => overlap.of_sources,
@@ -137,7 +138,8 @@ mod tests {
     ) -> (Vec<String>, Vec<i64>) {
         let sources = sources.map(trusting);
         let signer = signer.map(anchors);
-        let named = Named { by_sources: sources.as_ref(), by_signer: signer.as_deref() };
+        let had_sources = sources.is_some();
+        let named = Named { by_sources: sources.as_ref(), by_signer: signer.as_deref(), had_sources };
         let overlap = Overlap { of_signer: overlap.0.map(after), of_sources: overlap.1.map(after), now: NOW };
         let composed = compose(named, &trusting(before), record, overlap);
         let text = |der: Vec<u8>| String::from_utf8(der).unwrap();
@@ -168,6 +170,16 @@ mod tests {
         assert_eq!(at_once, (vec!["b".to_owned()], vec![]));
         let overlapping = composed(Some(&["b"]), None, &["a", "b"], &record, (Some(100), Some(60)));
         assert_eq!(overlapping, (vec!["b".to_owned(), "a".to_owned()], vec![60]));
+    }
+
+    #[test]
+    fn an_anchor_of_a_source_that_the_volume_no_longer_has_is_not_taken_for_the_signers() {
+        let (signer, before) = (anchors(&["b"]), trusting(&["a"]));
+        let named = Named { by_sources: None, by_signer: Some(&signer), had_sources: true };
+        let overlap = Overlap { of_signer: Some(after(100)), of_sources: None, now: NOW };
+        assert_eq!(compose(named, &before, &record(&[], &[]), overlap).trust, trusting(&["b"]));
+        let overlap = Overlap { of_sources: Some(after(60)), ..overlap };
+        assert_eq!(compose(named, &before, &record(&[], &[]), overlap).trust, trusting(&["b", "a"]));
     }
 
     #[test]

@@ -42,12 +42,12 @@ impl Issuance {
         let last = volume.applied();
         let options = IssueOptions { purpose, timeout, cancel: guard.cancel().clone() };
         let is_mounted = purpose == Purpose::Renewal || before.serial.is_some();
-        let result = match self.context.apply_class(volume, is_mounted) {
-            Ok(applied) => self.obtain_and_write(volume, applied, &options).await,
-            Err(failure) => Err(failure),
+        let (signer, result) = match self.context.apply_class(volume, is_mounted) {
+            Ok(next) => (next.spec.signer.kind(), self.obtain_and_write(volume, next, &options).await),
+            Err(failure) => (last.spec.signer.kind(), Err(failure)),
         };
         let reported = result.as_ref().copied();
-        self.context.reporter.issuance(volume, purpose, &before, reported, started.elapsed());
+        self.context.reporter.issuance(volume, (signer, purpose), &before, reported, started.elapsed());
         if result.is_err() {
             self.context.files.measure(volume);
         }
@@ -74,6 +74,11 @@ impl Issuance {
             // No files depend on what applied before.
             volume.set_applied(&applied);
         }
+        let asked = volume.ask(&applied.spec);
+        if !volume.uses(asked.signer.kind()) {
+            // It was asked for a certificate by an earlier version of the class, and has given none.
+            self.context.notify_last_signer(volume, &asked, None);
+        }
         let (record, spec) = (volume.record(), &*applied.spec);
         let in_use = record.issued.as_ref();
         let _promise = self.admission.admit(volume, &record)?;
@@ -86,11 +91,8 @@ impl Issuance {
             );
             own.map_err(Failure::transient)?;
             applied.crls.check_before_first(timeout).await?;
-        } else if !Arc::ptr_eq(&applied, &volume.applied()) {
-            // Sources that the class names only now. Until they can be read, the volume trusts what it trusted before.
-            let sources: Vec<_> =
-                applied.trust_sources.iter().chain(applied.federation.sources()).map(Arc::clone).collect();
-            read_within(&sources, TRUST_TIMEOUT).await;
+        } else {
+            self.read_new_sources(volume, &applied).await?;
         }
         if in_use.is_none() && obtainer.is_resumable(spec) {
             // Written before the first wait: a restart removes a volume without a record as unfinished.
@@ -115,6 +117,22 @@ impl Issuance {
         let bind = options.purpose == Purpose::Publish;
         issuance.wait_for_crls(&applied, &obtained).await?;
         files.run(move |_| issuance.write(&volume, &applied, obtained, bind)).await
+    }
+
+    /// Reads the sources that a running volume has only now, by its changed class. Until its trust sources can be read, it trusts what it
+    /// trusted before. CRLs that it did not have before must be there: without any, its files could not be written.
+    async fn read_new_sources(&self, volume: &Volume, next: &Arc<AppliedSpec>) -> Result<(), Failure> {
+        let now = volume.applied();
+        if Arc::ptr_eq(next, &now) {
+            return Ok(());
+        }
+        let sources: Vec<_> =
+            next.trust_sources.iter().chain(next.federation.sources()).map(Arc::clone).collect();
+        read_within(&sources, TRUST_TIMEOUT).await;
+        if now.crls.is_asked_for() {
+            return Ok(());
+        }
+        next.crls.check_before_first(TRUST_TIMEOUT).await
     }
 
     /// Writes files and record and, for a publish, makes the mount. Blocks this thread.

@@ -58,7 +58,7 @@ use crate::model::{Failure, FailureKind, SignerKind, VolumeId};
 use crate::platform::{Clock, until};
 use crate::signer::{ConfiguredSigner, PodAddresses};
 use crate::sink::Sockets;
-use crate::store::{IssuedRecord, LastError, ShareLimits, Shares};
+use crate::store::{IssuedRecord, Record, ShareLimits, Shares};
 use crate::telemetry::Metrics;
 use crate::trust::{Crls, Pins, TrustBundle, TrustSources};
 use admission::Admission;
@@ -124,7 +124,7 @@ pub(crate) struct Parts {
     pub(crate) continue_on_not_ready: bool,
 }
 
-/// The time in which volumes are renewed whose class was refused before the operator's classes changed.
+/// The time in which failed renewals of volumes of classes are tried again after the operator's classes have changed.
 const CLASS_RETRY: Duration = Duration::from_secs(10);
 
 /// Rejections of secrets that `certlet status` shows.
@@ -273,14 +273,11 @@ impl VolumeService {
         Ok(())
     }
 
-    /// Renews the volumes of classes soon whose renewal was refused: the operator's classes have changed.
-    pub(crate) fn retry_refused_classes(&self) {
+    /// Tries failed renewals of volumes of classes again soon: the operator's classes have changed.
+    pub(crate) fn retry_failed_classes(&self) {
         for volume in self.context.registry.all() {
-            let is_refused = volume.with_record(|record| {
-                let is_permanent = |last: &LastError| last.kind == FailureKind::Permanent;
-                record.class.is_some() && record.last_error.as_ref().is_some_and(is_permanent)
-            });
-            if is_refused {
+            let has_failed = |record: &Record| record.class.is_some() && record.last_error.is_some();
+            if volume.with_record(has_failed) {
                 volume.schedule.bring_forward(Work::Renew, offset_within(CLASS_RETRY, &volume.id));
             }
         }

@@ -2,7 +2,7 @@
 
 use super::event_history::EventHistory;
 use super::volume::Volume;
-use crate::model::VolumeId;
+use crate::model::{SignerKind, VolumeId};
 use crate::signer::{LiveRequests, Liveness, RequestId};
 use crate::store::VolumeDir;
 use parking_lot::Mutex;
@@ -214,7 +214,7 @@ impl Registry {
 }
 
 impl LiveRequests for Registry {
-    fn liveness(&self, id: &RequestId, namespace: &str) -> Liveness {
+    fn liveness(&self, signer: SignerKind, id: &RequestId, namespace: &str) -> Liveness {
         let slots = self.slots.lock();
         let Some(slot) = slots.get(&VolumeId::new(id.as_str())) else { return Liveness::Unknown };
         if slot.is_over(Instant::now()) {
@@ -223,7 +223,11 @@ impl LiveRequests for Registry {
         if let Some(volume) = slot.volume.clone() {
             drop(slots);
             let is_its = volume.with_record(|record| record.pod.namespace == namespace);
-            return if is_its { Liveness::Present } else { Liveness::Unknown };
+            return match (is_its, volume.uses(signer)) {
+                (false, _) => Liveness::Unknown,
+                (true, true) => Liveness::Present,
+                (true, false) => Liveness::Removed,
+            };
         }
         // The unpublish that removes the volume can still hold the lock. A publish brings the volume back.
         let is_published = slot.held.as_ref().is_some_and(|held| held.operation == Operation::Publish);

@@ -3,7 +3,8 @@
 use super::event_history::EventHistory;
 use super::volume::Volume;
 use crate::model::{
-    Dialect, EventKind, Failure, FailureKind, PodEvent, VolumeId, WorkloadIdentity, shown, shown_list,
+    Dialect, EventKind, Failure, FailureKind, PodEvent, SignerKind, VolumeId, WorkloadIdentity, shown,
+    shown_list,
 };
 use crate::signer::Purpose;
 use crate::telemetry::Metrics;
@@ -154,13 +155,13 @@ impl Reporter {
     pub(super) fn issuance(
         &self,
         volume: &Volume,
-        purpose: Purpose,
+        (signer, purpose): (SignerKind, Purpose),
         before: &Before,
         result: Result<(), &Failure>,
         took: Duration,
     ) {
         let failed = result.err().map(|failure| failure.kind);
-        self.metrics.issuance(volume.spec().signer.kind(), purpose.as_str(), failed, took);
+        self.metrics.issuance(signer, purpose.as_str(), failed, took);
         let is_first = before.serial.is_none() && volume.with_record(|record| record.issued.is_some());
         if is_first {
             self.doubts(volume);
@@ -290,7 +291,13 @@ mod tests {
                 record.issued = Some(issued());
                 volume.set_record(record);
             }
-            reporter.issuance(&volume, Purpose::Publish, &before, result, Duration::ZERO);
+            reporter.issuance(
+                &volume,
+                (SignerKind::Local, Purpose::Publish),
+                &before,
+                result,
+                Duration::ZERO,
+            );
             let metrics = reporter.metrics.encode().unwrap();
             let counted =
                 metrics.lines().find_map(|line| line.strip_prefix("certlet_doubtful_volumes_total "));

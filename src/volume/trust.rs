@@ -128,11 +128,15 @@ impl Context {
                 let last = self.trust_in_use(volume).zip(issued);
                 let (trust, issued) = last.ok_or_else(|| Failure::transient(fault))?;
                 let TrustRecord { signer_anchors, retained, .. } = issued.trust;
-                return Ok((Composed { trust: (*trust).clone(), signer_anchors, retained }, None));
+                // CRLs are added later, if the volume still asks for them.
+                let trust = TrustBundle { crls: Vec::new(), ..(*trust).clone() };
+                return Ok((Composed { trust, signer_anchors, retained }, None));
             }
         };
         let by_signer = applied.trusts_signer().then_some(obtained.trust.anchors.as_slice());
-        let named = Named { by_sources: sources.as_deref(), by_signer };
+        // What it trusts now can come from sources that its class names no more.
+        let had_sources = sources.is_some() || !volume.applied().trust_sources.is_empty();
+        let named = Named { by_sources: sources.as_deref(), by_signer, had_sources };
         let Some(issued) = issued else {
             let overlap = Overlap { of_signer: None, of_sources: None, now: self.clock.now() };
             let composed = compose(named, &TrustBundle::default(), &TrustRecord::default(), overlap);
@@ -202,7 +206,8 @@ impl Context {
         let signers =
             applied.trusts_signer().then(|| signer_anchors(&applied, &issued.trust, &current.trust));
         let by_signer = signers.as_deref();
-        let named = Named { by_sources: sources.as_deref(), by_signer };
+        let had_sources = sources.is_some();
+        let named = Named { by_sources: sources.as_deref(), by_signer, had_sources };
         let composed = compose(named, &current.trust, &issued.trust, self.overlap());
         let lead = lead(&current.credential, &composed.trust)?;
         let has_lost_root =

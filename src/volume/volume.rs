@@ -4,7 +4,7 @@ use super::applied::AppliedSpec;
 use super::event_history::EventHistory;
 use super::volume_counts::Counted;
 use crate::credential::{LiveCredential, Schedule, Work};
-use crate::model::{CertificateFacts, CertificateSpec, PodTokens, VolumeId};
+use crate::model::{CertificateFacts, CertificateSpec, PodTokens, SignerKind, VolumeId};
 use crate::sink::ServedSocket;
 use crate::store::{Account, IssuedRecord, Record};
 use jiff::Timestamp;
@@ -18,6 +18,8 @@ pub(super) struct Volume {
     pub(super) id: VolumeId,
     /// What its files are made by.
     applied: Mutex<Arc<AppliedSpec>>,
+    /// What was asked for last. It is another spec than that of its files while a certificate by a changed class is asked for.
+    asked: Mutex<Arc<CertificateSpec>>,
     /// When work on it is due.
     pub(super) schedule: Schedule,
     /// The channel that sinks follow.
@@ -52,6 +54,7 @@ impl Volume {
         schedule.set_end(end(&record));
         Arc::new(Self {
             id: record.volume_id.clone(),
+            asked: Mutex::new(Arc::clone(&applied.spec)),
             applied: Mutex::new(applied),
             schedule,
             live: Arc::default(),
@@ -90,6 +93,16 @@ impl Volume {
     /// The spec that its files are made by.
     pub(super) fn spec(&self) -> Arc<CertificateSpec> {
         Arc::clone(&self.applied.lock().spec)
+    }
+
+    /// Sets what is asked for from now on, and returns what was asked for before.
+    pub(super) fn ask(&self, spec: &Arc<CertificateSpec>) -> Arc<CertificateSpec> {
+        std::mem::replace(&mut self.asked.lock(), Arc::clone(spec))
+    }
+
+    /// Whether its certificate is that signer's, or its next one is asked of it.
+    pub(super) fn uses(&self, signer: SignerKind) -> bool {
+        self.asked.lock().signer.kind() == signer || self.spec().signer.kind() == signer
     }
 
     /// What signs it, for comparisons.

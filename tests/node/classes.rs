@@ -25,30 +25,33 @@ classes:
 ";
 
 /// The file of classes, beside the driver's directories.
-struct ClassFile(PathBuf);
+pub(crate) struct ClassFile(PathBuf);
 
 impl ClassFile {
-    fn new(scratch: &Path, text: &str) -> Self {
+    pub(crate) fn new(scratch: &Path, text: &str) -> Self {
         let file = Self(scratch.join("classes.yaml"));
         file.set(text);
         file
     }
 
     /// Replaces the file as a whole.
-    fn set(&self, text: &str) {
+    pub(crate) fn set(&self, text: &str) {
         let next = self.0.with_extension("next");
         fs::write(&next, text).unwrap();
         fs::rename(next, &self.0).unwrap();
     }
 
+    pub(crate) fn flag(&self) -> String {
+        format!("--classes={}", self.0.display())
+    }
+
     /// A driver with these classes.
     fn node(&self) -> Node {
-        let flag = format!("--classes={}", self.0.display());
-        Node::with_flags(&["--allow-local-signer", "--min-renewal-interval=0", &flag])
+        Node::with_flags(&["--allow-local-signer", "--min-renewal-interval=0", &self.flag()])
     }
 }
 
-fn pod(name: &str, attributes: &[(&str, &str)]) -> Pod {
+pub(crate) fn pod(name: &str, attributes: &[(&str, &str)]) -> Pod {
     Pod::new("shop", name, attributes.iter().map(|(key, value)| (format!("csi.certlet.io/{key}"), *value)))
 }
 
@@ -58,7 +61,8 @@ fn text(leaf: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn names(volume: &Path) -> BTreeSet<String> {
+/// The files that a pod sees.
+pub(crate) fn names(volume: &Path) -> BTreeSet<String> {
     let names = fs::read_dir(volume).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| !name.starts_with("..")).collect()
 }

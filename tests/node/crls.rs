@@ -57,7 +57,7 @@ async fn measures(lines: &[&str]) {
     .await;
 }
 
-fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     let block = pem_block(der);
     format!("-----BEGIN X509 CRL-----\n{block}-----END X509 CRL-----\n")
 }

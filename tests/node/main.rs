@@ -2,10 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../support/cert_manager.rs"]
+#[allow(dead_code, reason = "only its issuers are needed here")]
+mod cert_manager;
+#[path = "../support/certificate_requests.rs"]
+mod certificate_requests;
+mod class_changes;
 mod classes;
 #[path = "../support/crl.rs"]
 mod crl;
 mod crls;
+#[path = "../support/fake_pca/mod.rs"]
+#[allow(dead_code, reason = "only its CA is needed here")]
+mod fake_pca;
 mod files;
 mod life;
 mod names;

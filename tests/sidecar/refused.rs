@@ -49,7 +49,7 @@ node_test! {
 
 node_test! {
     async fn attributes_that_cannot_work_are_refused_and_each_is_named() {
-        let cases: [(&[&str], &str); 8] = [
+        let cases: [(&[&str], &str); 10] = [
             (&["signer=local", "dns-nams=a"], "csi.certlet.io/dns-nams: is not a known attribute"),
             (&["signer=local", "dns-names=not a name"], "csi.certlet.io/dns-names: "),
             (&["signer=local", "duration=-1h", "key-usages=fly"], "csi.certlet.io/key-usages: "),
@@ -57,6 +57,8 @@ node_test! {
             (&["signer=local", "csi.cert-manager.io/issuer-name=ca"], "csi.cert-manager.io/issuer-name"),
             (&["signer=local", "dns-names=a", "dns-names=b"], "csi.certlet.io/dns-names: is given twice, with different values"),
             (&["dns-names=a"], "csi.certlet.io/issuer-name: is required"),
+            (&["class=mesh"], "csi.certlet.io/class: \"mesh\" is not a class: classes are for the volumes of the CSI driver, and a sidecar has none; accepted: no class, but the attributes that it would give"),
+            (&[], "csi.certlet.io/issuer-name: is required"),
             (&["signer=local", "dns-names=a", "pkcs12-enable=true", "pkcs12-password-key=x"], "--keystore-password-file"),
         ];
         let mut sidecar = Sidecar::new(&[]);

@@ -1,6 +1,7 @@
 //! The file of classes, in YAML. An unknown field is an error, because a mistyped limit must not become no limit.
 
 use super::super::defaults::{OperatorDefaults, SPIFFE_ID_TEMPLATE, SpiffeIds, SpiffeIdsError};
+use super::super::errors::{AttributeError, AttributeErrors};
 use super::super::parse::parse_class;
 use super::super::rows::{Key, TABLE};
 use crate::model::{Dialect, Pattern, PatternKind, VolumeClass, WorkloadIdentity, nearest_name, shown};
@@ -119,7 +120,7 @@ impl Class {
     }
 
     /// What the parser says of a volume that has nothing but this class.
-    fn faults(&self, name: &str, defaults: &OperatorDefaults) -> Option<String> {
+    fn faults(&self, name: &str, defaults: &OperatorDefaults) -> Option<AttributeErrors> {
         let pod = WorkloadIdentity {
             namespace: "namespace".into(),
             name: "pod".into(),
@@ -133,7 +134,7 @@ impl Class {
             trust_domain: self.trust_domain.clone(),
             spiffe_id_template: self.spiffe_id_template.clone(),
         };
-        parse_class(Arc::new(class), &pod, defaults).err().map(|faults| faults.to_string())
+        parse_class(Arc::new(class), &pod, defaults).err()
     }
 }
 
@@ -175,14 +176,12 @@ impl ClassFile {
                 ));
             }
             class.check(defaults).map_err(|problem| format!("class {name:?}: {problem}"))?;
-            match class.faults(name, defaults) {
-                None => {}
-                // No volume of this class could be served.
-                Some(faults) if class.allow.is_empty() => return Err(format!("class {name:?}: {faults}")),
-                Some(faults) => {
-                    warnings.push(format!("class {name:?}: refused unless the pod sets more: {faults}"));
-                }
+            let Some(faults) = class.faults(name, defaults) else { continue };
+            // No volume of this class could be served, or none in which the pod sets nothing instead.
+            if class.allow.is_empty() || faults.first().iter().any(AttributeError::is_of_value) {
+                return Err(format!("class {name:?}: {faults}"));
             }
+            warnings.push(format!("class {name:?}: refused unless the pod sets more: {faults}"));
         }
         Ok((file, warnings))
     }

@@ -116,7 +116,8 @@ fn volumes_of_other_prefixes_have_no_class() {
         parse(&raw(&[("class", "mesh")]), &pod(), &defaults).unwrap().class.as_ref().unwrap().name,
         "mesh"
     );
-    defaults.classes.is_required = true;
+    let Origin::File { is_required, .. } = &mut defaults.classes.0 else { panic!() };
+    *is_required = true;
     let refused = parse(&theirs, &pod(), &defaults).unwrap_err().to_string();
     assert_eq!(refused, "csi.certlet.io/class: is required (--require-class); accepted: mesh");
 }
@@ -137,7 +138,7 @@ fn a_changed_class_is_read_again_and_a_mounted_volume_keeps_its_socket() {
     assert!(clash.contains("\"s\""), "{clash}");
     let gone = again("{version: 1, classes: {}}", true).unwrap_err();
     assert!(
-        gone.contains("was the default class \"mesh\", and the operator has no default class any more"),
+        gone.contains("was the default class \"mesh\", and there is no default class any more"),
         "{gone}"
     );
     assert_ne!(again(&other, true).unwrap().unwrap().class.unwrap().digest(), before.digest());
@@ -179,6 +180,10 @@ fn a_file_with_a_mistake_is_refused_with_its_line_or_its_class() {
         ),
         (
             "version: 1\nclasses: {a: {attributes: {signer: local, duration: 1d}}}",
+            "class \"a\": csi.certlet.io/duration: \"1d\"",
+        ),
+        (
+            "version: 1\nclasses: {a: {attributes: {signer: local, duration: 1d}, allow: [duration, layout]}}",
             "class \"a\": csi.certlet.io/duration: \"1d\"",
         ),
         ("version: 1\nclasses: {a: {}}", "class \"a\": csi.certlet.io/issuer-name: is required"),

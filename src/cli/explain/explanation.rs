@@ -2,11 +2,12 @@
 
 use crate::attributes::{OperatorDefaults, VolumeContext};
 use crate::model::{
-    CertificateSpec, Dialect, KeystorePassword, Layout, PcaCaller, SignerSpec, Subject, SubjectFields,
-    short_go_duration,
+    CertificateSpec, Dialect, KeystorePassword, Layout, PcaCaller, RawAttributes, SignerSpec, Subject,
+    SubjectFields, VolumeClass, short_go_duration,
 };
 use crate::x509::name;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// What a volume asks for.
@@ -17,6 +18,8 @@ pub(super) struct Explanation {
     service_account: String,
     /// The prefix of its attributes.
     prefix: &'static str,
+    /// None: it is of no class.
+    class: Option<Class>,
     signer: String,
     /// Empty: none.
     subject: String,
@@ -39,6 +42,22 @@ pub(super) struct Explanation {
     warnings: Vec<String>,
     /// PEM
     certificate_request: String,
+}
+
+/// The operator's class of a volume.
+#[derive(Debug, Serialize)]
+struct Class {
+    name: String,
+    /// Whether the volume names none.
+    is_default: bool,
+    /// What the class gives, by name without prefix. What the pod sets itself is not in it.
+    gives: BTreeMap<String, String>,
+    /// In place of the driver's.
+    trust_domain: Option<String>,
+    /// In place of the driver's.
+    spiffe_id_template: Option<String>,
+    /// What a pod may set.
+    allows: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,6 +94,7 @@ impl Explanation {
             pod: format!("{}/{}", context.pod.namespace, context.pod.name),
             service_account: context.pod.service_account.clone(),
             prefix: spec.dialect.prefix(),
+            class: spec.class.as_deref().map(|class| Class::new(class, &context.raw, defaults)),
             signer: signer(spec, &context.pod.namespace, defaults),
             subject: subject(spec),
             dns_names: spec.sans.dns_names.clone(),
@@ -108,6 +128,11 @@ impl Explanation {
                 let _infallible = writeln!(text, "{label:<14} {value}");
             }
         };
+        if let Some(class) = &self.class {
+            line("class", &[class.title()]);
+            line("class gives", &class.given());
+            line("pod may set", &[class.allowed()]);
+        }
         line("signed by", std::slice::from_ref(&self.signer));
         line("subject", &[if self.subject.is_empty() { "none".to_owned() } else { self.subject.clone() }]);
         line("DNS names", &self.dns_names);
@@ -150,6 +175,43 @@ impl Explanation {
             Some(before) => format!("{before} before its end"),
         };
         format!("{}, as far as the signer allows; renewed {renewed}", self.duration)
+    }
+}
+
+impl Class {
+    fn new(class: &VolumeClass, raw: &RawAttributes, defaults: &OperatorDefaults) -> Self {
+        let key = format!("{}/class", Dialect::Certlet.prefix());
+        let of_class = class
+            .attributes
+            .map()
+            .iter()
+            .filter(|(name, _)| **name != key && raw.value(name).is_none_or(str::is_empty));
+        let without_prefix = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
+        Self {
+            name: class.name.clone(),
+            is_default: raw.value(&key).is_none_or(str::is_empty),
+            gives: of_class.map(|(name, value)| (without_prefix(name), value.clone())).collect(),
+            trust_domain: class.trust_domain.clone(),
+            spiffe_id_template: class.spiffe_id_template.clone(),
+            allows: defaults.classes.allowed(&class.name).unwrap_or_default(),
+        }
+    }
+
+    fn title(&self) -> String {
+        let default = if self.is_default { ", the default of volumes without attributes" } else { "" };
+        format!("{}{default}", self.name)
+    }
+
+    /// What it gives, as in the file.
+    fn given(&self) -> Vec<String> {
+        let attributes = self.gives.iter().map(|(name, value)| format!("{name}: {value}"));
+        let domain = self.trust_domain.iter().map(|domain| format!("trustDomain: {domain}"));
+        let template = self.spiffe_id_template.iter().map(|template| format!("spiffeIdTemplate: {template}"));
+        attributes.chain(domain).chain(template).collect()
+    }
+
+    fn allowed(&self) -> String {
+        if self.allows.is_empty() { "nothing".to_owned() } else { self.allows.join(", ") }
     }
 }
 

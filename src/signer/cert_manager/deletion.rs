@@ -95,6 +95,7 @@ impl Deletions {
 mod tests {
     use super::*;
     use crate::kube::testing::Uncounted;
+    use crate::model::SignerKind;
     use crate::signer::{LiveRequests, Liveness, RequestId};
     use axum::Router;
     use axum::extract::Request;
@@ -103,7 +104,7 @@ mod tests {
     struct NoRequests;
 
     impl LiveRequests for NoRequests {
-        fn liveness(&self, _id: &RequestId, _namespace: &str) -> Liveness {
+        fn liveness(&self, _signer: SignerKind, _id: &RequestId, _namespace: &str) -> Liveness {
             Liveness::Unknown
         }
     }

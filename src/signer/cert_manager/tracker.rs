@@ -1,6 +1,7 @@
 //! This node's CertificateRequests as the watch shows them, and the signings that wait for them.
 
 use super::api::{CertificateRequest, Expected, Key, State};
+use crate::model::SignerKind;
 use crate::platform::Tally;
 use crate::signer::{LiveRequests, Liveness, RequestId};
 use parking_lot::Mutex;
@@ -117,7 +118,7 @@ impl RequestTracker {
         let (Some(key), Some(id)) = (request.key(), request.id().map(RequestId::new)) else {
             return Seen::default();
         };
-        let liveness = self.live.liveness(&id, &key.namespace);
+        let liveness = self.live.liveness(SignerKind::CertManager, &id, &key.namespace);
         let unwanted = (liveness == Liveness::Removed).then(|| key.clone());
         let created = request.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
         let mut inner = self.inner.lock();
@@ -305,7 +306,7 @@ pub(crate) fn fuzz_certificate_request(json: &[u8]) {
     struct All;
 
     impl LiveRequests for All {
-        fn liveness(&self, _id: &RequestId, _namespace: &str) -> Liveness {
+        fn liveness(&self, _signer: SignerKind, _id: &RequestId, _namespace: &str) -> Liveness {
             Liveness::Present
         }
     }
@@ -332,7 +333,7 @@ mod tests {
     struct Ids;
 
     impl LiveRequests for Ids {
-        fn liveness(&self, id: &RequestId, namespace: &str) -> Liveness {
+        fn liveness(&self, _signer: SignerKind, id: &RequestId, namespace: &str) -> Liveness {
             let is_here = namespace != "elsewhere" && id.as_str().starts_with("csi-");
             if is_here { Liveness::Present } else { Liveness::Unknown }
         }

@@ -7,7 +7,7 @@ fn id(id: &str) -> VolumeId {
 
 /// Of the id `a`, for a pod of the namespace of `volume_in_memory`.
 fn liveness(registry: &Registry) -> Liveness {
-    registry.liveness(&RequestId::new("a"), "shop")
+    registry.liveness(SignerKind::Local, &RequestId::new("a"), "shop")
 }
 
 fn holder(acquired: Result<Guard, Held>) -> Option<Operation> {
@@ -44,7 +44,7 @@ async fn a_removed_volume_is_remembered_for_a_while_and_not_while_it_is_publishe
     let registry = Arc::new(Registry::default());
     let request = RequestId::new("a");
     assert_eq!(liveness(&registry), Liveness::Unknown, "an id of another driver is not ours");
-    assert_eq!(registry.liveness(&request, "other"), Liveness::Unknown);
+    assert_eq!(registry.liveness(SignerKind::Local, &request, "other"), Liveness::Unknown);
     registry.insert(volume_in_memory("a"));
     let unpublish = registry.try_acquire(&id("a"), Operation::Unpublish).unwrap();
     assert_ne!(liveness(&registry), Liveness::Removed);

@@ -193,7 +193,7 @@ impl Driver {
 struct Removed(Mutex<Vec<RequestId>>);
 
 impl LiveRequests for Removed {
-    fn liveness(&self, id: &RequestId, _namespace: &str) -> Liveness {
+    fn liveness(&self, _signer: SignerKind, id: &RequestId, _namespace: &str) -> Liveness {
         if self.0.lock().contains(id) { Liveness::Removed } else { Liveness::Present }
     }
 }
