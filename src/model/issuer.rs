@@ -71,7 +71,6 @@ impl OperatorIssuer {
     }
 
     /// The issuer of the flags.
-    #[cfg(feature = "kubernetes")]
     pub(crate) fn of_flags(&self) -> Option<&IssuerRef> {
         self.of_flags.as_ref()
     }
