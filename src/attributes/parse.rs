@@ -31,7 +31,7 @@ pub fn parse(
     defaults: &OperatorDefaults,
 ) -> Result<CertificateSpec, AttributeErrors> {
     match classes::resolve(raw, pod, defaults, None)? {
-        Some(class) => parse_class(Arc::new(class), pod, defaults).map_err(|faults| faults.beside(raw)),
+        Some(class) => parse_class(&Arc::new(class), pod, defaults).map_err(|faults| faults.beside(raw)),
         None => read(Fields::new(raw, pod, defaults)?),
     }
 }
@@ -47,18 +47,18 @@ pub(crate) fn parse_again(
 ) -> Result<Option<CertificateSpec>, AttributeErrors> {
     let class = classes::resolve(raw, pod, defaults, Some(Last { class: last, is_mounted }))?;
     let Some(class) = class.filter(|class| class != last) else { return Ok(None) };
-    parse_class(Arc::new(class), pod, defaults).map(Some).map_err(|faults| faults.beside(raw))
+    parse_class(&Arc::new(class), pod, defaults).map(Some).map_err(|faults| faults.beside(raw))
 }
 
 /// Reads the attributes of pod and class together.
 pub(super) fn parse_class(
-    class: Arc<VolumeClass>,
+    class: &Arc<VolumeClass>,
     pod: &WorkloadIdentity,
     defaults: &OperatorDefaults,
 ) -> Result<CertificateSpec, AttributeErrors> {
-    let ids = classes::spiffe_ids(&class, defaults);
+    let ids = classes::spiffe_ids(class, defaults);
     let spec = read(Fields::new(&class.attributes, pod, defaults)?.with_ids(ids.as_ref()));
-    spec.map(|spec| CertificateSpec { class: Some(Arc::clone(&class)), ..spec })
+    spec.map(|spec| CertificateSpec { class: Some(Arc::clone(class)), ..spec })
 }
 
 /// Reads the attributes of a volume that an earlier process has published. What was accepted then, and would be refused now, is

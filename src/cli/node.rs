@@ -5,7 +5,7 @@ use super::csi_driver_spiffe::{CsiDriverSpiffeArgs, CsiDriverSpiffeError};
 use super::runtime_issuer::RuntimeIssuerError;
 use super::shared::{ClusterDomainArgs, LocalSignerArgs, LogArgs, SdsArgs};
 use super::values::{self, Bind};
-use crate::attributes::{OperatorClasses, OperatorDefaults, PodIp, SpiffeIdsError};
+use crate::attributes::{OperatorDefaults, PodIp, SpiffeIdsError};
 use crate::csi::Driver;
 #[cfg(not(feature = "kubernetes"))]
 use crate::model::OperatorIssuer;
@@ -225,9 +225,21 @@ impl NodeArgs {
         PodIp::Unknown
     }
 
+    fn limits(&self) -> Limits {
+        Limits {
+            publishes: self.max_volumes_in_flight as usize,
+            renewals: self.max_renewals_in_flight as usize,
+            renewal_interval: self.min_renewal_interval,
+            volume_bytes: self.max_volume_size,
+            namespace_store_percent: self.max_store_share_per_namespace,
+            volumes_per_pod: self.max_volumes_per_pod as usize,
+            volumes_per_namespace: self.max_volumes_per_namespace as usize,
+        }
+    }
+
     /// The configuration.
     pub fn into_config(self) -> Result<Config, UsageError> {
-        let pod_ip = self.pod_ip();
+        let (pod_ip, limits) = (self.pod_ip(), self.limits());
         let root = path_or_default(self.data_root, &self.driver_name, DATA_ROOT);
         let root =
             std::path::absolute(&root).map_err(|source| UsageError::DataRoot { path: root, source })?;
@@ -251,12 +263,10 @@ impl NodeArgs {
             // Without a source of trust anchors csi-driver-spiffe writes no file of them.
             svid: self.csi_driver_spiffe.defaults(!trust.sources.is_empty())?,
             trust,
-            owner: None,
             node_name: Some(self.node_id.clone()),
             pod_ip,
             cluster_domain: self.cluster_domain.cluster_domain,
-            // Read when the node starts.
-            classes: OperatorClasses::default(),
+            ..OperatorDefaults::default()
         };
         Ok(Config {
             crls: self.trust.crls(),
@@ -280,15 +290,7 @@ impl NodeArgs {
             defaults,
             classes: self.classes.config(),
             pins: self.trust.pin_ca,
-            limits: Limits {
-                publishes: self.max_volumes_in_flight as usize,
-                renewals: self.max_renewals_in_flight as usize,
-                renewal_interval: self.min_renewal_interval,
-                volume_bytes: self.max_volume_size,
-                namespace_store_percent: self.max_store_share_per_namespace,
-                volumes_per_pod: self.max_volumes_per_pod as usize,
-                volumes_per_namespace: self.max_volumes_per_namespace as usize,
-            },
+            limits,
             shutdown_grace: self.shutdown_grace,
         })
     }

@@ -8,6 +8,8 @@ use crate::platform::DirectoryWatch;
 use crate::telemetry::Metrics;
 use crate::volume::VolumeService;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -64,8 +66,26 @@ pub(super) struct LiveClasses {
     defaults: OperatorDefaults,
     /// The digest of the last refused version of the file, or of the error if the file was not readable.
     refused: Option<[u8; 32]>,
+    counts: Counts,
+}
+
+/// What operators see of the versions of the file.
+#[derive(Default)]
+struct Counts {
     loads: Counter,
     refusals: Counter,
+    is_invalid: Gauge,
+}
+
+impl Counts {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Versions of the file of classes that came into force";
+        registry.register("classes_loads", help, self.loads.clone());
+        let help = "Versions of the file of classes that were refused: the older classes stay in force";
+        registry.register("classes_refusals", help, self.refusals.clone());
+        let help = "Whether the newest version of the file of classes is refused: 1 or 0";
+        registry.register("classes_invalid", help, self.is_invalid.clone());
+    }
 }
 
 impl LiveClasses {
@@ -79,30 +99,26 @@ impl LiveClasses {
         let watch =
             watched_file::watch(path).map_err(|source| ClassesError::Watch { path: path.clone(), source })?;
         config.load(defaults)?;
-        let (loads, refusals) = (Counter::default(), Counter::default());
-        loads.inc();
-        metrics.extend(|registry| {
-            let help = "Versions of the file of classes that came into force";
-            registry.register("classes_loads", help, loads.clone());
-            let help = "Versions of the file of classes that were refused: the older classes stay in force";
-            registry.register("classes_refusals", help, refusals.clone());
-        });
-        Ok(Self { path: path.clone(), watch, defaults: defaults.clone(), refused: None, loads, refusals })
+        let counts = Counts::default();
+        counts.loads.inc();
+        metrics.extend(|registry| counts.register(registry));
+        Ok(Self { path: path.clone(), watch, defaults: defaults.clone(), refused: None, counts })
     }
 
     /// Follows the file until `end`.
     pub(super) async fn follow(self, volumes: VolumeService, notices: Arc<Notices>, end: CancellationToken) {
-        let Self { path, watch, defaults, mut refused, loads, refusals } = self;
+        let Self { path, watch, defaults, mut refused, counts } = self;
         watched_file::follow(watch, end, || {
             let text = read(&path);
             match text.as_deref().map_err(Clone::clone).and_then(|text| load(&path, text, &defaults)) {
                 Ok(file) => {
                     refused = None;
+                    counts.is_invalid.set(0);
                     notices.class_fault(None);
                     let classes = file.len();
                     if defaults.classes.set(file) {
                         tracing::info!(path = %path.display(), classes, "the classes have changed");
-                        loads.inc();
+                        counts.loads.inc();
                         volumes.retry_failed_classes();
                     }
                 }
@@ -111,7 +127,8 @@ impl LiveClasses {
                     if refused.replace(digest) != Some(digest) {
                         let path = path.display();
                         tracing::error!(%path, error, "the new file of classes is not valid; THE OLD CLASSES STAY IN FORCE");
-                        refusals.inc();
+                        counts.refusals.inc();
+                        counts.is_invalid.set(1);
                         notices.class_fault(Some(format!(
                             "the file of classes {path} is not valid, and the old classes stay in force: {error}"
                         )));

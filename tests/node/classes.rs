@@ -1,7 +1,7 @@
 //! Classes of identity: what a volume gets by naming one, or by saying nothing.
 
 use crate::node_test;
-use crate::support::{Node, assert_whole, eventually, openssl, serial};
+use crate::support::{Node, assert_whole, eventually, get_from, openssl, serial};
 use certlet_kubelet::Pod;
 use std::collections::BTreeSet;
 use std::fs;
@@ -211,7 +211,13 @@ node_test! {
         let scratch = tempfile::tempdir().unwrap();
         let file = ClassFile::new(scratch.path(), MESH);
         let mut node = file.node();
+        node.flag("--metrics-bind-address=127.0.0.1:19407");
+        let is_invalid = async |value: u8| {
+            let (_, page) = get_from("127.0.0.1:19407", "/metrics").await.unwrap();
+            assert!(page.contains(&format!("\ncertlet_classes_invalid {value}\n")), "{page}");
+        };
         let kubelet = node.started().await;
+        is_invalid(0).await;
         for (text, said) in [
             (MESH.replace("duration: 10m", "duraton: 10m"), "\"duraton\" is not an attribute of a volume"),
             (MESH.replace("default: mesh", "default: mash"), "default: \"mash\" is not one of the classes; the nearest is \"mesh\""),
@@ -221,6 +227,7 @@ node_test! {
             file.set(&text);
             eventually(said, async || node.status(&[]).contains(said)).await;
             assert!(node.log().contains("THE OLD CLASSES STAY IN FORCE"));
+            is_invalid(1).await;
         }
         kubelet.publish(&pod("web-0", &[("class", "mesh")])).await.unwrap();
         node.stop();

@@ -134,7 +134,7 @@ impl Class {
             trust_domain: self.trust_domain.clone(),
             spiffe_id_template: self.spiffe_id_template.clone(),
         };
-        parse_class(Arc::new(class), &pod, defaults).err()
+        parse_class(&Arc::new(class), &pod, defaults).err()
     }
 }
 
