@@ -127,13 +127,7 @@ pub(super) fn resolve(
         return Err(refused(&problem, &usable()));
     }
     let mounted = last.filter(|last| last.is_mounted).map(|last| last.class);
-    let attributes = joined(name, class, raw, mounted)?;
-    Ok(Some(VolumeClass {
-        name: name.to_owned(),
-        attributes,
-        trust_domain: class.trust_domain.clone(),
-        spiffe_id_template: class.spiffe_id_template.clone(),
-    }))
+    Ok(Some(class.of_volume(name, joined(name, class, raw, mounted)?)))
 }
 
 /// The SPIFFE IDs of a class; none: those of the driver.

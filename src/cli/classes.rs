@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Classes")]
 pub struct ClassArgs {
     /// File with the classes that volumes may name in "class", as docs/classes.md describes it. The driver reads it again when it
-    /// changes; a version that is not valid changes nothing.
+    /// changes; a version that is not valid changes nothing. --class is the same.
     #[arg(long, alias = "class", env = "CERTLET_CLASSES", value_name = "FILE")]
     pub classes: Option<PathBuf>,
 

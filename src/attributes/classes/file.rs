@@ -4,7 +4,9 @@ use super::super::defaults::{OperatorDefaults, SPIFFE_ID_TEMPLATE, SpiffeIds, Sp
 use super::super::errors::{AttributeError, AttributeErrors};
 use super::super::parse::parse_class;
 use super::super::rows::{Key, TABLE};
-use crate::model::{Dialect, Pattern, PatternKind, VolumeClass, WorkloadIdentity, nearest_name, shown};
+use crate::model::{
+    Dialect, Pattern, PatternKind, RawAttributes, VolumeClass, WorkloadIdentity, nearest_name, shown,
+};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,10 +40,10 @@ pub(super) struct Class {
     attributes: BTreeMap<String, String>,
     /// Instead of `--trust-domain`.
     #[serde(default)]
-    pub(super) trust_domain: Option<String>,
+    trust_domain: Option<String>,
     /// Instead of `--spiffe-id-template`.
     #[serde(default)]
-    pub(super) spiffe_id_template: Option<String>,
+    spiffe_id_template: Option<String>,
     /// The attributes that a pod may set: beside what the class gives, or instead of it.
     #[serde(default)]
     pub(super) allow: BTreeSet<String>,
@@ -77,13 +79,9 @@ impl Class {
     }
 
     fn check(&self, defaults: &OperatorDefaults) -> Result<(), String> {
-        for (field, names) in [
-            ("attributes", self.attributes.keys().collect()),
-            ("allow", self.allow.iter().collect::<Vec<_>>()),
-        ] {
-            for name in names {
-                check_name(name).map_err(|problem| format!("{field}: {} {problem}", shown(name)))?;
-            }
+        let given = self.attributes.keys().map(|name| ("attributes", name));
+        for (field, name) in given.chain(self.allow.iter().map(|name| ("allow", name))) {
+            check_name(name).map_err(|problem| format!("{field}: {} {problem}", shown(name)))?;
         }
         for key in [Key::Pkcs12Password, Key::Pkcs12PasswordKey] {
             let name = key.row().name;
@@ -128,13 +126,14 @@ impl Class {
             service_account: "account".into(),
         };
         let named = (Key::Class.full(Dialect::Certlet), name.to_owned());
-        let class = VolumeClass {
-            name: name.to_owned(),
-            attributes: self.attributes().chain([named]).collect(),
-            trust_domain: self.trust_domain.clone(),
-            spiffe_id_template: self.spiffe_id_template.clone(),
-        };
+        let class = self.of_volume(name, self.attributes().chain([named]).collect());
         parse_class(&Arc::new(class), &pod, defaults).err()
+    }
+
+    /// What it makes of a volume, whose attributes and its own are these together.
+    pub(super) fn of_volume(&self, name: &str, attributes: RawAttributes) -> VolumeClass {
+        let (trust_domain, spiffe_id_template) = (self.trust_domain.clone(), self.spiffe_id_template.clone());
+        VolumeClass { name: name.to_owned(), attributes, trust_domain, spiffe_id_template }
     }
 }
 
