@@ -43,7 +43,7 @@ node_test! {
     async fn a_renewal_that_is_asked_for_comes_at_once() {
         let mut sidecar = Sidecar::new(&LOCAL);
         let (code, said) = sidecar.renew();
-        assert!(code == Some(1) && said.contains("certlet does not listen on"), "{said}");
+        assert!(code == Some(1) && said.contains("there is no store in"), "{said}");
         sidecar.started().await;
         let first = sidecar.serial();
         let (code, said) = sidecar.renew();
