@@ -8,7 +8,7 @@ use super::node::UsageError;
 #[cfg(feature = "kubernetes")]
 use super::shared::IssuerArgs;
 use super::shared::{ClusterDomainArgs, SdsArgs, VariableArgs};
-use super::sidecar::Attribute;
+use super::sidecar::{AttributeList, attributes};
 use super::values;
 use crate::attributes::{AttributeErrors, OperatorClasses, OperatorDefaults, PodIp, VolumeContext};
 use crate::model::{Dialect, OperatorIssuer, WorkloadIdentity};
@@ -22,10 +22,10 @@ use thiserror::Error;
 /// `certlet explain`
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
-    /// An attribute, as a CSI volume has it. A name without a prefix gets csi.certlet.io/. Can be given several times. --attribute is
-    /// the same.
-    #[arg(long, alias = "attribute", value_name = "NAME=VALUE", value_parser = values::attribute)]
-    pub attributes: Vec<Attribute>,
+    /// Attributes, as a CSI volume has them, separated by commas or in repeated flags. A name without a prefix gets csi.certlet.io/.
+    /// --attribute is the same.
+    #[arg(long, alias = "attribute", value_name = "NAME=VALUE,...", value_parser = values::attribute_list)]
+    pub attributes: Vec<AttributeList>,
 
     /// The pod: NAMESPACE/NAME.
     #[arg(long, value_name = "NAMESPACE/NAME", default_value = "default/example", value_parser = values::pod_name)]
@@ -116,11 +116,7 @@ impl ExplainArgs {
         let (namespace, name) = self.pod.clone();
         let (uid, service_account) = (self.pod_uid.clone(), self.service_account.clone());
         let pod = WorkloadIdentity { namespace, name, uid, service_account };
-        let with_prefix = |Attribute(name, value): &Attribute| {
-            let prefix = Dialect::Certlet.prefix();
-            (if name.contains('/') { name.clone() } else { format!("{prefix}/{name}") }, value.clone())
-        };
-        let raw = self.attributes.iter().map(with_prefix).collect();
+        let raw = attributes(&self.attributes)?;
         let (output, classes) = (self.output, self.classes.config());
         let mut defaults = self.defaults()?;
         if let Some(classes) = classes {

@@ -2,9 +2,10 @@
 
 use super::classes::ClassArgs;
 use super::shared::{ClusterDomainArgs, VariableArgs};
+use super::sidecar::{Attribute, AttributeList, attributes as from_lists};
 use super::spiffe::SpiffeArgs;
 use super::values;
-use crate::attributes::{self, OperatorDefaults};
+use crate::attributes::{self, AttributeErrors, OperatorDefaults};
 use crate::model::{Dialect, RawAttributes, WorkloadIdentity};
 use crate::policy::{Policy, PolicyError, Question, upgrade};
 use crate::run::ClassesError;
@@ -40,10 +41,10 @@ pub struct CheckArgs {
     #[arg(long, conflicts_with = "pod")]
     pub upgrade: bool,
 
-    /// Attributes of the volume: KEY=VALUE, separated by commas or in repeated flags. The prefix csi.certlet.io/ and
-    /// "signer=acm-pca" are added if missing, the second one not to a volume that names its class.
-    #[arg(long, value_name = "KEY=VALUE,...")]
-    pub attributes: Vec<String>,
+    /// Attributes of the volume, separated by commas or in repeated flags. The prefix csi.certlet.io/ and "signer=acm-pca" are added if
+    /// missing, the second one not to a volume that names its class.
+    #[arg(long, alias = "attribute", value_name = "NAME=VALUE,...", value_parser = values::attribute_list)]
+    pub attributes: Vec<AttributeList>,
 
     /// What variables stand for.
     #[command(flatten)]
@@ -113,8 +114,8 @@ impl CheckArgs {
             uid: "00000000-0000-0000-0000-000000000000".to_owned(),
             service_account: self.service_account.clone(),
         };
-        let raw = raw(&self.attributes).map_err(PolicyCheckError::Attributes)?;
         let refused = |error: &dyn Display| PolicyCheckError::Attributes(error.to_string());
+        let raw = raw(&self.attributes).map_err(|error| refused(&error))?;
         let spiffe_ids = self.spiffe.ids(Dialect::Certlet).map_err(|error| refused(&error))?;
         let mut defaults = OperatorDefaults {
             spiffe_ids,
@@ -150,33 +151,15 @@ fn budget(per_hour: u32) -> String {
     }
 }
 
-/// A comma begins a new attribute only if a key and an equals sign follow it, because lists contain commas too.
-fn raw(flags: &[String]) -> Result<RawAttributes, String> {
-    let key = |text: &str| {
-        let (key, value) = text.split_once('=')?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-./".contains(c);
-        (!key.is_empty() && key.chars().all(plain) && !key.contains("//"))
-            .then(|| (key.to_owned(), value.to_owned()))
-    };
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    for flag in flags {
-        for (at, part) in flag.split(',').enumerate() {
-            match (key(part), pairs.last_mut()) {
-                (Some(pair), _) => pairs.push(pair),
-                (None, Some((_, value))) if at > 0 => {
-                    value.push(',');
-                    value.push_str(part);
-                }
-                _ => return Err(format!("{part:?}; accepted: KEY=VALUE")),
-            }
-        }
-    }
-    let is_of = |name: &str| pairs.iter().any(|(key, _)| key.rsplit('/').next() == Some(name));
+/// The attributes of a volume that asks AWS Private CA.
+fn raw(lists: &[AttributeList]) -> Result<RawAttributes, AttributeErrors> {
+    let given = lists.iter().flat_map(|AttributeList(list)| list);
+    let is_of = |name: &str| given.clone().any(|Attribute(key, _)| key.rsplit('/').next() == Some(name));
+    let mut lists = lists.to_vec();
     if !is_of("signer") && !is_of("class") {
-        pairs.push(("signer".to_owned(), "acm-pca".to_owned()));
+        lists.push(AttributeList(vec![Attribute("signer".to_owned(), "acm-pca".to_owned())]));
     }
-    let full = |key: String| if key.contains('/') { key } else { format!("csi.certlet.io/{key}") };
-    Ok(pairs.into_iter().map(|(key, value)| (full(key), value)).collect())
+    from_lists(&lists)
 }
 
 #[cfg(test)]
@@ -215,7 +198,7 @@ mod tests {
         let args = CheckArgs {
             pod: Some(("shop".into(), "web-0".into())),
             service_account: "web".into(),
-            attributes: attributes.iter().map(|&attribute| attribute.into()).collect(),
+            attributes: attributes.iter().map(|list| values::attribute_list(list).unwrap()).collect(),
             classes,
             ..only_the_file(&file)
         };
@@ -289,7 +272,8 @@ mod tests {
 
     #[test]
     fn a_comma_within_a_value_is_part_of_it() {
-        let raw = raw(&["dns-names=a,b,uri-sans=spiffe://x/y?z=1,spiffe://w,duration=1h".into()]).unwrap();
+        let list = values::attribute_list("dns-names=a,b,uri-sans=spiffe://x/y?z=1,spiffe://w,duration=1h");
+        let raw = raw(&[list.unwrap()]).unwrap();
         assert_eq!(raw.value("csi.certlet.io/dns-names"), Some("a,b"));
         assert_eq!(raw.value("csi.certlet.io/uri-sans"), Some("spiffe://x/y?z=1,spiffe://w"));
         assert_eq!(raw.value("csi.certlet.io/duration"), Some("1h"));

@@ -6,11 +6,12 @@ use super::node::UsageError;
 use super::shared::IssuerArgs;
 use super::shared::{ClusterDomainArgs, LocalSignerArgs, LogArgs, SdsArgs, VariableArgs};
 use super::values::{self, Bind};
-use crate::attributes::{OperatorClasses, OperatorDefaults, TrustDefaults};
-use crate::model::{Dialect, OperatorIssuer};
+use crate::attributes::{AttributeErrors, OperatorClasses, OperatorDefaults, TrustDefaults};
+use crate::model::{Dialect, OperatorIssuer, RawAttributes};
 #[cfg(feature = "kubernetes")]
 use crate::run::SidecarClusterConfig;
 use crate::run::{PodNames, SidecarConfig};
+use crate::sidecar::AttributeSources;
 use crate::store::INSIDE;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -150,6 +151,17 @@ pub struct SidecarArgs {
 /// One attribute of `--attributes`: its name as it is given, and its value.
 #[derive(Clone, Debug)]
 pub struct Attribute(pub(super) String, pub(super) String);
+
+/// Attributes of one flag, separated by commas.
+#[derive(Clone, Debug)]
+pub struct AttributeList(pub(super) Vec<Attribute>);
+
+/// The attributes of a volume, from flags with lists.
+pub(super) fn attributes(lists: &[AttributeList]) -> Result<RawAttributes, AttributeErrors> {
+    let all = lists.iter().flat_map(|AttributeList(list)| list);
+    let given = all.map(|Attribute(name, value)| (name.clone(), value.clone())).collect();
+    AttributeSources { given, file: None }.read().map_err(AttributeErrors::new)
+}
 
 /// Flags for Kubernetes and cert-manager.
 #[cfg(feature = "kubernetes")]

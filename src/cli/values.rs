@@ -2,7 +2,7 @@
 
 use super::reload::CommandLine;
 use super::shared::GivenAddress;
-use super::sidecar::Attribute;
+use super::sidecar::{Attribute, AttributeList};
 use crate::attributes::{self, ClusterDomain, OptionalAttribute};
 use crate::model::shown;
 use http::Uri;
@@ -215,6 +215,26 @@ pub(super) fn attribute(value: &str) -> Result<Attribute, String> {
     accept(attribute, "NAME=VALUE, such as dns-names=web.shop.svc")
 }
 
+/// `NAME=VALUE,...`. Lists contain commas too, so a comma begins another attribute only before what can be a name and an equals sign.
+/// Names are in lower case, unlike the types in `CN=a,O=b`.
+pub(super) fn attribute_list(value: &str) -> Result<AttributeList, String> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-./".contains(c);
+    let begins = |part: &str| {
+        part.split_once('=').is_some_and(|(name, _)| !name.is_empty() && name.chars().all(is_name))
+    };
+    let mut attributes: Vec<Attribute> = Vec::new();
+    for part in value.split(',') {
+        match attributes.last_mut() {
+            Some(Attribute(_, value)) if !begins(part) => {
+                value.push(',');
+                value.push_str(part);
+            }
+            _ => attributes.push(attribute(part)?),
+        }
+    }
+    Ok(AttributeList(attributes))
+}
+
 /// A cluster's DNS domain.
 pub(super) fn cluster_domain(value: &str) -> Result<ClusterDomain, String> {
     value.parse().map_err(|problem| {
@@ -300,6 +320,24 @@ pub(super) fn not_empty(value: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_comma_begins_an_attribute_only_before_a_name() {
+        let list = |value: &str| {
+            let AttributeList(list) = attribute_list(value).unwrap();
+            list.into_iter().map(|Attribute(name, value)| (name, value)).collect::<Vec<_>>()
+        };
+        let pairs = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect::<Vec<_>>()
+        };
+        let expected = pairs(&[("dns-names", "a,b"), ("csi.certlet.io/duration", "1h")]);
+        assert_eq!(list("dns-names=a,b,csi.certlet.io/duration=1h"), expected);
+        assert_eq!(list("literal-subject=CN=a,O=b"), pairs(&[("literal-subject", "CN=a,O=b")]));
+        assert_eq!(list("dns-names=a,,b="), pairs(&[("dns-names", "a,"), ("b", "")]));
+        for odd in ["", "a", ",a=b", "=a"] {
+            assert!(attribute_list(odd).unwrap_err().contains("NAME=VALUE"), "{odd}");
+        }
+    }
 
     #[test]
     fn a_url_is_http_and_complete() {
