@@ -20,6 +20,8 @@ mod haproxy;
 mod java;
 mod nginx;
 mod openssl;
+#[expect(dead_code, reason = "the pages come next")]
+mod page;
 mod postgresql;
 mod program;
 mod revoking;
