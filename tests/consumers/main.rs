@@ -9,6 +9,7 @@ mod cert_manager;
 mod certificate_requests;
 #[path = "../support/crl.rs"]
 mod crl;
+mod documented;
 mod envoy;
 #[path = "../support/fake_pca/mod.rs"]
 #[allow(dead_code, reason = "only its CA is used here")]
@@ -19,11 +20,12 @@ mod grpc;
 mod haproxy;
 mod java;
 mod nginx;
+mod node;
 mod openssl;
-#[expect(dead_code, reason = "the pages come next")]
 mod page;
 mod postgresql;
 mod program;
+mod python;
 mod revoking;
 mod rotating;
 #[path = "../support/spiffe_ids.rs"]
