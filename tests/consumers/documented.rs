@@ -1,7 +1,7 @@
 //! Pods as a page of docs/consumers shows them: their volumes, their files, and `certlet reload` beside a program.
 
 use crate::page::Page;
-use crate::program::{OWNER, Running, USER, command, directory, outcome};
+use crate::program::{OWNER, Running, USER, command, directory, outcome, output};
 use crate::support::{CERTLET, Node, eventually, pod_of};
 use crate::{RENEWED, node, number, pod};
 use certlet_kubelet::{Kubelet, Pod};
@@ -26,20 +26,22 @@ impl Documented {
     /// A node on which these names of a page are names of loopback.
     pub(crate) async fn start(page: &str, names: &[&str]) -> Self {
         let mut node = node(&[]);
-        let hosts = node.root.join("hosts");
-        fs::write(&hosts, format!("127.0.0.1 localhost {}\n", names.join(" "))).unwrap();
-        bind(&hosts, Path::new("/etc/hosts"));
+        name_loopback(&node.root, names);
         let kubelet = node.started().await;
         Self { page: Page::of(page), node, kubelet, certlet: OnceCell::new() }
     }
 
-    /// The volume of a pod with the manifest that is titled so, mounted at a short path as in a container. It is renewed every five
-    /// seconds.
+    /// The volume of a pod with the manifest that is titled so. It is renewed every five seconds.
     pub(crate) async fn volume(&self, name: &str, manifest: &str) -> PathBuf {
-        let attributes = self.page.attributes(manifest);
+        self.volume_of_page(&self.page, name, manifest).await
+    }
+
+    /// As [`Self::volume`], with another page.
+    pub(crate) async fn volume_of_page(&self, page: &Page, name: &str, manifest: &str) -> PathBuf {
+        let attributes = page.attributes(manifest);
         let attributes = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let attributes: Vec<_> = attributes.chain(RENEWED).collect();
-        let has_group = self.page.block(manifest, &[]).contains("fsGroup: ");
+        let has_group = page.block(manifest, &[]).contains("fsGroup: ");
         let mut pod = pod(name, &attributes);
         if has_group && OWNER.is_some() {
             pod = pod_of(&[("signer", "local")], name, &attributes);
@@ -72,7 +74,7 @@ impl Documented {
         path
     }
 
-    /// Writes a block of the page into a file of that name, with other paths and ports than in a container. The volume is at `/tls` there.
+    /// Writes a block of the page into a file of that name, for this volume and with other paths and ports than in a container.
     pub(crate) fn write(
         &self,
         directory: &Path,
@@ -80,11 +82,8 @@ impl Documented {
         volume: &Path,
         others: &[(&str, &str)],
     ) -> PathBuf {
-        let volume = volume.display().to_string();
-        let block = self.page.block(title, others);
-        assert!(block.contains("/tls"), "the block {title} does not use the volume");
         let file = directory.join(title);
-        fs::write(&file, replace_path(&block, "/tls", &volume)).unwrap();
+        fs::write(&file, of_volume(&self.page.block(title, others), volume)).unwrap();
         file
     }
 
@@ -93,11 +92,11 @@ impl Documented {
         let manifest = self.page.block(manifest, others);
         let (_, rest) = manifest.split_once("args: [reload, ").expect("the arguments of certlet reload");
         let (arguments, _) = rest.split_once("]\n").unwrap();
+        let arguments = of_volume(arguments, volume);
         let mut command = command(self.certlet());
         command.args(["reload", "--log-format=text"]);
         for argument in arguments.split(", ") {
-            let argument = argument.trim().trim_matches(['\'', '"']);
-            command.arg(replace_path(argument, "/tls", &volume.display().to_string()));
+            command.arg(argument.trim().trim_matches(['\'', '"']));
         }
         command
     }
@@ -113,17 +112,26 @@ impl Documented {
     }
 }
 
-/// Replaces a path by another one, where a path ends or a name in it follows.
-fn replace_path(text: &str, path: &str, by: &str) -> String {
-    let mut parts = text.split(path);
+/// A text of a page for this volume, which is at `/tls` in a container.
+pub(crate) fn of_volume(text: &str, volume: &Path) -> String {
+    let volume = volume.display().to_string();
+    let mut parts = text.split("/tls");
     let mut replaced = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let is_path = !replaced.ends_with(|c: char| c.is_alphanumeric() || "/.}".contains(c))
-            && !part.starts_with(|c: char| c.is_alphanumeric() || "-_.".contains(c));
-        replaced += if is_path { by } else { path };
+        // Not the name of a file, such as tls.crt.
+        let is_path = !part.starts_with(|c: char| c.is_alphanumeric() || "-_.".contains(c));
+        replaced += if is_path { &volume } else { "/tls" };
         replaced += part;
     }
+    assert_ne!(text, replaced, "the text does not use the volume");
     replaced
+}
+
+/// Gives loopback these names, in the test's own namespace.
+pub(crate) fn name_loopback(root: &Path, names: &[&str]) {
+    let hosts = root.join("hosts");
+    fs::write(&hosts, format!("127.0.0.1 localhost {}\n", names.join(" "))).unwrap();
+    bind(&hosts, Path::new("/etc/hosts"));
 }
 
 fn bind(from: &Path, to: &Path) {
@@ -168,23 +176,26 @@ pub(crate) async fn assert_renewed(volume: &Path, mut served: impl FnMut() -> Op
 
 /// The processes of a pod with `shareProcessNamespace: true`, which see each other and no others. They end with their owner.
 pub(crate) struct Processes {
-    pause: Child,
     pub(crate) running: Vec<Running>,
+    pause: Child,
 }
 
 impl Processes {
     pub(crate) fn start(commands: Vec<Command>) -> Self {
-        // Of one thread alone, so that the test itself stays where it is.
-        let started = thread::spawn(move || {
+        // The namespaces are those of one thread and its children. Such a thread cannot start others.
+        let spawning = thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS).unwrap();
-            // As in a pod, the first process only waits.
-            let pause = Command::new("sleep").arg("infinity").stdin(Stdio::null()).spawn().unwrap();
-            let mounted = Command::new("mount").args(["-t", "proc", "proc", "/proc"]).status().unwrap();
-            assert!(mounted.success(), "the namespace's /proc");
-            let running = commands.into_iter().map(|mut command| Running::start(&mut command)).collect();
-            Self { pause, running }
+            // As in a pod, the first process only waits. The others end with it.
+            let mut pause = Command::new("sleep");
+            pause.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let pause = pause.spawn().unwrap();
+            output(Command::new("mount").args(["-t", "proc", "proc", "/proc"]));
+            let children: Vec<Child> =
+                commands.into_iter().map(|mut command| Running::spawn(&mut command)).collect();
+            (children, pause)
         });
-        started.join().unwrap()
+        let (children, pause) = spawning.join().unwrap();
+        Self { running: children.into_iter().map(Running::of).collect(), pause }
     }
 }
 

@@ -1,34 +1,33 @@
 //! A PostgreSQL server with client certificates, its JDBC driver, and libpq.
 
+use crate::documented::{Documented, Processes, assert_renewed, free_port, name_loopback, of_volume, served};
+use crate::node_test;
+use crate::page::Page;
 use crate::program::{OWNER, Running, USER, built, command, directory, outcome, output};
 use crate::revoking::{CRL, Reloader, Revoking};
-use crate::support::{DEADLINE, Node, eventually, pod_of};
-use crate::{RENEWED, node, node_test, number, pod};
-use certlet_kubelet::Kubelet;
+use crate::support::{DEADLINE, eventually, pod_of};
+use certlet_kubelet::Pod;
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-/// A server on loopback, which lets the user `app` in with a certificate of that common name only.
+/// The name of the server.
+const NAME: &str = "database.shop.svc";
+
+/// The page's server on loopback, which lets the user `app` in with a certificate of that common name only.
 struct Server {
     programs: PathBuf,
-    port: u16,
-    running: Running,
+    port: String,
+    processes: Processes,
 }
 
 impl Server {
-    /// Starts it with the certificate of this volume.
-    fn start(node: &Node, volume: &Path) -> Self {
-        Self::start_with(node, volume, &[])
-    }
-
-    /// With more settings.
-    fn start_with(node: &Node, volume: &Path, settings: &[String]) -> Self {
-        let programs = newest_programs();
-        let home = node.root.join("postgresql");
+    /// Starts it with the certificate of this volume, these settings beside those of the page, and other programs beside it.
+    fn start(root: &Path, volume: &Path, settings: &[String], beside: Vec<Command>) -> Self {
+        let (programs, port) = (newest_programs(), free_port());
+        let home = root.join("postgresql");
         directory(&home);
         let data = file(&home, "data");
         output(
@@ -36,32 +35,26 @@ impl Server {
                 .args(["--no-sync", "--username=postgres", "--pgdata"])
                 .arg(&data),
         );
-        let rules = "hostssl all app 127.0.0.1/32 cert\n";
-        fs::write(home.join("data/pg_hba.conf"), rules).unwrap();
         let role = home.join("role.sql");
         fs::write(&role, "create role app login").unwrap();
         let single = ["--single", "-D", &data, "postgres"];
         output(command(programs.join("postgres")).args(single).stdin(File::open(role).unwrap()));
-        // PostgreSQL cannot choose a port itself. If another process takes this one first, the test fails.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+
+        let page = Page::of("postgresql");
+        fs::write(home.join("pg_hba.conf"), page.block("pg_hba.conf", &[])).unwrap();
+        let config = page.block(
+            "postgresql.conf",
+            &[("'*'", "'127.0.0.1'"), ("5432", &port), ("/etc/postgresql", &home.display().to_string())],
+        );
+        let file = home.join("postgresql.conf");
+        fs::write(&file, of_volume(&config, volume)).unwrap();
         let mut server = command(programs.join("postgres"));
-        server.arg("-D").arg(&data);
-        for setting in [
-            format!("port={port}"),
-            "listen_addresses=127.0.0.1".to_owned(),
-            format!("unix_socket_directories={}", home.display()),
-            "fsync=off".to_owned(),
-            "ssl=on".to_owned(),
-            format!("ssl_cert_file={}", file(volume, "tls.crt")),
-            format!("ssl_key_file={}", file(volume, "tls.key")),
-            format!("ssl_ca_file={}", file(volume, "ca.crt")),
-        ]
-        .iter()
-        .chain(settings)
-        {
-            server.args(["-c", setting]);
-        }
-        let server = Self { port, running: Running::start(&mut server), programs };
+        server.args(["-D", &data, "-c", &format!("config_file={}", file.display()), "-c", "fsync=off"]);
+        server.args(["-c", &format!("unix_socket_directories={}", home.display())]);
+        server.args(settings.iter().flat_map(|setting| ["-c", setting]));
+        let mut commands = beside;
+        commands.insert(0, server);
+        let server = Self { programs, port, processes: Processes::start(commands) };
         server.wait();
         server
     }
@@ -69,46 +62,30 @@ impl Server {
     /// Waits until it answers.
     fn wait(&self) {
         let started = Instant::now();
-        let port = self.port.to_string();
         let mut ask = Command::new(self.programs.join("pg_isready"));
-        ask.args(["-h", "127.0.0.1", "-p", &port]);
+        ask.args(["-h", "127.0.0.1", "-p", &self.port]);
         while !outcome(&mut ask).0 {
             assert!(started.elapsed() < DEADLINE, "the server does not start");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
 
-    /// The serial number of its certificate.
-    fn number(&self, anchors: &Path) -> String {
-        let address = format!("127.0.0.1:{}", self.port);
-        let client =
-            ["s_client", "-starttls", "postgres", "-verify_return_error", "-connect", &address, "-CAfile"];
-        let (_, said) = outcome(Command::new("openssl").args(client).arg(anchors));
-        let begin = said.find("-----BEGIN CERTIFICATE-----").unwrap_or_else(|| panic!("{said}"));
-        let (_, block) = x509_parser::pem::parse_x509_pem(&said.as_bytes()[begin..]).unwrap();
-        let (_, leaf) = x509_parser::parse_x509_certificate(&block.contents).unwrap();
-        format!("{:x}", leaf.serial)
-    }
-
-    /// The URL with which the JDBC driver connects with the files of a volume.
-    fn url(&self, volume: &Path) -> String {
-        let (port, anchors, keystore) = (self.port, file(volume, "ca.crt"), file(volume, "keystore.p12"));
-        format!(
-            "jdbc:postgresql://localhost:{port}/postgres?user=app&sslmode=verify-full&sslrootcert={anchors}&sslkey={keystore}&\
-             sslpassword=changeit"
-        )
-    }
-
-    /// Asks with `psql` and the files of a volume for the client's name: whether it succeeded, and what it printed.
+    /// Asks with `psql` and the service of the page for the client's name and the serial number of its certificate: whether it
+    /// succeeded, and what it printed.
     fn query(&self, volume: &Path) -> (bool, String) {
-        let [anchors, certificate, key] = ["ca.crt", "tls.crt", "tls.key"].map(|name| file(volume, name));
-        let connection = format!(
-            "host=localhost port={} user=app dbname=postgres sslmode=verify-full sslrootcert={anchors} sslcert={certificate} \
-             sslkey={key}",
-            self.port
-        );
-        let query = "select client_dn from pg_stat_ssl where pid = pg_backend_pid()";
-        outcome(command(self.programs.join("psql")).args(["-At", "-c", query, &connection]))
+        let page = Page::of("libpq");
+        let service = volume.with_extension("pg_service.conf");
+        fs::write(&service, of_volume(&page.block("pg_service.conf", &[("5432", &self.port)]), volume))
+            .unwrap();
+        let query = page.block("seen.sql", &[]);
+        let mut psql = command(self.programs.join("psql"));
+        psql.env("PGSERVICEFILE", service);
+        outcome(psql.args(["--no-psqlrc", "-At", "-c", &query, "service=database"]))
+    }
+
+    /// The serial number of the certificate that it serves.
+    fn served(&self, client: &Path) -> Option<String> {
+        served(&self.port, NAME, client, &["-starttls", "postgres"])
     }
 }
 
@@ -125,92 +102,119 @@ fn newest_programs() -> PathBuf {
     found.pop().expect("the Debian package postgresql")
 }
 
-/// A client through the JDBC driver: an answer for each connection.
-fn jdbc(java: &Path, url: &str) -> Running {
-    let classes = format!("{}:{}", java.display(), java.join("postgresql.jar").display());
-    Running::start(command("java").args(["-cp", &classes, "Connect", url]))
+/// A node with the page's server, whose certificate is renewed.
+struct Database {
+    server: Server,
+    volume: PathBuf,
+    documented: Documented,
 }
 
-/// Starts a node, and on it a server whose certificate is renewed. Returns its volume as well.
-async fn started(node: &mut Node) -> (Kubelet, Server, PathBuf) {
-    let kubelet = node.started().await;
-    let usages = ("key-usages", "digital signature, server auth");
-    let pod = pod("database", &[("dns-names", "localhost"), usages, RENEWED[0], RENEWED[1]]);
-    let volume = kubelet.publish(&pod).await.unwrap();
-    let server = Server::start(node, &volume);
-    (kubelet, server, volume)
+impl Database {
+    async fn start() -> Self {
+        let documented = Documented::start("postgresql", &[NAME]).await;
+        let volume = documented.volume("database", "pod.yaml").await;
+        let reload = documented.reload("pod.yaml", &volume, &[]);
+        let server = Server::start(&documented.node.root, &volume, &[], vec![reload]);
+        Self { server, volume, documented }
+    }
+
+    /// A client's volume, as a page shows it.
+    async fn client(&self, page: &str) -> PathBuf {
+        self.documented.volume_of_page(&Page::of(page), "app", "pod.yaml").await
+    }
+
+    /// The page's JDBC client with this volume.
+    fn jdbc(&self, volume: &Path) -> Command {
+        let folder = volume.with_extension("program");
+        directory(&folder);
+        let source = Page::of("jdbc").block("App.java", &[("5432", &self.server.port)]);
+        let program = folder.join("App.java");
+        fs::write(&program, of_volume(&source, volume)).unwrap();
+        let java = self.documented.node.root.join("java");
+        let java = if java.exists() { java } else { built("java", &self.documented.node.root) };
+        let mut command = command("java");
+        command.arg("-cp").arg(java.join("postgresql.jar")).arg(program);
+        command
+    }
 }
 
-/// Attributes of a client.
-const CLIENT: [(&str, &str); 5] = [
-    ("common-name", "app"),
-    ("dns-names", ""),
-    ("key-usages", "digital signature, client auth"),
-    ("pkcs12-enable", "true"),
-    ("pkcs12-password", "changeit"),
-];
+/// A pod with the attributes of a page's client.
+fn client_pod(page: &str, name: &str, other: &[(&str, &str)]) -> Pod {
+    let attributes = Page::of(page).attributes("pod.yaml");
+    let attributes = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let attributes: Vec<_> =
+        attributes.filter(|(name, _)| !other.iter().any(|(other, _)| name == other)).collect();
+    pod_of(&[&[("signer", "local")], other].concat(), name, &attributes)
+}
 
 node_test! {
     #[ignore = "run by make consumers"]
     async fn the_jdbc_driver_needs_the_alias_user_and_sees_a_renewal() {
-        let mut node = node(&[]);
-        let (kubelet, server, _) = started(&mut node).await;
-        let java = built("java", &node.root);
+        let database = Database::start().await;
+        let volume = database.client("jdbc").await;
+        let client = Running::start(&mut database.jdbc(&volume));
+        let before = client.line();
+        eventually("the client uses its renewed keystore", async || client.line() != before).await;
+        if OWNER.is_none() {
+            return;
+        }
         // With the alias that a keystore has by default, the driver sends no certificate.
-        let other = kubelet.publish(&pod("other", &CLIENT)).await.unwrap();
-        let refused = jdbc(&java, &server.url(&other)).ask("");
-        assert!(refused.contains("connection requires a valid client certificate"), "{refused}");
-
-        let attributes = [&CLIENT[..], &RENEWED, &[("pkcs12-alias", "user")]].concat();
-        let volume = kubelet.publish(&pod("app", &attributes)).await.unwrap();
-        let mut client = jdbc(&java, &server.url(&volume));
-        let before = client.ask("");
-        assert!(!before.starts_with("error"), "{before}");
-        eventually("the client uses its renewed keystore", async || {
-            let now = client.ask("");
-            assert!(!now.starts_with("error"), "{now}");
-            now != before
-        })
-        .await;
-        assert_ne!(number(&volume), before);
+        let owner = OWNER.as_deref().unwrap_or("0");
+        let other = client_pod("jdbc", "other", &[("pkcs12-alias", "certificate"), ("owner", owner)]);
+        let (_, refused) = outcome(&mut database.jdbc(&database.documented.publish(&other).await));
+        assert!(refused.contains("FATAL: connection requires a valid client certificate"), "{refused}");
+        let unreadable = database.documented.publish(&client_pod("jdbc", "unreadable", &[])).await;
+        let (_, refused) = outcome(&mut database.jdbc(&unreadable));
+        assert!(refused.contains("X.509 CertificateFactory not available") && refused.contains("(Permission denied)"), "{refused}");
     }
 }
 
 node_test! {
     #[ignore = "run by make consumers"]
     async fn postgresql_uses_a_renewed_certificate_after_a_reload() {
-        let mut node = node(&[]);
-        let (_kubelet, server, volume) = started(&mut node).await;
-        let anchors = volume.join("ca.crt");
-        let before = server.number(&anchors);
-        eventually("a renewal", async || number(&volume) != before).await;
-        assert_eq!(server.number(&anchors), before, "PostgreSQL reads its files at its start, and when it is told");
-        server.running.signal(Signal::SIGHUP);
-        eventually("the server uses its renewed certificate", async || server.number(&anchors) != before).await;
+        let database = Database::start().await;
+        let client = database.client("libpq").await;
+        assert_renewed(&database.volume, || database.server.served(&client)).await;
+        assert_renewed(&database.volume, || database.server.served(&client)).await;
+    }
+}
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn libpq_uses_a_renewed_certificate_for_a_new_connection() {
+        let database = Database::start().await;
+        let client = database.client("libpq").await;
+        let query = || {
+            let (success, said) = database.server.query(&client);
+            assert!(success && said.starts_with("/CN=app|"), "{said}");
+            said
+        };
+        let before = query();
+        eventually("the client uses its renewed certificate", async || query() != before).await;
     }
 }
 
 node_test! {
     #[ignore = "run by make consumers"]
     async fn libpq_reads_a_key_of_its_user_alone_or_of_root_and_a_group() {
-        let mut node = node(&[]);
-        let (kubelet, server, _) = started(&mut node).await;
-        let volume = kubelet.publish(&pod("app", &CLIENT)).await.unwrap();
-        assert_eq!(server.query(&volume), (true, "/CN=app\n".to_owned()));
-        if OWNER.is_none() {
+        let Some(owner) = OWNER.as_deref() else {
             eprintln!("not checked: an ordinary user has no second user and group to give a file to");
             return;
+        };
+        let database = Database::start().await;
+        for (name, owner, group, said) in [
+            ("by-group", None, Some(USER), "/CN=app|"),
+            ("by-owner", Some(owner), None, "/CN=app|"),
+            // With both, the key is the user's, and its group may read it too.
+            ("by-both", Some(owner), Some(USER), "has group or world access"),
+            ("by-nobody", None, None, "could not load private key file"),
+        ] {
+            let mut pod = client_pod("libpq", name, &owner.map(|owner| ("owner", owner)).into_iter().collect::<Vec<_>>());
+            pod.fs_group = group;
+            let volume = database.documented.publish(&pod).await;
+            let (success, found) = database.server.query(&volume);
+            assert!(success == said.starts_with('/') && found.contains(said), "{name}: {found}");
         }
-        let mut by_group = pod_of(&[("signer", "local")], "by-group", &CLIENT);
-        by_group.fs_group = Some(USER);
-        let volume = kubelet.publish(&by_group).await.unwrap();
-        assert_eq!(server.query(&volume), (true, "/CN=app\n".to_owned()));
-        // With both, the key is the user's, and its group may read it too.
-        let mut by_both = pod("by-both", &CLIENT);
-        by_both.fs_group = Some(USER);
-        let volume = kubelet.publish(&by_both).await.unwrap();
-        let (success, said) = server.query(&volume);
-        assert!(!success && said.contains("has group or world access"), "{said}");
     }
 }
 
@@ -218,14 +222,16 @@ node_test! {
     #[ignore = "run by make consumers"]
     async fn postgresql_refuses_a_revoked_client_within_one_refresh() {
         let revoking = Revoking::start().await;
-        let volume = revoking.server("database", &[]).await;
+        name_loopback(&revoking.node.root, &[NAME]);
+        let volume = revoking.server("database", &[("dns-names", NAME)]).await;
         let (revoked, other) = (revoking.client("app-0").await, revoking.client("app-1").await);
         let list = format!("ssl_crl_file={}", file(&volume, CRL));
-        let server = Server::start_with(&revoking.node, &volume, &[list]);
-        let mut reloader = Reloader::new(&volume, &server.running, Signal::SIGHUP);
+        let server = Server::start(&revoking.node.root, &volume, &[list], Vec::new());
+        let mut reloader = Reloader::new(&volume, &server.processes.running[0], Signal::SIGHUP);
         let answers = |client: &Path| {
             reloader.reload_if_changed();
-            server.query(client) == (true, "/CN=app\n".to_owned())
+            let (success, said) = server.query(client);
+            success && said.starts_with("/CN=app|")
         };
         revoking.assert_refused(&revoked, &other, answers).await;
     }

@@ -80,7 +80,16 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(Self::spawn(command))
+    }
+
+    /// The first half of [`Self::start`], for a thread that cannot start others.
+    pub(crate) fn spawn(command: &mut Command) -> Child {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The second half.
+    pub(crate) fn of(mut child: Child) -> Self {
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sender, lines) = channel();
         // The thread ends with the program's output.
