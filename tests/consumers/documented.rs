@@ -134,6 +134,13 @@ pub(crate) fn name_loopback(root: &Path, names: &[&str]) {
     bind(&hosts, Path::new("/etc/hosts"));
 }
 
+/// Gives the program's user a name, in the test's own namespace.
+pub(crate) fn name_user(root: &Path, name: &str) {
+    let users = root.join("passwd");
+    fs::write(&users, format!("root:x:0:0::/:/bin/sh\n{name}:x:{USER}:{USER}::/:/bin/sh\n")).unwrap();
+    bind(&users, Path::new("/etc/passwd"));
+}
+
 fn bind(from: &Path, to: &Path) {
     mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
 }

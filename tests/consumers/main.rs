@@ -19,6 +19,8 @@ mod go_spiffe;
 mod grpc;
 mod haproxy;
 mod java;
+mod kafka;
+mod mariadb;
 mod nginx;
 mod node;
 mod openssl;
@@ -30,6 +32,7 @@ mod revoking;
 mod rotating;
 #[path = "../support/spiffe_ids.rs"]
 mod spiffe_ids;
+mod spring_boot;
 #[path = "../support/mod.rs"]
 mod support;
 mod workload_api;

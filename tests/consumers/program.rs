@@ -61,7 +61,9 @@ pub(crate) fn built(piece: &str, root: &Path) -> PathBuf {
 /// Runs a program to its end: whether it succeeded, and its output and errors.
 pub(crate) fn outcome(command: &mut Command) -> (bool, String) {
     let output = command.output().unwrap();
-    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    // Some programs print rubbish in an error.
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), said)
 }
 
 /// Runs a program, which must succeed. Returns its output.
