@@ -58,6 +58,12 @@ impl Documented {
         self.publish(&pod_of(&[("signer", "local")], name, &attributes)).await
     }
 
+    /// The volume of a client with more attributes. It is not renewed, so that a connection that fails is the server's fault.
+    pub(crate) async fn client(&self, attributes: &[(&str, &str)]) -> PathBuf {
+        let usages = ("key-usages", "digital signature, client auth");
+        self.publish(&pod("client", &[&[usages][..], attributes].concat())).await
+    }
+
     /// A pod's volume, mounted at a short path as in a container.
     pub(crate) async fn publish(&self, pod: &Pod) -> PathBuf {
         let volume = self.kubelet.publish(pod).await.unwrap();
@@ -179,6 +185,27 @@ pub(crate) async fn assert_renewed(volume: &Path, mut served: impl FnMut() -> Op
         served().is_some_and(|now| now != before)
     })
     .await;
+}
+
+/// Waits until a server serves a certificate, and then for two renewals during which no connection fails.
+pub(crate) async fn assert_renewed_without_failure(mut served: impl FnMut() -> Option<String>) {
+    let mut before = None;
+    eventually("the server serves a certificate", async || {
+        before = served();
+        before.is_some()
+    })
+    .await;
+    let mut connections = 0;
+    for _ in 0..2 {
+        eventually("the server serves the renewed certificate", async || {
+            let now = served();
+            assert!(now.is_some(), "a connection failed, after {connections} others");
+            connections += 1;
+            std::mem::replace(&mut before, now.clone()) != now
+        })
+        .await;
+    }
+    println!("{connections} connections");
 }
 
 /// The processes of a pod with `shareProcessNamespace: true`, which see each other and no others. They end with their owner.

@@ -1,8 +1,10 @@
 //! Two Envoys that talk mutual TLS, with secrets from the sockets or the files of their volumes.
 
+use crate::documented::{self, Documented, assert_renewed_without_failure};
 use crate::federated::{FEDERATED, Mesh, is_of_next_root};
 use crate::node_test;
-use crate::program::{Running, built, command, directory};
+use crate::page::Page;
+use crate::program::{Running, built, command, directory, output};
 use crate::revoking::{self, Revoking};
 use crate::rotating::{RotatingNode, SOCKET, spiffe_pod};
 use crate::support::{eventually, get_from};
@@ -167,15 +169,20 @@ struct Envoy {
 
 impl Envoy {
     async fn start(program: &Path, work: &Path, volume: &Path, resources: Value) -> Self {
-        directory(work);
         let config = json!({
             // Without these two, Envoy takes no secrets from anywhere.
             "node": { "id": "test", "cluster": "test" },
             "static_resources": resources,
             "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
         });
-        let (config_file, admin_file) = (work.join("envoy.json"), work.join("admin"));
-        fs::write(&config_file, config.to_string()).unwrap();
+        Self::start_with(program, work, volume, &config.to_string()).await
+    }
+
+    /// Starts it with this configuration (YAML, and so JSON too).
+    async fn start_with(program: &Path, work: &Path, volume: &Path, config: &str) -> Self {
+        directory(work);
+        let (config_file, admin_file) = (work.join("envoy.yaml"), work.join("admin"));
+        fs::write(&config_file, config).unwrap();
         let mut command = command(program);
         command.arg("--config-path").arg(config_file).arg("--admin-address-path").arg(&admin_file);
         command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
@@ -340,6 +347,45 @@ async fn assert_refuses(secrets: Secrets, attributes: &[(&str, &str)]) {
     let resources = server(secrets, &volume, (CLIENT, "ROOTCA"));
     let envoy = Envoy::start(&program, &root.join("server"), &volume, resources).await;
     revoking.assert_refused(&revoked, &other, |client| revoking::is_answered(envoy.port, client)).await;
+}
+
+/// Checks that the Envoy of the page serves renewed certificates, with the attributes of this block. `others` is what differs in its
+/// configuration, and `more` comes after it.
+async fn assert_renews(attributes: &str, others: &[(&str, &str)], more: &str) {
+    let documented = Documented::start("envoy", &[]).await;
+    let program = built("envoy", &documented.node.root).join("envoy");
+    println!("{}", output(command(&program).arg("--version")).trim());
+    let volume = documented.volume("web", attributes).await;
+    let client = documented.client(&[("uri-sans", CLIENT)]).await;
+    let addresses = [("0.0.0.0", "127.0.0.1"), ("8443", "0"), ("9901", "0")];
+    let config = documented.page.block("envoy.yaml", &[others, &addresses].concat()) + more;
+    let config = config.replace("/tls/", &format!("{}/", volume.display()));
+    let config = config.replace("path: /tls ", &format!("path: {} ", volume.display()));
+    let envoy = Envoy::start_with(&program, &documented.node.root.join("envoy-0"), &volume, &config).await;
+    assert_renewed_without_failure(|| {
+        let served = || documented::served(&envoy.port.to_string(), "web.shop.svc", &client, &[]);
+        revoking::is_answered(envoy.port, &client).then(served)?
+    })
+    .await;
+}
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn an_envoy_serves_renewed_certificates_from_the_files_of_its_page() {
+        assert_renews("pod.yaml", &[], "").await;
+    }
+}
+
+node_test! {
+    #[ignore = "run by make consumers"]
+    async fn an_envoy_serves_renewed_certificates_from_the_socket_of_its_page() {
+        let page = Page::of("envoy");
+        let config = page.block("envoy.yaml", &[]);
+        let sources: Vec<_> = config.lines().map(str::trim).filter(|line| line.starts_with("sds_config:")).collect();
+        let sds = page.block("sds.yaml", &[]);
+        let others: Vec<_> = sources.iter().map(|source| (*source, sds.trim())).collect();
+        assert_renews("socket.yaml", &others, &page.block("clusters.yaml", &[])).await;
+    }
 }
 
 node_test! {

@@ -11,10 +11,12 @@ mod certificate_requests;
 mod crl;
 mod documented;
 mod envoy;
+mod etcd;
 #[path = "../support/fake_pca/mod.rs"]
 #[allow(dead_code, reason = "only its CA is used here")]
 mod fake_pca;
 mod federated;
+mod go;
 mod go_spiffe;
 mod grpc;
 mod haproxy;
@@ -28,6 +30,7 @@ mod page;
 mod postgresql;
 mod program;
 mod python;
+mod redis;
 mod revoking;
 mod rotating;
 #[path = "../support/spiffe_ids.rs"]

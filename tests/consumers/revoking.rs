@@ -157,14 +157,19 @@ impl<'a> Reloader<'a> {
 
 /// Whether a server answers a client with `hello`.
 pub(crate) fn is_answered(port: u64, client: &Path) -> bool {
+    let said = get(&port.to_string(), "/", client);
+    said.contains("200 OK") && said.contains("hello")
+}
+
+/// What a server answers a client that asks for a path.
+pub(crate) fn get(port: &str, path: &str, client: &Path) -> String {
     let file = |name: &str| client.join(name).display().to_string();
     let request = format!(
-        "printf 'GET / HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' | openssl s_client -quiet -ign_eof -servername localhost -connect 127.0.0.1:{port} -CAfile {} \
+        "printf 'GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' | openssl s_client -quiet -ign_eof -servername localhost -connect 127.0.0.1:{port} -CAfile {} \
          -cert {} -key {}",
         file("ca.crt"),
         file("tls.crt"),
         file("tls.key")
     );
-    let (_, said) = outcome(Command::new("sh").args(["-c", &request]));
-    said.contains("200 OK") && said.contains("hello")
+    outcome(Command::new("sh").args(["-c", &request])).1
 }
