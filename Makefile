@@ -30,7 +30,7 @@ build: ## Build the release binaries: the driver, and the kubectl plugin
 test: ## Run unit and integration tests; needs no root and no cluster
 	$(CARGO) test --workspace
 
-consumers: ## Run real programs against certlet's files and sockets (CASE="go-spiffe java openssl postgresql workload-api envoy grpc nginx haproxy redis etcd go"); needs no root
+consumers: ## Run real programs against certlet's files and sockets (CASE="go-spiffe java openssl postgresql workload-api envoy grpc nginx haproxy redis etcd go node python mariadb spring-boot kafka"); needs no root
 	CARGO=$(CARGO) tests/consumers/run $(CASE)
 
 check: fmt clippy deny fuzz-lock docs-check ## Check formatting, lints, licences and bans, documentation
