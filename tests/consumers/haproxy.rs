@@ -1,4 +1,4 @@
-//! HAProxy, with its page and with a list of revoked certificates.
+//! haproxy, with its page and with a list of revoked certificates.
 
 use crate::documented::{Documented, Processes, assert_renewed_without_failure, free_port, served};
 use crate::node_test;
