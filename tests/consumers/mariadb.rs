@@ -1,4 +1,4 @@
-//! MariaDB, with `certlet reload` around the page's server.
+//! `MariaDB`, with `certlet reload` around the page's server.
 
 use crate::documented::{Documented, Processes, assert_renewed, free_port, name_user, of_volume, served};
 use crate::node_test;
@@ -17,7 +17,7 @@ const CLIENT: [(&str, &str); 3] =
 /// What the page's server needs on this machine.
 struct Home {
     documented: Documented,
-    home: PathBuf,
+    directory: PathBuf,
     port: String,
 }
 
@@ -26,21 +26,21 @@ impl Home {
     async fn new() -> Self {
         let documented = Documented::start("mariadb", &[NAME]).await;
         name_user(&documented.node.root, "mysql");
-        let home = documented.directory("mariadb");
+        let directory = documented.directory("mariadb");
         let mut install = command("mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        output(install.arg(format!("--datadir={}", home.join("data").display())));
-        Self { documented, home, port: free_port() }
+        output(install.arg(format!("--datadir={}", directory.join("data").display())));
+        Self { documented, directory, port: free_port() }
     }
 
     fn file(&self, name: &str) -> String {
-        self.home.join(name).display().to_string()
+        self.directory.join(name).display().to_string()
     }
 
     /// The server's command line, for the certificate of this volume.
     fn arguments(&self, volume: &Path) -> Vec<String> {
-        let config = self.documented.write(&self.home, "tls.cnf", volume, &[]);
-        let users = self.home.join("users.sql");
+        let config = self.documented.write(&self.directory, "tls.cnf", volume, &[]);
+        let users = self.directory.join("users.sql");
         fs::write(&users, self.documented.page.block("users.sql", &[])).unwrap();
         vec![
             format!("--defaults-file={}", config.display()),
@@ -53,7 +53,7 @@ impl Home {
         ]
     }
 
-    /// A client's volume with other attributes, and whether the server answers it, and what.
+    /// A client's volume, with other attributes.
     async fn client(&self, name: &str, attributes: &[(&str, &str)]) -> PathBuf {
         let mut pod = pod_of(&CLIENT, name, attributes);
         pod.fs_group = OWNER.is_some().then_some(USER);
