@@ -303,7 +303,7 @@ fn orphans_are_reaped_with_pid_1_and_without() {
 fn a_pid_file_may_come_later_and_a_stale_one_signals_nobody() {
     let mut stage = Stage::new();
     let file = stage.path("pid");
-    let program = stage.other(&mut script(PROGRAM));
+    let program = stage.other(&script(PROGRAM));
     stage.until("the program starts", |stage| stage.count("started") == 1);
     // A file from before the program's start: the id has been given to it anew.
     fs::write(&file, format!("{program}\n")).unwrap();

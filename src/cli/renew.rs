@@ -1,8 +1,7 @@
 //! `certlet renew`: renews certificates before they are due, over the control socket of the driver or of a sidecar. What has become of
 //! them it reads from the records, so that a signer that takes long holds no connection to the driver.
 
-use super::node::{DATA_ROOT, path_or_default};
-use super::sidecar::state_in;
+use super::shared::StoreArgs;
 use crate::control::{self, ControlError};
 use crate::model::VolumeId;
 use crate::store::{LastError, StoreError};
@@ -11,7 +10,7 @@ use clap::Args;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -33,17 +32,9 @@ pub struct RenewArgs {
     #[arg(long, default_value = "90s", value_parser = super::values::duration_or_zero)]
     pub timeout: Duration,
 
-    /// Name of the CSI driver, which gives the path of its store.
-    #[arg(long, env = "CERTLET_DRIVER_NAME", default_value = "csi.certlet.io", value_parser = super::values::driver_name)]
-    pub driver_name: String,
-
-    /// Directory of the store, where the driver's control socket is [default: /var/lib/kubelet/plugins/DRIVER-NAME/data]
-    #[arg(long, env = "CERTLET_DATA_ROOT", value_name = "DIR")]
-    pub data_root: Option<PathBuf>,
-
-    /// Renew the certificate of the sidecar with this directory, and not of a driver's volumes.
-    #[arg(long, env = "CERTLET_DIRECTORY", value_name = "DIR")]
-    pub directory: Option<PathBuf>,
+    /// Whose certificates.
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// Why not every certificate is renewed.
@@ -77,10 +68,7 @@ enum Outcome {
 impl RenewArgs {
     /// Renews, and returns what has become of each volume.
     pub fn run(&self) -> Result<String, RenewError> {
-        let root = self
-            .directory
-            .as_deref()
-            .map_or_else(|| path_or_default(self.data_root.clone(), &self.driver_name, DATA_ROOT), state_in);
+        let root = self.store.root();
         let targets = if self.targets.is_empty() { vec![RenewTarget::All] } else { self.targets.clone() };
         // Read first: the renewal can end before the next read.
         let before = before(&root, &targets)?;

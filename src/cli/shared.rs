@@ -1,6 +1,7 @@
-//! Flags that `certlet node` and `certlet sidecar` share.
+//! Flags that several subcommands share.
 
-use super::node::UsageError;
+use super::node::{DATA_ROOT, UsageError, path_or_default};
+use super::sidecar::state_in;
 use super::values;
 use crate::attributes::{ClusterDomain, PodIp};
 use crate::model::SecretNames;
@@ -82,6 +83,30 @@ impl LocalSignerArgs {
             (true, Some(certificate), Some(key)) => Some(LocalSigner::Files { certificate, key }),
             (true, _, _) => Some(LocalSigner::Ephemeral),
         })
+    }
+}
+
+/// Where the state of a driver, or of a sidecar, is.
+#[derive(Clone, Debug, Args)]
+pub struct StoreArgs {
+    /// Name of the CSI driver, which gives the path of its store.
+    #[arg(long, env = "CERTLET_DRIVER_NAME", default_value = "csi.certlet.io", value_parser = values::driver_name)]
+    pub driver_name: String,
+
+    /// Directory of the store, where the driver's control socket is too [default: /var/lib/kubelet/plugins/DRIVER-NAME/data]
+    #[arg(long, env = "CERTLET_DATA_ROOT", value_name = "DIR")]
+    pub data_root: Option<PathBuf>,
+
+    /// Directory of a sidecar: this is about its certificate, and not about a driver's volumes.
+    #[arg(long, env = "CERTLET_DIRECTORY", value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The directory with records and control socket.
+    pub(super) fn root(&self) -> PathBuf {
+        let of_driver = || path_or_default(self.data_root.clone(), &self.driver_name, DATA_ROOT);
+        self.directory.as_deref().map_or_else(of_driver, state_in)
     }
 }
 

@@ -2,8 +2,7 @@
 
 mod roots;
 
-use super::node::{DATA_ROOT, path_or_default};
-use super::sidecar::state_in;
+use super::shared::StoreArgs;
 use crate::attributes::{self, OperatorDefaults, OptionalAttribute, SvidDefaults, TrustDefaults};
 use crate::control::{self, Check, ControlError};
 use crate::model::Dialect;
@@ -12,22 +11,14 @@ use clap::Args;
 use jiff::Timestamp;
 use roots::Scope;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// `certlet status`
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
-    /// Name of the CSI driver, which gives the path of its store.
-    #[arg(long, env = "CERTLET_DRIVER_NAME", default_value = "csi.certlet.io", value_parser = super::values::driver_name)]
-    pub driver_name: String,
-
-    /// Directory of the store [default: /var/lib/kubelet/plugins/DRIVER-NAME/data]
-    #[arg(long, env = "CERTLET_DATA_ROOT", value_name = "DIR")]
-    pub data_root: Option<PathBuf>,
-
-    /// Show the certificate of the sidecar with this directory, and not the volumes of a driver.
-    #[arg(long, env = "CERTLET_DIRECTORY", value_name = "DIR")]
-    pub directory: Option<PathBuf>,
+    /// Whose volumes.
+    #[command(flatten)]
+    pub store: StoreArgs,
 
     /// Print JSON instead of a table.
     #[arg(long)]
@@ -81,10 +72,7 @@ struct Report<'r> {
 impl StatusArgs {
     /// The table or the JSON.
     pub fn render(&self) -> Result<String, StoreError> {
-        let root = self
-            .directory
-            .as_deref()
-            .map_or_else(|| path_or_default(self.data_root.clone(), &self.driver_name, DATA_ROOT), state_in);
+        let root = self.store.root();
         let stored = crate::store::read_volumes(&root)?;
         let mut rows: Vec<Row> = stored.into_iter().filter_map(|stored| self.row(stored)).collect();
         rows.sort_by(|a, b| (&a.namespace, &a.pod, &a.volume).cmp(&(&b.namespace, &b.pod, &b.volume)));
@@ -94,11 +82,11 @@ impl StatusArgs {
         if self.report {
             let notice = control::ask(&control::socket_in(&root), Check::Notices).err();
             let notice = notice.map(|error| error.to_string());
-            let (version, driver) = (env!("CARGO_PKG_VERSION"), self.driver_name.as_str());
+            let (version, driver) = (env!("CARGO_PKG_VERSION"), self.store.driver_name.as_str());
             return Ok(json(&Report { version, driver, notice, volumes: &rows }));
         }
         let mut text = table(&rows, Timestamp::now());
-        let scope = if self.directory.is_some() { Scope::Pod } else { Scope::Node };
+        let scope = if self.store.directory.is_some() { Scope::Pod } else { Scope::Node };
         text.push_str(&roots::table(&rows, scope));
         // Without a driver that runs, the volumes are shown all the same.
         if let Err(ControlError::Failed(notice)) = control::ask(&control::socket_in(&root), Check::Notices) {
@@ -111,7 +99,7 @@ impl StatusArgs {
     fn defaults(&self) -> OperatorDefaults {
         let attributes = OptionalAttribute::ALL.iter().copied().collect();
         OperatorDefaults {
-            dialect: Dialect::of_driver(&self.driver_name),
+            dialect: Dialect::of_driver(&self.store.driver_name),
             trust: TrustDefaults { are_unknown: true, ..TrustDefaults::default() },
             svid: SvidDefaults { attributes, ..SvidDefaults::default() },
             node_name: Some("node".to_owned()),
