@@ -165,8 +165,13 @@ fn joined(
     let mut joined: BTreeMap<String, String> = class.attributes().collect();
     let mut faults = Vec::new();
     let own_key = Key::Class.full(Dialect::Certlet);
+    // Clients of a running pod are connected to its socket, and its directory has the shape that fits.
+    let kept = [Key::SocketFile, Key::Files].map(|key| key.full(Dialect::Certlet));
+    let is_kept = |key: &String| mounted.is_some() && kept.contains(key);
     // An empty value counts as missing.
-    for (key, value) in raw.map().iter().filter(|(key, value)| **key != own_key && !value.is_empty()) {
+    let of_pod =
+        raw.map().iter().filter(|(key, value)| **key != own_key && !value.is_empty() && !is_kept(key));
+    for (key, value) in of_pod {
         // The parser says what is wrong with an unknown attribute.
         let row = TABLE.iter().find(|row| row.key.full(Dialect::Certlet) == *key);
         match row.filter(|row| !class.allow.contains(row.name)) {
@@ -176,8 +181,7 @@ fn joined(
     }
     joined.insert(own_key, name.to_owned());
     if let Some(mounted) = mounted {
-        // Clients of a running pod are connected to its socket, and its directory has the shape that fits.
-        for key in [Key::SocketFile, Key::Files].map(|key| key.full(Dialect::Certlet)) {
+        for key in kept {
             match mounted.attributes.map().get(&key) {
                 Some(value) => drop(joined.insert(key, value.clone())),
                 None => drop(joined.remove(&key)),

@@ -5,10 +5,11 @@
 
 use super::context::Context;
 use super::federation::Federation;
+use super::files::password_is_gone;
 use super::request::check_names;
 use super::volume::Volume;
 use crate::attributes;
-use crate::model::{CertificateSpec, Failure, TrustSource};
+use crate::model::{CertificateSpec, Failure, KeystorePassword, TrustSource};
 use crate::trust::{FollowedSource, TrustBundle, VolumeCrls, joined};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -106,6 +107,11 @@ impl Context {
             .and_then(|spec| spec.map(check_names).transpose())
             .map_err(|faults| Failure::permanent(faults.to_string()))?;
         let Some(spec) = spec else { return Ok(now) };
+        // Asked before the signer is: no file could be written with its answer.
+        let needs_password = matches!(spec.files.password, Some(KeystorePassword::Secret(_)));
+        if is_mounted && needs_password && !self.files.store.has_password(&volume.id) {
+            return Err(password_is_gone());
+        }
         tracing::info!(volume = %volume.id, class = class.name, "the volume's class has changed, and applies to its next certificate");
         let next = self.apply(Arc::new(spec), &pod.namespace);
         if let (true, true, Some(trust)) =

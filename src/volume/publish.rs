@@ -214,7 +214,7 @@ impl Publisher {
     /// Keeps the keystore's password of this call for the renewals, which get none. Not for a mounted volume: its keystore has
     /// the password that the pod knows.
     async fn keep_password(&self, volume: &Volume, request: &PublishRequest) -> Result<(), Failure> {
-        let Some(KeystorePassword::Secret(_)) = &volume.spec().files.password else { return Ok(()) };
+        let Some(KeystorePassword::Secret(_)) = &request.spec.files.password else { return Ok(()) };
         let (id, password) = (volume.id.clone(), request.context.keystore_password.clone());
         let keep = move |files: &VolumeFiles| match password {
             Some(password) => Ok(files.store.keep_password(&id, &password)?),

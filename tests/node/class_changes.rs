@@ -153,6 +153,24 @@ node_test! {
 }
 
 node_test! {
+    async fn a_keystore_that_a_running_volume_has_no_password_for_costs_no_certificate() {
+        let setup = Setup::new(&["signer: local"]);
+        let mut cluster = setup.cluster(&[]).await;
+        let web = pod("web-0", &[]);
+        let volume = cluster.kubelet.publish(&web).await.unwrap();
+        setup.set(&["issuer-name: ca", "pkcs12-enable: \"true\""]);
+        let is_refused = async || cluster.node.last_error(&web).is_some_and(|error| error.contains("keystore's password"));
+        eventually("the refusal", is_refused).await;
+        assert!(cluster.server.names().is_empty(), "the signer was asked");
+        assert_whole(&volume);
+        setup.set(&["signer: local"]);
+        is_renewed(&volume).await;
+        assert_eq!(cluster.node.last_error(&web), None);
+        cluster.node.stop();
+    }
+}
+
+node_test! {
     async fn other_trust_sources_are_obeyed_from_the_next_certificate_on() {
         let setup = Setup::new(&["signer: local"]);
         let (local, other) = (setup.ca.pem.clone(), Ca::root("other").pem);

@@ -145,6 +145,20 @@ fn a_changed_class_is_read_again_and_a_mounted_volume_keeps_its_socket() {
 }
 
 #[test]
+fn a_mounted_volume_keeps_a_socket_that_pods_may_not_ask_for_any_more() {
+    let text = MESH.replace(", socket-file: s", "").replace("allow: [", "allow: [socket-file, ");
+    let attributes = [("class", "mesh"), ("socket-file", "mine")];
+    let before = spec(&attributes, &text).unwrap().class.unwrap();
+    let stricter = text.replace("socket-file, ", "").replace("duration: 1h", "duration: 2h");
+    let again = |is_mounted| {
+        parse_again(&raw(&attributes), &pod(), &with_classes(&stricter), &before, is_mounted)
+            .map_err(|faults| faults.to_string())
+    };
+    assert_eq!(again(true).unwrap().unwrap().files.socket.as_deref(), Some("mine"));
+    assert!(again(false).unwrap_err().contains("csi.certlet.io/socket-file: cannot be set"));
+}
+
+#[test]
 fn the_class_that_applied_before_reads_the_files_of_today() {
     let before: Arc<VolumeClass> = spec(&[], MESH).unwrap().class.unwrap();
     let spec = crate::attributes::parse_stored_class(&before, &pod(), &flags(), None).unwrap();

@@ -285,6 +285,7 @@ pub(in crate::attributes) fn service_name(text: &str) -> Result<String, String> 
     match text.chars().find(|c| c.is_ascii_uppercase() || matches!(c, '_' | '*' | '.')) {
         Some('.') => Err("has a dot (write the name of the Service alone, without its namespace)".into()),
         Some(c) => Err(format!("has the character {c:?}")),
+        None if text == "localhost" => Err("is the name of every machine".into()),
         None => dns_name(text),
     }
 }
