@@ -71,6 +71,9 @@ COPY demo demo
 COPY bench bench
 COPY kubectl kubectl
 COPY e2e/bench e2e/bench
+# Cargo also looks for every test and example that Cargo.toml names.
+COPY tests tests
+COPY examples examples
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target \
