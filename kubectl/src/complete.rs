@@ -2,7 +2,7 @@
 //! this program will do.
 
 use crate::args::{Cli, ClusterArgs};
-use crate::kubectl::{Kubectl, TIMEOUT};
+use crate::kubectl::{Kubectl, MAX_OBJECTS_BYTES, TIMEOUT};
 use clap::CommandFactory;
 use std::path::Path;
 
@@ -48,7 +48,7 @@ fn pods(words: &[String]) -> Vec<String> {
     let scope = namespace.map(|namespace| format!("--namespace={namespace}"));
     let mut args = vec!["get", "pods", "--output=name"];
     args.extend(scope.as_deref());
-    let printed = Kubectl::new(&ClusterArgs::default()).run(&args, TIMEOUT);
+    let printed = Kubectl::new(&ClusterArgs::default()).run(&args, TIMEOUT, MAX_OBJECTS_BYTES);
     let names = printed.map(|printed| printed.stdout).unwrap_or_default();
     names.lines().filter_map(|line| line.strip_prefix("pod/")).map(str::to_owned).collect()
 }

@@ -2,7 +2,9 @@
 
 use crate::VERSION;
 use crate::args::ClusterArgs;
-use crate::kubectl::{ContainerRef, Kubectl, KubectlError, TIMEOUT, in_parallel};
+use crate::kubectl::{
+    ContainerRef, Kubectl, KubectlError, MAX_DRIVER_BYTES, MAX_SIDECAR_BYTES, TIMEOUT, in_parallel,
+};
 use crate::objects::{CONTAINER, List, Pod};
 use crate::report::Report;
 use crate::table::plain;
@@ -101,7 +103,7 @@ pub(crate) fn ask_all(
     let drivers = find(kubectl, cluster, node)?;
     let reports = in_parallel(&drivers, |driver| match &driver.fault {
         Some(fault) => Err(KubectlError::Failed(fault.clone())),
-        None => ask(kubectl, &driver.container),
+        None => ask(kubectl, &driver.container, MAX_DRIVER_BYTES),
     });
     let mut asked = Asked::default();
     for (driver, report) in drivers.iter().zip(reports) {
@@ -127,12 +129,16 @@ pub(crate) fn ask_all(
     Ok(asked)
 }
 
-/// Asks one driver, or one sidecar.
-pub(crate) fn ask(kubectl: &Kubectl, of: &ContainerRef) -> Result<Report, KubectlError> {
-    let mut printed = kubectl.exec(of, &["certlet", "status", "--report"], TIMEOUT)?;
+/// Asks the sidecar of a pod.
+pub(crate) fn ask_sidecar(kubectl: &Kubectl, pod: &Pod) -> Result<Report, KubectlError> {
+    ask(kubectl, &container_of(pod), MAX_SIDECAR_BYTES)
+}
+
+fn ask(kubectl: &Kubectl, of: &ContainerRef, max_bytes: u64) -> Result<Report, KubectlError> {
+    let mut printed = kubectl.exec(of, &["certlet", "status", "--report"], TIMEOUT, max_bytes)?;
     if !printed.is_success && printed.stderr.contains("--report") {
         // A driver of an earlier release.
-        printed = kubectl.exec(of, &["certlet", "status", "--json"], TIMEOUT)?;
+        printed = kubectl.exec(of, &["certlet", "status", "--json"], TIMEOUT, max_bytes)?;
     }
     if !printed.is_success {
         return Err(KubectlError::Failed(printed.stderr));

@@ -70,7 +70,8 @@ fn main() -> ExitCode {
     match output {
         Ok(output) => show(&output),
         Err(error) => {
-            eprintln!("kubectl certlet: {error}");
+            // It can be the text of the API server, of a webhook or of a container.
+            eprintln!("kubectl certlet: {}", table::plain(&error.to_string()));
             ExitCode::FAILURE
         }
     }

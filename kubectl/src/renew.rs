@@ -2,7 +2,9 @@
 
 use crate::args::{ClusterArgs, RenewArgs};
 use crate::drivers::{self, Driver};
-use crate::kubectl::{ContainerRef, Kubectl, KubectlError, Printed, TIMEOUT, in_parallel};
+use crate::kubectl::{
+    ContainerRef, Kubectl, KubectlError, MAX_DRIVER_BYTES, MAX_SIDECAR_BYTES, Printed, TIMEOUT, in_parallel,
+};
 use crate::objects::{List, Pod};
 use crate::table::plain;
 use crate::{Output, PluginError};
@@ -14,6 +16,7 @@ use std::time::Duration;
 struct Job {
     container: ContainerRef,
     whose: String,
+    /// None: a sidecar, which has only the certificates of its pod.
     targets: Vec<String>,
 }
 
@@ -39,7 +42,9 @@ pub(crate) fn run(kubectl: &Kubectl, cluster: &ClusterArgs, args: &RenewArgs) ->
     let results = in_parallel(&jobs, |job| {
         let mut command = vec!["certlet", "renew", &timeout];
         command.extend(job.targets.iter().map(String::as_str));
-        kubectl.exec(&job.container, &command, Duration::from_secs(args.timeout.into()) + TIMEOUT)
+        let max_bytes = if job.targets.is_empty() { MAX_SIDECAR_BYTES } else { MAX_DRIVER_BYTES };
+        let timeout = Duration::from_secs(args.timeout.into()) + TIMEOUT;
+        kubectl.exec(&job.container, &command, timeout, max_bytes)
     });
     if jobs.is_empty() && output.text.is_empty() {
         output.text.push_str("no pod with certificates\n");
@@ -56,9 +61,11 @@ fn add(output: &mut Output, job: &Job, result: Result<Printed, KubectlError>) {
         Ok(printed) => {
             output.is_incomplete |= !printed.is_success;
             let said = if printed.stdout.is_empty() { &printed.stderr } else { &printed.stdout };
+            let whose = format!("{}: ", job.whose);
             for line in said.lines().filter(|line| !line.starts_with("command terminated with exit code")) {
-                // A sidecar names its pod itself.
-                let whose = if job.targets.is_empty() { String::new() } else { format!("{}: ", job.whose) };
+                // A sidecar names its pod itself. A tenant can make it name another, so the name is written here.
+                let line =
+                    if job.targets.is_empty() { line.strip_prefix(&whose).unwrap_or(line) } else { line };
                 output.text.extend([&whose, &plain(line), "\n"]);
             }
         }

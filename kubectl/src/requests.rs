@@ -86,13 +86,14 @@ fn optional<T>(
 ) -> Result<Vec<T>, KubectlError> {
     match read {
         Ok(list) => Ok(list.items),
-        Err(KubectlError::Failed(said))
-            if said.contains("orbidden") || said.contains("the server doesn't have a resource type") =>
-        {
-            notices.push(format!("{kind} cannot be read: {}", said.trim()));
+        Err(error) => {
+            let has_no_kind = |said: &str| said.contains("the server doesn't have a resource type");
+            if !error.is_forbidden() && !matches!(&error, KubectlError::Failed(said) if has_no_kind(said)) {
+                return Err(error);
+            }
+            notices.push(format!("{kind} cannot be read: {error}"));
             Ok(Vec::new())
         }
-        Err(error) => Err(error),
     }
 }
 

@@ -211,7 +211,7 @@ fn ask_sidecars(kubectl: &Kubectl, scope: &Scope, found: &mut Found) -> Result<(
     };
     let pods: Vec<Pod> =
         pods.into_iter().filter(|pod| pod.has_sidecar() && pod.status.phase == "Running").collect();
-    let reports = in_parallel(&pods, |pod| drivers::ask(kubectl, &drivers::container_of(pod)));
+    let reports = in_parallel(&pods, |pod| drivers::ask_sidecar(kubectl, pod));
     found.notices.push(format!("sidecars asked, by exec: {}", pods.len()));
     for (pod, report) in pods.iter().zip(reports) {
         let name = pod.full_name();
@@ -225,12 +225,7 @@ fn ask_sidecars(kubectl: &Kubectl, scope: &Scope, found: &mut Found) -> Result<(
                         || row.pod != pod.metadata.name
                         || !row.volume.is_empty()
                 });
-                found.rows.extend(
-                    report
-                        .volumes
-                        .iter()
-                        .map(|volume| Row { volume: "(sidecar)".into(), ..row(&pod.spec.node_name, volume) }),
-                );
+                found.rows.extend(report.volumes.iter().map(|volume| of_sidecar(pod, volume)));
             }
             Err(error) => {
                 found.is_incomplete = true;
@@ -239,6 +234,16 @@ fn ask_sidecars(kubectl: &Kubectl, scope: &Scope, found: &mut Found) -> Result<(
         }
     }
     Ok(())
+}
+
+/// A certificate of a sidecar. The pod is the one that was asked: a tenant can make a sidecar report any other.
+fn of_sidecar(pod: &Pod, volume: &ReportedVolume) -> Row {
+    Row {
+        namespace: pod.metadata.namespace.clone(),
+        pod: pod.metadata.name.clone(),
+        volume: "(sidecar)".to_owned(),
+        ..row(&pod.spec.node_name, volume)
+    }
 }
 
 fn json(found: &Found) -> Result<String, PluginError> {

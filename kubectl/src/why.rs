@@ -96,7 +96,7 @@ fn ask(
     notices: &mut Vec<String>,
 ) -> Result<Known, PluginError> {
     if pod.has_sidecar() && pod.certificate_volumes().next().is_none() {
-        return Ok(match drivers::ask(kubectl, &drivers::container_of(pod)) {
+        return Ok(match drivers::ask_sidecar(kubectl, pod) {
             Ok(report) => {
                 notices.extend(drivers::version_notice("the sidecar", &report.version));
                 Known::Volumes(report.volumes)

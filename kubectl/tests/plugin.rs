@@ -444,18 +444,104 @@ fn a_driver_of_another_version_is_named_and_an_earlier_one_is_read() {
 fn sidecars_are_asked_if_that_is_wanted() {
     let fake = Fake::new();
     fake.drivers(&[("node-1", report(&[]))]);
-    let mut sidecar = pod("batch-0");
-    sidecar["spec"]["volumes"] = json!([]);
-    sidecar["spec"]["containers"] = json!([{ "name": "main" }, { "name": "certlet" }]);
-    sidecar["status"]["phase"] = "Running".into();
-    fake.objects(&[sidecar], &[], &[]);
+    fake.objects(&[with_sidecar("batch-0")], &[], &[]);
     fake.answer(
-        "exec --namespace=shop batch-0 --container=certlet -- certlet status --report",
+        &exec_sidecar("batch-0", "status --report"),
         &report(&[volume("batch-0", "a", None)]).to_string(),
     );
     assert_eq!(fake.run(&["status"]).out, "no volumes\n");
     let said = fake.run(&["status", "--sidecars", "-o", "wide"]);
     assert!(said.code == Some(0) && said.out.contains("(sidecar)"), "{}{}", said.out, said.err);
+}
+
+/// A pod of the namespace `shop` with a sidecar and no volumes.
+fn with_sidecar(name: &str) -> Value {
+    let mut pod = pod(name);
+    pod["spec"]["volumes"] = json!([]);
+    pod["spec"]["containers"] = json!([{ "name": "main" }, { "name": "certlet" }]);
+    pod["status"]["phase"] = "Running".into();
+    pod
+}
+
+/// The call that runs a command in the sidecar of a pod.
+fn exec_sidecar(pod: &str, command: &str) -> String {
+    format!("exec --namespace=shop {pod} --container=certlet -- certlet {command}")
+}
+
+#[test]
+fn a_sidecar_cannot_name_another_pod_than_its_own() {
+    let fake = Fake::new();
+    fake.drivers(&[("node-1", report(&[]))]);
+    fake.objects(&[with_sidecar("batch-0")], &[], &[]);
+    let mut forged = volume("web-0", "a", Some("forged"));
+    forged["namespace"] = "kube-system".into();
+    fake.answer(&exec_sidecar("batch-0", "status --report"), &report(&[forged]).to_string());
+    let said = fake.run(&["status", "--sidecars", "-o", "json"]);
+    let answer: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(answer["volumes"].as_array().unwrap().len(), 1);
+    let row = &answer["volumes"][0];
+    assert_eq!((&row["namespace"], &row["pod"]), (&"shop".into(), &"batch-0".into()));
+
+    let renew = exec_sidecar("batch-0", "renew --timeout=90s");
+    fake.answer(&renew, "shop/batch-0: renewed\nnode-1: shop/web-0: renewed\n");
+    let said = fake.run(&["renew", "batch-0"]);
+    assert_eq!(said.out, "shop/batch-0: renewed\nshop/batch-0: node-1: shop/web-0: renewed\n");
+}
+
+#[test]
+fn a_container_that_prints_without_end_has_not_answered() {
+    let fake = Fake::new();
+    let padded = |mib: usize| {
+        let mut report = report(&[volume("web-0", "a", None)]);
+        report["padding"] = "x".repeat(mib << 20).into();
+        report
+    };
+    // More than a sidecar may print, and not more than a driver.
+    fake.drivers(&[("node-1", padded(2)), ("node-2", padded(17))]);
+    fake.objects(&[with_sidecar("batch-0")], &[], &[]);
+    fake.answer(&exec_sidecar("batch-0", "status --report"), &padded(2).to_string());
+    fake.answer(&exec_sidecar("batch-0", "renew --timeout=90s"), &"x".repeat(2 << 20));
+    let said = fake.run(&["status", "--sidecars"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.out.contains("web-0") && !said.out.contains("batch-0"), "{}", said.out);
+    for part in [
+        "not asked: node-2: more than 16777216 bytes were printed",
+        "not asked: sidecar of shop/batch-0: more than 1048576 bytes were printed",
+    ] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    let why = fake.run(&["why", "batch-0"]);
+    assert!(why.err.contains("more than 1048576 bytes"), "{}", why.err);
+    let renew = fake.run(&["renew", "batch-0"]);
+    assert!(renew.code == Some(1) && renew.out.contains("more than 1048576 bytes"), "{}", renew.out);
+}
+
+#[test]
+fn a_command_that_prints_a_refusal_in_a_drivers_pod_does_not_hide_the_other_nodes() {
+    let fake = Fake::new();
+    fake.drivers(&[("node-1", report(&[volume("web-0", "a", None)])), ("node-2", report(&[]))]);
+    let refusal = "Error from server (Forbidden): pods \"x\" is forbidden: User \"jane\" cannot exec\n";
+    let exec = exec("node-2", "status --report");
+    fake.refuse(&exec, &format!("{refusal}command terminated with exit code 1\n"));
+    let said = fake.run(&["status"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.out.contains("web-0"), "{}", said.out);
+    assert!(said.err.contains("by exec: 1 answered, 1 did not"), "{}", said.err);
+    // The API server's own refusal: no command has run.
+    fake.refuse(&exec, refusal);
+    let said = fake.run(&["status", "--from", "drivers"]);
+    assert!(said.code == Some(1) && said.err.starts_with("kubectl certlet: Error from"), "{}", said.err);
+}
+
+#[test]
+fn errors_are_shown_without_control_characters() {
+    let fake = Fake::new();
+    fake.refuse(DRIVERS, "Error from server (Forbidden): \u{1b}[2Jno\u{202e}\n");
+    let said = fake.run(&["status", "--from", "drivers"]);
+    assert_eq!(said.err, "kubectl certlet: Error from server (Forbidden): ?[2Jno?\n");
+    fake.refuse(DRIVERS, "error: \u{9b}31mno\n");
+    let said = fake.run(&["trust"]);
+    assert_eq!((said.code, said.err.as_str()), (Some(1), "kubectl certlet: error: ?31mno\n"));
 }
 
 #[test]
