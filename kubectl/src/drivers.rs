@@ -31,6 +31,8 @@ pub(crate) struct Asked {
     /// What the reader should know.
     pub(crate) notices: Vec<String>,
     pub(crate) namespaces: BTreeSet<String>,
+    /// The CSI driver names.
+    pub(crate) names: BTreeSet<String>,
 }
 
 /// Why the drivers cannot be asked.
@@ -85,6 +87,11 @@ fn driver(pod: &Pod) -> Option<Driver> {
     })
 }
 
+/// The CSI driver names of these drivers, as far as their pods say them.
+pub(crate) fn names(drivers: &[Driver]) -> BTreeSet<String> {
+    drivers.iter().filter(|driver| !driver.name.is_empty()).map(|driver| driver.name.clone()).collect()
+}
+
 /// certlet's container in a pod.
 pub(crate) fn container_of(pod: &Pod) -> ContainerRef {
     ContainerRef {
@@ -105,7 +112,7 @@ pub(crate) fn ask_all(
         Some(fault) => Err(KubectlError::Failed(fault.clone())),
         None => ask(kubectl, &driver.container, MAX_DRIVER_BYTES),
     });
-    let mut asked = Asked::default();
+    let mut asked = Asked { names: names(&drivers), ..Asked::default() };
     for (driver, report) in drivers.iter().zip(reports) {
         asked.namespaces.insert(driver.container.namespace.clone());
         match report {

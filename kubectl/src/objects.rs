@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The container of the driver, and of an injected sidecar.
 pub(crate) const CONTAINER: &str = "certlet";
@@ -97,14 +97,24 @@ impl Pod {
         format!("{}/{}", self.metadata.namespace, self.metadata.name)
     }
 
-    /// Its volumes of certlet.
-    pub(crate) fn certificate_volumes(&self) -> impl Iterator<Item = (&str, &Csi)> {
+    /// Its volumes of certlet. `driver_names` are the names that operators gave their drivers: a volume with such a name can have no
+    /// attribute that shows whose it is.
+    pub(crate) fn certificate_volumes<'a>(
+        &'a self,
+        driver_names: &'a BTreeSet<String>,
+    ) -> impl Iterator<Item = (&'a str, &'a Csi)> {
         self.spec.volumes.iter().filter_map(|volume| {
             let csi = volume.csi.as_ref()?;
             let is_ours = DRIVERS.contains(&csi.driver.as_str())
+                || driver_names.contains(&csi.driver)
                 || csi.volume_attributes.keys().any(|key| key.starts_with("csi.certlet.io/"));
             is_ours.then_some((volume.name.as_str(), csi))
         })
+    }
+
+    /// Whether it has a volume of any CSI driver.
+    pub(crate) fn has_csi_volume(&self) -> bool {
+        self.spec.volumes.iter().any(|volume| volume.csi.is_some())
     }
 
     /// Whether it has certlet as a container of its own. The driver's own pod is privileged.

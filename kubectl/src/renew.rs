@@ -8,7 +8,7 @@ use crate::kubectl::{
 use crate::objects::{List, Pod};
 use crate::table::plain;
 use crate::{Output, PluginError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A command for one container.
@@ -22,21 +22,21 @@ struct Job {
 
 /// Runs the command.
 pub(crate) fn run(kubectl: &Kubectl, cluster: &ClusterArgs, args: &RenewArgs) -> Result<Output, PluginError> {
-    let drivers = |node: Option<&str>| drivers::find(kubectl, cluster, node);
     let (jobs, mut output) = if args.all && args.all_namespaces {
         let job = |driver: Driver| Job {
             container: driver.container,
             whose: driver.node,
             targets: vec!["--all".to_owned()],
         };
-        (drivers(None)?.into_iter().map(job).collect(), Output::default())
+        (drivers::find(kubectl, cluster, None)?.into_iter().map(job).collect(), Output::default())
     } else {
-        let pods = pods(kubectl, cluster, args)?;
-        let one_node = pods.first().map(|pod| pod.spec.node_name.as_str());
-        let one_node = one_node.filter(|node| pods.iter().all(|pod| pod.spec.node_name == *node));
-        // A sidecar needs no driver, and its user perhaps may not list them.
-        let needs_drivers = pods.iter().any(|pod| pod.certificate_volumes().next().is_some());
-        jobs(&pods, &if needs_drivers { drivers(one_node)? } else { Vec::new() })
+        let mut pods = pods(kubectl, cluster, args)?;
+        let drivers = drivers_of(kubectl, cluster, &pods)?;
+        let names = drivers::names(&drivers);
+        if args.pods.is_empty() {
+            pods.retain(|pod| pod.certificate_volumes(&names).next().is_some() || pod.has_sidecar());
+        }
+        jobs(&pods, &drivers)
     };
     let timeout = format!("--timeout={}s", args.timeout);
     let results = in_parallel(&jobs, |job| {
@@ -76,7 +76,7 @@ fn add(output: &mut Output, job: &Job, result: Result<Printed, KubectlError>) {
     }
 }
 
-/// The pods that are meant.
+/// The pods that are meant; with --all or --selector also those without certificates.
 fn pods(kubectl: &Kubectl, cluster: &ClusterArgs, args: &RenewArgs) -> Result<Vec<Pod>, PluginError> {
     let scope = match &cluster.namespace {
         _ if args.all_namespaces => "--all-namespaces".to_owned(),
@@ -87,24 +87,40 @@ fn pods(kubectl: &Kubectl, cluster: &ClusterArgs, args: &RenewArgs) -> Result<Ve
         let selector = args.selector.as_ref().map(|selector| format!("--selector={selector}"));
         let mut of = vec!["pods", &scope];
         of.extend(selector.as_deref());
-        let all = kubectl.get::<List<Pod>>(&of)?.items;
-        let with_certificates = |pod: &Pod| pod.certificate_volumes().next().is_some() || pod.has_sidecar();
-        return Ok(all.into_iter().filter(with_certificates).collect());
+        return Ok(kubectl.get::<List<Pod>>(&of)?.items);
     }
     let pods: Result<Vec<Pod>, _> =
         args.pods.iter().map(|name| kubectl.get::<Pod>(&["pod", name, &scope])).collect();
     Ok(pods?)
 }
 
+/// The drivers that can serve these pods.
+fn drivers_of(kubectl: &Kubectl, cluster: &ClusterArgs, pods: &[Pod]) -> Result<Vec<Driver>, KubectlError> {
+    let with_csi: Vec<&Pod> = pods.iter().filter(|pod| pod.has_csi_volume()).collect();
+    let Some(first) = with_csi.first() else { return Ok(Vec::new()) };
+    let node = first.spec.node_name.as_str();
+    let one_node = with_csi.iter().all(|pod| pod.spec.node_name == node).then_some(node);
+    match drivers::find(kubectl, cluster, one_node) {
+        // A sidecar needs no driver, and its user perhaps may not list them. Its pod can have a volume of another CSI driver.
+        Err(error) if error.is_forbidden() => {
+            let no_names = BTreeSet::new();
+            let needs_drivers = pods.iter().any(|pod| pod.certificate_volumes(&no_names).next().is_some());
+            if needs_drivers { Err(error) } else { Ok(Vec::new()) }
+        }
+        found => found,
+    }
+}
+
 /// A command for each driver and each sidecar, and what is said of pods that have neither.
 fn jobs(pods: &[Pod], drivers: &[Driver]) -> (Vec<Job>, Output) {
     let mut of_drivers: BTreeMap<ContainerRef, Job> = BTreeMap::new();
     let (mut jobs, mut output) = (Vec::new(), Output::default());
+    let names = drivers::names(drivers);
     for pod in pods {
         let serves = |driver: &&Driver| {
             let of_driver =
                 |(_, csi): (&str, &crate::objects::Csi)| driver.name.is_empty() || driver.name == csi.driver;
-            driver.node == pod.spec.node_name && pod.certificate_volumes().any(of_driver)
+            driver.node == pod.spec.node_name && pod.certificate_volumes(&names).any(of_driver)
         };
         let mut is_served = false;
         for driver in drivers.iter().filter(serves) {

@@ -10,6 +10,7 @@ use crate::table::{Cell, Color, relative, render, timestamp};
 use crate::{Output, PluginError};
 use jiff::Timestamp;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// One volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -167,7 +168,9 @@ fn by_objects(kubectl: &Kubectl, scope: &Scope, why: &str) -> Result<Found, Plug
 
 /// What the objects show of a pod: a row for each volume that has requests, and one for those that have none.
 fn rows_of(objects: &Objects, pod: &Pod) -> Vec<Row> {
-    let volumes: Vec<_> = pod.certificate_volumes().collect();
+    // This user cannot ask the drivers, so their own names are not known.
+    let no_names = BTreeSet::new();
+    let volumes: Vec<_> = pod.certificate_volumes(&no_names).collect();
     let requests = objects.of_pod(pod);
     // Only the driver knows which request is whose, unless there is one volume.
     let name = match volumes.as_slice() {

@@ -10,6 +10,7 @@ use crate::status::{self, Row};
 use crate::table::{Color, paint, plain, relative, timestamp};
 use crate::{Output, PluginError};
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Events that are shown.
@@ -46,11 +47,12 @@ pub(crate) fn run(
         return Err(PluginError::Usage(format!("{namespace}/{} is not there", args.pod)));
     };
     let mut notices = objects.notices.clone();
-    let known = ask(kubectl, cluster, pod, &mut notices)?;
+    let mut driver_names = BTreeSet::new();
+    let known = ask(kubectl, cluster, pod, &mut notices, &mut driver_names)?;
     let mut page = Page { text: String::new(), now: Timestamp::now(), color };
     page.pod(pod);
     let requests = objects.of_pod(pod);
-    let volumes: Vec<_> = pod.certificate_volumes().collect();
+    let volumes: Vec<_> = pod.certificate_volumes(&driver_names).collect();
     if volumes.is_empty() && !pod.has_sidecar() {
         page.line("", "it has no volume of certlet, and no sidecar", Color::Yellow);
     }
@@ -88,14 +90,15 @@ pub(crate) fn run(
     Ok(Output { text: page.text, notices, is_incomplete: false })
 }
 
-/// Asks the pod's sidecar, or the driver of its node.
+/// Asks the pod's sidecar, or the driver of its node. Adds the drivers' CSI driver names to `driver_names`.
 fn ask(
     kubectl: &Kubectl,
     cluster: &ClusterArgs,
     pod: &Pod,
     notices: &mut Vec<String>,
+    driver_names: &mut BTreeSet<String>,
 ) -> Result<Known, PluginError> {
-    if pod.has_sidecar() && pod.certificate_volumes().next().is_none() {
+    if pod.has_sidecar() && pod.certificate_volumes(driver_names).next().is_none() {
         return Ok(match drivers::ask_sidecar(kubectl, pod) {
             Ok(report) => {
                 notices.extend(drivers::version_notice("the sidecar", &report.version));
@@ -114,6 +117,7 @@ fn ask(
         Err(Unasked::Failed(error)) => Err(error.into()),
         Ok(asked) => {
             notices.extend(asked.notices);
+            driver_names.extend(asked.names);
             if asked.reports.is_empty() {
                 let why = asked.missing.into_iter().map(|(node, why)| format!("{node}: {why}"));
                 return Ok(Known::Nothing(why.collect::<Vec<_>>().join("; ")));

@@ -545,6 +545,42 @@ fn errors_are_shown_without_control_characters() {
 }
 
 #[test]
+fn a_volume_without_attributes_is_known_by_the_name_that_the_operator_gave_the_driver() {
+    let fake = Fake::new();
+    fake.drivers(&[("node-1", report(&[volume("web-0", "a", None)]))]);
+    let mut named = driver("node-1");
+    named["spec"]["containers"][0]["env"][0]["value"] = "certs.example.org".into();
+    fake.list(ON_NODE_1, &[named]);
+    let with_volume_of = |name: &str, driver: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["volumes"] = json!([{ "name": "tls", "csi": { "driver": driver } }]);
+        pod
+    };
+    let foreign = with_volume_of("other", "secrets.example.org");
+    fake.objects(&[with_volume_of("web-0", "certs.example.org"), foreign], &[], &[]);
+    let why = fake.run(&["why", "web-0"]);
+    for part in ["Volume tls, driver certs.example.org", "DNS:web-0.shop.svc"] {
+        assert!(why.out.contains(part), "{part}: {}", why.out);
+    }
+    fake.answer(&exec("node-1", "renew --timeout=90s shop/web-0"), "shop/web-0: renewed\n");
+    for args in [&["renew", "web-0"][..], &["renew", "--all"]] {
+        let said = fake.run(args);
+        assert_eq!((said.code, said.out.as_str()), (Some(0), "node-1: shop/web-0: renewed\n"), "{args:?}");
+    }
+}
+
+#[test]
+fn a_sidecar_is_renewed_by_a_user_who_may_not_list_the_drivers() {
+    let fake = Fake::new();
+    let mut sidecar = with_sidecar("batch-0");
+    sidecar["spec"]["volumes"] = json!([{ "name": "vault", "csi": { "driver": "secrets.example.org" } }]);
+    fake.objects(&[sidecar], &[], &[]);
+    fake.answer(&exec_sidecar("batch-0", "renew --timeout=90s"), "shop/batch-0: renewed\n");
+    let said = fake.run(&["renew", "batch-0"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "shop/batch-0: renewed\n"), "{}", said.err);
+}
+
+#[test]
 fn the_clusters_flags_reach_kubectl_and_names_are_never_flags() {
     let fake = Fake::new();
     fake.run(&["status", "--context=east", "--as=jane", "--as-group=admins", "-n", "shop"]);
