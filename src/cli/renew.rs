@@ -3,7 +3,7 @@
 
 use super::shared::StoreArgs;
 use crate::control::{self, ControlError};
-use crate::model::VolumeId;
+use crate::model::{VolumeId, plain};
 use crate::store::{LastError, StoreError};
 use crate::volume::RenewTarget;
 use clap::Args;
@@ -79,7 +79,7 @@ impl RenewArgs {
                 Ok(number) => started += number,
                 // One pod that is not here must not hide what has become of the others.
                 Err(ControlError::Failed(reason)) if targets.len() > 1 => {
-                    let _infallible = writeln!(lines, "{target}: not renewed: {reason}");
+                    let _infallible = writeln!(lines, "{target}: not renewed: {}", plain(&reason));
                     all_accepted = false;
                 }
                 Err(error) => return Err(error.into()),
@@ -165,7 +165,7 @@ fn outcomes(
         let outcome = if let Some(issued) = issued {
             Outcome::Renewed { expires_at: issued.end() }
         } else if let Some(last) = record.last_error.as_ref().filter(failed) {
-            Outcome::Failed(last.message.clone())
+            Outcome::Failed(plain(&last.message))
         } else {
             continue;
         };

@@ -5,7 +5,7 @@ mod roots;
 use super::shared::StoreArgs;
 use crate::attributes::{self, OperatorDefaults, OptionalAttribute, SvidDefaults, TrustDefaults};
 use crate::control::{self, Check, ControlError};
-use crate::model::Dialect;
+use crate::model::{Dialect, plain};
 use crate::store::{RecordError, RetainedAnchor, StoreError, StoredVolume};
 use clap::Args;
 use jiff::Timestamp;
@@ -90,7 +90,7 @@ impl StatusArgs {
         text.push_str(&roots::table(&rows, scope));
         // Without a driver that runs, the volumes are shown all the same.
         if let Err(ControlError::Failed(notice)) = control::ask(&control::socket_in(&root), Check::Notices) {
-            text = format!("{text}\nNotice: {notice}\n");
+            text = format!("{text}\nNotice: {}\n", plain(&notice));
         }
         Ok(text)
     }
@@ -182,12 +182,14 @@ fn table(rows: &[Row], now: Timestamp) -> String {
     aligned(&std::iter::once(header).chain(rows.iter().map(|row| line(row, now))).collect::<Vec<_>>())
 }
 
-/// Lines whose columns are as wide as their longest cell.
+/// Lines whose columns are as wide as their longest cell. Cells hold texts of pods and issuers.
 fn aligned<const COLUMNS: usize>(lines: &[[String; COLUMNS]]) -> String {
+    let lines: Vec<[String; COLUMNS]> =
+        lines.iter().map(|line| line.each_ref().map(|cell| plain(cell))).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let mut text = String::new();
-    for line in lines {
+    for line in &lines {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
         text.push_str(cells.collect::<String>().trim_end());
         text.push('\n');

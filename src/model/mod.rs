@@ -46,7 +46,7 @@ pub(crate) use named::named_enum;
 pub(crate) use nearest::nearest as nearest_name;
 pub(crate) use pattern::{Pattern, PatternKind};
 pub use raw::RawAttributes;
-pub(crate) use shown::{MAX_MESSAGE_BYTES, clipped, shown, shown_list};
+pub(crate) use shown::{MAX_MESSAGE_BYTES, clipped, plain, shown, shown_list};
 pub use spec::{
     CertificateSpec, Dialect, IssuerRef, KeyAlgorithm, KeyEncoding, KeySpec, PcaCaller, PcaRequest,
     SignerKind, SignerSpec, Subject, SubjectAltNames, SubjectFields,

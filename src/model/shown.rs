@@ -15,6 +15,20 @@ pub(crate) fn shown(value: &str) -> String {
     if characters.next().is_none() { format!("{head:?}") } else { format!("{head:?}...") }
 }
 
+/// A text of other people for a terminal: on one line, with a question mark for what a terminal obeys or what reorders the line.
+pub(crate) fn plain(text: &str) -> String {
+    let is_obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let shown = |c| match c {
+        '\n' | '\t' => ' ',
+        c if is_obeyed(c) => '?',
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
 /// The beginning of a text. It has at most `max_bytes`, the dots included that stand for the rest.
 pub(crate) fn clipped(text: &str, max_bytes: usize) -> String {
     const DOTS: &str = " ...";
@@ -38,6 +52,11 @@ pub(crate) fn shown_list(elements: &[impl ToString], separator: &str) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing_of_a_text() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}d \u{e9}"), "a?[2Jb c?d \u{e9}");
+    }
 
     #[test]
     fn a_long_value_is_cut_and_control_characters_are_escaped() {
