@@ -121,8 +121,11 @@ impl Kubectl {
         Ok(serde_json::from_str(&printed.stdout)?)
     }
 
-    /// The namespace of the kubeconfig's context.
-    pub(crate) fn namespace(&self) -> Result<String, KubectlError> {
+    /// The namespace that is given, or else that of the kubeconfig's context.
+    pub(crate) fn namespace(&self, given: Option<&String>) -> Result<String, KubectlError> {
+        if let Some(given) = given {
+            return Ok(given.clone());
+        }
         let args = ["config", "view", "--minify", "--output=jsonpath={..namespace}"];
         let printed = self.run(&args, TIMEOUT, MAX_OBJECTS_BYTES)?;
         let name = printed.stdout.trim();

@@ -78,10 +78,10 @@ fn add(output: &mut Output, job: &Job, result: Result<Printed, KubectlError>) {
 
 /// The pods that are meant; with --all or --selector also those without certificates.
 fn pods(kubectl: &Kubectl, cluster: &ClusterArgs, args: &RenewArgs) -> Result<Vec<Pod>, PluginError> {
-    let scope = match &cluster.namespace {
-        _ if args.all_namespaces => "--all-namespaces".to_owned(),
-        Some(namespace) => format!("--namespace={namespace}"),
-        None => format!("--namespace={}", kubectl.namespace()?),
+    let scope = if args.all_namespaces {
+        "--all-namespaces".to_owned()
+    } else {
+        format!("--namespace={}", kubectl.namespace(cluster.namespace.as_ref())?)
     };
     if args.pods.is_empty() {
         let selector = args.selector.as_ref().map(|selector| format!("--selector={selector}"));

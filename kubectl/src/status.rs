@@ -78,11 +78,8 @@ pub(crate) fn run(
     args: &StatusArgs,
     color: bool,
 ) -> Result<Output, PluginError> {
-    let namespace = match (&cluster.namespace, args.all_namespaces) {
-        (_, true) => None,
-        (Some(namespace), false) => Some(namespace.clone()),
-        (None, false) => Some(kubectl.namespace()?),
-    };
+    let namespace =
+        if args.all_namespaces { None } else { Some(kubectl.namespace(cluster.namespace.as_ref())?) };
     let scope = Scope { namespace, pod: args.pod.clone() };
     let mut found = find(kubectl, cluster, args.from, &scope)?;
     if args.sidecars {

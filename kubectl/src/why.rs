@@ -38,10 +38,7 @@ pub(crate) fn run(
     args: &WhyArgs,
     color: bool,
 ) -> Result<Output, PluginError> {
-    let namespace = match &cluster.namespace {
-        Some(namespace) => namespace.clone(),
-        None => kubectl.namespace()?,
-    };
+    let namespace = kubectl.namespace(cluster.namespace.as_ref())?;
     let objects = Objects::read(kubectl, &format!("--namespace={namespace}"), Some(&args.pod))?;
     let Some(pod) = objects.pods.first() else {
         return Err(PluginError::Usage(format!("{namespace}/{} is not there", args.pod)));
