@@ -7,7 +7,7 @@ mod file;
 pub(crate) use file::ClassFile;
 
 use super::context::within_limits;
-use super::defaults::{OperatorDefaults, SPIFFE_ID_TEMPLATE, SpiffeIds};
+use super::defaults::{OperatorDefaults, SpiffeIds};
 use super::errors::{AttributeError, AttributeErrors};
 use super::fields::dialect;
 use super::rows::{Key, TABLE};
@@ -136,11 +136,8 @@ pub(super) fn spiffe_ids(class: &VolumeClass, defaults: &OperatorDefaults) -> Op
     if trust_domain.is_none() && template.is_none() {
         return None;
     }
-    let of_driver = defaults.spiffe_ids.as_ref();
-    let domain = trust_domain.as_deref().or(of_driver.map(SpiffeIds::trust_domain))?;
-    let template = template.as_deref().or(of_driver.map(SpiffeIds::template)).unwrap_or(SPIFFE_ID_TEMPLATE);
     // A file whose classes make no IDs is not put in force.
-    SpiffeIds::new(domain, template).ok()
+    SpiffeIds::of_class(trust_domain.as_deref(), template.as_deref(), defaults.spiffe_ids.as_ref())?.ok()
 }
 
 /// A fault of the attribute `class`.

@@ -212,14 +212,20 @@ impl SpiffeIds {
         Ok(ids)
     }
 
+    /// The IDs of a class: what it says, else what the flags say, else the usual template. None: nobody names a trust domain.
+    pub(super) fn of_class(
+        trust_domain: Option<&str>,
+        template: Option<&str>,
+        flags: Option<&Self>,
+    ) -> Option<Result<Self, SpiffeIdsError>> {
+        let trust_domain = trust_domain.or(flags.map(Self::trust_domain))?;
+        let template = template.or(flags.map(|flags| flags.template.as_str())).unwrap_or(SPIFFE_ID_TEMPLATE);
+        Some(Self::new(trust_domain, template))
+    }
+
     /// `--trust-domain`
     pub(crate) fn trust_domain(&self) -> &str {
         &self.trust_domain
-    }
-
-    /// `--spiffe-id-template`
-    pub(super) fn template(&self) -> &str {
-        &self.template
     }
 
     /// The SPIFFE ID of a pod.

@@ -30,9 +30,10 @@ impl ClassConfig {
     /// Reads the file, which must be valid, and puts it in force in `defaults`.
     pub fn load(&self, defaults: &mut OperatorDefaults) -> Result<(), ClassesError> {
         let Self { file: path, is_required } = self;
-        let file = read(path)
-            .and_then(|text| load(path, &text, defaults))
+        let (file, warnings) = read(path)
+            .and_then(|text| ClassFile::parse(&text, defaults))
             .map_err(|problem| ClassesError::File { path: path.clone(), problem })?;
+        warn(path, &warnings);
         defaults.classes = OperatorClasses::new(file, *is_required);
         Ok(())
     }
@@ -110,14 +111,15 @@ impl LiveClasses {
         let Self { path, watch, defaults, mut refused, counts } = self;
         watched_file::follow(watch, end, || {
             let text = read(&path);
-            match text.as_deref().map_err(Clone::clone).and_then(|text| load(&path, text, &defaults)) {
-                Ok(file) => {
+            match text.as_deref().map_err(Clone::clone).and_then(|text| ClassFile::parse(text, &defaults)) {
+                Ok((file, warnings)) => {
                     refused = None;
                     counts.is_invalid.set(0);
                     notices.class_fault(None);
                     let classes = file.len();
                     if defaults.classes.set(file) {
                         tracing::info!(path = %path.display(), classes, "the classes have changed");
+                        warn(&path, &warnings);
                         counts.loads.inc();
                         volumes.retry_failed_classes();
                     }
@@ -150,11 +152,9 @@ fn read(path: &Path) -> Result<String, String> {
     read().map_err(|error| error.to_string())
 }
 
-/// Parses the file, and logs what is most likely a mistake.
-fn load(path: &Path, text: &str, defaults: &OperatorDefaults) -> Result<ClassFile, String> {
-    let (file, warnings) = ClassFile::parse(text, defaults)?;
+/// Logs what is most likely a mistake.
+fn warn(path: &Path, warnings: &[String]) {
     for warning in warnings {
         tracing::warn!(path = %path.display(), "a class may not be as it is meant: {warning}");
     }
-    Ok(file)
 }

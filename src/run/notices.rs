@@ -41,7 +41,7 @@ impl Notices {
     pub(super) fn all(&self) -> Option<String> {
         let approved = self.approved_unchecked.borrow().then(|| APPROVED_UNCHECKED.to_owned());
         let all: Vec<String> = approved.into_iter().chain(self.class_fault.borrow().clone()).collect();
-        (!all.is_empty()).then(|| all.join("\nNotice: "))
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// Resolves when a request has been approved unchecked.

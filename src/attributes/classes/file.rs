@@ -1,6 +1,6 @@
 //! The file of classes, in YAML. An unknown field is an error, because a mistyped limit must not become no limit.
 
-use super::super::defaults::{OperatorDefaults, SPIFFE_ID_TEMPLATE, SpiffeIds, SpiffeIdsError};
+use super::super::defaults::{OperatorDefaults, SpiffeIds, SpiffeIdsError};
 use super::super::errors::{AttributeError, AttributeErrors};
 use super::super::parse::parse_class;
 use super::super::rows::{Key, TABLE};
@@ -100,15 +100,15 @@ impl Class {
     }
 
     fn check_spiffe_ids(&self, defaults: &OperatorDefaults) -> Result<(), String> {
-        let (of_driver, template) = (defaults.spiffe_ids.as_ref(), self.spiffe_id_template.as_deref());
-        let Some(domain) = self.trust_domain.as_deref().or(of_driver.map(SpiffeIds::trust_domain)) else {
+        let template = self.spiffe_id_template.as_deref();
+        let ids = SpiffeIds::of_class(self.trust_domain.as_deref(), template, defaults.spiffe_ids.as_ref());
+        let Some(ids) = ids else {
             let lacks_domain = template.map(|_| {
                 "spiffeIdTemplate: given without a trust domain; accepted: with trustDomain, or with the driver's --trust-domain"
             });
             return lacks_domain.map_or(Ok(()), |problem| Err(problem.to_owned()));
         };
-        let template = template.or(of_driver.map(SpiffeIds::template)).unwrap_or(SPIFFE_ID_TEMPLATE);
-        SpiffeIds::new(domain, template).map(drop).map_err(|error| {
+        ids.map(drop).map_err(|error| {
             let (field, value, problem) = match error {
                 SpiffeIdsError::TrustDomain(value, problem) => ("trustDomain", value, problem),
                 SpiffeIdsError::Template(value, problem) => ("spiffeIdTemplate", value, problem),

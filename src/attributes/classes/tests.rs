@@ -1,5 +1,5 @@
 use super::*;
-use crate::attributes::{TrustDefaults, parse, parse_again};
+use crate::attributes::{SPIFFE_ID_TEMPLATE, TrustDefaults, parse, parse_again};
 use crate::model::{CertificateSpec, SignerSpec};
 use std::sync::Arc;
 
