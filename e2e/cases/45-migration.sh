@@ -6,6 +6,7 @@
 # wants: csi-driver
 # limit: 900
 . "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/support/migration.sh"
 
 export DRIVER=csi.cert-manager.io
 data=/tmp/cert-manager-csi-driver # app.driver.csiDataDir
@@ -34,35 +35,6 @@ ended() {
 	return $status
 }
 
-# What must stay as it is.
-files() {
-	local pod
-	for pod in "${live[@]}"; do in_pod "$pod" sh -c 'cd /tls/..data/ && sha256sum *'; done
-}
-containers() { k get pods "${live[@]}" -o json | jq -r '.items[].status.containerStatuses[0] | .containerID, .restartCount'; }
-mounts() { k get pods "${live[@]}" -o json | jq -r '.items[].metadata.uid' | grep -Ff - /proc/self/mountinfo | sort; }
-requests_answered() { k logs client | grep '^{' | tail -n 1; }
-more_answered() { [ "$(requests_answered | jq .ok)" -gt "$1" ]; }
-no_request_failed() {
-	local ok
-	ok=$(requests_answered | jq .ok)
-	wait_for 30 more_answered "$ok"
-	equal "failed requests after $1: $(requests_answered)" "$(requests_answered | jq .failed)" 0
-}
-# remember POD...: these pods must stay as they are now.
-remember() {
-	live=("$@")
-	live_files=$(files)
-	live_containers=$(containers)
-	live_mounts=$(mounts)
-}
-unchanged() { # WHAT
-	wait_for 30 in_pod client true # a kubelet that has just started does not know its pods yet
-	equal "the files after $1" "$(files)" "$live_files"
-	equal "the containers after $1" "$(containers)" "$live_containers"
-	equal "the mounts after $1" "$(mounts)" "$live_mounts"
-	no_request_failed "$1"
-}
 volumes() { find $data/inmemfs -mindepth 1 -maxdepth 1 | wc -l; }
 # volume_of POD: prints the volume's ID, from csi-driver's file.
 volume_of() { basename "$(dirname "$(grep -rl "\"csi.storage.k8s.io/pod.name\":\"$1\"" $data/inmemfs/*/metadata.json)")"; }
@@ -74,38 +46,12 @@ contents() {
 	in_pod keystore sh -c 'ls -l /tls/..data/ | wc -l'
 	in_pod group sh -c 'cat /tls/tls.key | head -n 1'
 }
-servers() { k get pods -l app=server -o 'jsonpath={.items[*].metadata.name}'; }
-two_servers() { [ "$(servers | wc -w)" = 2 ]; }
-
 # mtls NAME COMMAND...: prints a pod's template with a certificate volume, for server and client.
 mtls() {
 	local name=$1
 	shift
 	certificate_pod "$name" "dns-names=$name.test" 'key-usages=digital signature,server auth,client auth' duration=1h |
-		sed -e "s|command: .*|command: [$(printf '"%s", ' "$@")]|"
-}
-server_deployment() {
-	cat <<-YAML
-		apiVersion: apps/v1
-		kind: Deployment
-		metadata: { name: server }
-		spec:
-		  replicas: 2
-		  selector: { matchLabels: { app: server } }
-		  strategy: { rollingUpdate: { maxUnavailable: 0, maxSurge: 1 } }
-		  template:
-	YAML
-	# It answers requests until its address has left the Service.
-	mtls server mtls-peer server |
-		sed -e '/^apiVersion\|^kind/d' -e 's/terminationGracePeriodSeconds: 1/terminationGracePeriodSeconds: 20/' -e 's/^/    /' \
-			-e 's|^\( *\)command:.*|&\n\1readinessProbe: { tcpSocket: { port: 8443 }, periodSeconds: 1 }\n\1lifecycle: { preStop: { sleep: { seconds: 5 } } }|'
-	cat <<-YAML
-		---
-		apiVersion: v1
-		kind: Service
-		metadata: { name: server }
-		spec: { selector: { app: server }, ports: [{ port: 8443 }] }
-	YAML
+		running_command "$@"
 }
 
 # Pods with one container each: with a group, a keystore and variables, and one whose certificate is renewed every 20 seconds.
@@ -130,14 +76,12 @@ is_renewed() {
 
 trap ended EXIT
 "$E2E_CLUSTER/image" cert-manager-csi-driver:e2e "$E2E_RUN/bin/cert-manager-csi-driver" "$(command -v mount)" "$(command -v umount)"
-"$E2E_CLUSTER/image" csi-node-driver-registrar:e2e "$E2E_RUN/bin/csi-node-driver-registrar"
-"$E2E_CLUSTER/image" livenessprobe:e2e "$E2E_RUN/bin/livenessprobe"
+peer_images
 
 # csi-driver, and pods with its certificates
 csi_driver_begins
-server_deployment | k apply -f -
-k rollout status deployment/server --timeout=60s
-mtls client mtls-peer client -connect "$(k get service server -o 'jsonpath={.spec.clusterIP}'):8443" -server-name server.test -timeout 15m | k apply -f -
+mtls server mtls-peer server | start_servers
+mtls client mtls-peer client -connect "$(server_address)" -server-name server.test -timeout 15m | k apply -f -
 pods | k apply -f -
 running client plain group keystore names renewing
 equal "who made the requests" "$(k get certificaterequests -o json | jq -r '[.items[].spec.username] | unique | join(" ")')" system:serviceaccount:cert-manager:cert-manager-csi-driver
@@ -169,9 +113,7 @@ plain=$(volume_of plain)
 k delete pod plain keystore names renewing --wait --timeout=60s
 if grep "$plain" /proc/self/mountinfo; then fail "the other driver's volume is still mounted"; fi
 [ -e "$data/inmemfs/$plain/data/tls.key" ] || fail "docs/migrate.md says that the files stay until somebody removes them"
-k rollout restart deployment/server
-k rollout status deployment/server --timeout=120s
-wait_for 60 two_servers
+restart_servers
 no_request_failed "a rolling restart"
 remember client group waiting
 pods | k apply -f -

@@ -3,6 +3,7 @@
 //
 //	mtls-peer server -listen :8443
 //	mtls-peer client -connect 10.244.0.7:8443 -server-name peer.test -until-serials 10 -timeout 5m
+//	mtls-peer client -connect 10.244.0.7:8443 -spiffe-id spiffe://example.org/ns/shop/sa/server
 //
 // The client makes each request on a connection of its own and prints its counters as JSON once a second and at
 // the end. It exits 0 when server and client have both shown the wanted number of distinct serials (or, without
@@ -36,6 +37,7 @@ func main() {
 	listen := flags.String("listen", ":8443", "server: address to listen on")
 	connect := flags.String("connect", "", "client: address of the server")
 	name := flags.String("server-name", "", "client: the DNS name the server must prove")
+	id := flags.String("spiffe-id", "", "client: the SPIFFE ID the server must prove, instead of a DNS name")
 	interval := flags.Duration("interval", 20*time.Millisecond, "client: time between requests")
 	parallel := flags.Int("parallel", 1, "client: requests at the same time")
 	serials := flags.Int("until-serials", 0, "client: stop once both sides have shown this many distinct serials")
@@ -47,7 +49,7 @@ func main() {
 	case "server":
 		log.Fatal(serve(volume, *listen))
 	case "client":
-		client := &client{volume: volume, url: "https://" + *connect, name: *name}
+		client := &client{volume: volume, url: "https://" + *connect, name: *name, id: *id}
 		if err := client.loop(*parallel, *interval, *serials, *timeout); err != nil {
 			log.Fatal(err)
 		}
@@ -148,8 +150,8 @@ type counters struct {
 }
 
 type client struct {
-	volume    *volume
-	url, name string
+	volume        *volume
+	url, name, id string
 }
 
 // tally is what all requests of a client have counted together.
@@ -216,15 +218,18 @@ func (c *client) request() (theirs, ours string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig: &tls.Config{
-			MinVersion:   tls.VersionTLS13,
-			Certificates: []tls.Certificate{*pair},
-			RootCAs:      roots,
-			ServerName:   c.name,
-		},
+	config := &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{*pair},
+		RootCAs:      roots,
+		ServerName:   c.name,
 	}
+	if c.id != "" {
+		// The library can only compare DNS names and addresses, so the whole verification is ours.
+		config.InsecureSkipVerify = true
+		config.VerifyConnection = func(state tls.ConnectionState) error { return verifyID(state.PeerCertificates, roots, c.id) }
+	}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}
 	response, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get(c.url)
 	if err != nil {
 		return "", "", err
@@ -238,4 +243,19 @@ func (c *client) request() (theirs, ours string, err error) {
 		return "", "", fmt.Errorf("%s: %s", response.Status, body)
 	}
 	return response.TLS.PeerCertificates[0].SerialNumber.String(), string(body), nil
+}
+
+// verifyID verifies the server's chain, and that its certificate has that SPIFFE ID as its only URI.
+func verifyID(chain []*x509.Certificate, roots *x509.CertPool, id string) error {
+	intermediates := x509.NewCertPool()
+	for _, certificate := range chain[1:] {
+		intermediates.AddCert(certificate)
+	}
+	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates}); err != nil {
+		return err
+	}
+	if uris := chain[0].URIs; len(uris) != 1 || uris[0].String() != id {
+		return fmt.Errorf("the server is %v, should be %s", uris, id)
+	}
+	return nil
 }
