@@ -145,7 +145,7 @@ impl Issuance {
     ) -> Result<(), Failure> {
         let Context { obtainer, files, clock, .. } = &*self.context;
         let spec = &*applied.spec;
-        let anchored = self.context.anchored(volume, applied, &obtained)?;
+        let anchored = self.context.anchored(volume, applied, &obtained, !bind)?;
         let Obtained { credential, warning, .. } = obtained;
         let warnings: Vec<String> = warning.into_iter().chain(anchored.warning).collect();
         let warning = (!warnings.is_empty()).then(|| clipped(&warnings.join("; "), MAX_MESSAGE_BYTES));

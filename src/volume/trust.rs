@@ -12,7 +12,7 @@ use crate::trust::{Composed, Named, Overlap, TrustBundle, anchor_id, compose, wa
 use crate::x509::{self, Lead};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The time in which a trust bundle is handed over to one volume, when many volumes get one at once.
 const TRUST_REFRESH: Duration = Duration::from_millis(8);
@@ -20,6 +20,9 @@ const TRUST_REFRESH: Duration = Duration::from_millis(8);
 const MAX_TRUST_WINDOW: Duration = Duration::from_secs(10);
 /// The shortest time between two times that changes are handed over.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(500);
+/// The time from a root's arrival in a volume's trust bundle to the first leaf under it, if the last leaf can be used meanwhile: other
+/// nodes and the kubelet's copies of a ConfigMap need up to this long to have the root too.
+const SETTLE: Duration = Duration::from_mins(2);
 /// Maximum number of sources that the pods of one namespace choose on this node, besides those that the operator lists. Each is a watch.
 const MAX_CHOSEN_SOURCES: usize = 16;
 
@@ -82,12 +85,13 @@ impl Context {
     }
 
     /// The trust bundle of a new certificate. An error if the certificate is held back: its root is not in the trust bundle yet,
-    /// and that of the certificate in use is.
+    /// and that of the certificate in use is. A renewal also waits while that root is new there.
     pub(super) fn anchored(
         &self,
         volume: &Volume,
         applied: &AppliedSpec,
         obtained: &Obtained,
+        is_renewal: bool,
     ) -> Result<Anchored, Failure> {
         let (composed, sources) = self.compose_for(volume, applied, obtained)?;
         let lead = lead(&obtained.credential, &composed.trust)?;
@@ -101,6 +105,16 @@ impl Context {
                 sources_text(&applied.spec.trust_sources)
             )));
         }
+        if is_renewal
+            && let Some(pause) = self.settles_in(volume, applied, &lead, &composed, sources.as_deref())
+        {
+            volume.set_held_back(true);
+            let message = format!(
+                "the new certificate waits: its root ({}) has just been added to the trust bundle",
+                lead.root
+            );
+            return Err(Failure::not_ready(message, pause));
+        }
         let is_foreign = lead.anchor.is_none() && !composed.trust.anchors.is_empty();
         let warning = is_foreign.then(|| {
             format!(
@@ -111,6 +125,37 @@ impl Context {
         let record = trust_record(&composed, lead);
         let trust = self.with_federated(volume, applied, Arc::new(composed.trust));
         Ok(Anchored { trust, sources, record, warning })
+    }
+
+    /// How long a new certificate waits until other pods have its root too; none: it can be used. A root that the signer names, or that
+    /// comes with a changed class, reaches the pod with the certificate itself.
+    fn settles_in(
+        &self,
+        volume: &Volume,
+        applied: &AppliedSpec,
+        lead: &Lead,
+        composed: &Composed,
+        sources: Option<&TrustBundle>,
+    ) -> Option<Duration> {
+        let anchor = composed.trust.anchors.get(lead.anchor?)?;
+        let is_of_sources = sources?.anchors.contains(anchor);
+        let is_of_signer = composed.signer_anchors.contains(&anchor_id(anchor));
+        let is_in_force = std::ptr::eq(applied, &raw const *volume.applied());
+        if !is_of_sources || is_of_signer || !is_in_force || !self.leads_to(volume, &composed.trust) {
+            return None;
+        }
+        let time = self.settle_time(volume);
+        let current = volume.live.current().map(|current| current.trust);
+        if current.or_else(|| self.trust_in_use(volume))?.anchors.contains(anchor) {
+            time.checked_sub(volume.anchors_added()?.elapsed())
+        } else {
+            Some(time)
+        }
+    }
+
+    /// [`SETTLE`], or less if the certificate in use ends soon.
+    fn settle_time(&self, volume: &Volume) -> Duration {
+        SETTLE.min(self.left(volume) / 10)
     }
 
     /// What a volume trusts with a new certificate, and what its sources name. While a source has not been read since the start, it is
@@ -215,11 +260,15 @@ impl Context {
         let record = trust_record(&composed, lead);
         let trust = applied.federation.refreshed(Arc::new(composed.trust), &current.trust);
         let trust = self.files.with_crls(volume, &applied, &current.credential, &trust)?;
+        let has_added = trust.anchors.iter().any(|anchor| !current.trust.anchors.contains(anchor));
         if current.trust == trust {
             // Handed over already: with a certificate, or by the process before this one.
             self.keep_trust_record(volume, record)?;
         } else {
             self.files.write_trust(volume, Current { trust, ..current }, record)?;
+        }
+        if has_added {
+            volume.set_anchors_added(Instant::now());
         }
         if has_lost_root {
             tracing::warn!(volume = %volume.id, "the root of the certificate in use is no longer trusted; renewing early");
@@ -227,7 +276,12 @@ impl Context {
             volume.schedule.bring_forward(Work::Renew, pause);
         }
         if volume.is_held_back() {
-            volume.schedule.bring_forward(Work::Renew, Duration::ZERO);
+            if has_added {
+                // Later too, if an attempt is due before.
+                volume.schedule.put_in(Work::Renew, self.settle_time(volume));
+            } else {
+                volume.schedule.bring_forward(Work::Renew, Duration::ZERO);
+            }
         }
         volume.schedule_retained();
         Ok(())

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
 /// One volume in this process. Only the holder of its lock changes it, except for tokens and trust bundle, which change
 /// without the lock.
@@ -39,6 +40,7 @@ pub(super) struct Volume {
     /// What its pod's author was told last of its sources.
     fault: Mutex<Option<String>>,
     is_held_back: AtomicBool,
+    anchors_added: Mutex<Option<Instant>>,
     not_ready_count: AtomicU32,
 }
 
@@ -67,6 +69,7 @@ impl Volume {
             tokens: Mutex::new(Arc::new(tokens)),
             fault: Mutex::default(),
             is_held_back: AtomicBool::new(false),
+            anchors_added: Mutex::default(),
             not_ready_count: AtomicU32::new(0),
         })
     }
@@ -153,6 +156,16 @@ impl Volume {
     /// Whether its new certificate waits until its root is trusted.
     pub(super) fn is_held_back(&self) -> bool {
         self.is_held_back.load(Ordering::Relaxed)
+    }
+
+    /// Notes when anchors were last added to its trust bundle without a new certificate.
+    pub(super) fn set_anchors_added(&self, at: Instant) {
+        *self.anchors_added.lock() = Some(at);
+    }
+
+    /// When anchors were last added to its trust bundle without a new certificate; none: not since the start.
+    pub(super) fn anchors_added(&self) -> Option<Instant> {
+        *self.anchors_added.lock()
     }
 
     /// Whether its sources work, with what is wrong; none if that is as when it was last asked.

@@ -1,7 +1,7 @@
 //! The rotation of a root: of the signer, and of the operator's trust sources.
 
 use crate::node_test;
-use crate::support::{Node, eventually, openssl, pod_with, serial};
+use crate::support::{Node, eventually, get_from, openssl, pod_with, serial};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -138,11 +138,11 @@ node_test! {
 }
 
 node_test! {
-    async fn a_leaf_is_held_back_until_its_root_is_trusted_and_then_served_at_once() {
+    async fn a_leaf_is_held_back_until_its_root_is_trusted_and_then_served() {
         let scratch = tempfile::tempdir().unwrap();
         let [a, b] = ["a", "b"].map(|name| Root::new(scratch.path(), name, "1"));
         let (mut node, roots) = node_trusting(&a, scratch.path(), &a.pem());
-        let pod = pod_with("web-0", &[("duration", "1h"), ("renew-before", "59m58s")]);
+        let pod = pod_with("web-0", &[("duration", "90s"), ("renew-before", "88s")]);
         let volume = node.started().await.publish(&pod).await.unwrap();
         // The wrong order: the issuer first.
         node.kill();
@@ -159,12 +159,51 @@ node_test! {
         let status = node.status(&[]);
         assert!(status.contains("its root (CN=b) is not in its trust bundle"), "{status}");
         fs::write(&roots, a.pem() + &b.pem()).unwrap();
+        root_comes_first(&volume, &a, &b).await;
         eventually("the held certificate", async || leads_to(&volume, &b)).await;
         assert_eq!(node.last_error(&pod), None);
         // Now the old root can go.
         eventually("no leaf of the old root", async || !node.status(&[]).contains("CN=a")).await;
         fs::write(&roots, b.pem()).unwrap();
         eventually("the old root's end", async || ca(&volume) == b.pem() && ca(&late) == b.pem()).await;
+        node.stop();
+    }
+}
+
+/// Waits until a volume trusts both roots. Its leaf must still lead to the first one then, because the pods of other nodes may not trust
+/// the second one yet.
+async fn root_comes_first(volume: &Path, first: &Root, second: &Root) {
+    eventually("both roots", async || {
+        let is_old = leads_to(volume, first);
+        let has_both = ca(volume) == first.pem() + &second.pem();
+        assert!(is_old || !has_both, "root and leaf came together");
+        assert!(!leads_to(volume, second) || has_both, "the leaf came first");
+        has_both
+    })
+    .await;
+}
+
+node_test! {
+    async fn a_renewal_that_falls_due_as_its_root_is_added_waits() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| Root::new(scratch.path(), name, "1"));
+        let (mut node, roots) = node_trusting(&a, scratch.path(), &a.pem());
+        node.flag("--metrics-bind-address=127.0.0.1:19408");
+        let pod = pod_with("web-0", &[("duration", "90s"), ("renew-before", "88s")]);
+        let volume = node.started().await.publish(&pod).await.unwrap();
+        node.kill();
+        switch(&mut node, &a, &b);
+        fs::write(&roots, a.pem() + &b.pem()).unwrap();
+        node.started().await;
+        root_comes_first(&volume, &a, &b).await;
+        eventually("a renewal that waits", async || {
+            let (_, page) = get_from("127.0.0.1:19408", "/metrics").await.unwrap();
+            page.contains("certlet_issuances_total{signer=\"local\",purpose=\"renewal\",result=\"not-ready\"} 1")
+        })
+        .await;
+        eventually("the new certificate", async || leads_to(&volume, &b)).await;
+        // Nobody need be told of the wait.
+        assert_eq!(node.last_error(&pod), None);
         node.stop();
     }
 }
