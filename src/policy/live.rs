@@ -4,6 +4,7 @@ use super::file::{Policy, PolicyError};
 use crate::model::sha256;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub struct LivePolicy {
     refused: Mutex<Option<[u8; 32]>>,
     loads: Counter,
     pub(super) refusals: Counter,
+    pub(super) is_invalid: Gauge,
 }
 
 impl LivePolicy {
@@ -33,6 +35,7 @@ impl LivePolicy {
             refused: Mutex::default(),
             loads,
             refusals: Counter::default(),
+            is_invalid: Gauge::default(),
         })
     }
 
@@ -42,6 +45,8 @@ impl LivePolicy {
         registry.register("pca_policy_loads", help, self.loads.clone());
         let help = "Versions of the policy file that were refused: the older rules stay in force";
         registry.register("pca_policy_refusals", help, self.refusals.clone());
+        let help = "Whether the newest version of the policy file is refused: 1 or 0";
+        registry.register("pca_policy_invalid", help, self.is_invalid.clone());
     }
 
     /// The rules in force.
@@ -56,6 +61,7 @@ impl LivePolicy {
         match text.as_deref().map_err(Clone::clone).and_then(Policy::parse) {
             Ok(policy) => {
                 *self.refused.lock() = None;
+                self.is_invalid.set(0);
                 if *self.rules() != policy {
                     tracing::info!(path = %self.path.display(), rules = policy.rules(), "the policy has changed");
                     warn(&self.path, &policy);
@@ -69,6 +75,7 @@ impl LivePolicy {
                     let path = self.path.display();
                     tracing::error!(%path, error, "the new policy is not valid; THE OLD RULES STAY IN FORCE");
                     self.refusals.inc();
+                    self.is_invalid.set(1);
                 }
             }
         }

@@ -555,10 +555,11 @@ async fn a_swapped_configmap_is_loaded_and_an_invalid_file_keeps_the_old_rules()
         swap("..2", "{version: 2, rules: []}");
         until("the new rules", &|| live.rules().rules() == 0).await;
         swap("..3", "{version: 2, rulez: []}");
-        until("the refusal", &|| live.refusals.get() == 1).await;
+        until("the refusal", &|| live.refusals.get() == 1 && live.is_invalid.get() == 1).await;
         assert_eq!(live.rules().rules(), 0);
         swap("..4", POLICY);
         until("the next rules", &|| live.rules().rules() == 2).await;
+        assert_eq!(live.is_invalid.get(), 0);
         shutdown.cancel();
     };
     tokio::join!(follow, work);
