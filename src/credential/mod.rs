@@ -19,6 +19,6 @@ pub(crate) use live::LiveCredential;
 pub use live::{Current, Follower, Published};
 pub(crate) use obtain::{IssueOptions, Obtained, Obtainer, Workload};
 pub(crate) use queue::{Next, Schedule, Work, WorkQueue};
-pub(crate) use schedule::{CATCH_UP, is_ahead, offset_within, retry_after, spread};
+pub(crate) use schedule::{CATCH_UP, MIN_RETRY, is_ahead, offset_within, retry_after, spread};
 pub use schedule::{Lifetime, renew_at};
 pub(crate) use slots::{RenewalSlot, RenewalSlots};

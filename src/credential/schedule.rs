@@ -111,7 +111,7 @@ pub(crate) fn retry_after(
 }
 
 /// The shortest pause between two attempts of one volume.
-const MIN_RETRY: Duration = Duration::from_millis(200);
+pub(crate) const MIN_RETRY: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {

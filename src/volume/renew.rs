@@ -6,7 +6,8 @@ use super::issue::Issuance;
 use super::registry::Operation;
 use super::volume::Volume;
 use crate::credential::{
-    CATCH_UP, Lifetime, Next, RenewalSlot, RenewalSlots, Work, is_ahead, offset_within, retry_after, spread,
+    CATCH_UP, Lifetime, MIN_RETRY, Next, RenewalSlot, RenewalSlots, Work, is_ahead, offset_within,
+    retry_after, spread,
 };
 use crate::model::{Failure, FailureKind, VolumeId};
 use crate::signer::Purpose;
@@ -204,8 +205,9 @@ impl Renewals {
             return volume.schedule.put_in(Work::Renew, SHORT_PAUSE);
         }
         if kind == FailureKind::NotReady {
-            tracing::debug!(volume = %id, error = %failure, "the pod is not ready yet");
-            return volume.schedule.put_in(Work::Renew, failure.retry_after.unwrap_or_default());
+            tracing::debug!(volume = %id, reason = %failure, "the renewal waits");
+            let pause = failure.retry_after.unwrap_or_default().max(MIN_RETRY);
+            return volume.schedule.put_in(Work::Renew, pause);
         }
         let now = self.context.clock.now();
         let mut record = volume.record();

@@ -213,6 +213,8 @@ fn event(volume: &Volume, before: &Before, result: Result<(), &Failure>) -> Opti
         ),
         Ok(()) => return None,
         Err(failure) if failure.kind == FailureKind::Cancelled => return None,
+        // A renewal that waits has not failed.
+        Err(failure) if was_issued && failure.kind == FailureKind::NotReady => return None,
         Err(failure) if was_issued => (
             EventKind::Warning,
             "CertificateRenewalFailing",
@@ -263,6 +265,7 @@ mod tests {
         assert_eq!(told(first, false, Some(FailureKind::Full)), warning("CertificateFailed"));
         assert_eq!(told(first, false, Some(FailureKind::Cancelled)), None);
         assert_eq!(told(renewal, false, None), None);
+        assert_eq!(told(renewal, false, Some(FailureKind::NotReady)), None);
         assert_eq!(told(renewal, false, Some(FailureKind::Permanent)), warning("CertificateRenewalFailing"));
         assert_eq!(told(renewal, true, None), normal("CertificateRenewalRecovered"));
     }

@@ -12,7 +12,7 @@ use crate::trust::{Composed, Named, Overlap, TrustBundle, anchor_id, compose, wa
 use crate::x509::{self, Lead};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The time in which a trust bundle is handed over to one volume, when many volumes get one at once.
 const TRUST_REFRESH: Duration = Duration::from_millis(8);
@@ -147,7 +147,7 @@ impl Context {
         let time = self.settle_time(volume);
         let current = volume.live.current().map(|current| current.trust);
         if current.or_else(|| self.trust_in_use(volume))?.anchors.contains(anchor) {
-            time.checked_sub(volume.anchors_added()?.elapsed())
+            time.checked_sub(volume.trusted_since(anchor)?.elapsed())
         } else {
             Some(time)
         }
@@ -260,15 +260,12 @@ impl Context {
         let record = trust_record(&composed, lead);
         let trust = applied.federation.refreshed(Arc::new(composed.trust), &current.trust);
         let trust = self.files.with_crls(volume, &applied, &current.credential, &trust)?;
-        let has_added = trust.anchors.iter().any(|anchor| !current.trust.anchors.contains(anchor));
+        volume.remember_anchors(&current.trust.anchors, &trust.anchors);
         if current.trust == trust {
             // Handed over already: with a certificate, or by the process before this one.
             self.keep_trust_record(volume, record)?;
         } else {
             self.files.write_trust(volume, Current { trust, ..current }, record)?;
-        }
-        if has_added {
-            volume.set_anchors_added(Instant::now());
         }
         if has_lost_root {
             tracing::warn!(volume = %volume.id, "the root of the certificate in use is no longer trusted; renewing early");
@@ -276,12 +273,8 @@ impl Context {
             volume.schedule.bring_forward(Work::Renew, pause);
         }
         if volume.is_held_back() {
-            if has_added {
-                // Later too, if an attempt is due before.
-                volume.schedule.put_in(Work::Renew, self.settle_time(volume));
-            } else {
-                volume.schedule.bring_forward(Work::Renew, Duration::ZERO);
-            }
+            // If its root is new, it waits again, until then.
+            volume.schedule.bring_forward(Work::Renew, Duration::ZERO);
         }
         volume.schedule_retained();
         Ok(())

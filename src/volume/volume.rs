@@ -4,11 +4,12 @@ use super::applied::AppliedSpec;
 use super::event_history::EventHistory;
 use super::volume_counts::Counted;
 use crate::credential::{LiveCredential, Schedule, Work};
-use crate::model::{CertificateFacts, CertificateSpec, PodTokens, SignerKind, VolumeId};
+use crate::model::{CertificateFacts, CertificateSpec, PodTokens, SignerKind, VolumeId, sha256};
 use crate::sink::ServedSocket;
 use crate::store::{Account, IssuedRecord, Record};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
@@ -40,7 +41,7 @@ pub(super) struct Volume {
     /// What its pod's author was told last of its sources.
     fault: Mutex<Option<String>>,
     is_held_back: AtomicBool,
-    anchors_added: Mutex<Option<Instant>>,
+    trusted_since: Mutex<HashMap<[u8; 32], Instant>>,
     not_ready_count: AtomicU32,
 }
 
@@ -69,7 +70,7 @@ impl Volume {
             tokens: Mutex::new(Arc::new(tokens)),
             fault: Mutex::default(),
             is_held_back: AtomicBool::new(false),
-            anchors_added: Mutex::default(),
+            trusted_since: Mutex::default(),
             not_ready_count: AtomicU32::new(0),
         })
     }
@@ -158,14 +159,18 @@ impl Volume {
         self.is_held_back.load(Ordering::Relaxed)
     }
 
-    /// Notes when anchors were last added to its trust bundle without a new certificate.
-    pub(super) fn set_anchors_added(&self, at: Instant) {
-        *self.anchors_added.lock() = Some(at);
+    /// Remembers which anchors are now added to its trust bundle without a new certificate, and forgets those that are removed.
+    pub(super) fn remember_anchors(&self, before: &[Vec<u8>], after: &[Vec<u8>]) {
+        let ids: HashSet<_> = after.iter().map(|anchor| sha256(&[anchor])).collect();
+        let added = after.iter().filter(|anchor| !before.contains(anchor));
+        let mut since = self.trusted_since.lock();
+        since.retain(|id, _| ids.contains(id));
+        since.extend(added.map(|anchor| (sha256(&[anchor]), Instant::now())));
     }
 
-    /// When anchors were last added to its trust bundle without a new certificate; none: not since the start.
-    pub(super) fn anchors_added(&self) -> Option<Instant> {
-        *self.anchors_added.lock()
+    /// When an anchor was added to its trust bundle without a new certificate; none: not since the start.
+    pub(super) fn trusted_since(&self, anchor: &[u8]) -> Option<Instant> {
+        self.trusted_since.lock().get(&sha256(&[anchor])).copied()
     }
 
     /// Whether its sources work, with what is wrong; none if that is as when it was last asked.

@@ -209,6 +209,24 @@ node_test! {
 }
 
 node_test! {
+    async fn a_held_leaf_does_not_wait_if_its_root_replaces_the_one_in_use() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| Root::new(scratch.path(), name, "1"));
+        let (mut node, roots) = node_trusting(&a, scratch.path(), &a.pem());
+        // It would wait two minutes.
+        let pod = pod_with("web-0", &[("duration", "1h"), ("renew-before", "59m58s")]);
+        let volume = node.started().await.publish(&pod).await.unwrap();
+        node.kill();
+        switch(&mut node, &a, &b);
+        node.started().await;
+        eventually("a failure", async || node.last_error(&pod).is_some()).await;
+        fs::write(&roots, b.pem()).unwrap();
+        eventually("the held certificate", async || leads_to(&volume, &b) && ca(&volume) == b.pem()).await;
+        node.stop();
+    }
+}
+
+node_test! {
     async fn a_leaf_is_not_held_back_longer_than_the_old_one_is_valid_nor_where_roots_never_met() {
         let scratch = tempfile::tempdir().unwrap();
         let [a, b, others] = ["a", "b", "others"].map(|name| Root::new(scratch.path(), name, "1"));
