@@ -46,6 +46,7 @@ contents() {
 	in_pod keystore sh -c 'ls -l /tls/..data/ | wc -l'
 	in_pod group sh -c 'cat /tls/tls.key | head -n 1'
 }
+
 # mtls NAME COMMAND...: prints a pod's template with a certificate volume, for server and client.
 mtls() {
 	local name=$1

@@ -139,23 +139,17 @@ impl Context {
     ) -> Option<Duration> {
         let anchor = composed.trust.anchors.get(lead.anchor?)?;
         let is_of_sources = sources?.anchors.contains(anchor);
+        let current = volume.live.current().map(|current| current.trust);
+        let has_root = current.or_else(|| self.trust_in_use(volume))?.anchors.contains(anchor);
+        // Most renewals end here.
+        let elapsed = if has_root { volume.trusted_since(anchor)?.elapsed() } else { Duration::ZERO };
         let is_of_signer = composed.signer_anchors.contains(&anchor_id(anchor));
         let is_in_force = std::ptr::eq(applied, &raw const *volume.applied());
         if !is_of_sources || is_of_signer || !is_in_force || !self.leads_to(volume, &composed.trust) {
             return None;
         }
-        let time = self.settle_time(volume);
-        let current = volume.live.current().map(|current| current.trust);
-        if current.or_else(|| self.trust_in_use(volume))?.anchors.contains(anchor) {
-            time.checked_sub(volume.trusted_since(anchor)?.elapsed())
-        } else {
-            Some(time)
-        }
-    }
-
-    /// [`SETTLE`], or less if the certificate in use ends soon.
-    fn settle_time(&self, volume: &Volume) -> Duration {
-        SETTLE.min(self.left(volume) / 10)
+        // Less if the certificate in use ends soon.
+        SETTLE.min(self.left(volume) / 10).checked_sub(elapsed)
     }
 
     /// What a volume trusts with a new certificate, and what its sources name. While a source has not been read since the start, it is

@@ -9,7 +9,7 @@ use crate::sink::ServedSocket;
 use crate::store::{Account, IssuedRecord, Record};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
@@ -161,11 +161,16 @@ impl Volume {
 
     /// Remembers which anchors are now added to its trust bundle without a new certificate, and forgets those that are removed.
     pub(super) fn remember_anchors(&self, before: &[Vec<u8>], after: &[Vec<u8>]) {
-        let ids: HashSet<_> = after.iter().map(|anchor| sha256(&[anchor])).collect();
-        let added = after.iter().filter(|anchor| !before.contains(anchor));
+        if before == after {
+            return;
+        }
         let mut since = self.trusted_since.lock();
-        since.retain(|id, _| ids.contains(id));
-        since.extend(added.map(|anchor| (sha256(&[anchor]), Instant::now())));
+        let remembered = after.iter().filter_map(|anchor| {
+            let id = sha256(&[anchor]);
+            let at = if before.contains(anchor) { *since.get(&id)? } else { Instant::now() };
+            Some((id, at))
+        });
+        *since = remembered.collect();
     }
 
     /// When an anchor was added to its trust bundle without a new certificate; none: not since the start.

@@ -1,5 +1,5 @@
-# What the cases share that replace another driver by certlet, while a client asks servers over mutual TLS. A
-# case sources this file after lib.sh. Its client is the pod `client`, and its servers are those of server_deployment.
+# What the cases share that replace another driver by certlet, while a client asks servers over mutual TLS. A case sources this file after
+# lib.sh. Its client is the pod `client`, and its servers are those of start_servers.
 # shellcheck shell=bash
 
 # Makes the images of the two containers that run beside cert-manager's drivers.
